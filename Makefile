@@ -1,0 +1,47 @@
+# Everything lives in .venv inside the clone. `make reproduce` runs the study, `make test` the tests.
+PYTHON ?= python3
+CONFIG ?= configs/pocket.yaml
+CORES ?= all
+RESULTS ?= results
+BIN := .venv/bin
+# uv does not read pip's settings; a local wheel folder set for pip serves it too.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: reproduce test lint pocket lock clean
+
+reproduce: .venv/.ready
+	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --report $(RESULTS)/report.html --report-after-run
+
+test: .venv/.ready
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+lint: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/mypy
+
+# Trains the embedded model from nothing (resumes after an interruption) and measures its card.
+pocket: .venv/.ready
+	$(BIN)/python -m prunesid.pocket.train --out results/pocket-training
+	$(BIN)/python -m prunesid.pocket.evaluate --model results/pocket-training --out results/pocket-training/card.json
+
+# Pins the full closure of requirements.in. The file names no index, so it serves any mirror.
+lock:
+	$(PYTHON) -m uv pip compile -q --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+	    --no-annotate --no-header --override overrides.txt requirements.in -o requirements.txt
+	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.txt
+
+.venv/.ready: requirements.txt overrides.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q uv==0.13.9
+	$(BIN)/uv pip install -q --python $(BIN)/python --override overrides.txt -r requirements.txt
+	@# transformers and lmms-eval need torchvision where torch is a CUDA build, and break with it elsewhere.
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(torch.version.cuda is None)'; then \
+	    $(BIN)/uv pip install -q --python $(BIN)/python torchvision==0.28.0; fi
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf .venv .snakemake results

@@ -1,0 +1,14 @@
+"""PruneSID: fewer visual tokens for vision-language models, and every ingredient of it ablated.
+
+    import prunesid
+    record = prunesid.VisionRecord(features)                      # (B, T, D) patch tokens
+    kept = prunesid.compress(record, "prunesid", budget=64)       # kept.tokens: (B, 64, D)
+
+Needs torch alone; models, benchmarks and the pipeline live in subpackages with their own needs.
+"""
+
+from prunesid.methods import compress, list_methods
+from prunesid.record import Kept, VisionRecord
+
+__version__ = "0.1.0"
+__all__ = ["Kept", "VisionRecord", "compress", "list_methods"]

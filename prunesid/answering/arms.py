@@ -1,0 +1,96 @@
+"""Many arms of one benchmark with one loaded model; each finished arm is stored at once."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tqdm import tqdm
+
+from prunesid.answering.engine import answer
+from prunesid.answering.questions import Question, write_answers
+from prunesid.answering.store import Store
+from prunesid.files import code_digest
+from prunesid.models.adapter import Adapter
+from prunesid.record import Kept
+
+
+@dataclass(frozen=True)
+class Job:
+    """The answers of one arm: what determines them, and how to get the arm's tokens.
+
+    `kept` is called only if the answers are not stored yet.
+    """
+
+    name: str
+    material: Mapping[str, Any]
+    kept: Callable[[], Kept]
+
+
+def answer_material(
+    *,
+    arm: Mapping[str, Any],
+    benchmark: str,
+    model: str,
+    family: str,
+    batch_size: int,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Everything that determines an arm's answers, as JSON values for a store key.
+
+    arm        the resolved arm, or the key of its selection
+    benchmark  digest of the questions and images
+    model      digest of the checkpoint
+    family     `prunesid.models.family_module` of the checkpoint
+    """
+    code = ("engine", "prefix", "questions")
+    return {
+        "stage": "answer",
+        "arm": dict(arm),
+        "benchmark": benchmark,
+        "model": model,
+        "batch_size": batch_size,
+        "dtype": dtype,
+        "device": device,
+        "code": code_digest(*(f"prunesid.answering.{name}" for name in code), family),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+    }
+
+
+def missing(jobs: Sequence[Job], store: Store) -> list[Job]:
+    """The jobs whose answers are not in the store; lets a caller skip loading the model."""
+    return [job for job in jobs if Store.key(job.material) not in store]
+
+
+def answer_arms(
+    adapter: Adapter,
+    jobs: Sequence[Job],
+    image_ids: Sequence[str],
+    asked: Sequence[Question],
+    store: Store,
+    *,
+    batch_size: int = 16,
+    quiet: bool = False,
+) -> dict[str, str]:
+    """Answers and stores what is missing -> store keys of all jobs, by name.
+
+    An interruption loses at most the arm in progress. `image_ids` names the rows of every `kept`;
+    payloads are the parquet files of `write_answers`, rows in the order of `asked`.
+    """
+    keys = {job.name: Store.key(job.material) for job in jobs}
+    if len(keys) != len(jobs):
+        raise ValueError("two arms have the same name")
+    todo = missing(jobs, store)
+    done = len(jobs) - len(todo)
+    with tqdm(total=len(todo) * len(asked), unit="question", disable=quiet) as bar:
+        for number, job in enumerate(todo, done + 1):
+            bar.set_description(f"arm {number}/{len(jobs)} {job.name}")
+            answers = answer(
+                adapter, job.kept(), image_ids, asked, batch_size=batch_size, progress=bar.update
+            )
+            store.put(job.material, partial(write_answers, answers=answers), suffix=".parquet")
+    return keys

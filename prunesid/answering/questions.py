@@ -1,0 +1,97 @@
+"""Questions, when an answer ends, and the table that answers are kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Without sampling these change nothing, so tasks may carry them.
+_WITHOUT_EFFECT = frozenset({"image_aspect_ratio", "top_k", "top_p", "use_cache"})
+_UNDERSTOOD = frozenset({"do_sample", "max_new_tokens", "num_beams", "temperature", "until"})
+_DEFAULT_LENGTH = 1024
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question on one image; `id` is the task's document number as text."""
+
+    id: str
+    image_id: str
+    context: str
+    gen_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    target: str = ""
+    category: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`tokens` is the number of visual tokens that entered the language model."""
+
+    question_id: str
+    image_id: str
+    answer: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """An answer ends at an end token, after `max_new_tokens`, or before a string of `until`."""
+
+    max_new_tokens: int = _DEFAULT_LENGTH
+    until: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, gen_kwargs: Mapping[str, Any]) -> Stopping:
+        """Reads lmms-eval's generation arguments; ValueError unless they mean greedy decoding."""
+        unknown = sorted(set(gen_kwargs) - _UNDERSTOOD - _WITHOUT_EFFECT)
+        if unknown:
+            raise ValueError(
+                f"unknown generation arguments {unknown}; "
+                f"choices: {', '.join(sorted(_UNDERSTOOD | _WITHOUT_EFFECT))}"
+            )
+        if gen_kwargs.get("do_sample") or float(gen_kwargs.get("temperature") or 0) > 0:
+            raise ValueError("answers are greedy: do_sample must be false and temperature 0")
+        if int(gen_kwargs.get("num_beams") or 1) != 1:
+            raise ValueError("answers are greedy: num_beams must be 1")
+        length = int(gen_kwargs.get("max_new_tokens") or _DEFAULT_LENGTH)
+        if length < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, not {length}")
+        until = gen_kwargs.get("until") or ()
+        strings = (until,) if isinstance(until, str) else tuple(until)
+        return cls(length, tuple(string for string in strings if string))
+
+    def reached(self, text: str) -> bool:
+        """Whether `text` holds one of the `until` strings."""
+        return any(string in text for string in self.until)
+
+    def cut(self, text: str) -> str:
+        """`text` before the first of the `until` strings, without surrounding space."""
+        for string in self.until:
+            text = text.split(string, 1)[0]
+        return text.strip()
+
+
+def write_answers(path: Path, answers: Sequence[Answer]) -> None:
+    """Parquet with the columns question_id, image_id, answer (text) and tokens (int64)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [
+            ("question_id", pa.string()),
+            ("image_id", pa.string()),
+            ("answer", pa.string()),
+            ("tokens", pa.int64()),
+        ]
+    )
+    columns = {name: [getattr(answer, name) for answer in answers] for name in schema.names}
+    pq.write_table(pa.table(columns, schema=schema), path)
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """The answers that `write_answers` wrote, in the same order."""
+    import pyarrow.parquet as pq
+
+    return [Answer(**row) for row in pq.read_table(path).to_pylist()]

@@ -1,0 +1,139 @@
+"""PruneSID and its rivals as an lmms-eval model, one arm per run.
+
+    lmms-eval --model prunesid --tasks pope --batch_size 8 \\
+        --model_args pretrained=llava-hf/llava-1.5-7b-hf,method=prunesid,budget=64
+
+lmms-eval's response cache keys on `model_args`, so everything that tells arms apart stands there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+from PIL.Image import Image
+from tqdm import tqdm
+
+from prunesid.answering import Question
+from prunesid.answering.engine import all_tokens, answer, answer_plainly
+from prunesid.evaluation.tasks import image_names, only_image
+from prunesid.methods import compress, requirements, resolve
+from prunesid.models import load
+from prunesid.record import Kept
+
+
+class PruneSID(lmms):
+    """model_args:
+
+    pretrained    folder or hub id of the model
+    method        one of `prunesid.list_methods()`; without it all tokens are kept
+    budget        tokens kept per image; needed with a method
+    seed          of methods with random choices
+    batch_size    images at a time (lmms-eval's --batch_size)
+    dtype         float32, bfloat16 or float16
+    device        cpu, cuda, ...; by default cuda if there is one
+    share_prefix  true: an image is encoded and its prompt prefix run once for all its questions;
+                  false: every question by itself with the model's own generate()
+    and the parameters of the method. ValueError, naming the choices, on anything else.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        method: str | None = None,
+        budget: int | None = None,
+        seed: int = 0,
+        batch_size: int | str = 1,
+        max_batch_size: int | None = None,
+        dtype: str = "float32",
+        device: str | None = None,
+        share_prefix: bool = True,
+        **params: Any,
+    ) -> None:
+        super().__init__()
+        if (method is None) != (budget is None):
+            raise ValueError("method and budget go together; leave both out to keep all tokens")
+        if method is None and params:
+            raise ValueError(f"{', '.join(params)}: parameters need a method")
+        self.method, self.budget, self.seed = method, budget, seed
+        self.params = resolve(method, **params) if method is not None else {}
+        self.batch_size = int(batch_size)
+        self.share_prefix = share_prefix
+        self.adapter = load(
+            pretrained, device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype
+        )
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Answers in the order of the requests; one image each."""
+        texts = [""] * len(requests)
+        tasks: dict[tuple[str, str], list[int]] = {}
+        for place, request in enumerate(requests):
+            tasks.setdefault((request.args[4], request.args[5]), []).append(place)
+        with tqdm(total=len(requests), unit="question", desc="Answering") as bar:
+            for (task, split), places in tasks.items():
+                docs = self.task_dict[task][split]
+                given = [requests[place].args for place in places]
+                images = image_names(docs, [args[3] for args in given], given[0][2])
+                questions = [
+                    Question(str(place), image, args[0], args[1])
+                    for place, image, args in zip(places, images, given, strict=True)
+                ]
+                run = self._shared if self.share_prefix else self._one_by_one
+                for question, text in run(questions, requests, docs, bar):
+                    texts[int(question.id)] = text
+        return texts
+
+    def _shared(
+        self, questions: Sequence[Question], requests: list[Instance], docs: Any, bar: tqdm
+    ) -> list[tuple[Question, str]]:
+        members: dict[str, list[Question]] = {}
+        for question in questions:
+            members.setdefault(question.image_id, []).append(question)
+        names, answered = list(members), []
+        for start in range(0, len(names), self.batch_size):
+            batch = names[start : start + self.batch_size]
+            kept = self._kept([_image(members[name][0], requests, docs) for name in batch], batch)
+            asked = [question for name in batch for question in members[name]]
+            answers = answer(
+                self.adapter, kept, batch, asked, batch_size=self.batch_size, progress=bar.update
+            )
+            answered += [(each, found.answer) for each, found in zip(asked, answers, strict=True)]
+        return answered
+
+    def _one_by_one(
+        self, questions: Sequence[Question], requests: list[Instance], docs: Any, bar: tqdm
+    ) -> list[tuple[Question, str]]:
+        answered = []
+        for question in questions:
+            kept = self._kept([_image(question, requests, docs)], [question.image_id])
+            answered.append((question, answer_plainly(self.adapter, kept.split()[0], question)))
+            bar.update()
+        return answered
+
+    def _kept(self, images: Sequence[Image], names: Sequence[str]) -> Kept:
+        pixels = self.adapter.preprocess(images)
+        if self.method is None or self.budget is None:
+            return all_tokens(self.adapter.encode(pixels, cls_attention=False))
+        needs = requirements(self.method, **self.params)
+        record = self.adapter.encode(
+            pixels,
+            layers=needs.layers,
+            cls_attention=needs.cls_attention,
+            keys=needs.keys,
+            image_ids=names,
+        )
+        return compress(record, self.method, budget=self.budget, seed=self.seed, **self.params)
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        raise NotImplementedError("the model prunesid answers generate_until tasks only")
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        raise NotImplementedError("the model prunesid answers single-round questions only")
+
+
+def _image(question: Question, requests: list[Instance], docs: Any) -> Image:
+    arguments = requests[int(question.id)].args
+    return only_image(arguments[2](docs[arguments[3]]))

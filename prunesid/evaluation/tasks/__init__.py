@@ -1,0 +1,147 @@
+"""lmms-eval tasks as questions and images, exactly as lmms-eval would ask them.
+
+This folder also holds the task definitions of the pocket benchmarks:
+
+    lmms-eval --model prunesid --model_args pretrained=... --tasks pocket_pope \\
+        --include_path prunesid/evaluation/tasks
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmms_eval.api.task import ConfigurableTask
+from lmms_eval.tasks import TaskManager
+from lmms_eval.utils import load_yaml_config
+from PIL.Image import Image
+from tenacity import RetryError
+
+from prunesid.answering import Question
+from prunesid.registry import unknown
+
+FOLDER = Path(__file__).parent
+# Fields by which lmms-eval's tasks name the image of a question.
+_IMAGE_FIELDS = ("image_id", "imageId", "image_source")
+
+
+@dataclass(frozen=True)
+class LmmsTask:
+    """A loaded lmms-eval task; `limit` takes its first questions only."""
+
+    name: str
+    task: ConfigurableTask
+    limit: int | None = None
+
+    def questions(self) -> list[Question]:
+        """All questions, in the task's order; ids are lmms-eval's document numbers as text."""
+        self.task.build_all_requests(limit=self.limit)
+        requests = [instance.args for instance in self.task.instances]
+        numbers = [arguments[3] for arguments in requests]
+        images = image_names(self.task.eval_docs, numbers, self.task.doc_to_visual)
+        docs = self.task.eval_docs_no_media
+        return [
+            Question(
+                id=str(number),
+                image_id=image,
+                context=context,
+                gen_kwargs=gen_kwargs,
+                target=str(self.task.doc_to_target(docs[number])),
+                category=str(docs[number].get("category") or ""),
+            )
+            for (context, gen_kwargs, *_), number, image in zip(
+                requests, numbers, images, strict=True
+            )
+        ]
+
+    def image(self, question: Question) -> Image:
+        """The question's image; ValueError if it has none or several."""
+        return only_image(self.task.doc_to_visual(self.task.eval_docs[int(question.id)]))
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the task's metrics."""
+        return list(self.task.aggregation())
+
+
+def load_task(
+    name: str,
+    include_path: str | Path | Sequence[str | Path] = FOLDER,
+    *,
+    data: str | Path | None = None,
+    limit: int | None = None,
+) -> LmmsTask:
+    """The task called `name`, from `include_path` or, failing that, among lmms-eval's own.
+
+    data  parquet file to read instead of the one that the task's YAML names
+
+    ValueError, naming the choices, on an unknown task, a group, another kind of task than
+    generation, or missing files.
+    """
+    folders = [include_path] if isinstance(include_path, (str, Path)) else include_path
+    paths = [str(folder) for folder in folders]
+    manager = TaskManager("WARNING", paths, include_defaults=False, model_name="prunesid")
+    if name not in manager.all_tasks:
+        # Indexing lmms-eval's own tasks takes seconds, so only when needed.
+        manager = TaskManager("WARNING", paths, include_defaults=True, model_name="prunesid")
+    if name not in manager.all_subtasks:
+        kind = "task (this is a group or tag)" if name in manager.all_tasks else "task"
+        raise ValueError(unknown(kind, name, manager.all_subtasks))
+    config: dict[str, Any] = {"task": name}
+    if data is not None:
+        config |= {"dataset_path": "parquet", "dataset_kwargs": {"data_files": {"test": str(data)}}}
+    _refuse_missing(
+        name, load_yaml_config(manager.task_index[name]["yaml_path"], mode="simple") | config
+    )
+    try:
+        task = manager.load_task_or_group([config])[name]
+    except RetryError as error:
+        cause = error.last_attempt.exception()
+        raise ValueError(f"Task {name!r} could not be loaded: {cause}") from cause
+    if task.OUTPUT_TYPE != "generate_until":
+        raise ValueError(f"Task {name!r} asks for {task.OUTPUT_TYPE}; supported: generate_until")
+    if task.get_config("num_fewshot") is None:
+        # As simple_evaluate does before it builds the requests.
+        task.set_config(key="num_fewshot", value=0)
+    return LmmsTask(name, task, limit)
+
+
+def image_names(
+    docs: Any, numbers: Sequence[int], doc_to_visual: Callable[[Any], list[Any]]
+) -> list[str]:
+    """What tells the images of the documents `numbers` apart: a field, else a digest of the pixels.
+
+    `docs` is a `datasets.Dataset`. Only the digest decodes images.
+    """
+    for field in _IMAGE_FIELDS:
+        if field in docs.column_names:
+            names = docs.select_columns([field])[field]
+            return [str(names[number]) for number in numbers]
+    return [_pixel_digest(only_image(doc_to_visual(docs[number]))) for number in numbers]
+
+
+def only_image(visuals: Sequence[Any] | None) -> Image:
+    """The one image among a question's visuals; ValueError otherwise."""
+    found = list(visuals or ())
+    if len(found) != 1 or not isinstance(found[0], Image):
+        kinds = ", ".join(type(visual).__name__ for visual in found) or "nothing"
+        raise ValueError(f"one image per question is supported; this one has: {kinds}")
+    return found[0]
+
+
+def _pixel_digest(image: Image) -> str:
+    pixels = image.convert("RGB")
+    return hashlib.sha256(repr(pixels.size).encode() + pixels.tobytes()).hexdigest()[:16]
+
+
+def _refuse_missing(name: str, config: dict[str, Any]) -> None:
+    # lmms-eval would retry for seconds and then hide the reason.
+    if config.get("dataset_path") != "parquet":
+        return
+    files = config.get("dataset_kwargs", {}).get("data_files", {})
+    for file in files.values() if isinstance(files, dict) else [files]:
+        if isinstance(file, str) and "://" not in file and not Path(file).is_file():
+            raise ValueError(f"Task {name!r} needs the file {file}, which does not exist")

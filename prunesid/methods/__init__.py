@@ -1,0 +1,206 @@
+"""Methods that reduce visual tokens, one file each, and the one call that runs any of them.
+
+A method is a function `(record, budget, draws, **parameters) -> Kept`:
+
+    @register("name", params={"alpha": Param(0.5, float, minimum=0)}, needs=Needs(keys=True))
+    def name(record, budget, draws, *, alpha): ...
+
+with `budget` a (B,) int64 tensor on the record's device and `draws` the source of random numbers.
+A module of this package is found by itself; others call `register` or name their module in the
+entry-point group `prunesid.methods`.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from prunesid.parameters import Param, Value, check_parameters
+from prunesid.record import Kept, VisionRecord
+from prunesid.registry import Registry
+from prunesid.seeding import Draws
+
+# Elements of one (B, T, T) tensor: 25 images of 576 tokens, 67 MB in float64.
+CHUNK_ELEMENTS = 2**23
+
+Resolved = dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The optional fields of a VisionRecord that a method reads."""
+
+    cls_attention: bool = False
+    cls: bool = False
+    keys: bool = False
+    layers: frozenset[int] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method: the function, its parameters, and what follows from their values."""
+
+    run: Callable[..., Kept]
+    params: Mapping[str, Param]
+    complete: Callable[[Resolved], Resolved]
+    needs: Callable[[Resolved], Needs]
+    random: Callable[[Resolved], bool]
+
+
+_METHODS: Registry[Method] = Registry("method", __name__)
+
+
+def register(
+    name: str,
+    *,
+    params: Mapping[str, Param] | None = None,
+    complete: Callable[[Resolved], Resolved] = dict,
+    needs: Needs | Callable[[Resolved], Needs] = Needs(),
+    random: bool | Callable[[Resolved], bool] = False,
+) -> Callable[[Callable[..., Kept]], Callable[..., Kept]]:
+    """A decorator that registers a method; ValueError if the name is taken.
+
+    complete  fills parameters that depend on others (presets) and rejects combinations
+    needs, random  constants, or functions of the complete parameters
+    """
+
+    def add(run: Callable[..., Kept]) -> Callable[..., Kept]:
+        entry = Method(
+            run=run,
+            params=params or {},
+            complete=complete,
+            needs=needs if callable(needs) else lambda _: needs,
+            random=random if callable(random) else lambda _: random,
+        )
+        _METHODS.register(name)(entry)
+        return run
+
+    return add
+
+
+def list_methods() -> list[str]:
+    """The names `compress` accepts, sorted."""
+    return _METHODS.names()
+
+
+def resolve(method: str, **params: object) -> Resolved:
+    """All parameters of the method, defaults filled in, without a record.
+
+    `resolve(m, **resolve(m, **p)) == resolve(m, **p)`. ValueError, naming the choices, on unknown
+    methods, parameters and values.
+    """
+    entry = _METHODS[method]
+    return entry.complete(check_parameters(method, entry.params, params))
+
+
+def requirements(method: str, **params: object) -> Needs:
+    """The optional record fields that the method reads with these parameters."""
+    return _METHODS[method].needs(resolve(method, **params))
+
+
+def is_random(method: str, **params: object) -> bool:
+    """Whether the result depends on the seed."""
+    return _METHODS[method].random(resolve(method, **params))
+
+
+def module_of(method: str) -> str:
+    """Name of the module that holds the method, for the digest of the code behind a result."""
+    return _METHODS[method].run.__module__
+
+
+@torch.no_grad()
+def compress(
+    record: VisionRecord,
+    method: str,
+    *,
+    budget: int | Tensor,
+    seed: int | Sequence[int] = 0,
+    **params: object,
+) -> Kept:
+    """Reduce the T patch tokens of every image to its budget.
+
+    record  the vision features of B images
+    method  one of `list_methods()`, with its own `params`
+    budget  tokens kept per image: an int, or a (B,) integer tensor. An image of at most that many
+            tokens comes back unchanged.
+    seed    an int, or one per image. A random choice depends on the seed and the image, never on
+            the batch, so a batch gives what its images give one by one.
+
+    Raises ValueError on unknown names and parameters, budgets below 1, NaN or infinite features,
+    and on a record without what the method needs.
+    """
+    resolved = resolve(method, **params)
+    entry = _METHODS[method]
+    _check_record(record, method, resolved)
+    budgets = _budgets(budget, record)
+    seeds = [seed] * len(record) if isinstance(seed, (int, numbers.Integral)) else list(seed)
+    if len(seeds) != len(record):
+        raise ValueError(f"{len(seeds)} seeds for {len(record)} images")
+    # Chunks bound the memory; images do not see one another, so they change nothing else.
+    size = max(1, CHUNK_ELEMENTS // record.num_tokens**2)
+    parts = []
+    for start in range(0, len(record), size):
+        rows = slice(start, start + size)
+        part = record.rows(rows)
+        draws = Draws(part, tuple(map(int, seeds[rows])))
+        parts.append(entry.run(part, budgets[rows], draws, **resolved))
+    return Kept.cat(parts)
+
+
+def _budgets(budget: int | Tensor, record: VisionRecord) -> Tensor:
+    device = record.features.device
+    if isinstance(budget, Tensor):
+        if budget.shape != (len(record),) or budget.is_floating_point() or budget.is_complex():
+            raise ValueError(
+                f"budget must be an int or an integer tensor of shape ({len(record)},), "
+                f"not {budget.dtype} {tuple(budget.shape)}"
+            )
+        budgets = budget.to(device=device, dtype=torch.long)
+    elif isinstance(budget, bool) or not isinstance(budget, (int, numbers.Integral)):
+        raise ValueError(f"budget must be an int or a (B,) integer tensor, not {budget!r}")
+    else:
+        budgets = torch.full((len(record),), int(budget), dtype=torch.long, device=device)
+    if int(budgets.min()) < 1:
+        raise ValueError(f"budget must be at least 1 token, not {int(budgets.min())}")
+    return budgets
+
+
+def _check_record(record: VisionRecord, method: str, resolved: Resolved) -> None:
+    needs = _METHODS[method].needs(resolved)
+    used: dict[str, Tensor | None] = {"features": record.features}
+    if needs.cls_attention:
+        used["cls_attention"] = record.cls_attention
+    if needs.cls:
+        used["cls"] = record.cls
+    if needs.keys:
+        used["keys"] = record.keys
+    for layer in sorted(needs.layers):
+        used[f"hidden[{layer}]"] = record.hidden.get(layer)
+    for name, tensor in used.items():
+        if tensor is not None and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} holds NaN or infinite values.")
+    missing = [name for name, tensor in used.items() if tensor is None]
+    if missing:
+        advice = " ".join(_advice(record, method, resolved, name) for name in missing)
+        raise ValueError(f"{method} needs {', '.join(missing)}, which this record lacks. {advice}")
+
+
+def _advice(record: VisionRecord, method: str, resolved: Resolved, name: str) -> str:
+    if name.startswith("hidden"):
+        return f"Layers it holds: {', '.join(map(str, sorted(record.hidden))) or 'none'}."
+    ways = []
+    for param, spec in _METHODS[method].params.items():
+        for value in spec.values():
+            try:
+                needs = requirements(method, **{**resolved, param: value})
+            except ValueError:
+                continue
+            if not getattr(needs, name):
+                ways.append(f"{param}={value!r}")
+    here = f"{method} does without {name} with {' or '.join(ways)}. " if ways else ""
+    able = [each for each in list_methods() if not getattr(requirements(each), name)]
+    return f"{here}Methods that do without {name}: {', '.join(able)}."

@@ -1,0 +1,15 @@
+"""The patches that the CLS token attends to most (FasterVLM; HiRED on LLaVA-1.5)."""
+
+from torch import Tensor
+
+from prunesid.methods import Needs, register
+from prunesid.numerics import rank_descending
+from prunesid.record import Kept, VisionRecord, keep
+from prunesid.scores.cls_attention import cls_attention
+from prunesid.seeding import Draws
+
+
+@register("cls_topk", needs=Needs(cls_attention=True))
+def cls_topk(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
+    """Top N by attention summed over heads, in raster order, ties to the lower index."""
+    return keep(record, rank_descending(cls_attention(record)), budget)

@@ -1,0 +1,77 @@
+"""Model families: images -> VisionRecord, kept tokens -> language model.
+
+A family is one file in this folder that registers an adapter for its `config.model_type`;
+nothing outside this folder knows which family runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from prunesid.models.adapter import Adapter, Prompt
+from prunesid.registry import Registry, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "Adapter",
+    "Prompt",
+    "families",
+    "family_module",
+    "load",
+    "parse_dtype",
+    "register",
+]
+
+_FAMILIES: Registry[Any] = Registry("model family", __name__)
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def register(model_type: str) -> Callable[[Any], Any]:
+    """Class decorator: checkpoints whose config says `model_type` use the class's `load`."""
+    return _FAMILIES.register(model_type)
+
+
+def families() -> list[str]:
+    """Names of the supported model types, sorted."""
+    return _FAMILIES.names()
+
+
+def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """`"float32"`, `"bfloat16"`, `"float16"` or the torch dtype; ValueError otherwise."""
+    name = str(dtype).removeprefix("torch.")
+    if name not in _DTYPES:
+        raise ValueError(unknown("dtype", name, _DTYPES))
+    return _DTYPES[name]
+
+
+def load(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = torch.float32,
+) -> Adapter:
+    """The adapter of the checkpoint at `path` (a folder or a hub id), ready for inference.
+
+    Only safetensors weights are read. ValueError if there is no such model or its model type has
+    no adapter.
+    """
+    return _family(path).load(path, torch.device(device), parse_dtype(dtype))
+
+
+def family_module(path: str | Path) -> str:
+    """Name of the module that would load `path`, for the digest of the code behind an answer."""
+    return _family(path).__module__
+
+
+def _family(path: str | Path) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"No model at {path}: {error}") from error
+    return _FAMILIES[config.model_type]

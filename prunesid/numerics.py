@@ -1,0 +1,42 @@
+"""Why the same image gives the same tokens whatever the batch, the thread count or the device.
+
+Everything is computed in float64. Linear algebra still differs in the last bits between thread
+counts, which would decide ties: duplicated tokens have equal scores on paper and almost equal ones
+in memory. So whatever is compared is first rounded to a grid, far coarser than these errors and far
+finer than the differences that mean anything; ties are then ties, and go to the lower index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+GRID = 2.0**-30
+
+
+def on_grid(values: Tensor, step: float = GRID) -> Tensor:
+    """`values` (float64) rounded to multiples of `step`, a power of two, so that sums are exact."""
+    return (values / step).round_() * step
+
+
+def per_image(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    """`function` of a (B, ...) tensor that treats images alike, with the bits of B = 1.
+
+    Matrix libraries choose their kernel by batch size and memory alignment, so on the CPU, where
+    the work per image outweighs the call, each image gets a call and fresh memory of its own.
+    """
+    if batch.device.type != "cpu":
+        return function(batch)
+    return torch.cat([function(image.clone()[None]) for image in batch])
+
+
+def rank_descending(score: Tensor) -> Tensor:
+    """(B, T) int64 place of each token by descending `score` (B, T); ties to the lower index."""
+    return score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+
+
+def rank_ascending(key: Tensor) -> Tensor:
+    """(B, T) int64 place of each token by ascending `key` (B, T); ties to the lower index."""
+    return key.argsort(dim=1, stable=True).argsort(dim=1)

@@ -1,0 +1,135 @@
+"""The pocket benchmarks: held-out scenes with several questions each, rendered to parquet.
+
+Each is the small counterpart of a benchmark in the paper:
+
+* `pocket_pope`: is an object there? Yes and no alike, negatives by POPE's three strategies.
+* `pocket_gqa`: attributes, relations, sides, counts, backgrounds; one or two words.
+* `pocket_mme`: pairs of one true and one false statement per image and topic.
+* `pocket_sqa`: multiple choice over charts, diagrams, printed codes and scenes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunesid.files import atomic
+from prunesid.pocket.drawing import draw
+from prunesid.pocket.questions import Question, ask, existence, judge, multiple_choice
+from prunesid.pocket.scenes import Scene, sample_scene
+
+# Training draws from the seeds [1, ...] and [2, ...]; a test checks that no rendered image recurs.
+HELD_OUT_SEED = 7_000_000
+
+
+@dataclass(frozen=True)
+class PocketBenchmark:
+    """`images` scenes of the given kinds (in turn), each with what `ask` asks about it."""
+
+    name: str
+    seed: int
+    images: int
+    kinds: tuple[str, ...]
+    ask: Callable[[Scene, np.random.Generator], list[Question]]
+
+
+def _pope(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    asked = existence(scene, rng)
+    yes = [q for q in asked if q.answer == "yes"][:4]
+    no = [q for q in asked if q.answer == "no"][: len(yes)]
+    return yes + no
+
+
+def _gqa(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    quota = {"attribute": 2, "spatial": 2, "side": 2, "count": 2, "background": 1}
+    return ask(scene, rng, quota)
+
+
+def _sqa(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    return multiple_choice(scene, rng)[:4]
+
+
+BENCHMARKS = {
+    b.name: b
+    for b in (
+        PocketBenchmark("pocket_pope", 1, 300, ("scene",), _pope),
+        PocketBenchmark("pocket_gqa", 2, 300, ("scene",), _gqa),
+        PocketBenchmark("pocket_mme", 3, 300, ("scene", "code"), judge),
+        PocketBenchmark("pocket_sqa", 4, 400, ("chart", "diagram", "code", "scene"), _sqa),
+    )
+}
+
+
+def benchmark(name: str) -> PocketBenchmark:
+    """Look a pocket benchmark up by name."""
+    if name not in BENCHMARKS:
+        raise ValueError(f"unknown pocket benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]
+
+
+def items(
+    chosen: PocketBenchmark, limit: int | None = None
+) -> Iterator[tuple[str, Scene, list[Question]]]:
+    """(image id, scene, questions) of the first `limit` images. Images on which nothing can be
+    asked are passed over, so that every image counts."""
+    made = index = 0
+    wanted = chosen.images if limit is None else min(limit, chosen.images)
+    while made < wanted:
+        rng = np.random.default_rng([HELD_OUT_SEED, chosen.seed, index])
+        scene = sample_scene(rng, kind=chosen.kinds[index % len(chosen.kinds)])
+        asked = chosen.ask(scene, rng)
+        if asked:
+            yield f"{chosen.name}-{index:05d}", scene, asked
+            made += 1
+        index += 1
+
+
+def _png(scene: Scene) -> bytes:
+    buffer = io.BytesIO()
+    draw(scene)[0].save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _category(chosen: PocketBenchmark, question: Question) -> str:
+    if chosen.name == "pocket_pope":
+        return question.topic or "present"
+    return question.topic or question.family
+
+
+def render(name: str, path: Path, limit: int | None = None) -> None:
+    """Write one benchmark as parquet (one row per question, the image as an HF Image column).
+
+    Columns: image, image_id, question_id, question, answer, category, choices.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Features, Image, List, Value
+
+    chosen = benchmark(name)
+    rows: list[dict[str, Any]] = []
+    for image_id, scene, asked in items(chosen, limit):
+        png = _png(scene)
+        for number, question in enumerate(asked):
+            rows.append({
+                "image": {"bytes": png, "path": None},
+                "image_id": image_id,
+                "question_id": f"{image_id}-{number}",
+                "question": question.text,
+                "answer": question.answer,
+                "category": _category(chosen, question),
+                "choices": list(question.options),
+            })  # fmt: skip
+    text = Value("string")
+    features = Features({
+        "image": Image(), "image_id": text, "question_id": text, "question": text,
+        "answer": text, "category": text, "choices": List(text),
+    })  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=features.arrow_schema)
+    with atomic(path) as temporary:
+        # An image stands beside each of its questions; a dictionary page stores it once.
+        pq.write_table(table, temporary, row_group_size=256, dictionary_pagesize_limit=2**27)

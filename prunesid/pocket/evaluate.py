@@ -1,0 +1,125 @@
+"""What Pocket-LLaVA can do, per question family: with its image, and blind.
+
+    python -m prunesid.pocket.evaluate --model prunesid/pocket/weights --out card.json
+
+Blind is measured twice: with a gray image, and with the image of another question (by then the
+tokens look right but show the wrong scene). Beside it stands the best guess that needs no image:
+the most frequent answer of the family, or of the question's wording with its names left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from prunesid.answering import Question as Asked
+from prunesid.answering.engine import all_tokens, answer
+from prunesid.files import atomic
+from prunesid.pocket.benchmarks import HELD_OUT_SEED
+from prunesid.pocket.drawing import draw
+from prunesid.pocket.questions import EVALUATED, Question, ask
+from prunesid.pocket.scenes import FULL_SIZE, Scene, sample_scene
+from prunesid.pocket.vocabulary import CHARACTERS, COLOR_NAMES, NUMBERS, SHAPES, plural
+
+_SEED_OF_CARD = 99
+_NAMES = {*SHAPES, *COLOR_NAMES, *CHARACTERS, *NUMBERS, *(plural(s) for s in SHAPES)}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Scenes that no training step and no benchmark shows, and all their questions."""
+
+    scenes: list[Scene]
+    questions: list[list[Question]]
+
+
+def held_out(images: int) -> HeldOut:
+    """`images` scenes with up to three questions per family."""
+    scenes, questions = [], []
+    for index in range(images):
+        rng = np.random.default_rng([HELD_OUT_SEED, _SEED_OF_CARD, index])
+        scenes.append(sample_scene(rng))
+        questions.append(ask(scenes[-1], rng, dict.fromkeys(EVALUATED, 3)))
+    return HeldOut(scenes, questions)
+
+
+def _wording(question: Question) -> str:
+    """The question without the names in it and without its options."""
+    return " ".join("*" if word in _NAMES else word for word in question.text.split())
+
+
+def best_guess(questions: Sequence[Sequence[Question]]) -> dict[str, float]:
+    """Accuracy (%) per family of the most frequent answer to each wording: an upper bound on what
+    needs no image, since it is chosen on the very questions it is scored on."""
+    tally: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    for asked in questions:
+        for question in asked:
+            tally[question.family][_wording(question)][question.answer] += 1
+    return {
+        family: 100 * sum(c.most_common(1)[0][1] for c in wordings.values())
+        / sum(c.total() for c in wordings.values())
+        for family, wordings in tally.items()
+    }  # fmt: skip
+
+
+def accuracy(
+    adapter, pictures: Sequence[Image.Image], questions: Sequence[Sequence[Question]],
+    batch_size: int = 16,
+) -> dict[str, float]:  # fmt: skip
+    """Exact match (%) per family with all tokens, picture i answering `questions[i]`."""
+    right: dict[str, list[bool]] = defaultdict(list)
+    for start in range(0, len(pictures), batch_size):
+        rows = range(start, min(start + batch_size, len(pictures)))
+        names = [str(i) for i in rows]
+        pixels = adapter.preprocess([pictures[i] for i in rows])
+        record = adapter.encode(pixels, cls_attention=False)
+        flat = [(i, n, q) for i in rows for n, q in enumerate(questions[i])]
+        asked = [Asked(f"{i}-{n}", str(i), q.prompt, {"max_new_tokens": 6}) for i, n, q in flat]
+        given = answer(adapter, all_tokens(record), names, asked, batch_size=batch_size)
+        for (_, _, question), found in zip(flat, given, strict=True):
+            right[question.family].append(found.answer == question.answer)
+    return {family: 100 * float(np.mean(scores)) for family, scores in right.items()}
+
+
+def evaluate(model: Path, images: int) -> dict[str, dict[str, float]]:
+    """Accuracy (%) per family: `seen`, `gray`, `other`, and `guess`; plus `questions` counted."""
+    from prunesid.models import load
+
+    adapter = load(model)
+    data = held_out(images)
+    pictures = [draw(scene)[0] for scene in data.scenes]
+    gray = [Image.new("RGB", (FULL_SIZE, FULL_SIZE), (128,) * 3)] * len(pictures)
+    counted = Counter(q.family for asked in data.questions for q in asked)
+    return {
+        "questions": {family: float(n) for family, n in counted.items()},
+        "guess": best_guess(data.questions),
+        "seen": accuracy(adapter, pictures, data.questions),
+        "gray": accuracy(adapter, gray, data.questions),
+        "other": accuracy(adapter, pictures[1:] + pictures[:1], data.questions),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path(__file__).parent / "weights")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=500)
+    options = parser.parse_args(arguments)
+    found = evaluate(options.model, options.images)
+    with atomic(options.out) as temporary:
+        temporary.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    columns = ("questions", "seen", "gray", "other", "guess")
+    print(f"{'family':<16}" + "".join(f"{c:>10}" for c in columns))
+    for family in EVALUATED:
+        print(f"{family:<16}" + "".join(f"{found[c].get(family, 0):>10.1f}" for c in columns))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Dense supervision for the vision tower: what each 14 x 14 patch shows, read off the mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunesid.pocket.drawing import Region
+from prunesid.pocket.scenes import FULL_SIZE, PATCH, Scene
+from prunesid.pocket.vocabulary import (
+    BACKGROUNDS,
+    CHARACTERS,
+    COLOR_NAMES,
+    DIRECTIONS,
+    SHAPES,
+)
+
+KINDS = (
+    "background", *SHAPES, "character", "bar", "slice", *(f"arrow_{d}" for d in DIRECTIONS)
+)  # fmt: skip
+_COVER = 0.12  # a patch belongs to a region that fills at least this share of it
+_FINE = 7  # foreground masks are supervised at 7 x 7 per patch, 2 px a cell
+PRESENCE = len(SHAPES) * len(COLOR_NAMES) + 2 * len(COLOR_NAMES) + len(CHARACTERS) + len(DIRECTIONS)
+
+
+@dataclass(frozen=True)
+class PatchTargets:
+    """Targets of one image; P patches in raster order.
+
+    kind, color, character: (P,) int64, 0 is none; offset, center: (P, 2) float32, from the
+    patch to its region's center in units of 64 px and the center itself as a share of the full
+    image; magnitude,
+    holds_center, weight: (P,) float32; foreground: (P, 49) float32; style: int;
+    presence: (PRESENCE,) float32, what the image holds.
+    """
+
+    kind: np.ndarray
+    color: np.ndarray
+    character: np.ndarray
+    offset: np.ndarray
+    center: np.ndarray
+    magnitude: np.ndarray
+    holds_center: np.ndarray
+    weight: np.ndarray
+    foreground: np.ndarray
+    style: int
+    presence: np.ndarray
+
+
+def _presence(regions: list[Region]) -> np.ndarray:
+    present = np.zeros(PRESENCE, np.float32)
+    colors = len(COLOR_NAMES)
+    bars = len(SHAPES) * colors
+    characters = bars + 2 * colors
+    for region in regions:
+        if region.kind in SHAPES:
+            color = COLOR_NAMES.index(region.color or "")
+            present[SHAPES.index(region.kind) * colors + color] = 1
+        elif region.kind in ("bar", "slice"):
+            offset = 0 if region.kind == "bar" else colors
+            present[bars + offset + COLOR_NAMES.index(region.color or "")] = 1
+        elif region.character is not None:
+            present[characters + CHARACTERS.index(region.character)] = 1
+        else:
+            arrow = DIRECTIONS.index(region.kind.removeprefix("arrow_"))
+            present[characters + len(CHARACTERS) + arrow] = 1
+    return present
+
+
+def patch_targets(scene: Scene, mask: np.ndarray, regions: list[Region]) -> PatchTargets:
+    """The targets of every patch of `scene`, from the mask and regions that `draw` returned."""
+    side = scene.size // PATCH
+    patches = side * side
+    tiles = mask.reshape(side, PATCH, side, PATCH).transpose(0, 2, 1, 3).reshape(patches, -1)
+    count = len(regions) + 1
+    keys = tiles.astype(np.int64) + count * np.arange(patches)[:, None]
+    area = np.bincount(keys.ravel(), minlength=patches * count).reshape(patches, count)
+    owner = np.zeros(patches, np.int64)
+    if regions:
+        best = area[:, 1:].argmax(1) + 1
+        owner = np.where(area[np.arange(patches), best] >= _COVER * PATCH * PATCH, best, 0)
+
+    kinds = np.array([0] + [KINDS.index(r.kind) for r in regions])
+    colors = np.array([0] + [0 if r.color is None else 1 + COLOR_NAMES.index(r.color)
+                             for r in regions])  # fmt: skip
+    characters = np.array([0] + [0 if r.character is None else 1 + CHARACTERS.index(r.character)
+                                 for r in regions])  # fmt: skip
+    centers = np.array([(0.0, 0.0)] + [r.center for r in regions])
+    magnitudes = np.array([0.0] + [r.magnitude for r in regions])
+    rows, columns = np.divmod(np.arange(patches), side)
+    own = np.stack([columns + 0.5, rows + 0.5], 1) * PATCH
+    center = np.where(owner[:, None] > 0, centers[owner], own)
+
+    holds = np.zeros(patches, np.float32)
+    for region in regions:
+        x, y = (min(int(v // PATCH), side - 1) for v in region.center)
+        holds[y * side + x] = 1
+    population = np.bincount(owner, minlength=count)
+    fine = tiles.reshape(patches, _FINE, 2, _FINE, 2)[:, :, 0, :, 0].reshape(patches, -1)
+    return PatchTargets(
+        kind=kinds[owner],
+        color=colors[owner],
+        character=characters[owner],
+        offset=((center - own) / 64).astype(np.float32),
+        center=((center + np.array(scene.origin)) / FULL_SIZE).astype(np.float32),
+        magnitude=magnitudes[owner].astype(np.float32),
+        holds_center=holds,
+        weight=(1 / np.sqrt(population[owner])).astype(np.float32),
+        foreground=(fine > 0).astype(np.float32),
+        style=BACKGROUNDS.index(scene.background.style),
+        presence=_presence(regions),
+    )

@@ -1,0 +1,35 @@
+"""The optimizers and the learning-rate schedule that both training stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+
+def optimizers(
+    module: torch.nn.Module, matrices: Iterable[torch.nn.Parameter], rate: float
+) -> list[torch.optim.Optimizer]:
+    """Muon for the block matrices, AdamW for everything else that is trainable."""
+    block = [p for p in matrices if p.requires_grad]
+    chosen = {id(p) for p in block}
+    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in chosen]
+    return [
+        torch.optim.Muon(block, lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
+    ]
+
+
+def rate_factor(step: int, total: int, warmup: int, decay: float) -> float:
+    """Warm up, hold, then fall linearly to zero over the last `decay` share of `total` steps."""
+    if step < warmup:
+        return (step + 1) / warmup
+    start = total * (1 - decay)
+    return 1.0 if step < start else max(0.0, (total - step) / (total - start))
+
+
+def apply_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+

@@ -1,0 +1,57 @@
+"""Train Pocket-LLaVA from nothing.
+
+    python -m prunesid.pocket.train --out DIR            hours on 2 CPU cores; resumes after a kill
+    python -m prunesid.pocket.train --out DIR --quick    a minute; the model learns nothing much
+
+`make pocket` runs the first and then measures the model card's numbers. Everything follows from
+the seeds below; bit for bit only on the same machine with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from prunesid.pocket.language_training import train_language
+from prunesid.pocket.model import build_model, save
+from prunesid.pocket.vision_training import READING, Phase, train_tower
+
+VISION = [
+    Phase(12, 32, 900, 2e-3),
+    Phase(12, 32, 200, 2e-3, READING),
+    Phase(24, 8, 700, 1.5e-3, READING),
+]
+LANGUAGE = [
+    Phase(12, 8, 4000, 2e-3, READING),
+    Phase(24, 4, 2500, 1.5e-3, READING),
+]
+LANGUAGE_DECAY = 0.3
+
+
+def _quick(phases: list[Phase]) -> list[Phase]:
+    return [Phase(p.side, 2, 3, p.rate, p.kinds) for p in phases]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
+    parser.add_argument("--checkpoints", type=Path, help="default: OUT/checkpoints")
+    parser.add_argument("--quick", action="store_true", help="three tiny steps per phase")
+    options = parser.parse_args(arguments)
+    checkpoints = options.checkpoints or options.out / "checkpoints"
+    vision, language = (_quick(VISION), _quick(LANGUAGE)) if options.quick else (VISION, LANGUAGE)
+    started = time.monotonic()
+    model = build_model(seed=0)
+    train_tower(model.model.vision_tower, vision, checkpoints)
+    train_language(model, language, checkpoints, decay=LANGUAGE_DECAY)
+    save(model, options.out)
+    cost = {"seconds_of_this_call": round(time.monotonic() - started)}
+    (options.out / "training.json").write_text(json.dumps(cost) + "\n")
+    print(f"{options.out}: trained in {cost['seconds_of_this_call']} s (this call)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""What the numbers of a table are, in sentences: definition, intervals, tests, cautions."""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from prunesid.render.paper import MODEL_TITLE, Paper
+from prunesid.study.ablation import Ablation
+from prunesid.study.arm import ALL_TOKENS
+from prunesid.study.comparison import AVERAGE
+from prunesid.study.config import Benchmark, Bootstrap
+from prunesid.study.metrics import statistic
+
+
+def paragraphs(
+    comparison: pd.DataFrame,
+    ablation: Ablation,
+    benchmarks: Sequence[Benchmark],
+    bootstrap: Bootstrap,
+    paper: Paper | None,
+) -> tuple[str, ...]:
+    """The caption of an ablation's table, a paragraph per subject."""
+    table = ablation.table.paper_table
+    beside = paper is not None and table is not None
+    return tuple(
+        text
+        for text in (
+            ablation.description,
+            _definition(comparison, ablation, benchmarks, bootstrap),
+            _average(ablation),
+            _tests(comparison, ablation),
+            _detectable(comparison, ablation, benchmarks),
+            _tokens(comparison, ablation),
+            _paper(table) if beside else "",
+            _doubts(paper.notes_on(table)) if paper is not None and table is not None else "",
+        )
+        if text
+    )
+
+
+def _definition(
+    comparison: pd.DataFrame,
+    ablation: Ablation,
+    benchmarks: Sequence[Benchmark],
+    bootstrap: Bootstrap,
+) -> str:
+    whole = comparison[comparison["row"] == ALL_TOKENS].set_index("benchmark")
+    parts = []
+    for b in benchmarks:
+        chosen = statistic(b.statistic)
+        counts = whole.loc[b.name, ["questions", "images"]].astype(int)
+        parts.append(
+            f"{b.title}: {chosen.label} ({chosen.unit}), {counts['questions']:,} questions on "
+            f"{counts['images']:,} images"
+        )
+    seeds = int(comparison["seeds"].max())
+    runs = (
+        f" Where chance plays a part, the value is the mean over {seeds} seeds and ± their "
+        "standard deviation; the interval is about images, for these seeds."
+        if seeds > 1
+        else ""
+    )
+    return (
+        f"{'; '.join(parts)}. Small print: {100 * bootstrap.confidence:g} % interval from "
+        f"{bootstrap.resamples:,} bootstrap resamples of whole images, the same for every row."
+        f"{runs}"
+    )
+
+
+def _average(ablation: Ablation) -> str:
+    over = "benchmarks and columns" if len(ablation.columns) > 1 else "benchmarks"
+    over = "the column's benchmarks" if ablation.table.average == "column" else over
+    return f"Avg.: mean over {over} of the value as a percentage of the value with all tokens."
+
+
+def _tests(comparison: pd.DataFrame, ablation: Ablation) -> str:
+    count = int(comparison["p"].notna().sum())
+    if not count:
+        return ""
+    kinds = set(comparison["test"]) - {""}
+    how = {
+        frozenset({"bootstrap"}): "paired bootstrap",
+        frozenset({"mcnemar"}): "exact McNemar",
+    }.get(
+        frozenset(kinds),
+        "exact McNemar for the accuracy of single runs, else paired bootstrap",
+    )
+    return (
+        f"Bold: the highest of the compared rows. †: differs from {ablation.reference.label} in "
+        f"the same column, p < 0.05 after Holm's correction over the {count} tests of this "
+        f"ablation ({how})."
+    )
+
+
+def _detectable(
+    comparison: pd.DataFrame, ablation: Ablation, benchmarks: Sequence[Benchmark]
+) -> str:
+    titles = {b.name: b.title for b in benchmarks} | {AVERAGE: "Avg."}
+    largest = comparison.groupby("benchmark")["detectable"].max().dropna()
+    places = {b.name: 0 if statistic(b.statistic).unit == "points" else 1 for b in benchmarks}
+    parts = [
+        f"{title} {largest[name]:.{places.get(name, 1)}f}"
+        for name, title in titles.items()
+        if name in largest
+    ]
+    if not parts:
+        return ""
+    return (
+        f"Smallest detectable difference from {ablation.reference.label} (power 80 %, one test "
+        f"at 5 %, the largest over rows and columns): {', '.join(parts)}."
+    )
+
+
+def _tokens(comparison: pd.DataFrame, ablation: Ablation) -> str:
+    """Which cells sent another number of tokens to the language model than their budget says."""
+
+    def unequal() -> Iterator[str]:
+        for cell in ablation.cells:
+            key = cell.column.key or "all"
+            own = comparison[(comparison["row"] == cell.row.key) & (comparison["column"] == key)]
+            low, high = own["tokens_min"].min(), own["tokens_max"].max()
+            budget = cell.arms[0].budget
+            if budget is not None and not low == high == budget:
+                average = own.loc[own["benchmark"] == AVERAGE, "tokens_mean"].mean()
+                yield f"{cell.row.label}, {cell.column.label}: {average:.1f} ({low:g}–{high:g})"
+
+    lines = list(unequal())
+    if lines:
+        return f"Visual tokens per image, mean (range), where not the budget: {'; '.join(lines)}."
+    return "Every image sent exactly its budget of visual tokens to the language model."
+
+
+def _paper(table: int | None) -> str:
+    return (
+        f"The last block repeats table {table} of the paper (all tokens: table 1): {MODEL_TITLE} "
+        "on the benchmarks of those names. Model and benchmarks differ from ours, so compare the "
+        "order of rows and not the numbers."
+    )
+
+
+def _doubts(notes: Sequence[str]) -> str:
+    return f"On the paper's numbers: {' '.join(notes)}" if notes else ""

@@ -1,0 +1,63 @@
+"""The paper's printed numbers and their contradictions, as data to show beside ours."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from prunesid.study.ablation import Ablation, Cell
+from prunesid.study.arm import ALL_TOKENS, text
+from prunesid.study.documents import read_yaml
+
+MODEL = "llava-1.5-7b"
+MODEL_TITLE = "LLaVA-1.5-7B"
+EVERYTHING = "all"
+
+
+@dataclass(frozen=True)
+class Paper:
+    """`cells`: a printed number by (table, method, setting, tokens, benchmark), all as text."""
+
+    cells: Mapping[tuple[str, str, str, str, str], float]
+    notes: tuple[tuple[frozenset[int], str], ...]
+
+    def notes_on(self, table: int) -> tuple[str, ...]:
+        """Where the paper contradicts itself in that table."""
+        return tuple(note for tables, note in self.notes if table in tables)
+
+    def printed(
+        self, ablation: Ablation, cell: Cell, benchmark: str, whole: bool = False
+    ) -> float | None:
+        """The number that the ablation's table of the paper prints for a cell, or None.
+
+        `whole` asks for the row's average over all budgets instead of the cell's own budget. The
+        printed row must be of the cell's method, and state every parameter in which its arm differs
+        from the default (but for those that all arms of the ablation share).
+        """
+        arm = cell.arms[0]
+        resolved = {name: text(value) for name, value in arm.resolved().items()}
+        differs = set(arm.params) - {name for name, _ in ablation.base}
+        tokens = EVERYTHING if whole else str(arm.budget)
+        for (table, method, setting, kept, column), value in self.cells.items():
+            place = (str(ablation.table.paper_table), arm.method, tokens, benchmark)
+            if (table, method, kept, column) != place:
+                continue
+            stated = dict(part.split("=", 1) for part in setting.split(";") if part)
+            if differs <= stated.keys() and stated.items() <= resolved.items():
+                return value
+        return None
+
+    def all_tokens(self, benchmark: str) -> float | None:
+        """The printed number of the same model with all its visual tokens (table 1)."""
+        return self.cells.get(("1", ALL_TOKENS, "", "576", benchmark))
+
+
+def load_paper(folder: Path) -> Paper:
+    """The numbers of `folder`/results.csv that belong to LLaVA-1.5-7B, and `folder`/notes.yaml."""
+    table = pd.read_csv(folder / "results.csv", dtype=str, keep_default_na=False)
+    table = table[table["model"] == MODEL]
+    keys = table[["table", "method", "setting", "tokens", "benchmark"]].itertuples(index=False)
+    cells = {tuple(key): float(value) for key, value in zip(keys, table["value"], strict=True)}
+    notes = tuple((frozenset(n["tables"]), n["text"]) for n in read_yaml(folder / "notes.yaml"))
+    return Paper(cells, notes)

@@ -1,0 +1,235 @@
+"""The table of an ablation in the form of the paper's table 5.
+
+Rows are the ablation's rows and the all-token arm; columns are its columns x benchmarks, and the
+average relative to all tokens. Below stand the differences from the reference row, then, clearly
+apart, the paper's printed numbers: another model on other benchmarks, so for the order of rows, not
+for the values.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from prunesid.files import atomic
+from prunesid.render import caption, formats, theme
+from prunesid.render.paper import MODEL_TITLE, Paper
+from prunesid.study.ablation import Ablation, Setting
+from prunesid.study.arm import ALL_TOKENS, text
+from prunesid.study.comparison import ALL, AVERAGE, OVERALL
+from prunesid.study.config import Benchmark, Bootstrap
+from prunesid.study.metrics import statistic
+
+LEVEL = 0.05
+WHOLE = "100"
+
+Line = dict[Hashable, Any]
+Lines = dict[tuple[str, str, str], Line]
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """What one cell shows; `mark` flags a difference from the reference that holds after Holm."""
+
+    value: str = ""
+    interval: str = ""
+    spread: str = ""
+    mark: bool = False
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class TableRow:
+    label: str
+    cells: tuple[TableCell, ...]
+    color: str | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows under one heading; `kind` is 'ours', 'difference' or 'paper'."""
+
+    kind: str
+    title: str
+    rows: tuple[TableRow, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """`groups` are the upper headings and how many columns each spans, `columns` the lower ones."""
+
+    title: str
+    groups: tuple[tuple[str, int], ...]
+    columns: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    caption: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """One column of the table: a benchmark (or the average) under a column of the ablation."""
+
+    column: str
+    benchmark: str
+
+
+def build_table(
+    comparison: pd.DataFrame,
+    ablation: Ablation,
+    benchmarks: Sequence[Benchmark],
+    bootstrap: Bootstrap,
+    paper: Paper | None = None,
+) -> Table:
+    """The table of a comparison (`comparison.compare` or `read_comparison`)."""
+    lines = {(r["row"], r["column"], r["benchmark"]): r for r in comparison.to_dict("records")}
+    slots, groups = _layout(ablation, benchmarks)
+    titles = {b.name: b.title for b in benchmarks} | {AVERAGE: "Avg."}
+    blocks = [
+        _ours(lines, ablation, slots),
+        _differences(lines, ablation, slots),
+        _printed(ablation, benchmarks, slots, paper) if paper else None,
+    ]
+    return Table(
+        title=ablation.title,
+        groups=groups,
+        columns=tuple(titles[slot.benchmark] for slot in slots),
+        blocks=tuple(block for block in blocks if block and block.rows),
+        caption=caption.paragraphs(comparison, ablation, benchmarks, bootstrap, paper),
+    )
+
+
+def write_table(table: Table, paths: Sequence[Path]) -> None:
+    """Write the table to every path by its suffix: .csv, .md or .html; atomic, no date inside."""
+    writers = {".csv": formats.to_csv, ".md": formats.to_markdown, ".html": formats.to_html}
+    for path in paths:
+        if path.suffix not in writers:
+            raise ValueError(f"{path}: tables are written as {', '.join(writers)}")
+        with atomic(path) as part:
+            part.write_text(writers[path.suffix](table), encoding="utf-8", newline="\n")
+
+
+def _layout(
+    ablation: Ablation, benchmarks: Sequence[Benchmark]
+) -> tuple[list[_Slot], tuple[tuple[str, int], ...]]:
+    each = ablation.table.average == "column" or len(ablation.columns) == 1
+    names = [b.name for b in benchmarks] + ([AVERAGE] if each else [])
+    slots = [_Slot(c.key or ALL, name) for c in ablation.columns for name in names]
+    groups = [(_heading(c), len(names)) for c in ablation.columns]
+    if not each:
+        slots.append(_Slot(OVERALL, AVERAGE))
+        groups.append(("", 1))
+    return slots, tuple(groups)
+
+
+def _heading(column: Setting) -> str:
+    if not column.values:
+        return ""
+    return f"Retain {column.label}" if set(column.as_dict()) == {"budget"} else column.label
+
+
+def _ours(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Block:
+    best = {}
+    for slot in slots:
+        values = [lines[row.key, slot.column, slot.benchmark]["value"] for row in ablation.rows]
+        best[slot] = max(values)
+    whole = [
+        _value_cell(lines[ALL_TOKENS, ALL, slot.benchmark])
+        if slot.benchmark != AVERAGE
+        else TableCell(WHOLE)
+        for slot in slots
+    ]
+    tokens = max(line["tokens_max"] for key, line in lines.items() if key[0] == ALL_TOKENS)
+    shades = row_colors(ablation)
+    black = theme.COLORS[ALL_TOKENS] if shades else None
+    rows = [TableRow(f"all {tokens:g} tokens", tuple(whole), black)]
+    for row in ablation.rows:
+        cells = []
+        for slot in slots:
+            line = lines[row.key, slot.column, slot.benchmark]
+            cells.append(_value_cell(line, line["value"] == best[slot] and len(ablation.rows) > 1))
+        rows.append(TableRow(row.label, tuple(cells), shades.get(row.key)))
+    return Block("ours", "", tuple(rows))
+
+
+def row_colors(ablation: Ablation) -> dict[str, str]:
+    """The color that the ablation's figure gives to each row, where color shows rows."""
+    hue = ablation.figure.hue
+    if hue == "row":
+        return theme.colors([row.key for row in ablation.rows])
+    if not all(set(row.as_dict()) == {hue} for row in ablation.rows):
+        return {}
+    values = [text(row.as_dict()[hue]) for row in ablation.rows]
+    return {
+        row.key: theme.colors(values)[value]
+        for row, value in zip(ablation.rows, values, strict=True)
+    }
+
+
+def _differences(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Block:
+    shades = row_colors(ablation)
+    rows = []
+    for row in ablation.rows:
+        if row != ablation.reference:
+            cells = (_difference_cell(lines[row.key, s.column, s.benchmark]) for s in slots)
+            rows.append(TableRow(row.label, tuple(cells), shades.get(row.key)))
+    return Block("difference", f"Difference from {ablation.reference.label}", tuple(rows))
+
+
+def _printed(
+    ablation: Ablation, benchmarks: Sequence[Benchmark], slots: Sequence[_Slot], paper: Paper
+) -> Block | None:
+    columns = {b.name: b.paper_column for b in benchmarks} | {AVERAGE: AVERAGE}
+    places = {b.name: digits(statistic(b.statistic).unit) for b in benchmarks} | {AVERAGE: 1}
+    cells = {(cell.row.key, cell.column.key or ALL): cell for cell in ablation.cells}
+
+    def shown(slot: _Slot, value: float | None) -> TableCell:
+        return TableCell("" if value is None else f"{value:.{places[slot.benchmark]}f}")
+
+    def number(row: Setting, slot: _Slot) -> float | None:
+        whole = slot.column == OVERALL
+        cell = cells[row.key, ablation.columns[0].key or ALL if whole else slot.column]
+        column = columns[slot.benchmark]
+        return paper.printed(ablation, cell, column, whole) if column else None
+
+    rows = []
+    for row in ablation.rows:
+        printed = tuple(shown(slot, number(row, slot)) for slot in slots)
+        if any(cell.value for cell in printed):
+            rows.append(TableRow(row.label, printed))
+    if not rows:
+        return None
+    whole = [(slot, paper.all_tokens(columns[slot.benchmark] or "")) for slot in slots]
+    top = tuple(
+        shown(slot, value) if slot.benchmark != AVERAGE else TableCell(WHOLE)
+        for slot, value in whole
+    )
+    title = f"Paper, table {ablation.table.paper_table}: {MODEL_TITLE}, its own benchmarks"
+    return Block("paper", title, (TableRow("all 576 tokens", top), *rows))
+
+
+def digits(unit: str) -> int:
+    """Decimals shown: none for points, one for percentages."""
+    return 0 if unit == "points" else 1
+
+
+def _value_cell(line: Line, best: bool = False) -> TableCell:
+    places = digits(line["unit"])
+    interval = f"{line['ci_low']:.{places}f}–{line['ci_high']:.{places}f}"
+    spread = "" if isnan(line["spread"]) else f"±{line['spread']:.{places}f}"
+    return TableCell(f"{line['value']:.{places}f}", interval, spread, best=best)
+
+
+def _difference_cell(line: Line) -> TableCell:
+    places = digits(line["unit"])
+    low, high = (_signed(line[name], places) for name in ("diff_low", "diff_high"))
+    return TableCell(
+        _signed(line["diff"], places), f"{low} to {high}", mark=bool(line["p_holm"] < LEVEL)
+    )
+
+
+def _signed(value: float, places: int) -> str:
+    shown = f"{value:+.{places}f}".replace("-", "−")
+    return shown[1:] if float(f"{value:.{places}f}") == 0 else shown

@@ -1,0 +1,95 @@
+"""The vision tower, once per image: what all arms of a benchmark read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from prunesid.files import atomic
+from prunesid.methods import Needs, requirements
+from prunesid.models import family_module, load
+from prunesid.record import VisionRecord
+from prunesid.stages.material import (
+    features_material,
+    model_digest,
+    model_path,
+    questions_digest,
+)
+from prunesid.stages.source import Runtime, Source
+from prunesid.study.arm import Arm
+
+
+def needs_of(arms: Sequence[Arm]) -> Needs:
+    """The union of what the arms' methods read."""
+    each = [requirements(a.method, **a.params) for a in arms if not a.is_vanilla]
+    return Needs(
+        cls_attention=any(n.cls_attention for n in each),
+        cls=any(n.cls for n in each),
+        keys=any(n.keys for n in each),
+        layers=frozenset().union(*(n.layers for n in each)),
+    )
+
+
+def extract(source: Source, runtime: Runtime, needs: Needs, output: Path) -> None:
+    """Encode every image of a benchmark once and write the record as safetensors.
+
+    The metadata hold the image ids (rows), the grid, and the material that identifies the features.
+    """
+    task = source.open()
+    questions = task.questions()
+    first = {q.image_id: q for q in reversed(questions)}
+    names = list(dict.fromkeys(q.image_id for q in questions))
+    path = model_path(runtime.model)
+    adapter = load(path, runtime.device, runtime.dtype)
+    parts: dict[str, list[torch.Tensor]] = {}
+    for start in tqdm(range(0, len(names), runtime.batch_size), desc="images", unit="batch"):
+        chosen = names[start : start + runtime.batch_size]
+        record = adapter.encode(
+            adapter.preprocess([task.image(first[name]) for name in chosen]),
+            layers=needs.layers, cls_attention=needs.cls_attention, keys=needs.keys,
+        )  # fmt: skip
+        for key, value in _tensors(record).items():
+            parts.setdefault(key, []).append(value.cpu())
+    material = features_material(
+        benchmark=questions_digest(questions, source.data), model=model_digest(runtime.model),
+        family=family_module(path), batch_size=runtime.batch_size, dtype=runtime.dtype,
+        device=runtime.device,
+    )  # fmt: skip
+    metadata = {"image_ids": names, "grid": adapter.grid, "material": material}
+    with atomic(output) as temporary:
+        save_file(
+            {key: torch.cat(value).contiguous() for key, value in parts.items()},
+            temporary,
+            metadata={key: json.dumps(value) for key, value in metadata.items()},
+        )
+
+
+def _tensors(record: VisionRecord) -> dict[str, torch.Tensor]:
+    optional = {"cls": record.cls, "cls_attention": record.cls_attention, "keys": record.keys}
+    hidden = {f"hidden.{block}": value for block, value in record.hidden.items()}
+    present = {key: value for key, value in optional.items() if value is not None}
+    return {"features": record.features, **present, **hidden}
+
+
+def read_features(path: Path) -> tuple[VisionRecord, dict[str, Any]]:
+    """The record of all images of a benchmark, on the CPU, and the material that identifies it."""
+    with safe_open(path, "pt") as file:
+        metadata = {key: json.loads(value) for key, value in file.metadata().items()}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    prefix = "hidden."
+    hidden = {
+        int(key.removeprefix(prefix)): tensors.pop(key)
+        for key in sorted(tensors) if key.startswith(prefix)
+    }  # fmt: skip
+    record = VisionRecord(
+        **tensors, hidden=hidden, grid=tuple(metadata["grid"]),
+        image_ids=tuple(metadata["image_ids"]),
+    )  # fmt: skip
+    return record, metadata["material"]

@@ -1,0 +1,94 @@
+"""An arm: one way of choosing visual tokens, named by how it differs from the default arm.
+
+A name that lists only differences stays the same when the library gains a parameter, so nothing
+that was computed under it has to be computed again.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prunesid import methods
+
+DEFAULT_METHOD = "prunesid"
+DEFAULT_BUDGET = 64
+ALL_TOKENS = "vanilla"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`params` holds what differs from the method's defaults; `budget` None keeps all tokens."""
+
+    name: str
+    method: str
+    budget: int | None
+    params: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    seed: int = 0
+
+    @property
+    def is_vanilla(self) -> bool:
+        return self.budget is None
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything that determines the kept tokens: method, budget, seed and all parameters."""
+        given = {"method": self.method, "budget": self.budget, "seed": self.seed}
+        return given if self.is_vanilla else given | methods.resolve(self.method, **self.params)
+
+
+VANILLA = Arm(ALL_TOKENS, ALL_TOKENS, None)
+
+
+def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
+    """The arm of a setting: `method` and `budget` where given, and any parameters of the method.
+
+    A budget of None or 'all', or the method 'vanilla', gives the arm that keeps all tokens. A
+    parameter that states what holds anyway is dropped, so that equal arms are equal whoever asks
+    for them. ValueError for an unknown method or parameter, or a budget that is no positive whole
+    number.
+    """
+    method = setting.get("method", DEFAULT_METHOD)
+    budget = setting.get("budget", DEFAULT_BUDGET)
+    if method == ALL_TOKENS or budget is None or budget == "all":
+        return VANILLA
+    if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
+        raise ValueError(f"budget: {budget!r} is no positive number of tokens (or 'all')")
+    params = {k: v for k, v in setting.items() if k not in {"method", "budget"}}
+    resolved = methods.resolve(method, **params)
+    groups = resolved.get("num_groups")
+    if isinstance(groups, int) and groups > budget:
+        raise ValueError(
+            f"num_groups: {groups} groups cannot share a budget of {budget} tokens (K > N)"
+        )
+    for name in sorted(params):
+        without = {k: v for k, v in params.items() if k != name}
+        if methods.resolve(method, **without) == resolved:
+            params = without
+    params = dict(sorted(params.items()))
+    return Arm(_name(method, budget, params, seed), method, budget, params, seed)
+
+
+def seeds_of(setting: Mapping[str, Any], count: int) -> tuple[Arm, ...]:
+    """The arms of a setting: one per seed 0..count-1 where chance plays a part, else one."""
+    first = make_arm(setting)
+    if first.is_vanilla or not methods.is_random(first.method, **first.params):
+        return (first,)
+    return tuple(make_arm(setting, seed) for seed in range(count))
+
+
+def text(value: object) -> str:
+    """A parameter's value as names and labels show it."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _name(method: str, budget: int, params: Mapping[str, Any], seed: int) -> str:
+    given: dict[str, Any] = {"method": method, "budget": budget, **params, "seed": seed}
+    default = {"method": DEFAULT_METHOD, "budget": DEFAULT_BUDGET, "seed": 0}
+    parts = [
+        f"{key}-{re.sub(r'[^A-Za-z0-9.+-]+', '-', text(value))}"
+        for key, value in given.items()
+        if key not in default or value != default[key]
+    ]
+    return "_".join(parts) or "default"

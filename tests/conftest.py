@@ -1,0 +1,181 @@
+"""Shared fixtures: a LLaVA of the real classes, small enough to build in a second."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+WORDS = [
+    "<pad>",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<image>",
+    "USER:",
+    "ASSISTANT:",
+    ".",
+    "?",
+    "is",
+    "are",
+    "there",
+    "a",
+    "the",
+    "of",
+    "red",
+    "green",
+    "blue",
+    "yellow",
+    "circle",
+    "square",
+    "star",
+    "left",
+    "right",
+    "above",
+    "below",
+    "how",
+    "many",
+    "what",
+    "color",
+    "which",
+    "bars",
+    "taller",
+    "than",
+    "yes",
+    "no",
+    "one",
+    "two",
+    "three",
+    "1",
+    "2",
+    "3",
+    "4",
+    "A",
+    "B",
+    "C",
+    "D",
+]
+TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}USER: "
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n"
+    "{% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+def save_tiny_llava(folder: Path, *, sharpness: float = 20.0) -> None:
+    """Random weights: 56 px, patch 14 (16 tokens), 4 vision blocks, 3 language blocks.
+
+    `sharpness` scales the output head, so that no two logits are near a tie.
+    """
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    vocabulary = {word: number for number, word in enumerate(WORDS)}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+        extra_special_tokens={"image_token": "<image>"},
+        padding_side="left",
+    )
+    images = CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
+    processor = LlavaProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+    ids = {
+        f"{name}_token_id": vocabulary[word]
+        for name, word in (("bos", "<s>"), ("eos", "</s>"), ("pad", "<pad>"))
+    }
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            image_size=56,
+            patch_size=14,
+            projection_dim=32,
+        ).to_dict(),
+        text_config=LlamaConfig(
+            hidden_size=48,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            vocab_size=len(WORDS),
+            max_position_embeddings=256,
+            **ids,
+        ).to_dict(),
+        image_token_id=vocabulary["<image>"],
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config).eval()
+    for parameter in model.parameters():
+        # The default start is so small that the image hardly reaches the answer.
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+    model.model.multi_modal_projector.linear_2.weight.data *= 4
+    model.lm_head.weight.data *= sharpness
+    # Makes short answers common.
+    model.lm_head.weight.data[vocabulary["</s>"]] *= 2
+    for name, value in ids.items():
+        setattr(model.generation_config, name, value)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a saved tiny LLaVA, to be loaded through the Auto classes."""
+    folder = tmp_path_factory.mktemp("tiny_llava")
+    save_tiny_llava(folder)
+    return folder
+
+
+def random_images(count: int, *, seed: int = 0, size: int = 56) -> list:
+    """RGB images of colored blocks over noise."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    pictures = []
+    for _ in range(count):
+        pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+        top, left = rng.integers(0, size // 2, 2)
+        pixels[top : top + size // 2, left : left + size // 2] = rng.integers(0, 256, 3)
+        pictures.append(Image.fromarray(pixels))
+    return pictures
+
+
+@pytest.fixture
+def images() -> list:
+    return random_images(6)

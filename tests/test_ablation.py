@@ -1,0 +1,118 @@
+"""Ablations: from one YAML to rows, columns, arms and what the figure shows."""
+
+import pytest
+from synthetic_scores import ROOT, ablation_of, grouping
+
+from prunesid.study.ablation import load_ablation
+from prunesid.study.documents import ConfigError, read_yaml
+
+
+def test_grouping_is_the_papers_table_5():
+    ablation = grouping()
+    assert [row.key for row in ablation.rows] == [
+        "grouping=random", "grouping=kmeans", "grouping=psca"
+    ]  # fmt: skip
+    assert [column.key for column in ablation.columns] == ["budget=64", "budget=128", "budget=192"]
+    assert ablation.reference.key == "grouping=psca"
+    assert ablation.table.paper_table == 5
+    assert (ablation.figure.x, ablation.figure.hue) == ("budget", "grouping")
+    names = [arm.name for arm in ablation.arms]
+    assert names[0] == "vanilla"
+    # All tokens, psca once per budget, random and k-means three times.
+    assert len(names) == len(set(names)) == 1 + 3 * (1 + 3 + 3)
+    assert {"default", "budget-128", "grouping-kmeans_seed-2"} <= set(names)
+
+
+def test_any_parameter_of_a_method_is_an_axis():
+    ablation = ablation_of(vary={"num_groups": [8, 16]}, across={"budget": [64, 128]})
+    assert ablation.axes == ("num_groups", "budget")
+    assert [cell.arms[0].name for cell in ablation.cells] == [
+        "num_groups-8", "budget-128_num_groups-8", "num_groups-16", "budget-128_num_groups-16"
+    ]  # fmt: skip
+    assert ablation.rows[0].label == "num groups 8"
+    assert ablation.columns[0].label == "64 tokens"
+
+
+def test_methods_can_be_compared_in_a_list_of_settings():
+    ablation = ablation_of(
+        vary=[{"method": "prunesid"}, {"method": "random"}, {"preset": "release", "label": "code"}],
+        base={"budget": 32},
+        reference={"method": "prunesid"},
+        seeds=2,
+    )
+    assert [arm.name for arm in ablation.arms] == [
+        "vanilla", "budget-32", "method-random_budget-32", "method-random_budget-32_seed-1",
+        "budget-32_preset-release", "budget-32_preset-release_seed-1",
+    ]  # fmt: skip
+    assert ablation.rows[2].label == "code"
+    assert (ablation.figure.x, ablation.figure.hue) == ("row", "column")
+
+
+def test_ablations_share_arms_by_name():
+    one = {arm.name: arm for arm in grouping().arms}
+    other = ablation_of(vary={"budget": [64, 128, 256]})
+    shared = {arm.name for arm in other.arms} & one.keys()
+    assert shared == {"vanilla", "default", "budget-128"}
+    assert all(one[arm.name] == arm for arm in other.arms if arm.name in shared)
+
+
+def test_two_axes_vary_together():
+    ablation = ablation_of(vary={"grouping": ["psca", "kmeans"], "num_groups": [8, 16]})
+    assert [row.key for row in ablation.rows][:2] == [
+        "grouping=psca,num_groups=8", "grouping=psca,num_groups=16"
+    ]  # fmt: skip
+    assert ablation.figure.x == "row"
+
+
+def test_off_is_a_word_and_not_false(tmp_path):
+    path = tmp_path / "threshold.yaml"
+    path.write_text("title: T\nvary: {threshold: [scaled, off]}\n")
+    assert [row.key for row in load_ablation(path, ROOT).rows] == [
+        "threshold=scaled", "threshold=off"
+    ]  # fmt: skip
+    path.write_text("{a: yes, b: true, c: 1e-3, d: 1.5, e: -2, f: 12, g: '1e3', h: .5, i: 1_0}")
+    assert read_yaml(path) == {
+        "a": "yes", "b": True, "c": 0.001, "d": 1.5, "e": -2, "f": 12, "g": "1e3", "h": 0.5, "i": 10
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vary": {"groupng": ["psca"]}}, "Did you mean 'grouping'"),
+        ({"vary": {"grouping": ["pcsa"]}}, "Did you mean 'psca'"),
+        ({"vary": {"method": ["prune"]}}, "prunesid"),
+        ({"vary": {"num_groups": [100]}}, "K > N"),
+        ({"across": {"budget": [64, 0]}}, "budget: 0"),
+        ({"across": {"budget": [-64]}}, "budget: -64"),
+        ({"reference": {"grouping": "kmean"}}, "Did you mean 'grouping=kmeans'"),
+        ({"figure": {"x": "bugdet"}}, "Did you mean 'budget'"),
+        ({"figure": {"x": "budget", "hue": "budget"}}, "shows the axis 'grouping'"),
+        ({"across": {"grouping": ["psca"]}}, "both vary and across"),
+        ({"base": {"budget": 32}}, "stands in base"),
+        ({"across": {"seed": [0, 1]}}, "'seed' is no axis"),
+        ({"vary": {"grouping": ["psca", "psca"]}}, "occurs twice"),
+        ({"vray": {}}, "Did you mean 'vary'"),
+        ({"table": {"papertable": 5}}, "Did you mean 'paper_table'"),
+        ({"table": {"average": "overal"}}, "Did you mean 'overall'"),
+        ({"title": ""}, "title"),
+        ({"seeds": 0}, "seeds"),
+        ({"vary": {}}, "vary"),
+    ],
+)
+def test_mistakes_are_explained(tmp_path, change, message):
+    given = read_yaml(ROOT / "configs" / "ablations" / "grouping.yaml")
+    path = tmp_path / "broken.yaml"
+    import yaml
+
+    path.write_text(yaml.safe_dump(given | change))
+    with pytest.raises(ConfigError, match="broken.yaml") as caught:
+        load_ablation(path, ROOT)
+    assert any(message in problem for problem in caught.value.problems), caught.value
+
+
+def test_a_key_may_not_occur_twice(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("title: A\nvary: {grouping: [psca]}\ntitle: B\n")
+    with pytest.raises(ConfigError, match="'title' occurs twice"):
+        load_ablation(path, ROOT)

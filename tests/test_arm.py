@@ -1,0 +1,80 @@
+"""Arms: names that tell the difference from the default, equal arms for equal settings."""
+
+import pytest
+
+from prunesid.study.arm import VANILLA, make_arm, seeds_of, text
+
+
+@pytest.mark.parametrize(
+    ("setting", "seed", "name"),
+    [
+        ({}, 0, "default"),
+        ({"budget": 64, "method": "prunesid"}, 0, "default"),
+        ({"budget": 128}, 0, "budget-128"),
+        ({"grouping": "kmeans"}, 1, "grouping-kmeans_seed-1"),
+        ({"grouping": "random", "budget": 192}, 2, "budget-192_grouping-random_seed-2"),
+        ({"method": "grid", "budget": 32}, 0, "method-grid_budget-32"),
+        ({"num_groups": 8}, 0, "num_groups-8"),
+        ({"budget": "all"}, 0, "vanilla"),
+        ({"method": "vanilla"}, 0, "vanilla"),
+        ({"budget": None}, 0, "vanilla"),
+    ],
+)
+def test_an_arm_is_named_by_its_difference_from_the_default(setting, seed, name):
+    assert make_arm(setting, seed).name == name
+
+
+def test_stating_a_default_changes_nothing():
+    assert make_arm({"grouping": "psca", "preset": "paper"}) == make_arm({})
+    assert make_arm({"grouping": "psca", "budget": 128}).params == {}
+
+
+def test_what_a_preset_sets_is_a_default_under_it():
+    release = make_arm({"preset": "release"})
+    assert make_arm({"preset": "release", "score": release.resolved()["score"]}) == release
+    assert make_arm({"preset": "release", "score": "abs_v"}).params.keys() == {"preset", "score"}
+
+
+def test_the_order_of_a_setting_does_not_matter():
+    one = make_arm({"grouping": "kmeans", "num_groups": 8})
+    other = make_arm({"num_groups": 8, "grouping": "kmeans"})
+    assert (one, one.name) == (other, "grouping-kmeans_num_groups-8")
+
+
+def test_resolved_holds_everything_that_determines_the_tokens():
+    resolved = make_arm({"budget": 128}).resolved()
+    assert resolved.items() >= {"method": "prunesid", "budget": 128, "seed": 0}.items()
+    assert resolved["grouping"] == "psca"
+    assert VANILLA.resolved() == {"method": "vanilla", "budget": None, "seed": 0}
+
+
+def test_only_chance_needs_seeds():
+    assert [arm.seed for arm in seeds_of({"grouping": "random"}, 3)] == [0, 1, 2]
+    assert [arm.name for arm in seeds_of({"grouping": "psca"}, 3)] == ["default"]
+    assert seeds_of({"budget": "all"}, 3) == (VANILLA,)
+
+
+@pytest.mark.parametrize("budget", [0, -1, 1.5, True, "sixty"])
+def test_a_budget_is_a_positive_whole_number(budget):
+    with pytest.raises(ValueError, match="budget"):
+        make_arm({"budget": budget})
+
+
+def test_errors_name_the_choices():
+    with pytest.raises(ValueError, match="prunesid"):
+        make_arm({"method": "prunesidd"})
+    with pytest.raises(ValueError, match="grouping"):
+        make_arm({"groupings": "psca"})
+    with pytest.raises(ValueError, match="kmeans"):
+        make_arm({"grouping": "k-means"})
+
+
+def test_more_groups_than_tokens_is_an_error():
+    with pytest.raises(ValueError, match="K > N"):
+        make_arm({"num_groups": 65})
+    assert make_arm({"num_groups": 64}).params == {"num_groups": 64}
+
+
+def test_values_as_text():
+    values = [1, True, None, 0.5, 1.0, "psca"]
+    assert [text(value) for value in values] == ["1", "true", "none", "0.5", "1", "psca"]

@@ -1,0 +1,170 @@
+"""Configurations: complete when right, and every mistake found at once with the choices named."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from synthetic_scores import ROOT
+
+from prunesid.study.config import load_study, parse_study
+from prunesid.study.documents import ConfigError, read_schema, read_yaml
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "models" / "llava-1.5-7b-hf"
+    folder.mkdir(parents=True)
+    vision = {"image_size": 336, "patch_size": 14}
+    (folder / "config.json").write_text(json.dumps({"vision_config": vision}))
+    return folder
+
+
+@pytest.fixture
+def given(model: Path) -> dict:
+    return read_yaml(ROOT / "configs" / "pocket.yaml") | {"model": str(model)}
+
+
+def problems(document: dict, **places: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_study(document, **places)
+    return "\n".join(caught.value.problems)
+
+
+def test_the_default_study(given):
+    study = parse_study(given)
+    assert [b.name for b in study.benchmarks] == [
+        "pocket_gqa", "pocket_mme", "pocket_pope", "pocket_sqa"
+    ]  # fmt: skip
+    assert [a.name for a in study.ablations] == ["grouping"]
+    assert len(study.arms) == 22
+    assert study.arms_of("pocket_pope") == study.arms
+    assert study.bootstrap.resamples == 10000
+    assert study.wandb.mode == "auto"
+    assert study.model_name == "llava-1.5-7b-hf"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        study.title = "another"  # type: ignore[misc]
+
+
+def test_the_commented_values_are_the_defaults(given):
+    short = {name: given[name] for name in ("title", "model", "benchmarks", "ablations")}
+    assert parse_study(short) == parse_study(given)
+
+
+def test_every_field_is_in_the_commented_study_and_described():
+    schema = read_schema("config", ROOT)
+    assert list(read_yaml(ROOT / "configs" / "pocket.yaml")) == list(schema["properties"])
+    for name in ("config", "ablation", "benchmark"):
+        schema = read_schema(name, ROOT)
+        assert schema["$schema"]
+        assert schema["additionalProperties"] is False
+        assert all(field["description"] for field in schema["properties"].values())
+
+
+def test_the_ablations_benchmarks_join_the_study(tmp_path, given):
+    ablations = tmp_path / "ablations"
+    ablations.mkdir()
+    only = {"title": "B", "vary": {"budget": [16, 32]}, "benchmarks": ["pocket_sqa"]}
+    (ablations / "budget.yaml").write_text(yaml.safe_dump(only))
+    study = parse_study(
+        given | {"benchmarks": ["pocket_pope"], "ablations": ["grouping", "budget"]},
+        folder=tmp_path,
+    )
+    assert [b.name for b in study.benchmarks] == ["pocket_pope", "pocket_sqa"]
+    assert [a.name for a in study.arms_of("pocket_sqa")] == ["vanilla", "budget-16", "budget-32"]
+    assert len(study.arms_of("pocket_pope")) == 22
+    assert [b.name for b in study.benchmarks_of(study.ablation("budget"))] == ["pocket_sqa"]
+
+
+def test_all_mistakes_are_found_at_once(given):
+    found = problems(
+        given
+        | {
+            "benchmarks": ["pocket_pop", "pocket_gqa"],
+            "ablations": ["groupings"],
+            "model": "no/such/folder",
+        }
+    )
+    assert "Did you mean 'pocket_pope'" in found
+    assert "Did you mean 'grouping'" in found
+    assert "there is no folder 'no/such/folder'" in found
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"benchmakrs": []}, "Did you mean 'benchmarks'"),
+        ({"dtype": "float23"}, "Did you mean 'float32'"),
+        ({"device": "cdua"}, "auto, cpu, mps"),
+        ({"wandb": {"mode": "offlin"}}, "Did you mean 'offline'"),
+        ({"wandb": {"modus": "offline"}}, "Did you mean 'mode'"),
+        ({"bootstrap": {"confidence": 95}}, "bootstrap.confidence"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"limit": "ten"}, "limit"),
+        ({"seeds": 1.5}, "seeds"),
+        ({"benchmarks": []}, "benchmarks"),
+    ],
+)
+def test_mistakes_are_explained(given, change, message):
+    assert message in problems(given | change)
+
+
+def test_schema_mistakes_are_found_together(given):
+    found = problems(given | {"dtype": "float23", "batch_size": 0, "tilte": "T"})
+    assert found.count("\n") == 2
+
+
+def test_a_missing_field_is_named(given):
+    del given["ablations"]
+    assert "'ablations' is missing" in problems(given)
+
+
+def test_a_misspelt_model_folder(given, model):
+    found = problems(given | {"model": str(model.parent / "llava-1.5-7b")})
+    assert "Did you mean 'llava-1.5-7b-hf'" in found
+
+
+def test_a_folder_without_a_model(given, tmp_path):
+    assert "holds no config.json" in problems(given | {"model": str(tmp_path)})
+
+
+def test_a_hub_name_that_is_not_in_the_cache(given, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert "hf download some/model" in problems(given | {"model": "some/model"})
+
+
+def test_a_budget_beyond_the_models_tokens(given, tmp_path):
+    (tmp_path / "ablations").mkdir()
+    path = tmp_path / "ablations" / "large.yaml"
+    path.write_text("title: L\nvary: {budget: [64, 577]}\n")
+    found = problems(given | {"ablations": ["large"]}, folder=tmp_path)
+    assert "577 exceeds the 576 visual tokens" in found
+    path.write_text("title: L\nvary: {budget: [64, 576]}\n")
+    assert parse_study(given | {"ablations": ["large"]}, folder=tmp_path)
+
+
+def test_mistakes_in_ablations_and_benchmarks_carry_their_file(given, tmp_path):
+    for kind, text in (
+        ("ablations", "title: B\nvary: {groping: [psca]}\n"),
+        ("benchmarks", "title: B\ntask: t\nmetric: m\nstatistic: men\n"),
+    ):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "bad.yaml").write_text(text)
+    found = problems(given | {"ablations": ["bad"], "benchmarks": ["bad"]}, folder=tmp_path)
+    assert f"{tmp_path / 'ablations' / 'bad.yaml'}: " in found
+    assert f"{tmp_path / 'benchmarks' / 'bad.yaml'}: statistic: " in found
+
+
+def test_a_study_file(given, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(given))
+    assert load_study(path) == parse_study(given)
+    with pytest.raises(ConfigError, match="Did you mean"):
+        load_study(tmp_path / "mien.yaml")
+    path.write_text("title: [unclosed")
+    with pytest.raises(ConfigError, match="mine.yaml"):
+        load_study(path)
+    path.write_text("just words")
+    with pytest.raises(ConfigError, match="object"):
+        load_study(path)

@@ -1,0 +1,170 @@
+"""Shared-prefix answers against plain `generate()`, one question at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import random_images
+
+from prunesid import models
+from prunesid.answering import Question, Stopping, engine
+from prunesid.answering.prefix import NOBODY, SHARED, attention_mask, pack
+from prunesid.record import Kept
+
+CONTEXTS = (
+    "is there a red circle ?",
+    "how many bars are taller than 3 ? A 1 B 2 C 3 D 4",
+    "what color is the star ?",
+    "is the blue square left of the green circle ?",
+    "how many ?",
+)
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_llava):
+    return models.load(tiny_llava)
+
+
+@pytest.fixture(scope="module")
+def record(adapter):
+    ids = [f"image {number}" for number in range(7)]
+    return adapter.encode(adapter.preprocess(random_images(7)), image_ids=ids)
+
+
+def kept_of(record, counts):
+    """The first `count` tokens of each image, padded with values that would show."""
+    tokens = torch.full((len(record), max(counts), record.features.shape[2]), 99.0)
+    for row, count in enumerate(counts):
+        tokens[row, :count] = record.features[row, :count]
+    index = torch.arange(max(counts)).expand(len(record), -1)
+    return Kept(tokens=tokens, index=index, count=torch.tensor(counts))
+
+
+def questions_of(record, per_image=None, **gen_kwargs):
+    gen_kwargs = {"max_new_tokens": 6, **gen_kwargs}
+    return [
+        Question(f"{image}/{number}", image, CONTEXTS[(number + row) % len(CONTEXTS)], gen_kwargs)
+        for row, image in enumerate(record.image_ids)
+        for number in range(len(CONTEXTS) if per_image is None else per_image[row])
+    ]
+
+
+def plainly(adapter, kept, record, questions):
+    rows = {image: row for row, image in enumerate(record.image_ids)}
+    return [
+        engine.answer_plainly(adapter, kept.split()[rows[question.image_id]], question)
+        for question in questions
+    ]
+
+
+@pytest.mark.parametrize("counts", [[16] * 7, [5] * 7, [3, 16, 1, 9, 5, 16, 12]])
+def test_answers_equal_generate_one_question_at_a_time(adapter, record, counts):
+    kept, questions = kept_of(record, counts), questions_of(record)
+    answers = engine.answer(adapter, kept, record.image_ids, questions, batch_size=4)
+    assert [each.answer for each in answers] == plainly(adapter, kept, record, questions)
+    assert [each.question_id for each in answers] == [each.id for each in questions]
+    assert [each.tokens for each in answers] == [count for count in counts for _ in CONTEXTS]
+    assert len({each.answer for each in answers}) > 10
+
+
+def test_answers_do_not_depend_on_the_batch(adapter, record):
+    kept = kept_of(record, [3, 16, 1, 9, 5, 16, 12])
+    questions = questions_of(record, per_image=[5, 0, 1, 3, 2, 5, 4])
+    expected = engine.answer(adapter, kept, record.image_ids, questions, batch_size=1)
+    for batch_size in (2, 3, 7, 100):
+        found = engine.answer(adapter, kept, record.image_ids, questions, batch_size=batch_size)
+        assert found == expected
+    backwards = engine.answer(adapter, kept, record.image_ids, questions[::-1], batch_size=3)
+    assert backwards[::-1] == expected
+
+
+def test_many_questions_are_cut_into_packs(adapter, record, monkeypatch):
+    kept = kept_of(record, [3, 16, 1, 9, 5, 16, 12])
+    questions = questions_of(record, per_image=[5, 0, 1, 3, 2, 5, 4])
+    expected = engine.answer(adapter, kept, record.image_ids, questions, batch_size=3)
+    for room in (1, 12, 30):
+        monkeypatch.setattr(engine, "PACKED_TOKENS", room)
+        assert engine.answer(adapter, kept, record.image_ids, questions, batch_size=3) == expected
+
+
+def test_texts_before_the_image_may_differ(adapter, record):
+    kept = kept_of(record, [6] * 7)
+    questions = [
+        Question(f"{image} {number}", image, f"{text} <image> what color ?", {"max_new_tokens": 4})
+        for image in record.image_ids
+        for number, text in enumerate(("", "is there a red circle ?"))
+    ]
+    answers = engine.answer(adapter, kept, record.image_ids, questions, batch_size=4)
+    assert [each.answer for each in answers] == plainly(adapter, kept, record, questions)
+
+
+def test_generation_arguments_are_followed_per_question(adapter, record):
+    kept = kept_of(record, [8] * 7)
+    lengths = [1, 2, 9, 4, 3, 7, 5]
+    questions = [
+        Question(image, image, CONTEXTS[0], {"max_new_tokens": length, "until": ["a", "\n\n"]})
+        for image, length in zip(record.image_ids, lengths, strict=True)
+    ]
+    answers = engine.answer(adapter, kept, record.image_ids, questions)
+    assert [each.answer for each in answers] == plainly(adapter, kept, record, questions)
+    assert not any("a" in each.answer for each in answers)
+
+
+def test_an_end_token_ends_an_answer(adapter, record):
+    kept, questions = kept_of(record, [16] * 7), questions_of(record, max_new_tokens=12)
+    answers = engine.answer(adapter, kept, record.image_ids, questions)
+    assert len({len(each.answer.split()) for each in answers}) > 2
+
+
+def test_progress_counts_questions(adapter, record):
+    kept, questions = kept_of(record, [4] * 7), questions_of(record)
+    seen: list[int] = []
+    engine.answer(adapter, kept, record.image_ids, questions, batch_size=3, progress=seen.append)
+    assert seen == [15, 15, 5]
+
+
+def test_bad_requests_are_refused(adapter, record):
+    kept = kept_of(record, [4] * 7)
+    with pytest.raises(ValueError, match="image 'other' was not kept"):
+        engine.answer(adapter, kept, record.image_ids, [Question("0", "other", "how many ?")])
+    with pytest.raises(ValueError, match="batch_size"):
+        engine.answer(adapter, kept, record.image_ids, [], batch_size=0)
+    with pytest.raises(ValueError, match="2 image ids for 7"):
+        engine.answer(adapter, kept, ["a", "b"], [])
+
+
+@pytest.mark.parametrize(
+    "gen_kwargs",
+    [{"do_sample": True}, {"temperature": 0.7}, {"num_beams": 3}, {"max_new_tokens": -1}, {"x": 1}],
+)
+def test_anything_but_greedy_decoding_is_refused(gen_kwargs):
+    with pytest.raises(ValueError, match=r"greedy|max_new_tokens|unknown"):
+        Stopping.of(gen_kwargs)
+
+
+def test_generation_arguments_of_lmms_eval_are_understood():
+    stopping = Stopping.of(
+        {
+            "max_new_tokens": 128,
+            "temperature": 0.0,
+            "top_p": 1.0,
+            "num_beams": 1,
+            "do_sample": False,
+            "until": ["\n\n"],
+        }
+    )
+    assert stopping == Stopping(128, ("\n\n",))
+    assert stopping.cut(" yes \n\n no") == "yes"
+    assert Stopping.of({"until": "."}).until == (".",)
+
+
+def test_a_token_sees_the_prefix_and_its_own_question_only():
+    packed = pack([[[7, 8], [9]], [[5]]], [[4, 4], [2]])
+    assert packed.ids.tolist() == [[7, 8, 9], [5, 0, 0]]
+    assert packed.positions.tolist() == [[4, 5, 4], [2, 0, 0]]
+    assert packed.last == [[1, 2], [0]]
+    cached = torch.tensor([[SHARED, SHARED], [SHARED, NOBODY]])
+    seen = attention_mask(packed.owners, cached, torch.float32)[:, 0] == 0
+    assert seen[0].int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
+    assert seen[1, 0].int().tolist() == [1, 0, 1, 0, 0]
+    assert seen.any(-1).all()

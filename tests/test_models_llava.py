@@ -1,0 +1,146 @@
+"""The LLaVA adapter against transformers' own model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from prunesid import models
+
+QUESTION = "is there a red circle ?"
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_llava):
+    return models.load(tiny_llava)
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_llava):
+    return AutoModelForImageTextToText.from_pretrained(tiny_llava).eval()
+
+
+@pytest.fixture(scope="module")
+def processor(tiny_llava):
+    return AutoProcessor.from_pretrained(tiny_llava)
+
+
+@pytest.fixture
+def inputs(processor, images):
+    text = f"USER: <image>\n{QUESTION} ASSISTANT:"
+    return processor(images=images, text=[text] * len(images), return_tensors="pt")
+
+
+def test_geometry(adapter):
+    assert (adapter.num_tokens, adapter.grid) == (16, (4, 4))
+    assert (adapter.num_blocks, adapter.feature_block) == (4, 2)
+
+
+def test_features_are_the_hidden_states_that_the_model_uses(adapter, plain, inputs):
+    record = adapter.encode(inputs["pixel_values"], layers=(0, 3))
+    with torch.no_grad():
+        states = plain.model.vision_tower(
+            inputs["pixel_values"], output_hidden_states=True
+        ).hidden_states
+        visual = plain.get_image_features(inputs["pixel_values"]).pooler_output
+    torch.testing.assert_close(record.features, states[-2][:, 1:])
+    torch.testing.assert_close(record.cls, states[-2][:, 0])
+    torch.testing.assert_close(record.hidden[0], states[1][:, 1:])
+    torch.testing.assert_close(record.hidden[3], states[4][:, 1:])
+    torch.testing.assert_close(adapter.project(record.features), torch.stack(list(visual)))
+
+
+def test_preprocessing_is_the_processor_s(adapter, inputs, images):
+    assert torch.equal(adapter.preprocess(images), inputs["pixel_values"])
+
+
+def test_attention_and_keys_equal_eager_attention(adapter, tiny_llava, inputs):
+    eager = AutoModelForImageTextToText.from_pretrained(tiny_llava, attn_implementation="eager")
+    with torch.no_grad():
+        tower = eager.model.vision_tower(inputs["pixel_values"], output_attentions=True)
+        states = eager.model.vision_tower(
+            inputs["pixel_values"], output_hidden_states=True
+        ).hidden_states
+        block = eager.model.vision_tower.encoder.layers[2]
+        keys = block.self_attn.k_proj(block.layer_norm1(states[2]))
+    record = adapter.encode(inputs["pixel_values"], keys=True)
+    torch.testing.assert_close(
+        record.cls_attention, tower.attentions[-2][:, :, 0, 1:], atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(
+        record.keys, keys[:, 1:].unflatten(-1, (2, 16)).transpose(1, 2), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_optional_fields_are_left_out(adapter, inputs):
+    record = adapter.encode(inputs["pixel_values"], cls_attention=False)
+    assert record.cls_attention is None and record.keys is None and not record.hidden
+
+
+def test_hooks_are_gone_afterwards(adapter, inputs):
+    adapter.encode(inputs["pixel_values"], layers=(1,), keys=True)
+    assert not any(module._forward_hooks for module in adapter.model.modules())
+
+
+def test_prompt_is_the_processor_s(adapter, inputs):
+    prompt = adapter.prompt(QUESTION)
+    image = [adapter.model.config.image_token_id] * adapter.num_tokens
+    assert [*prompt.before, *image, *prompt.after] == inputs["input_ids"][0].tolist()
+
+
+def test_a_context_may_place_the_image_itself(adapter):
+    assert adapter.prompt(f"<image>\n{QUESTION}") == adapter.prompt(QUESTION)
+    with pytest.raises(ValueError, match="exactly one image, this one has 2"):
+        adapter.prompt(f"<image> <image> {QUESTION}")
+
+
+def test_all_tokens_give_the_logits_and_answers_of_the_unmodified_model(adapter, plain, inputs):
+    record = adapter.encode(inputs["pixel_values"])
+    prompt = adapter.prompt(QUESTION)
+    with torch.no_grad():
+        expected = plain(**inputs).logits[:, -1]
+    generated = plain.generate(**inputs, do_sample=False, max_new_tokens=6)
+    for row in range(len(record)):
+        hidden = adapter.run(_embedded(adapter, record.features[row], prompt), adapter.new_cache())
+        torch.testing.assert_close(
+            adapter.logits(hidden[0, -1]), expected[row], atol=1e-3, rtol=1e-4
+        )
+        ours = adapter.generate(record.features[row], prompt, max_new_tokens=6)
+        theirs = generated[row, inputs["input_ids"].shape[1] :].tolist()
+        assert adapter.decode(ours) == adapter.decode(theirs)
+
+
+def test_pruned_generation_equals_a_cache_free_reference(adapter, inputs):
+    record = adapter.encode(inputs["pixel_values"])
+    prompt = adapter.prompt(QUESTION)
+    for row, count in enumerate((1, 3, 7, 16)):
+        tokens = record.features[row, torch.randperm(16)[:count].sort().values]
+        assert adapter.generate(tokens, prompt, 6) == _slow(adapter, tokens, prompt, 6)
+
+
+def test_errors_name_the_choices(tmp_path, tiny_llava, adapter, inputs):
+    with pytest.raises(ValueError, match="No model at"):
+        models.load(tmp_path / "nothing")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="Available: llava"):
+        models.load(tmp_path)
+    with pytest.raises(ValueError, match="Did you mean 'float32'"):
+        models.load(tiny_llava, dtype="float23")
+    with pytest.raises(ValueError, match=r"layers \[4\] are not among 0..3"):
+        adapter.encode(inputs["pixel_values"], layers=(4,))
+
+
+def _embedded(adapter, tokens, prompt):
+    before, after = (adapter.embed(torch.tensor(ids)) for ids in (prompt.before, prompt.after))
+    return torch.cat([before, adapter.project(tokens), after])[None]
+
+
+def _slow(adapter, tokens, prompt, length):
+    """Greedy decoding that runs the whole sequence again for every token."""
+    sequence, ids = _embedded(adapter, tokens, prompt), []
+    while len(ids) < length and not (ids and ids[-1] in adapter.end_ids):
+        hidden = adapter.run(sequence, adapter.new_cache())
+        ids.append(int(adapter.logits(hidden[0, -1]).argmax()))
+        sequence = torch.cat([sequence, adapter.embed(torch.tensor([[ids[-1]]]))], dim=1)
+    return ids

@@ -1,0 +1,149 @@
+"""The training passes equal transformers' own; training resumes after a kill as if nothing was."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from prunesid.pocket import language_training, vision_training
+from prunesid.pocket.batches import scene_batch
+from prunesid.pocket.checkpoint import load_checkpoint, save_checkpoint
+from prunesid.pocket.decoder import packed_forward
+from prunesid.pocket.language_training import batch_of, train_language
+from prunesid.pocket.model import build_model, build_processor
+from prunesid.pocket.optimization import rate_factor
+from prunesid.pocket.tower import tower_forward
+from prunesid.pocket.vision_training import Phase, train_tower
+from prunesid.pocket.vocabulary import words
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(vision_blocks=3, language_blocks=2)
+
+
+def test_the_shipped_architecture_is_llava_1_5s_geometry():
+    built = build_model()
+    config = built.config
+    assert (config.vision_config.image_size, config.vision_config.patch_size) == (336, 14)
+    assert config.vision_config.num_hidden_layers == 12
+    assert config.text_config.num_hidden_layers >= 6
+    assert (config.vision_feature_layer, config.image_seq_length) == (-2, 576)
+    assert built.lm_head.weight is built.model.language_model.embed_tokens.weight
+
+
+@torch.no_grad()
+def test_tower_pass_equals_transformers(model):
+    tower = model.model.vision_tower
+    pixels = torch.randn(2, 3, 336, 336, generator=torch.Generator().manual_seed(0))
+    own = tower_forward(tower, pixels, torch.arange(577).expand(2, -1))
+    reference = tower(pixels, output_hidden_states=True).hidden_states[1:]
+    assert len(own) == len(reference)
+    for mine, theirs in zip(own, reference, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+@torch.no_grad()
+def test_packed_questions_equal_each_question_alone(model):
+    language = model.model.language_model
+    _, packed, families = batch_of(Phase(12, 2, 1, 0.0), 2, 5)
+    prefix = torch.randn(2, 146, 192, generator=torch.Generator().manual_seed(1))
+    own = packed_forward(language, prefix, packed)
+    for image, names in enumerate(families):
+        for number in range(len(names)):
+            chosen = packed.segment[image] == number
+            alone = torch.cat([prefix[image], language.embed_tokens(packed.ids[image][chosen])])
+            reference = language(inputs_embeds=alone[None]).last_hidden_state[0, 146:]
+            assert torch.allclose(own[image][chosen], reference, atol=1e-4)
+
+
+def test_packed_answers_are_the_questions(model):
+    _, packed, families = batch_of(Phase(12, 2, 1, 0.0), 2, 5)
+    vocabulary = words()
+    for image, names in enumerate(families):
+        assert packed.segment[image].max() == len(names) - 1
+        text = [vocabulary[i] for i in packed.ids[image][packed.segment[image] == 0]]
+        assert text[-1] == "</s>"
+        assert "ASSISTANT:" in text
+        answered = [vocabulary[i] for i in packed.ids[image][packed.answer[image] & (packed.segment[image] == 0)]]
+        assert text[text.index("ASSISTANT:") + 1 : -1] == answered
+
+
+def test_pixels_are_what_the_processor_gives():
+    import numpy as np
+
+    from prunesid.pocket.drawing import draw
+    from prunesid.pocket.scenes import sample_scene
+
+    scene = sample_scene(np.random.default_rng(3))
+    processor = build_processor()
+    theirs = processor.image_processor([draw(scene)[0]], return_tensors="pt")["pixel_values"]
+    assert torch.allclose(scene_batch([scene])["pixels"], theirs, atol=1e-5)
+
+
+def test_one_batch_is_a_function_of_seed_and_step():
+    phase = Phase(12, 2, 1, 0.0)
+    for module in (vision_training, language_training):
+        first, again, other = (module.batch_of(phase, 1, step) for step in (4, 4, 5))
+        pixels = [b["pixels"] if isinstance(b, dict) else b[0]["pixels"] for b in (first, again, other)]
+        assert torch.equal(pixels[0], pixels[1])
+        assert not torch.equal(pixels[0], pixels[2])
+
+
+class _Killed(Exception):
+    pass
+
+
+def test_training_resumes_where_it_was_killed(tmp_path, monkeypatch):
+    phases = [Phase(12, 2, 2, 1e-3), Phase(12, 2, 2, 1e-3)]
+
+    def train(folder, stop_after=None):
+        built = build_model(vision_blocks=4, language_blocks=1)
+        saves = []
+
+        def save(*arguments):
+            save_checkpoint(*arguments)
+            saves.append(arguments)
+            if len(saves) == stop_after:
+                raise _Killed
+
+        for module in (vision_training, language_training):
+            monkeypatch.setattr(module, "save_checkpoint", save)
+            monkeypatch.setattr(module, "CHECKPOINT_STEPS", 1)
+        monkeypatch.setattr(language_training, "ALIGNMENT_STEPS", 1)
+        train_tower(built.model.vision_tower, phases, folder)
+        train_language(built, phases, folder)
+        return built.state_dict()
+
+    with pytest.raises(_Killed):
+        train(tmp_path / "b", stop_after=3)
+    with pytest.raises(_Killed):
+        train(tmp_path / "b", stop_after=2)
+    whole, resumed = train(tmp_path / "a"), train(tmp_path / "b")
+    for name, value in whole.items():
+        assert torch.allclose(value, resumed[name], atol=1e-6), name
+
+
+def test_a_checkpoint_holds_parameters_optimizer_and_step(tmp_path):
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    save_checkpoint(tmp_path / "c.safetensors", module, [optimizer], 7)
+    other = torch.nn.Linear(3, 2)
+    fresh = torch.optim.AdamW(other.parameters())
+    assert load_checkpoint(tmp_path / "c.safetensors", other, [fresh]) == 7
+    assert torch.equal(other.weight, module.weight)
+    for mine, theirs in zip(fresh.state.values(), optimizer.state.values(), strict=True):
+        assert torch.equal(mine["exp_avg_sq"], theirs["exp_avg_sq"])
+    assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+def test_the_rate_warms_up_holds_and_falls():
+    rates = [rate_factor(step, 100, 10, 0.3) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10:70] == [1.0] * 60
+    assert rates[100] == 0
+    assert all(a >= b for a, b in itertools.pairwise(rates))

@@ -1,0 +1,173 @@
+"""Replayed answers score as live ones do, and the plug-in runs from lmms-eval's command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lmms_eval.evaluator import simple_evaluate
+from lmms_eval.tasks import TaskManager
+from pocket_data import BENCHMARKS, rows_of, write_benchmark
+
+import prunesid
+from prunesid import models
+from prunesid.answering import Answer
+from prunesid.answering.engine import all_tokens, answer
+from prunesid.evaluation.lmms_model import PruneSID
+from prunesid.evaluation.scoring import COLUMNS, score, score_table
+from prunesid.evaluation.tasks import FOLDER, load_task
+
+METRICS = {
+    "pocket_pope": "pope_f1_score,none",
+    "pocket_gqa": "exact_match,none",
+    "pocket_mme": "mme_perception_score,none",
+    "pocket_sqa": "exact_match,none",
+}
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return {
+        name: load_task(name, data=write_benchmark(folder / f"{name}.parquet", name))
+        for name in BENCHMARKS
+    }
+
+
+WRONG = {"yes": "no", "no": "yes", "red": "blue", "3": "4"}
+
+
+def replies(benchmark, wrong=()):
+    return {
+        str(number): WRONG.get(row["answer"], "?") if number in wrong else row["answer"]
+        for number, row in enumerate(rows_of(benchmark))
+    }
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_right_answers_get_full_marks_and_wrong_ones_none(tasks, benchmark):
+    task, metric = tasks[benchmark], METRICS[benchmark]
+    full = score(task, replies(benchmark), metric)
+    assert full.metrics[metric] == (400.0 if benchmark == "pocket_mme" else 1.0)
+    assert set(full.by_question.values()) == {1.0}
+    wrong = {0, 3}
+    partly = score(task, replies(benchmark, wrong), metric)
+    assert {number for number, each in partly.by_question.items() if each == 0} == {"0", "3"}
+    assert partly.metrics[metric] < full.metrics[metric]
+
+
+def test_known_values(tasks):
+    answers = replies("pocket_pope", wrong=(0,)) | {"1": "yes"}
+    found = score(tasks["pocket_pope"], answers, "pope_f1_score").metrics
+    assert found["pope_f1_score,none"] == pytest.approx(2 * 3 / (2 * 3 + 1 + 1))
+    assert found["pope_accuracy,none"] == pytest.approx(6 / 8)
+    found = score(tasks["pocket_mme"], replies("pocket_mme", wrong=(0,)), "mme_perception_score")
+    assert found.metrics["mme_perception_score,none"] == pytest.approx((7 / 8 + 3 / 4) * 100 + 200)
+    letter = replies("pocket_sqa") | {"0": "a", "1": "B. blue", "2": "C"}
+    assert list(score(tasks["pocket_sqa"], letter, "exact_match").by_question.values()) == [
+        1.0,
+        1.0,
+        0.0,
+        *[1.0] * 5,
+    ]
+
+
+def test_missing_answers_and_unknown_metrics_are_errors(tasks):
+    with pytest.raises(ValueError, match="1 of 8 questions have no answer, the first is 2"):
+        answers = replies("pocket_gqa")
+        del answers["2"]
+        score(tasks["pocket_gqa"], answers, "exact_match")
+    with pytest.raises(ValueError, match="Did you mean 'exact_match'"):
+        score(tasks["pocket_gqa"], replies("pocket_gqa"), "exact_mach")
+
+
+@pytest.mark.parametrize("arm", [{}, {"method": "prunesid", "budget": 6}])
+@pytest.mark.parametrize("benchmark", ["pocket_pope", "pocket_mme"])
+def test_replayed_answers_score_as_the_live_model_does(tasks, tiny_llava, benchmark, arm):
+    task = tasks[benchmark]
+    live = {
+        share: simple_evaluate(
+            model=PruneSID(str(tiny_llava), batch_size=3, share_prefix=share, **arm),
+            tasks=[task.task],
+            task_manager=TaskManager("WARNING", include_defaults=False),
+            bootstrap_iters=0,
+        )
+        for share in (True, False)
+    }
+    said = {
+        share: {
+            str(each["doc_id"]): each["filtered_resps"][0] for each in run["samples"][benchmark]
+        }
+        for share, run in live.items()
+    }
+    assert said[True] == said[False]
+    answers = _answers(tiny_llava, task, arm)
+    assert {each.question_id: each.answer for each in answers} == said[True]
+    replayed = score(task, said[True], METRICS[benchmark])
+    for key, value in replayed.metrics.items():
+        assert value == live[True]["results"][benchmark][key]
+
+    table = score_table(replayed, task.questions(), answers, benchmark=benchmark, arm="some")
+    assert tuple(table.columns) == COLUMNS
+    assert table["tokens"].unique().tolist() == [arm.get("budget", 16)]
+    assert table["answer"].tolist() == list(said[True].values())
+
+
+def _answers(path: Path, task, arm) -> list[Answer]:
+    """The pipeline's way: encode all images once, compress, answer."""
+    adapter, questions = models.load(path), task.questions()
+    first = {question.image_id: question for question in reversed(questions)}
+    ids = list(first)
+    pixels = adapter.preprocess([task.image(first[image]) for image in ids])
+    record = adapter.encode(pixels, image_ids=ids)
+    kept = (
+        prunesid.compress(record, arm["method"], budget=arm["budget"])
+        if arm
+        else all_tokens(record)
+    )
+    return answer(adapter, kept, ids, questions)
+
+
+def test_model_arguments_are_checked(tiny_llava):
+    for arguments, message in (
+        ({"method": "prunsid", "budget": 4}, "Did you mean 'prunesid'"),
+        ({"method": "prunesid", "budget": 4, "grouping": "means"}, "kmeans"),
+        ({"method": "prunesid"}, "method and budget go together"),
+        ({"grouping": "psca"}, "parameters need a method"),
+        ({"method": "prunesid", "budget": 4, "dtype": "int8"}, "Available: bfloat16"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PruneSID(str(tiny_llava), **arguments)
+
+
+def test_the_command_line_finds_model_and_task(tmp_path, tiny_llava):
+    write_benchmark(tmp_path / "results/pocket/data/pocket_pope.parquet", "pocket_pope")
+    arguments = f"pretrained={tiny_llava},method=prunesid,budget=4,grouping=kmeans,seed=1"
+    command = [
+        sys.executable,
+        "-m",
+        "lmms_eval",
+        "--model",
+        "prunesid",
+        "--model_args",
+        arguments,
+        "--tasks",
+        "pocket_pope",
+        "--include_path",
+        str(FOLDER),
+        "--batch_size",
+        "2",
+        "--output_path",
+        "out",
+    ]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=150
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (results,) = (tmp_path / "out").rglob("*results.json")
+    assert 0 <= json.loads(results.read_text())["results"]["pocket_pope"]["pope_accuracy,none"] <= 1

@@ -1,0 +1,81 @@
+"""lmms-eval tasks as questions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import random_images
+from pocket_data import BENCHMARKS, rows_of, write_benchmark
+
+from prunesid.evaluation.tasks import image_names, load_task, only_image
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return {
+        name: load_task(name, data=write_benchmark(folder / f"{name}.parquet", name))
+        for name in BENCHMARKS
+    }
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_questions_are_the_documents(tasks, benchmark):
+    questions, rows = tasks[benchmark].questions(), rows_of(benchmark)
+    assert [question.id for question in questions] == [str(row) for row in range(len(rows))]
+    assert [question.image_id for question in questions] == [row["image_id"] for row in rows]
+    assert [question.category for question in questions] == [row["category"] for row in rows]
+    assert [question.target for question in questions] == [row["answer"] for row in rows]
+    assert {question.gen_kwargs["max_new_tokens"] for question in questions} == {8}
+    if benchmark != "pocket_sqa":
+        assert [question.context for question in questions] == [row["question"] for row in rows]
+
+
+def test_choices_follow_the_question_with_their_letters(tasks):
+    first, second, *_ = tasks["pocket_sqa"].questions()
+    assert first.context == "how many bars are taller than 3 ? A 1 B 2 C 3 D 4"
+    assert second.context == "which color is there ? A red B blue"
+
+
+def test_images_are_those_of_the_file(tasks):
+    task = tasks["pocket_pope"]
+    pictures = random_images(4, seed=1)
+    for question in task.questions():
+        expected = pictures[int(question.image_id.rpartition("-")[2])]
+        assert np.array_equal(np.asarray(task.image(question)), np.asarray(expected))
+
+
+def test_limit_takes_the_first_questions(tasks, tmp_path):
+    data = write_benchmark(tmp_path / "data.parquet", "pocket_gqa")
+    limited = load_task("pocket_gqa", data=data, limit=3)
+    assert limited.questions() == tasks["pocket_gqa"].questions()[:3]
+
+
+def test_images_without_a_name_are_told_apart_by_their_pixels(tasks):
+    task = tasks["pocket_pope"].task
+    docs = task.eval_docs.remove_columns("image_id")
+    names = image_names(docs, range(len(docs)), task.doc_to_visual)
+    assert names[::2] == names[1::2]
+    assert len(set(names)) == 4
+
+
+def test_the_default_file_is_found_from_the_working_directory(tmp_path, monkeypatch):
+    write_benchmark(tmp_path / "results/pocket/data/pocket_pope.parquet", "pocket_pope")
+    monkeypatch.chdir(tmp_path)
+    assert len(load_task("pocket_pope").questions()) == 8
+
+
+def test_errors_are_early_and_name_the_choices(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="results/pocket/data/pocket_mme.parquet"):
+        load_task("pocket_mme")
+    with pytest.raises(ValueError, match="Did you mean 'pocket_pope'"):
+        load_task("pocket_pop")
+    with pytest.raises(ValueError, match="group"):
+        load_task("mmbench")
+
+
+@pytest.mark.parametrize("visuals", [None, [], ["video.mp4"], random_images(2)])
+def test_one_image_per_question(visuals):
+    with pytest.raises(ValueError, match="one image per question"):
+        only_image(visuals)

@@ -1,0 +1,40 @@
+rule publish:
+    input:
+        scores=expand(
+            rules.score.output.table, benchmark=[b.name for b in STUDY.benchmarks]
+        ),
+        comparisons=expand(
+            rules.compare.output[0], ablation=[a.name for a in STUDY.ablations]
+        ),
+        figures=expand(
+            rules.figure.output.png, ablation=[a.name for a in STUDY.ablations]
+        ),
+        tables=expand(
+            rules.table.output.html, ablation=[a.name for a in STUDY.ablations]
+        ),
+        code=sources("tracking", "stages/publication.py"),
+    output:
+        MODEL / "published.txt",
+    params:
+        wandb=str(STUDY.wandb),
+        runs=MODEL / "runs",
+        folder=str(STUDY_FOLDER),
+    message:
+        "Publishing runs"
+    script:
+        "../scripts/publish.py"
+
+
+TARGETS += rules.publish.output
+
+
+def closing_message():
+    """Where everything is, and how to get the runs online."""
+    published = Path(rules.publish.output[0])
+    lines = [
+        f"Tables and figures: {MODEL / 'ablations'}",
+        f"Report: {RESULTS / 'report.html'}",
+    ]
+    if published.is_file():
+        lines.append(published.read_text().strip())
+    return "\n".join(lines)

@@ -1,0 +1,18 @@
+from pathlib import Path
+
+import torch
+
+from prunesid.stages.features import extract, needs_of
+from prunesid.stages.source import runtime_of, source_of
+from prunesid.study.config import parse_study
+
+torch.set_num_threads(snakemake.threads)
+study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
+benchmark = study.benchmark(snakemake.wildcards.benchmark)
+data = snakemake.input.get("data")
+extract(
+    source_of(study, benchmark, Path(data) if data else None),
+    runtime_of(study),
+    needs_of(study.arms_of(benchmark.name)),
+    Path(snakemake.output[0]),
+)

@@ -1,0 +1,18 @@
+from pathlib import Path
+
+from prunesid.answering.store import Store
+from prunesid.stages.scores import score_benchmark
+from prunesid.stages.source import source_of
+from prunesid.study.config import parse_study
+
+study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
+benchmark = study.benchmark(snakemake.wildcards.benchmark)
+data = snakemake.input.get("data")
+score_benchmark(
+    source_of(study, benchmark, Path(data) if data else None),
+    benchmark.name,
+    benchmark.metric,
+    Path(snakemake.input.answers),
+    Store(snakemake.params.store),
+    Path(snakemake.output.table),
+)

@@ -1,0 +1,16 @@
+from pathlib import Path
+
+import torch
+
+from prunesid.answering.store import Store
+from prunesid.stages.selection import select_arms
+from prunesid.study.config import parse_study
+
+torch.set_num_threads(snakemake.threads)
+study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
+select_arms(
+    Path(snakemake.input.features),
+    study.arms_of(snakemake.wildcards.benchmark),
+    Store(snakemake.params.store),
+    Path(snakemake.output[0]),
+)

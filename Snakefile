@@ -5,6 +5,9 @@ if "benchmarks" not in config:
     configfile: "configs/pocket.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/images.smk"
 include: "workflow/rules/features.smk"

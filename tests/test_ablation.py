@@ -1,6 +1,7 @@
 """Ablations: from one YAML to rows, columns, arms and what the figure shows."""
 
 import pytest
+import yaml
 from synthetic_scores import ROOT, ablation_of, grouping
 
 from prunesid.study.ablation import load_ablation
@@ -103,8 +104,6 @@ def test_off_is_a_word_and_not_false(tmp_path):
 def test_mistakes_are_explained(tmp_path, change, message):
     given = read_yaml(ROOT / "configs" / "ablations" / "grouping.yaml")
     path = tmp_path / "broken.yaml"
-    import yaml
-
     path.write_text(yaml.safe_dump(given | change))
     with pytest.raises(ConfigError, match="broken.yaml") as caught:
         load_ablation(path, ROOT)

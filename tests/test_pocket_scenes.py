@@ -24,7 +24,9 @@ def scenes(count: int, seed: int = 0, size: int = 336, kind: str | None = None):
 def asked(count: int, quota: int = 4):
     found = []
     for i, scene in enumerate(scenes(count, 3)):
-        found += [(scene, q) for q in ask(scene, np.random.default_rng(i), dict.fromkeys(FAMILIES, quota))]
+        found += [
+            (scene, q) for q in ask(scene, np.random.default_rng(i), dict.fromkeys(FAMILIES, quota))
+        ]
     return found
 
 
@@ -100,7 +102,9 @@ def test_answers_are_true():
         elif q.family == "count":
             tally = Counter()
             for s in scene.shapes:
-                tally.update((plural(s.shape), f"{s.color} {plural(s.shape)}", f"{s.color} objects"))
+                tally.update(
+                    (plural(s.shape), f"{s.color} {plural(s.shape)}", f"{s.color} objects")
+                )
             assert NUMBERS[tally[" ".join(text[2:-3])] - 1] == q.answer
         elif q.family == "side":
             (thing,) = [s for s in scene.shapes if s.name == f"{text[2]} {text[3]}"]

@@ -67,7 +67,10 @@ def test_packed_answers_are_the_questions(model):
         text = [vocabulary[i] for i in packed.ids[image][packed.segment[image] == 0]]
         assert text[-1] == "</s>"
         assert "ASSISTANT:" in text
-        answered = [vocabulary[i] for i in packed.ids[image][packed.answer[image] & (packed.segment[image] == 0)]]
+        answered = [
+            vocabulary[i]
+            for i in packed.ids[image][packed.answer[image] & (packed.segment[image] == 0)]
+        ]
         assert text[text.index("ASSISTANT:") + 1 : -1] == answered
 
 
@@ -87,7 +90,9 @@ def test_one_batch_is_a_function_of_seed_and_step():
     phase = Phase(12, 2, 1, 0.0)
     for module in (vision_training, language_training):
         first, again, other = (module.batch_of(phase, 1, step) for step in (4, 4, 5))
-        pixels = [b["pixels"] if isinstance(b, dict) else b[0]["pixels"] for b in (first, again, other)]
+        pixels = [
+            b["pixels"] if isinstance(b, dict) else b[0]["pixels"] for b in (first, again, other)
+        ]
         assert torch.equal(pixels[0], pixels[1])
         assert not torch.equal(pixels[0], pixels[2])
 

@@ -137,6 +137,7 @@ def test_model_arguments_are_checked(tiny_llava):
         ({"method": "prunsid", "budget": 4}, "Did you mean 'prunesid'"),
         ({"method": "prunesid", "budget": 4, "grouping": "means"}, "kmeans"),
         ({"method": "prunesid"}, "method and budget go together"),
+        ({"method": "vanilla", "budget": 4}, "method and budget go together"),
         ({"grouping": "psca"}, "parameters need a method"),
         ({"method": "prunesid", "budget": 4, "dtype": "int8"}, "Available: bfloat16"),
     ):

@@ -12,7 +12,7 @@ from prunesid.study.config import Bootstrap, Study, Wandb
 from prunesid.tracking.runs import disagreements, reference_arms, runs_of, tags_of
 
 BENCHMARKS = (GQA, POPE)
-ABLATION = grouping()
+ABLATION = dataclasses.replace(grouping(), benchmarks=tuple(b.name for b in BENCHMARKS))
 STUDY = Study(
     title="Made up",
     model="pocket",

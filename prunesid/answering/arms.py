@@ -47,7 +47,7 @@ def answer_material(
     model      digest of the checkpoint
     family     `prunesid.models.family_module` of the checkpoint
     """
-    code = ("engine", "prefix", "questions")
+    code = ("decoding", "engine", "prefix", "questions")
     return {
         "stage": "answer",
         "arm": dict(arm),

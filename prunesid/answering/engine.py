@@ -8,27 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from prunesid.answering.prefix import attention_mask, pack, prefix_owners
+from prunesid.answering.decoding import Asked, decode
+from prunesid.answering.prefix import prefix_owners
 from prunesid.answering.questions import Answer, Question, Stopping
-from prunesid.models.adapter import Adapter, Prompt
+from prunesid.models.adapter import Adapter
 from prunesid.record import Kept, VisionRecord
 
 # Question tokens of one image in one pass: attention inside a row grows with its square.
 PACKED_TOKENS = 512
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A question ready for the model; `place` is its index among all questions."""
-
-    place: int
-    after: tuple[int, ...]
-    stopping: Stopping
 
 
 @dataclass(frozen=True)
@@ -38,7 +29,7 @@ class _Group:
     row: int
     before: tuple[int, ...]
     tokens: int
-    packs: tuple[tuple[_Asked, ...], ...]
+    packs: tuple[tuple[Asked, ...], ...]
 
     @property
     def length(self) -> int:
@@ -68,7 +59,8 @@ def answer(
         raise ValueError(f"{len(image_ids)} image ids for {len(kept.tokens)} images")
     texts = [""] * len(questions)
     counts = kept.count.tolist()
-    groups = _group(adapter, questions, {name: row for row, name in enumerate(image_ids)}, counts)
+    rows = {name: row for row, name in enumerate(image_ids)}
+    groups = _group(adapter, questions, rows, counts)
     # Neighbors of like length waste the least padding.
     groups.sort(key=lambda group: (group.length, len(group.packs), group.row))
     for start in range(0, len(groups), batch_size):
@@ -77,7 +69,6 @@ def answer(
             texts[place] = text
         if progress is not None:
             progress(sum(len(asked) for group in batch for asked in group.packs))
-    rows = {name: row for row, name in enumerate(image_ids)}
     return [
         Answer(question.id, question.image_id, text, int(counts[rows[question.image_id]]))
         for question, text in zip(questions, texts, strict=True)
@@ -108,24 +99,23 @@ def _group(
     rows: dict[str, int],
     counts: Sequence[int],
 ) -> list[_Group]:
-    prompts: dict[str, Prompt] = {}
-    members: dict[tuple[int, tuple[int, ...]], list[_Asked]] = {}
+    members: dict[tuple[int, tuple[int, ...]], list[Asked]] = {}
     for place, question in enumerate(questions):
         if question.image_id not in rows:
             raise ValueError(f"question {question.id}: image {question.image_id!r} was not kept")
-        if question.context not in prompts:
-            prompts[question.context] = adapter.prompt(question.context)
-        prompt = prompts[question.context]
-        asked = _Asked(place, prompt.after, Stopping.of(question.gen_kwargs))
+        prompt = adapter.prompt(question.context)
+        if not prompt.after:
+            raise ValueError(f"question {question.id}: its prompt ends with the image")
+        asked = Asked(place, prompt.after, Stopping.of(question.gen_kwargs))
         members.setdefault((rows[question.image_id], prompt.before), []).append(asked)
     return [
         _Group(row, before, counts[row], _fill(asked)) for (row, before), asked in members.items()
     ]
 
 
-def _fill(asked: Sequence[_Asked]) -> tuple[tuple[_Asked, ...], ...]:
+def _fill(asked: Sequence[Asked]) -> tuple[tuple[Asked, ...], ...]:
     """Cuts an image's questions into packs of at most PACKED_TOKENS tokens, one at the least."""
-    packs: list[list[_Asked]] = []
+    packs: list[list[Asked]] = []
     room = 0
     for question in asked:
         if len(question.after) > room or not packs:
@@ -149,61 +139,12 @@ def _answer_batch(adapter: Adapter, kept: Kept, groups: Sequence[_Group]) -> lis
     ]
     # Padding stands on the right, so the plain causal mask already hides it.
     adapter.run(pad_sequence(prefixes, batch_first=True), cache)
-    owners = prefix_owners([group.length for group in groups])
+    lengths = [group.length for group in groups]
+    owners = prefix_owners(lengths)
     found = []
     for turn in range(max(len(group.packs) for group in groups)):
         asked = [group.packs[turn] if turn < len(group.packs) else () for group in groups]
-        spent, answers = _decode(adapter, cache, owners, groups, asked)
+        spent, answers = decode(adapter, cache, owners, lengths, asked)
         found += answers
         cache.crop(-spent)
     return found
-
-
-def _decode(
-    adapter: Adapter,
-    cache: Any,
-    owners: torch.Tensor,
-    groups: Sequence[_Group],
-    asked: Sequence[Sequence[_Asked]],
-) -> tuple[int, list[tuple[int, str]]]:
-    """Greedy decoding of one pack per image -> columns added to the cache, answers by place."""
-    answers: list[list[list[int]]] = [[[] for _ in row] for row in asked]
-    feed: list[list[Sequence[int]]] = [[question.after for question in row] for row in asked]
-    starts = [[group.length] * len(row) for group, row in zip(groups, asked, strict=True)]
-    prefix = owners.shape[1]
-    while any(tokens for row in feed for tokens in row):
-        packed = pack(feed, starts)
-        mask = attention_mask(packed.owners, owners, adapter.dtype).to(adapter.device)
-        hidden = adapter.run(
-            adapter.embed(packed.ids),
-            cache,
-            mask=mask,
-            positions=packed.positions.to(adapter.device),
-        )
-        owners = torch.cat([owners, packed.owners], dim=1)
-        asking = [
-            (image, slot) for image, row in enumerate(feed) for slot in range(len(row)) if row[slot]
-        ]
-        columns = [packed.last[image][slot] for image, slot in asking]
-        images = torch.tensor([image for image, _ in asking])
-        chosen = adapter.logits(hidden[images, torch.tensor(columns)]).argmax(-1).tolist()
-        for (image, slot), token in zip(asking, chosen, strict=True):
-            question, text = asked[image][slot], answers[image][slot]
-            starts[image][slot] += len(feed[image][slot])
-            feed[image][slot] = () if _ends(adapter, question, text, token) else (token,)
-    found = [
-        (question.place, question.stopping.cut(adapter.decode(text)))
-        for row, texts in zip(asked, answers, strict=True)
-        for question, text in zip(row, texts, strict=True)
-    ]
-    return owners.shape[1] - prefix, found
-
-
-def _ends(adapter: Adapter, question: _Asked, text: list[int], token: int) -> bool:
-    """Adds `token` to the answer unless it is an end token; whether the answer is complete."""
-    if token in adapter.end_ids:
-        return True
-    text.append(token)
-    if len(text) >= question.stopping.max_new_tokens:
-        return True
-    return bool(question.stopping.until) and question.stopping.reached(adapter.decode(text))

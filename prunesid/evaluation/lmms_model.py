@@ -29,7 +29,7 @@ class PruneSID(lmms):
     """model_args:
 
     pretrained    folder or hub id of the model
-    method        one of `prunesid.list_methods()`; without it all tokens are kept
+    method        one of `prunesid.list_methods()`; without it, or as "vanilla", all tokens are kept
     budget        tokens kept per image; needed with a method
     seed          of methods with random choices
     batch_size    images at a time (lmms-eval's --batch_size)
@@ -54,6 +54,8 @@ class PruneSID(lmms):
         **params: Any,
     ) -> None:
         super().__init__()
+        if method == "vanilla":
+            method = None
         if (method is None) != (budget is None):
             raise ValueError("method and budget go together; leave both out to keep all tokens")
         if method is None and params:

@@ -6,8 +6,7 @@ Needs transformers >= 5.18 (`mm_encoder_outputs`). Only CLIP towers whose CLS to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.models import register
 from prunesid.models.adapter import Prompt
+from prunesid.models.hooks import outputs, split_heads
 from prunesid.record import VisionRecord
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Llava:
     @classmethod
     def load(cls, path: str | Path, device: torch.device, dtype: torch.dtype) -> Llava:
         """Weights and processor from `path`; attention runs on SDPA."""
-        model = LlavaForConditionalGeneration.from_pretrained(
+        model: Any = LlavaForConditionalGeneration.from_pretrained(
             path, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
         )
         return cls(model.to(device), AutoProcessor.from_pretrained(path))
@@ -82,14 +82,14 @@ class Llava:
             wanted["query"] = feature_block.self_attn.q_proj
         if cls_attention or keys:
             wanted["key"] = feature_block.self_attn.k_proj
-        with _outputs(wanted) as seen:
+        with outputs(wanted) as seen:
             tower(pixels.to(self.device, self.dtype))
         features = seen[f"hidden {self.feature_block}"]
         heads = feature_block.self_attn.num_heads
-        key = _split_heads(seen["key"], heads) if "key" in seen else None
+        key = split_heads(seen["key"], heads) if "key" in seen else None
         row = None
         if cls_attention and key is not None:
-            query = _split_heads(seen["query"], heads)[:, :, :1]
+            query = split_heads(seen["query"], heads)[:, :, :1]
             scores = query @ key.transpose(-1, -2) * feature_block.self_attn.scale
             row = scores.softmax(-1, dtype=torch.float32)[:, :, 0, 1:]
         return VisionRecord(
@@ -163,7 +163,8 @@ class Llava:
     def generate(self, tokens: torch.Tensor, prompt: Prompt, max_new_tokens: int) -> list[int]:
         ids = [*prompt.before, *[self._image_id] * len(tokens), *prompt.after]
         inputs = torch.tensor([ids], device=self.device)
-        visual = BaseModelOutputWithPooling(pooler_output=[self.project(tokens)])
+        projected: Any = [self.project(tokens)]
+        visual = BaseModelOutputWithPooling(pooler_output=projected)
         output = self.model.generate(
             input_ids=inputs,
             attention_mask=torch.ones_like(inputs),
@@ -186,27 +187,3 @@ def _refuse_unsupported(config: Any) -> None:
     states = config.vision_config.num_hidden_layers + 1
     if not isinstance(layer, int) or not -states < layer < states or layer % states == 0:
         raise ValueError(f"vision_feature_layer must name one block's output, not {layer!r}")
-
-
-def _split_heads(tensor: torch.Tensor, heads: int) -> torch.Tensor:
-    """(B, T, heads * d) -> (B, heads, T, d)."""
-    return tensor.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-@contextmanager
-def _outputs(modules: dict[str, torch.nn.Module]) -> Iterator[dict[str, torch.Tensor]]:
-    """Collects what the named modules return while the block runs."""
-    seen: dict[str, torch.Tensor] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
-            seen[name] = output[0] if isinstance(output, tuple) else output
-
-        return hook
-
-    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()

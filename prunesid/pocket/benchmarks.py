@@ -57,10 +57,10 @@ def _sqa(scene: Scene, rng: np.random.Generator) -> list[Question]:
 BENCHMARKS = {
     b.name: b
     for b in (
-        PocketBenchmark("pocket_pope", 1, 300, ("scene",), _pope),
-        PocketBenchmark("pocket_gqa", 2, 300, ("scene",), _gqa),
-        PocketBenchmark("pocket_mme", 3, 300, ("scene", "code"), judge),
-        PocketBenchmark("pocket_sqa", 4, 400, ("chart", "diagram", "code", "scene"), _sqa),
+        PocketBenchmark("pocket_pope", 1, 250, ("scene",), _pope),
+        PocketBenchmark("pocket_gqa", 2, 250, ("scene",), _gqa),
+        PocketBenchmark("pocket_mme", 3, 200, ("scene", "code"), judge),
+        PocketBenchmark("pocket_sqa", 4, 320, ("chart", "diagram", "code", "scene"), _sqa),
     )
 }
 

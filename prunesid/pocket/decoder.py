@@ -8,9 +8,10 @@ computed once per image. A test holds this pass equal to transformers'.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prunesid.pocket.tower import attend
 
@@ -48,7 +49,7 @@ def _question_mask(segment: Tensor, prefix: int) -> Tensor:
     return torch.cat([own.new_zeros(len(segment), length, prefix), own], 2)[:, None]
 
 
-def packed_forward(language: nn.Module, prefix: Tensor, packed: Packed) -> Tensor:
+def packed_forward(language: Any, prefix: Tensor, packed: Packed) -> Tensor:
     """Last hidden states (B, L, D) of the packed questions behind `prefix` (B, P, D) embeddings."""
     count = prefix.shape[1]
     compute = torch.bfloat16 if torch.is_autocast_enabled("cpu") else prefix.dtype

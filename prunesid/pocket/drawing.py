@@ -100,7 +100,9 @@ def _font(height: int) -> ImageFont.FreeTypeFont:
 
 def _draw_code(canvas: _Canvas, code: Code) -> None:
     left, top = code.x - code.width / 2, code.y - code.plate_height / 2
-    plate, ink = ((28, 28, 32), (238, 238, 238)) if code.dark_plate else ((240, 240, 236), (20,) * 3)
+    plate, ink = (
+        ((28, 28, 32), (238, 238, 238)) if code.dark_plate else ((240, 240, 236), (20,) * 3)
+    )
     canvas.pen.rectangle(
         (left, top, left + code.width, top + code.plate_height), fill=plate, outline=ink
     )
@@ -111,9 +113,7 @@ def _draw_code(canvas: _Canvas, code: Code) -> None:
         canvas.pen.text((x, code.y), character, fill=ink, font=_font(round(1.2 * code.height)),
                         anchor="mm", stroke_width=1, stroke_fill=ink)  # fmt: skip
         half = code.cell / 2
-        canvas.stencil.rectangle(
-            (x - half, top, x + half, top + code.plate_height), fill=number
-        )
+        canvas.stencil.rectangle((x - half, top, x + half, top + code.plate_height), fill=number)
 
 
 def _draw_chart(canvas: _Canvas, chart: Chart) -> None:
@@ -149,9 +149,7 @@ def _draw_chart(canvas: _Canvas, chart: Chart) -> None:
 def _draw_table(canvas: _Canvas, table: Table) -> None:
     left, top = table.x - table.extent / 2, table.y - table.extent / 2
     pitch = table.extent / 3
-    canvas.pen.rectangle(
-        (left, top, left + table.extent, top + table.extent), fill=(246, 246, 242)
-    )
+    canvas.pen.rectangle((left, top, left + table.extent, top + table.extent), fill=(246, 246, 242))
     for i in range(4):
         at = i * pitch
         canvas.pen.line((left + at, top, left + at, top + table.extent), fill=(40,) * 3, width=2)
@@ -184,7 +182,7 @@ def _backdrop(background: Background, size: int) -> Image.Image:
         angle, span = rng.uniform(0, 2 * math.pi), rng.uniform(60, 110)
         axis = np.linspace(-0.5, 0.5, size)
         ramp = axis[None, :] * math.cos(angle) + axis[:, None] * math.sin(angle)
-        gray = base + span * ramp
+        gray: np.ndarray = base + span * ramp
     elif background.style == "noise":
         gray = base + rng.integers(-45, 46, (size, size))
     elif background.style == "stripes":

@@ -107,7 +107,9 @@ def evaluate(model: Path, images: int) -> dict[str, dict[str, float]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--model", type=Path, default=Path(__file__).parent / "weights")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--images", type=int, default=500)

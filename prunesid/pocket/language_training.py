@@ -7,6 +7,7 @@ import json
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,9 +93,13 @@ _GROUPS = {
 
 
 def alignment_loss(tokens: Tensor, embeddings: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """Projected patches (B, P, D) should be near the embeddings of the words that name them."""
+    """Projected patches (B, P, D) should be near the embeddings of the words that name them.
+
+    Row and column are those of the center of the patch's object, so that any patch of an object
+    tells where it is; a background patch names its own.
+    """
     backdrop = batch["kind"] == 0
-    place = (batch["own"] * BINS).long()
+    place = (batch["center"] * BINS).long().clamp(max=BINS - 1)
     target = {
         "kind": batch["kind"] - 1, "color": batch["color"] - 1,
         "character": batch["character"] - 1,
@@ -131,12 +136,12 @@ class _Scores:
         return {k: round(100 * sum(v) / len(v), 1) for k, v in sorted(self.recent.items()) if v}
 
 
-def _matrices(model: nn.Module) -> Iterator[nn.Parameter]:
+def _matrices(model: Any) -> Iterator[nn.Parameter]:
     return (p for p in model.model.language_model.layers.parameters() if p.ndim == 2)
 
 
 def train_language(
-    model: nn.Module, phases: list[Phase], folder: Path, seed: int = 2, decay: float = 0.3
+    model: Any, phases: list[Phase], folder: Path, seed: int = 2, decay: float = 0.3
 ) -> None:
     """Train projector and language model in place. Resumes from `folder`; a kill costs at most
     CHECKPOINT_STEPS steps. The learning rate is each phase's own and falls to zero over the last `decay` of all

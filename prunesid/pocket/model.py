@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -134,5 +134,6 @@ def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
     import copy
 
     folder.mkdir(parents=True, exist_ok=True)
-    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
+    smaller: Any = copy.deepcopy(model)
+    smaller.to(torch.bfloat16).save_pretrained(folder)
     build_processor().save_pretrained(folder)

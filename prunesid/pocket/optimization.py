@@ -32,4 +32,3 @@ def apply_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate
-

@@ -41,7 +41,9 @@ class Question:
     @property
     def prompt(self) -> str:
         """What the user says: the text, then the options behind their letters."""
-        lettered = (f"{letter} {option}" for letter, option in zip(OPTIONS, self.options, strict=False))
+        lettered = (
+            f"{letter} {option}" for letter, option in zip(OPTIONS, self.options, strict=False)
+        )
         return " ".join((self.text, *lettered))
 
 
@@ -148,14 +150,10 @@ def side(scene: Scene, rng: np.random.Generator, margin: float = 20) -> list[Que
         x, y = s.x + scene.origin[0], s.y + scene.origin[1]
         if abs(x - half) >= margin:
             answer = "left" if x < half else "right"
-            asked.append(
-                Question("side", f"is the {s.name} on the left or the right ?", answer)
-            )
+            asked.append(Question("side", f"is the {s.name} on the left or the right ?", answer))
         if abs(y - half) >= margin:
             answer = "top" if y < half else "bottom"
-            asked.append(
-                Question("side", f"is the {s.name} at the top or the bottom ?", answer)
-            )
+            asked.append(Question("side", f"is the {s.name} at the top or the bottom ?", answer))
     return _shuffled(rng, asked)
 
 
@@ -215,9 +213,7 @@ def locate(scene: Scene, rng: np.random.Generator) -> list[Question]:
     for s in _unique_names(scene):
         x, y = s.x + scene.origin[0], s.y + scene.origin[1]
         row, column = (int(BINS * v / FULL_SIZE) for v in (y, x))
-        asked.append(
-            Question("locate", f"where is the {s.name} ?", f"row{row} col{column}")
-        )
+        asked.append(Question("locate", f"where is the {s.name} ?", f"row{row} col{column}"))
     return _shuffled(rng, asked)
 
 
@@ -249,7 +245,13 @@ def _facts(scene: Scene) -> list[tuple[str, str, str, tuple[str, ...], tuple[str
                 colors = tuple(dict.fromkeys(c for _, c in others if c != cell[1]))
                 shapes = tuple(dict.fromkeys(s for s, _ in others if s != cell[0]))
                 found += [
-                    ("diagram", f"what color is in the {place} cell ?", cell[1], colors, COLOR_NAMES),
+                    (
+                        "diagram",
+                        f"what color is in the {place} cell ?",
+                        cell[1],
+                        colors,
+                        COLOR_NAMES,
+                    ),
                     ("diagram", f"what shape is in the {place} cell ?", cell[0], shapes, SHAPES),
                 ]
     if (arrows := scene.arrows) is not None:
@@ -268,9 +270,7 @@ def _facts(scene: Scene) -> list[tuple[str, str, str, tuple[str, ...], tuple[str
             text = f"what color is the {s.shape} ?"
             found.append(("scene", text, s.color, seen, COLOR_NAMES))
     if scene.kind == "scene":
-        found.append(
-            ("scene", "what is the background ?", scene.background.style, (), BACKGROUNDS)
-        )
+        found.append(("scene", "what is the background ?", scene.background.style, (), BACKGROUNDS))
     return found
 
 
@@ -302,7 +302,9 @@ def fact(scene: Scene, rng: np.random.Generator) -> list[Question]:
 
 
 def _pair(topic: str, true: str, false: str, rng: np.random.Generator) -> list[Question]:
-    return _shuffled(rng, [Question("judge", true, "yes", topic), Question("judge", false, "no", topic)])
+    return _shuffled(
+        rng, [Question("judge", true, "yes", topic), Question("judge", false, "no", topic)]
+    )
 
 
 def judge(scene: Scene, rng: np.random.Generator) -> list[Question]:
@@ -355,9 +357,7 @@ TRAINING_ONLY = ("locate", "character", "fact")
 EVALUATED = tuple(name for name in FAMILIES if name not in TRAINING_ONLY)
 
 
-def ask(
-    scene: Scene, rng: np.random.Generator, quota: dict[str, int]
-) -> list[Question]:
+def ask(scene: Scene, rng: np.random.Generator, quota: dict[str, int]) -> list[Question]:
     """At most `quota[family]` questions of each family named there."""
     unknown = sorted(set(quota) - set(FAMILIES))
     if unknown:

@@ -137,9 +137,7 @@ def _blocked(x: float, y: float, radius: float, shapes: list[Shape], code: Code 
         dy = abs(y - code.y) - code.plate_height / 2 - radius
         if dx < 2 and dy < 2:
             return True
-    return any(
-        max(abs(x - o.x), abs(y - o.y)) < radius + o.size / 2 + 2 for o in shapes
-    )
+    return any(max(abs(x - o.x), abs(y - o.y)) < radius + o.size / 2 + 2 for o in shapes)
 
 
 def _shapes(rng: np.random.Generator, size: int, code: Code | None) -> tuple[Shape, ...]:
@@ -202,9 +200,7 @@ def _arrows(rng: np.random.Generator, size: int) -> Arrows:
     return Arrows(direction, _choice(rng, COLOR_NAMES), centers, length)
 
 
-def sample_scene(
-    rng: np.random.Generator, size: int = FULL_SIZE, kind: str | None = None
-) -> Scene:
+def sample_scene(rng: np.random.Generator, size: int = FULL_SIZE, kind: str | None = None) -> Scene:
     """One image's description. `size` is its side in pixels, a multiple of the patch (14).
 
     A size below 336 gives a window at a random place of the patch grid.
@@ -229,4 +225,6 @@ def sample_scene(
     if kind not in ("scene", "code"):
         raise ValueError(f"unknown kind {kind!r}; choose from scene, code, chart, diagram")
     code = _code(rng, size) if kind == "code" else None
-    return Scene("scene", size, background, shapes=_shapes(rng, size, code), code=code, origin=origin)
+    return Scene(
+        "scene", size, background, shapes=_shapes(rng, size, code), code=code, origin=origin
+    )

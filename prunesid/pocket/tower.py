@@ -7,9 +7,11 @@ A test holds this pass equal to transformers'.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from prunesid.pocket.model import GRID
 
@@ -38,7 +40,7 @@ def window_positions(rows: Tensor, columns: Tensor, side: int) -> Tensor:
     return torch.cat([torch.zeros(len(rows), 1, dtype=patches.dtype), patches], 1)
 
 
-def tower_forward(tower: nn.Module, pixels: Tensor, positions: Tensor) -> list[Tensor]:
+def tower_forward(tower: Any, pixels: Tensor, positions: Tensor) -> list[Tensor]:
     """Output of every block, each (B, 1 + T, D), for `pixels` (B, 3, S, S) at `positions`."""
     embeddings = tower.embeddings
     patches = F.conv2d(pixels, embeddings.patch_embedding.weight, stride=14)

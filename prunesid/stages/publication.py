@@ -128,7 +128,12 @@ def _tags(study: Study, arm: Arm) -> tuple[str, ...]:
 
 def _config(study: Study, arm: Arm) -> dict[str, Any]:
     running = {"model": study.model, "batch_size": study.batch_size, "dtype": study.dtype}
-    return {**arm.resolved(), **running, "images": study.limit, "bootstrap": study.bootstrap.resamples}
+    return {
+        **arm.resolved(),
+        **running,
+        "images": study.limit,
+        "bootstrap": study.bootstrap.resamples,
+    }
 
 
 def _summary(study: Study, measured: Sequence[Measured], arm: str) -> dict[str, float]:

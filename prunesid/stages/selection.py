@@ -93,9 +93,7 @@ def select_arms(features: Path, arms: Sequence[Arm], store: Store, output: Path)
         keys[arm.name] = Store.key(determined)
         if keys[arm.name] not in store:
             bar.set_postfix_str(arm.name)
-            store.put(
-                determined, partial(save_kept, select(record, arm)), suffix=".safetensors"
-            )
+            store.put(determined, partial(save_kept, select(record, arm)), suffix=".safetensors")
     write_keys(keys, output)
 
 

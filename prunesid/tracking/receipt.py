@@ -94,7 +94,8 @@ def shown(path: Path) -> str:
 
 def _entry(key: str, held: Mapping[str, Any]) -> Entry:
     deliveries = {name: Delivery(**kept) for name, kept in held.items() if name not in HEAD}
-    return Entry(key, *(held[name] for name in HEAD), deliveries)
+    name, group, content = (held[each] for each in HEAD)
+    return Entry(key, name, group, content, deliveries)
 
 
 def _held(entry: Entry) -> dict[str, Any]:

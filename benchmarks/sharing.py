@@ -1,0 +1,100 @@
+"""The study's way against lmms-eval once per arm, nothing shared: same arms, same questions.
+
+    python benchmarks/sharing.py --images 16 --rounds 3
+
+Shared: the tower once per image, the prompt prefix once per arm and image, an image's questions as one
+batch. Plain: what `lmms-eval --model prunesid --model_args share_prefix=False` does for each arm, which is
+to encode, prune and `generate` for one question at a time. Loading the model counts in neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lmms_eval.evaluator import simple_evaluate
+from lmms_eval.tasks import TaskManager
+
+from prunesid.answering.engine import all_tokens, answer
+from prunesid.evaluation.lmms_model import PruneSID
+from prunesid.evaluation.tasks import LmmsTask, load_task
+from prunesid.methods import compress
+from prunesid.models import load
+from prunesid.pocket.benchmarks import render
+from prunesid.stages.material import POCKET_WEIGHTS
+
+ARMS: dict[str, dict[str, object]] = {
+    "vanilla": {},
+    **{
+        f"{grouping}-{budget}": {"method": "prunesid", "budget": budget, "grouping": grouping}
+        for budget in (64, 128, 192)
+        for grouping in ("psca", "kmeans", "random")
+    },
+}
+
+
+def shared(adapter, task: LmmsTask) -> None:
+    """All arms as the study runs them."""
+    questions = task.questions()
+    first = {q.image_id: q for q in reversed(questions)}
+    record = adapter.encode(
+        adapter.preprocess([task.image(q) for q in first.values()]), image_ids=tuple(first)
+    )
+    for arm in ARMS.values():
+        settings = {k: v for k, v in arm.items() if k not in ("method", "budget")}
+        kept = (
+            compress(record, str(arm["method"]), budget=int(str(arm["budget"])), **settings)
+            if arm else all_tokens(record)
+        )  # fmt: skip
+        answer(adapter, kept, tuple(first), questions, batch_size=8)
+
+
+def plain(models: list[PruneSID], task: LmmsTask) -> None:
+    """lmms-eval once per arm."""
+    manager = TaskManager("WARNING", include_defaults=False)
+    for model in models:
+        simple_evaluate(model=model, tasks=[task.task], task_manager=manager, bootstrap_iters=0)
+
+
+def seconds(work: Callable[[], None], rounds: int) -> float:
+    """Median time of `rounds` calls, after none: both ways are warm by the model's loading."""
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--benchmark", default="pocket_mme")
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data.parquet"
+        render(options.benchmark, data, options.images)
+        task = load_task(options.benchmark, data=data)
+        count = len(task.questions())
+        adapter = load(POCKET_WEIGHTS)
+        models = [
+            PruneSID(pretrained=str(POCKET_WEIGHTS), share_prefix=False, **arm)
+            for arm in ARMS.values()
+        ]
+        fast = seconds(lambda: shared(adapter, task), options.rounds)
+        slow = seconds(lambda: plain(models, task), options.rounds)
+    print(f"{options.benchmark}: {len(ARMS)} arms, {options.images} images, {count} questions, "
+          f"{torch.get_num_threads()} threads, median of {options.rounds}")  # fmt: skip
+    print(f"shared {fast:.1f} s, lmms-eval once per arm {slow:.1f} s, ratio {slow / fast:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Greedy decoding of packed questions on cached prefixes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from prunesid.answering.prefix import attention_mask, pack
+from prunesid.answering.questions import Stopping
+from prunesid.models.adapter import Adapter
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question ready for the model; `place` is its index among all questions,
+    `after` the tokens behind the image."""
+
+    place: int
+    after: tuple[int, ...]
+    stopping: Stopping
+
+
+def decode(
+    adapter: Adapter,
+    cache: Any,
+    owners: torch.Tensor,
+    lengths: Sequence[int],
+    asked: Sequence[Sequence[Asked]],
+) -> tuple[int, list[tuple[int, str]]]:
+    """Greedy decoding of B packs -> columns added to the cache, (place, text) of each question.
+
+    owners   (B, P) owners of the cached prefixes, padding included
+    lengths  tokens of each prefix without padding
+    """
+    answers: list[list[list[int]]] = [[[] for _ in row] for row in asked]
+    feed: list[list[Sequence[int]]] = [[question.after for question in row] for row in asked]
+    starts = [[length] * len(row) for length, row in zip(lengths, asked, strict=True)]
+    prefix = owners.shape[1]
+    while any(tokens for row in feed for tokens in row):
+        packed = pack(feed, starts)
+        mask = attention_mask(packed.owners, owners, adapter.dtype).to(adapter.device)
+        hidden = adapter.run(
+            adapter.embed(packed.ids),
+            cache,
+            mask=mask,
+            positions=packed.positions.to(adapter.device),
+        )
+        owners = torch.cat([owners, packed.owners], dim=1)
+        asking = [
+            (image, slot) for image, row in enumerate(feed) for slot in range(len(row)) if row[slot]
+        ]
+        columns = [packed.last[image][slot] for image, slot in asking]
+        images = torch.tensor([image for image, _ in asking])
+        chosen = adapter.logits(hidden[images, torch.tensor(columns)]).argmax(-1).tolist()
+        for (image, slot), token in zip(asking, chosen, strict=True):
+            question, text = asked[image][slot], answers[image][slot]
+            starts[image][slot] += len(feed[image][slot])
+            feed[image][slot] = () if _ends(adapter, question, text, token) else (token,)
+    found = [
+        (question.place, question.stopping.cut(adapter.decode(text)))
+        for row, texts in zip(asked, answers, strict=True)
+        for question, text in zip(row, texts, strict=True)
+    ]
+    return owners.shape[1] - prefix, found
+
+
+def _ends(adapter: Adapter, question: Asked, text: list[int], token: int) -> bool:
+    """Adds `token` to the answer unless it is an end token; whether the answer is complete."""
+    if token in adapter.end_ids:
+        return True
+    text.append(token)
+    if len(text) >= question.stopping.max_new_tokens:
+        return True
+    return bool(question.stopping.until) and question.stopping.reached(adapter.decode(text))

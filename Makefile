@@ -7,6 +7,7 @@ BIN := .venv/bin
 # uv does not read pip's settings; a local wheel folder set for pip serves it too.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export HF_HUB_DISABLE_TELEMETRY := 1
+export TRANSFORMERS_VERBOSITY ?= error
 
 .PHONY: reproduce test lint pocket lock clean
 

@@ -22,6 +22,10 @@ STORE = RESULTS / "store"
 PACKAGE = Path(prunesid.__file__).parent
 TARGETS = []
 
+# lmms-eval copies each benchmark into this cache; beside the results it goes when they go.
+os.environ.setdefault("HF_DATASETS_CACHE", str((RESULTS / "cache").resolve()))
+os.environ.setdefault("LOGURU_LEVEL", "WARNING")
+
 
 wildcard_constraints:
     benchmark="|".join(b.name for b in STUDY.benchmarks),

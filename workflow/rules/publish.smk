@@ -33,7 +33,7 @@ def closing_message():
     published = Path(rules.publish.output[0])
     lines = [
         f"Tables and figures: {MODEL / 'ablations'}",
-        f"Report: {RESULTS / 'report.html'}",
+        f"Report (by `make reproduce`): {RESULTS / 'report.html'}",
     ]
     if published.is_file():
         lines.append(published.read_text().strip())

@@ -48,21 +48,27 @@ def test_tower_pass_equals_transformers(model):
 @torch.no_grad()
 def test_packed_questions_equal_each_question_alone(model):
     language = model.model.language_model
-    _, packed, families = batch_of(Phase(12, 2, 1, 0.0), 2, 5)
+    batch = batch_of(Phase(12, 2, 1, 0.0), 2, 5)
+    packed = batch.packed
     prefix = torch.randn(2, 146, 192, generator=torch.Generator().manual_seed(1))
     own = packed_forward(language, prefix, packed)
-    for image, names in enumerate(families):
+    assert len(own) == len(language.layers) + 1
+    for image, names in enumerate(batch.families):
         for number in range(len(names)):
             chosen = packed.segment[image] == number
             alone = torch.cat([prefix[image], language.embed_tokens(packed.ids[image][chosen])])
-            reference = language(inputs_embeds=alone[None]).last_hidden_state[0, 146:]
-            assert torch.allclose(own[image][chosen], reference, atol=1e-4)
+            reference = language(inputs_embeds=alone[None], output_hidden_states=True)
+            states = (*reference.hidden_states[1:-1], reference.last_hidden_state)
+            mine = (*own[:-2], own[-1])
+            for mine_here, theirs in zip(mine, states, strict=True):
+                assert torch.allclose(mine_here[image][chosen], theirs[0, 146:], atol=1e-4)
 
 
 def test_packed_answers_are_the_questions(model):
-    _, packed, families = batch_of(Phase(12, 2, 1, 0.0), 2, 5)
+    batch = batch_of(Phase(12, 2, 1, 0.0), 2, 5)
+    packed = batch.packed
     vocabulary = words()
-    for image, names in enumerate(families):
+    for image, names in enumerate(batch.families):
         assert packed.segment[image].max() == len(names) - 1
         text = [vocabulary[i] for i in packed.ids[image][packed.segment[image] == 0]]
         assert text[-1] == "</s>"
@@ -90,9 +96,7 @@ def test_one_batch_is_a_function_of_seed_and_step():
     phase = Phase(12, 2, 1, 0.0)
     for module in (vision_training, language_training):
         first, again, other = (module.batch_of(phase, 1, step) for step in (4, 4, 5))
-        pixels = [
-            b["pixels"] if isinstance(b, dict) else b[0]["pixels"] for b in (first, again, other)
-        ]
+        pixels = [(b if isinstance(b, dict) else b.images)["pixels"] for b in (first, again, other)]
         assert torch.equal(pixels[0], pixels[1])
         assert not torch.equal(pixels[0], pixels[2])
 
@@ -105,7 +109,7 @@ def test_training_resumes_where_it_was_killed(tmp_path, monkeypatch):
     phases = [Phase(12, 2, 2, 1e-3), Phase(12, 2, 2, 1e-3)]
 
     def train(folder, stop_after=None):
-        built = build_model(vision_blocks=4, language_blocks=1)
+        built = build_model(vision_blocks=4, language_blocks=5)
         saves = []
 
         def save(*arguments):

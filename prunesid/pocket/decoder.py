@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from prunesid.pocket.tower import attend
-
-# In bf16, -inf minus -inf makes NaN; this is far below every score and safe.
-BLOCKED = -30000.0
+attend = F.scaled_dot_product_attention
 
 
 @dataclass(frozen=True)
@@ -41,24 +39,24 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _question_mask(segment: Tensor, prefix: int) -> Tensor:
-    """(B, 1, L, prefix + L) additive: a question sees the prefix and its own past."""
+    """(B, 1, L, prefix + L) bool: a question sees the prefix and its own past."""
     length = segment.shape[1]
     same = segment[:, :, None] == segment[:, None, :]
     past = torch.ones(length, length, dtype=torch.bool).tril()
-    own = torch.where(same & past, 0.0, BLOCKED)
-    return torch.cat([own.new_zeros(len(segment), length, prefix), own], 2)[:, None]
+    seen = torch.ones(len(segment), length, prefix, dtype=torch.bool)
+    return torch.cat([seen, same & past], 2)[:, None]
 
 
-def packed_forward(language: Any, prefix: Tensor, packed: Packed) -> Tensor:
-    """Last hidden states (B, L, D) of the packed questions behind `prefix` (B, P, D) embeddings."""
+def packed_forward(language: Any, prefix: Tensor, packed: Packed) -> list[Tensor]:
+    """Output (B, L, D) of every block for the packed questions behind `prefix` (B, P, D)
+    embeddings, and at the end the last one's, normalized for the output layer."""
     count = prefix.shape[1]
-    compute = torch.bfloat16 if torch.is_autocast_enabled("cpu") else prefix.dtype
     x = torch.cat([prefix, language.embed_tokens(packed.ids)], 1)
     start = torch.arange(count).expand(len(prefix), -1)
     cos, sin = language.rotary_emb(x, torch.cat([start, count + packed.place], 1))
-    cos, sin = cos[:, None].to(compute), sin[:, None].to(compute)
-    causal = torch.full((count, count), BLOCKED).triu(1).to(compute)
-    mask = _question_mask(packed.segment, count).to(compute)
+    cos, sin = cos[:, None], sin[:, None]
+    mask = _question_mask(packed.segment, count)
+    outputs = []
     for number, layer in enumerate(language.layers):
         last = number + 1 == len(language.layers)
         attention = layer.self_attn
@@ -68,12 +66,13 @@ def packed_forward(language: Any, prefix: Tensor, packed: Packed) -> Tensor:
             for p in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
         query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
-        mixed = attend(query[:, :, count:], key, value, mask)
+        mixed = attend(query[:, :, count:], key, value, attn_mask=mask)
         if last:  # nobody reads the prefix behind the last layer
             x = x[:, count:]
         else:
-            before = attend(query[:, :, :count], key[:, :, :count], value[:, :, :count], causal)
+            before = attend(*(t[:, :, :count] for t in (query, key, value)), is_causal=True)
             mixed = torch.cat([before, mixed], 2)
         x = x + attention.o_proj(mixed.transpose(1, 2).flatten(2))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
-    return language.norm(x)
+        outputs.append(x if last else x[:, count:])
+    return [*outputs, language.norm(x)]

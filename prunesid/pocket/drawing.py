@@ -10,14 +10,16 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from prunesid.pocket.scenes import Arrows, Background, Chart, Code, Scene, Shape, Table
-from prunesid.pocket.vocabulary import COLORS
+from prunesid.pocket.vocabulary import COLORS, ORDINALS, PLACES, RANKS
 
 
 @dataclass(frozen=True)
 class Region:
     """One thing drawn. `kind` is a shape, `character`, `bar`, `slice` or `arrow_<direction>`.
 
-    `center` and `extent` are in pixels; `magnitude` in [0, 1] is a bar's height or a slice's share.
+    `center` and `extent` are in pixels; `magnitude` in [0, 1] is a bar's height or a slice's share;
+    `role` is what singles the thing out among its neighbors: a character's ordinal, the rank of a
+    chart's largest and smallest part, the place of a table's cell.
     """
 
     kind: str
@@ -26,6 +28,7 @@ class Region:
     extent: float
     character: str | None = None
     magnitude: float = 0.0
+    role: str | None = None
 
 
 class _Canvas:
@@ -73,8 +76,8 @@ def _polygon(shape: str, x: float, y: float, r: float) -> list[tuple[float, floa
     raise ValueError(f"no polygon for {shape!r}")
 
 
-def _draw_shape(canvas: _Canvas, item: Shape) -> None:
-    number = canvas.add(Region(item.shape, item.color, (item.x, item.y), item.size))
+def _draw_shape(canvas: _Canvas, item: Shape, role: str | None = None) -> None:
+    number = canvas.add(Region(item.shape, item.color, (item.x, item.y), item.size, role=role))
     ink, r = canvas.ink(item.color), item.size / 2
     box = (item.x - r, item.y - r, item.x + r, item.y + r)
     if item.shape == "circle":
@@ -106,9 +109,9 @@ def _draw_code(canvas: _Canvas, code: Code) -> None:
     canvas.pen.rectangle(
         (left, top, left + code.width, top + code.plate_height), fill=plate, outline=ink
     )
-    for i, character in enumerate(code.characters):
+    for i, (role, character) in enumerate(zip(ORDINALS, code.characters, strict=True)):
         x = left + 0.2 * code.height + (i + 0.5) * code.cell
-        region = Region("character", None, (x, code.y), code.height, character=character)
+        region = Region("character", None, (x, code.y), code.height, character, role=role)
         number = canvas.add(region)
         canvas.pen.text((x, code.y), character, fill=ink, font=_font(round(1.2 * code.height)),
                         anchor="mm", stroke_width=1, stroke_fill=ink)  # fmt: skip
@@ -118,6 +121,8 @@ def _draw_code(canvas: _Canvas, code: Code) -> None:
 
 def _draw_chart(canvas: _Canvas, chart: Chart) -> None:
     left, top = chart.x - chart.extent / 2, chart.y - chart.extent / 2
+    least, most = RANKS[chart.form]
+    role = {min(chart.values): least, max(chart.values): most}
     if chart.form == "bars":
         canvas.pen.rectangle(
             (left, top, left + chart.extent, top + chart.extent), fill=(250, 250, 250)
@@ -128,7 +133,7 @@ def _draw_chart(canvas: _Canvas, chart: Chart) -> None:
             x = left + (i + 0.5) * pitch
             height = 0.92 * chart.extent * value
             center = (x, floor - height / 2)
-            number = canvas.add(Region("bar", color, center, pitch, magnitude=value))
+            number = canvas.add(Region("bar", color, center, pitch, None, value, role.get(value)))
             box = (x - 0.32 * pitch, floor - height, x + 0.32 * pitch, floor)
             canvas.pen.rectangle(box, fill=canvas.ink(color))
             canvas.stencil.rectangle(box, fill=number)
@@ -140,7 +145,8 @@ def _draw_chart(canvas: _Canvas, chart: Chart) -> None:
         middle = math.radians(angle + 180 * share)
         reach = 0.3 * chart.extent
         center = (chart.x + reach * math.cos(middle), chart.y + reach * math.sin(middle))
-        number = canvas.add(Region("slice", color, center, chart.extent / 2, magnitude=share))
+        region = Region("slice", color, center, chart.extent / 2, None, share, role.get(share))
+        number = canvas.add(region)
         canvas.pen.pieslice(box, angle, angle + 360 * share, fill=canvas.ink(color))
         canvas.stencil.pieslice(box, angle, angle + 360 * share, fill=number)
         angle += 360 * share
@@ -158,7 +164,8 @@ def _draw_table(canvas: _Canvas, table: Table) -> None:
         for column, cell in enumerate(cells):
             if cell is not None:
                 x, y = left + (column + 0.5) * pitch, top + (row + 0.5) * pitch
-                _draw_shape(canvas, Shape(cell[0], cell[1], x, y, 0.68 * pitch))
+                shape = Shape(cell[0], cell[1], x, y, 0.68 * pitch)
+                _draw_shape(canvas, shape, PLACES[row][column])
 
 
 def _draw_arrows(canvas: _Canvas, arrows: Arrows) -> None:

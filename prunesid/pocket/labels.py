@@ -13,12 +13,16 @@ from prunesid.pocket.vocabulary import (
     CHARACTERS,
     COLOR_NAMES,
     DIRECTIONS,
+    ORDINALS,
+    PLACES,
+    RANKS,
     SHAPES,
 )
 
 KINDS = (
     "background", *SHAPES, "character", "bar", "slice", *(f"arrow_{d}" for d in DIRECTIONS)
 )  # fmt: skip
+ROLES = (*ORDINALS, *RANKS["bars"], *RANKS["pie"], *(p for row in PLACES for p in row))
 _COVER = 0.12  # a patch belongs to a region that fills at least this share of it
 _FINE = 7  # foreground masks are supervised at 7 x 7 per patch, 2 px a cell
 PRESENCE = len(SHAPES) * len(COLOR_NAMES) + 2 * len(COLOR_NAMES) + len(CHARACTERS) + len(DIRECTIONS)
@@ -28,7 +32,7 @@ PRESENCE = len(SHAPES) * len(COLOR_NAMES) + 2 * len(COLOR_NAMES) + len(CHARACTER
 class PatchTargets:
     """Targets of one image; P patches in raster order.
 
-    kind, color, character: (P,) int64, 0 is none; offset, center: (P, 2) float32, from the
+    kind, color, character, role: (P,) int64, 0 is none; offset, center: (P, 2) float32, from the
     patch to its region's center in units of 64 px and the center itself as a share of the full
     image; magnitude,
     holds_center, weight: (P,) float32; foreground: (P, 49) float32; style: int;
@@ -38,6 +42,7 @@ class PatchTargets:
     kind: np.ndarray
     color: np.ndarray
     character: np.ndarray
+    role: np.ndarray
     offset: np.ndarray
     center: np.ndarray
     magnitude: np.ndarray
@@ -86,6 +91,7 @@ def patch_targets(scene: Scene, mask: np.ndarray, regions: list[Region]) -> Patc
                              for r in regions])  # fmt: skip
     characters = np.array([0] + [0 if r.character is None else 1 + CHARACTERS.index(r.character)
                                  for r in regions])  # fmt: skip
+    roles = np.array([0] + [0 if r.role is None else 1 + ROLES.index(r.role) for r in regions])
     centers = np.array([(0.0, 0.0)] + [r.center for r in regions])
     magnitudes = np.array([0.0] + [r.magnitude for r in regions])
     rows, columns = np.divmod(np.arange(patches), side)
@@ -102,6 +108,7 @@ def patch_targets(scene: Scene, mask: np.ndarray, regions: list[Region]) -> Patc
         kind=kinds[owner],
         color=colors[owner],
         character=characters[owner],
+        role=roles[owner],
         offset=((center - own) / 64).astype(np.float32),
         center=((center + np.array(scene.origin)) / FULL_SIZE).astype(np.float32),
         magnitude=magnitudes[owner].astype(np.float32),

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from prunesid.pocket.muon import Muon
+
 
 def optimizers(
     module: torch.nn.Module, matrices: Iterable[torch.nn.Parameter], rate: float
@@ -15,7 +17,7 @@ def optimizers(
     chosen = {id(p) for p in block}
     rest = [p for p in module.parameters() if p.requires_grad and id(p) not in chosen]
     return [
-        torch.optim.Muon(block, lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        Muon(block, lr=rate),
         torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
     ]
 

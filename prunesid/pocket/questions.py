@@ -23,6 +23,8 @@ from prunesid.pocket.vocabulary import (
     NUMBERS,
     OPTIONS,
     ORDINALS,
+    PLACES,
+    RANKS,
     SHAPES,
     plural,
 )
@@ -217,27 +219,18 @@ def locate(scene: Scene, rng: np.random.Generator) -> list[Question]:
     return _shuffled(rng, asked)
 
 
-_PLACES = (
-    ("top left", "top", "top right"),
-    ("left", "center", "right"),
-    ("bottom left", "bottom", "bottom right"),
-)
-
-
 def _facts(scene: Scene) -> list[tuple[str, str, str, tuple[str, ...], tuple[str, ...]]]:
     """(topic, text, answer, likely wrong answers, other wrong answers): open questions on facts."""
     found: list[tuple[str, str, str, tuple[str, ...], tuple[str, ...]]] = []
     if (chart := scene.chart) is not None:
         ranked = [c for _, c in sorted(zip(chart.values, chart.colors, strict=True))]
-        item, least, most = (
-            ("bar", "shortest", "tallest") if chart.form == "bars"
-            else ("slice", "smallest", "biggest")
-        )  # fmt: skip
+        item = "bar" if chart.form == "bars" else "slice"
+        least, most = RANKS[chart.form]
         for word, answer in ((least, ranked[0]), (most, ranked[-1])):
             near = tuple(c for c in chart.colors if c != answer)
             found.append(("chart", f"what color is the {word} {item} ?", answer, near, COLOR_NAMES))
     if (table := scene.table) is not None:
-        for row, places in zip(table.cells, _PLACES, strict=True):
+        for row, places in zip(table.cells, PLACES, strict=True):
             for cell, place in zip(row, places, strict=True):
                 if cell is None:
                     continue

@@ -123,7 +123,7 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _code(rng: np.random.Generator, size: int) -> Code:
-    height = _log_uniform(rng, 22, min(48, 0.27 * size))
+    height = _log_uniform(rng, 26, min(52, 0.27 * size))
     characters = tuple(_choice(rng, CHARACTERS) for _ in range(3))
     code = Code(characters, 0, 0, height, bool(rng.integers(2)))
     x = rng.uniform(code.width / 2 + 2, size - code.width / 2 - 2)

@@ -16,17 +16,6 @@ from torch import Tensor
 from prunesid.pocket.model import GRID
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Plain attention, (B, H, Tq, d), (B, H, Tk, d) -> (B, H, Tq, d).
-
-    On a CPU in bf16 the backward pass of this is twice as fast as that of SDPA.
-    """
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    if mask is not None:
-        scores = scores + mask
-    return scores.softmax(-1) @ value
-
-
 def _heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
@@ -53,7 +42,7 @@ def tower_forward(tower: Any, pixels: Tensor, positions: Tensor) -> list[Tensor]
         attention = layer.self_attn
         heads = attention.num_heads
         y = layer.layer_norm1(x)
-        y = attend(*(_heads(p(y), heads) for p in
+        y = F.scaled_dot_product_attention(*(_heads(p(y), heads) for p in
                      (attention.q_proj, attention.k_proj, attention.v_proj)))  # fmt: skip
         x = x + attention.out_proj(y.transpose(1, 2).flatten(2))
         y = layer.layer_norm2(x)

@@ -19,15 +19,15 @@ from prunesid.pocket.model import build_model, save
 from prunesid.pocket.vision_training import READING, Phase, train_tower
 
 VISION = [
-    Phase(12, 32, 900, 2e-3),
-    Phase(12, 32, 200, 2e-3, READING),
-    Phase(24, 8, 700, 1.5e-3, READING),
+    Phase(12, 24, 450, 2e-3),
+    Phase(12, 24, 400, 2e-3, READING),
+    Phase(24, 8, 550, 1.5e-3, READING),
 ]
 LANGUAGE = [
-    Phase(12, 8, 2200, 2e-3, READING),
-    Phase(24, 4, 1150, 1.5e-3, READING),
+    Phase(12, 8, 1600, 2e-3, READING),
+    Phase(24, 4, 1400, 1.5e-3, READING),
 ]
-LANGUAGE_DECAY = 0.2
+LANGUAGE_DECAY = 0.25
 
 
 def _quick(phases: list[Phase]) -> list[Phase]:

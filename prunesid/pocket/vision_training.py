@@ -16,7 +16,7 @@ from tqdm import tqdm
 from prunesid.pocket import optimization
 from prunesid.pocket.batches import scene_batch
 from prunesid.pocket.checkpoint import load_checkpoint, save_checkpoint
-from prunesid.pocket.labels import KINDS, PRESENCE
+from prunesid.pocket.labels import KINDS, PRESENCE, ROLES
 from prunesid.pocket.scenes import PATCH, Scene, sample_scene
 from prunesid.pocket.tower import tower_forward
 from prunesid.pocket.vocabulary import BACKGROUNDS, CHARACTERS, COLOR_NAMES
@@ -43,12 +43,13 @@ class Phase:
     rate: float
     kinds: tuple[tuple[str, float], ...] | None = None
 
-    def scenes(self, rng: np.random.Generator) -> list[Scene]:
-        """One batch of scenes."""
+    def scenes(self, rng: np.random.Generator, alike: bool = False) -> list[Scene]:
+        """One batch of scenes, `alike` all of one kind where the phase names kinds."""
         if self.kinds is None:
             return [sample_scene(rng, self.side * PATCH) for _ in range(self.batch)]
         names, shares = zip(*self.kinds, strict=True)
-        drawn = rng.choice(names, self.batch, p=shares).tolist()
+        drawn = rng.choice(names, 1 if alike else self.batch, p=shares).tolist()
+        drawn *= self.batch // len(drawn)
         return [sample_scene(rng, self.side * PATCH, kind) for kind in drawn]
 
 
@@ -61,6 +62,7 @@ class Heads(nn.Module):
         self.kind = nn.Linear(width, len(KINDS))
         self.color = nn.Linear(width, 1 + len(COLOR_NAMES))
         self.character = nn.Linear(width, 1 + len(CHARACTERS))
+        self.role = nn.Linear(width, 1 + len(ROLES))
         # offset 2, center 2, own position 2, magnitude 1
         self.geometry = nn.Linear(width, 7)
         self.holds_center = nn.Linear(width, 1)
@@ -117,6 +119,7 @@ def loss_of(outputs: list[Tensor], heads: Heads, batch: dict[str, Tensor]) -> di
         "kind": _classify(heads.kind(x), batch["kind"], kind_weight),
         "color": _classify(heads.color(x), batch["color"], kind_weight),
         "character": _classify(heads.character(x), batch["character"], lettered + 1e-6),
+        "role": _classify(heads.role(x), batch["role"], weight * foreground + 1e-6),
         "offset": 0.5 * _weighted(offset, weight * foreground + 1e-6),
         "center": 4 * _weighted(center, weight * foreground + 1e-6),
         "own": 4 * own.mean(),
@@ -147,10 +150,13 @@ def _report(outputs: list[Tensor], heads: Heads, batch: dict[str, Tensor]) -> di
         colored = heads.color(x).argmax(-1) == batch["color"]
         lettered = batch["character"] > 0
         read = heads.character(x).argmax(-1) == batch["character"]
+        placed = batch["role"] > 0
+        cast = heads.role(x).argmax(-1) == batch["role"]
         return {
             "kind": right[shown].float().mean().item(),
             "color": colored[shown].float().mean().item(),
             "char": read[lettered].float().mean().item(),
+            "role": cast[placed].float().mean().item(),
             "rho": redundancy(patches).item(),
         }
 
@@ -174,9 +180,8 @@ def train_tower(tower: Any, phases: list[Phase], folder: Path, seed: int = 1) ->
             factor = optimization.rate_factor(step, total, 60, phases[-1].steps * 0.6 / total)
             optimization.apply_rate(used, phase.rate * factor)
             batch = batch_of(phase, seed, step)
-            with torch.autocast("cpu", torch.bfloat16):
-                outputs = tower_forward(tower, batch["pixels"], batch["positions"])
-                terms = loss_of(outputs, heads, batch)
+            outputs = tower_forward(tower, batch["pixels"], batch["positions"])
+            terms = loss_of(outputs, heads, batch)
             loss = torch.stack(list(terms.values())).sum()
             loss.backward()
             nn.utils.clip_grad_norm_(both.parameters(), 2.0)

@@ -16,12 +16,18 @@ COLORS = {
 COLOR_NAMES = tuple(COLORS)
 BACKGROUNDS = ("plain", "gradient", "noise", "blobs", "stripes")
 # A-D name the options of multiple-choice questions, so no code holds them; the rest are glyphs
-# that differ clearly at 22 px.
+# that differ clearly at 26 px.
 CHARACTERS = tuple("EFHKLNPRTXYZ2457")
 OPTIONS = tuple("ABCD")
 NUMBERS = ("one", "two", "three", "four")
 ORDINALS = ("first", "second", "third")
 DIRECTIONS = ("left", "right", "up", "down")
+PLACES = (
+    ("top left", "top", "top right"),
+    ("left", "center", "right"),
+    ("bottom left", "bottom", "bottom right"),
+)  # of a table's cells
+RANKS = {"bars": ("shortest", "tallest"), "pie": ("smallest", "biggest")}
 BINS = 6
 ROWS = tuple(f"row{i}" for i in range(BINS))
 COLUMNS = tuple(f"col{i}" for i in range(BINS))

@@ -1,0 +1,106 @@
+"""The steps of an answer are what the scene says, at the words that name them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from prunesid.pocket.grounding import (
+    MOST,
+    NONE,
+    PLACES,
+    Probes,
+    Steps,
+    grounding_loss,
+    steps_of,
+)
+from prunesid.pocket.questions import FAMILIES, Question, ask
+from prunesid.pocket.scenes import Background, Scene, Shape, sample_scene
+from prunesid.pocket.vocabulary import OPTIONS, words
+
+SCENE = Scene(
+    "scene", 168, Background("plain", 1), origin=(168, 0),
+    shapes=(
+        Shape("circle", "red", 20, 100, 20),
+        Shape("circle", "blue", 100, 30, 20),
+        Shape("star", "red", 150, 150, 20),
+    ),
+)  # fmt: skip
+
+
+def steps(text: str, answer: str = "yes", options: tuple[str, ...] = ()) -> tuple[list[str], Steps]:
+    question = Question("any", text, answer, options=options)
+    prompt = question.prompt.split()
+    return prompt, steps_of(question, SCENE, len(prompt) + 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("red circle", 1), ("circle", 2), ("circles", 2), ("red object", 2), ("blue objects", 1),
+        ("green star", 0), ("object", 3), ("rings", 0),
+    ],
+)  # fmt: skip
+def test_a_name_fits_as_many_things_as_the_scene_holds(name, count):
+    prompt, found = steps(f"is there a {name} ?")
+    last = prompt.index("?") - 1
+    assert found.matches[last] == count
+    assert [v for i, v in enumerate(found.matches) if i != last] == [NONE] * (len(prompt) + 2)
+    assert (found.column[last] != NONE) == (count == 1)
+
+
+def test_places_are_those_of_the_full_image():
+    prompt, found = steps("is the red circle left of the blue circle ?")
+    first, second = (i for i, word in enumerate(prompt) if word == "circle")
+    bins = [int(PLACES * v / 336) for v in (168 + 20, 100, 168 + 100, 30)]
+    assert [found.column[first], found.row[first]] == bins[:2]
+    assert [found.column[second], found.row[second]] == bins[2:]
+
+
+def test_the_answer_is_asked_for_at_the_question_mark_and_options_are_judged():
+    prompt, found = steps("what color is the star ?", "B", ("blue", "red", "pink", "cyan"))
+    assert words()[found.early[prompt.index("?")]] == "red"
+    judged = {prompt[i]: v for i, v in enumerate(found.right) if v != NONE}
+    assert judged == {"blue": 0, "red": 1, "pink": 0, "cyan": 0}
+
+
+def test_options_and_cells_of_tables_are_no_names_in_a_scene():
+    _, found = steps("what is there ?", "A", ("circle", "star", "ring", "cross"))
+    assert set(found.matches) == {NONE}
+    rng = np.random.default_rng(0)
+    table = sample_scene(rng, kind="diagram")
+    for question in ask(table, rng, dict.fromkeys(FAMILIES, 9)):
+        assert set(steps_of(question, table, 40).matches) == {NONE}
+
+
+def test_every_question_of_every_scene_has_steps_within_range():
+    rng = np.random.default_rng(5)
+    for _ in range(60):
+        scene = sample_scene(rng)
+        for question in ask(scene, rng, dict.fromkeys(FAMILIES, 9)):
+            length = len(question.prompt.split()) + 4
+            found = steps_of(question, scene, length)
+            assert all(len(v) == length for v in vars(found).values())
+            assert max(found.matches) <= MOST
+            assert max(found.column + found.row) < PLACES
+            assert sum(v != NONE for v in found.early) == 1
+            judged = [v for v in found.right if v != NONE]
+            assert (sum(judged), len(judged)) == ((1, len(OPTIONS)) if question.options else (0, 0))
+
+
+def test_the_loss_falls_to_zero_for_probes_that_know_and_ignores_what_is_not_asked():
+    torch.manual_seed(0)
+    probes = Probes(8)
+    states = [torch.randn(1, 4, 8) for _ in range(6)]
+    nothing = {name: torch.full((1, 4), NONE) for name in Steps.__dataclass_fields__}
+    assert grounding_loss(states, probes, nothing).item() == 0
+    asked = nothing | {"right": torch.tensor([[NONE, 0, NONE, 1]])}
+    unsure = grounding_loss(states, probes, asked).item()
+    optimizer = torch.optim.Adam(probes.parameters(), 0.1)
+    for _ in range(60):
+        loss = grounding_loss(states, probes, asked)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.01 < unsure

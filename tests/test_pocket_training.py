@@ -7,13 +7,14 @@ import itertools
 import pytest
 import torch
 
-from prunesid.pocket import language_training, vision_training
+from prunesid.pocket import language_training, packing, vision_training
 from prunesid.pocket.batches import scene_batch
 from prunesid.pocket.checkpoint import load_checkpoint, save_checkpoint
 from prunesid.pocket.decoder import packed_forward
-from prunesid.pocket.language_training import batch_of, train_language
+from prunesid.pocket.language_training import train_language
 from prunesid.pocket.model import build_model, build_processor
 from prunesid.pocket.optimization import rate_factor
+from prunesid.pocket.packing import batch_of
 from prunesid.pocket.tower import tower_forward
 from prunesid.pocket.vision_training import Phase, train_tower
 from prunesid.pocket.vocabulary import words
@@ -94,7 +95,7 @@ def test_pixels_are_what_the_processor_gives():
 
 def test_one_batch_is_a_function_of_seed_and_step():
     phase = Phase(12, 2, 1, 0.0)
-    for module in (vision_training, language_training):
+    for module in (vision_training, packing):
         first, again, other = (module.batch_of(phase, 1, step) for step in (4, 4, 5))
         pixels = [(b if isinstance(b, dict) else b.images)["pixels"] for b in (first, again, other)]
         assert torch.equal(pixels[0], pixels[1])

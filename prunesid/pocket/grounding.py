@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from prunesid.pocket.questions import Question
 from prunesid.pocket.scenes import FULL_SIZE, Scene, Shape
-from prunesid.pocket.vocabulary import COLOR_NAMES, OPTIONS, SHAPES, plural, words
+from prunesid.pocket.vocabulary import COLOR_NAMES, OPTIONS, SHAPES, ids, plural, words
 
 NONE = -1
 PLACES = 12  # bins of an axis of the full image
@@ -28,7 +28,6 @@ NAME_BLOCK, ANSWER_BLOCK, OPTION_BLOCK = 2, 3, 4
 
 _SHAPE_OF = {s: s for s in SHAPES} | {plural(s): s for s in SHAPES}
 _ANY = ("object", "objects")
-_ID = {word: number for number, word in enumerate(words())}
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def steps_of(question: Question, scene: Scene, length: int) -> Steps:
         answer = question.options[OPTIONS.index(question.answer)]
         for number, option in enumerate(question.options):
             right[len(text) + 2 * number + 1] = int(option == answer)
-    early[len(text) - 1] = _ID[answer.split()[0]]
+    early[len(text) - 1] = ids(answer.split())[0]
     return Steps(matches, column, row, early, right)
 
 
@@ -88,7 +87,7 @@ class Probes(nn.Module):
         self.column = nn.Linear(width, PLACES)
         self.row = nn.Linear(width, PLACES)
         self.answers = nn.LayerNorm(width)
-        self.early = nn.Linear(width, len(_ID))
+        self.early = nn.Linear(width, len(words()))
         self.options = nn.LayerNorm(width)
         self.right = nn.Linear(width, 2)
 

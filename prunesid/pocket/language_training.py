@@ -5,169 +5,26 @@ from __future__ import annotations
 import copy
 import json
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from prunesid.pocket import optimization
-from prunesid.pocket.batches import scene_batch
+from prunesid.pocket.alignment import alignment_loss
 from prunesid.pocket.checkpoint import load_checkpoint, save_checkpoint
 from prunesid.pocket.decoder import Packed, packed_forward
-from prunesid.pocket.grounding import NONE, Probes, Steps, grounding_loss, steps_of
-from prunesid.pocket.labels import KINDS
-from prunesid.pocket.questions import Question, ask
-from prunesid.pocket.scenes import Scene
+from prunesid.pocket.grounding import Probes, grounding_loss
+from prunesid.pocket.packing import batch_of
 from prunesid.pocket.tower import tower_forward
 from prunesid.pocket.vision_training import CHECKPOINT_STEPS, Phase
-from prunesid.pocket.vocabulary import (
-    BACKGROUNDS,
-    BINS,
-    CHARACTERS,
-    COLOR_NAMES,
-    COLUMNS,
-    ORDINALS,
-    RANKS,
-    ROWS,
-    words,
-)
+from prunesid.pocket.vocabulary import ids
 
-QUOTA = {
-    "existence": 4, "attribute": 3, "spatial": 6, "side": 3, "count": 6, "code": 1,
-    "character": 3, "background": 1, "multiple_choice": 7, "judge": 10, "locate": 3, "fact": 4,
-}  # fmt: skip
-# Of what the quotas give, as many questions as fit, so that the images of a batch have equally many.
-TOKENS = 320
-# The longest answers and the hardest counting get more weight, as their share of tokens is small.
-ANSWER_WEIGHT = defaultdict(lambda: 1.0, code=4.0, count=2.0, character=2.0)
-END_WEIGHT, QUESTION_WEIGHT = 0.3, 0.1
 ALIGNMENT_STEPS, ALIGNMENT_WEIGHT, GROUNDING_WEIGHT = 60, 0.3, 1.0
-
-_ID = {word: number for number, word in enumerate(words())}
-
-
-def _ids(names: Sequence[str]) -> Tensor:
-    return torch.tensor([_ID[name] for name in names])
-
-
-def _tokens(question: Question) -> int:
-    return len(question.prompt.split()) + len(question.answer.split()) + 2
-
-
-def choose(scene: Scene, rng: np.random.Generator) -> list[Question]:
-    """Questions about a scene, in random order, of at most TOKENS tokens together."""
-    asked = ask(scene, rng, QUOTA)
-    asked = [asked[i] for i in rng.permutation(len(asked))]
-    total = np.cumsum([_tokens(q) for q in asked])
-    return asked[: max(1, int((total <= TOKENS).sum()))]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one step of training sees.
-
-    images: the fields of `scene_batch`; packed: the questions; steps: the fields of
-    `grounding.Steps`, each (B, L); families: of each image's questions.
-    """
-
-    images: dict[str, Tensor]
-    packed: Packed
-    steps: dict[str, Tensor]
-    families: list[list[str]]
-
-
-def pack(
-    scenes: Sequence[Scene], questions: Sequence[Sequence[Question]]
-) -> tuple[Packed, dict[str, Tensor]]:
-    """Token ids and weights of every image's questions, and the steps of their answers."""
-    step_names = tuple(Steps.__dataclass_fields__)
-    rows: list[dict[str, list]] = []
-    for scene, asked in zip(scenes, questions, strict=True):
-        row: dict[str, list] = {k: [] for k in (*Packed.__dataclass_fields__, *step_names)}
-        for number, question in enumerate(asked):
-            prompt = [*question.prompt.split(), "ASSISTANT:"]
-            answer = question.answer.split()
-            tokens = [*prompt, *answer, "</s>"]
-            row["ids"] += [_ID[t] for t in tokens]
-            row["segment"] += [number] * len(tokens)
-            row["place"] += range(len(tokens))
-            # A question's first token has no predecessor inside the question.
-            row["weight"] += [0.0] + [QUESTION_WEIGHT] * (len(prompt) - 2) + [0.0]
-            row["weight"] += [ANSWER_WEIGHT[question.family]] * len(answer) + [END_WEIGHT]
-            row["answer"] += [False] * len(prompt) + [True] * len(answer) + [False]
-            steps = steps_of(question, scene, len(tokens))
-            for name in step_names:
-                row[name] += getattr(steps, name)
-        rows.append(row)
-    length = -(-max(len(r["ids"]) for r in rows) // 16) * 16
-    filler = {"ids": _ID["<pad>"], "segment": -1, "place": 0, "weight": 0.0, "answer": False}
-    filled = {
-        name: torch.tensor([r[name] + [fill] * (length - len(r[name])) for r in rows])
-        for name, fill in (filler | dict.fromkeys(step_names, NONE)).items()
-    }
-    return Packed(**{k: filled[k] for k in filler}), {k: filled[k] for k in step_names}
-
-
-def batch_of(phase: Phase, seed: int, step: int) -> Batch:
-    """The `step`-th batch of a phase: a pure function of its arguments."""
-    rng = np.random.default_rng([seed, phase.side, step])
-    # Images of one kind allow about equally many questions; less is padding.
-    scenes = phase.scenes(rng, alike=True)
-    questions = [choose(scene, rng) for scene in scenes]
-    packed, steps = pack(scenes, questions)
-    families = [[q.family for q in asked] for asked in questions]
-    return Batch(scene_batch(scenes), packed, steps, families)
-
-
-_KIND_WORDS = _ids([k.removeprefix("arrow_") for k in KINDS[1:]])
-_GROUPS = {
-    "kind": _KIND_WORDS, "color": _ids(COLOR_NAMES), "character": _ids(CHARACTERS),
-    "style": _ids(BACKGROUNDS), "row": _ids(ROWS), "column": _ids(COLUMNS),
-    "part": _ids([*ORDINALS, *RANKS["bars"], *RANKS["pie"]]),
-    "cell_row": _ids(("top", "middle", "bottom")), "cell_column": _ids(("left", "center", "right")),
-}  # fmt: skip
-_PARTS = len(_GROUPS["part"])
-
-
-def alignment_loss(tokens: Tensor, embeddings: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """Projected patches (B, P, D) should be near the embeddings of the words that name them.
-
-    Row and column are those of the center of the patch's object, so that any patch of an object
-    tells where it is; a background patch names its own. The patch that holds an object's center
-    says `object`: objects, not patches, are counted.
-    """
-    role = batch["role"] - 1
-    cell = torch.where(role >= _PARTS, role - _PARTS, -3)  # -3 // 3 and -3 - 0 are below 0
-    backdrop = batch["kind"] == 0
-    place = (batch["center"] * BINS).long().clamp(max=BINS - 1)
-    target = {
-        "kind": batch["kind"] - 1, "color": batch["color"] - 1,
-        "character": batch["character"] - 1,
-        "style": torch.where(backdrop, batch["style"][:, None], -1),
-        "row": place[..., 1], "column": place[..., 0],
-        "part": torch.where(role < _PARTS, role, -1),
-        "cell_row": cell // 3, "cell_column": torch.where(cell < 0, -1, cell % 3),
-    }  # fmt: skip
-    center = (4 * tokens @ embeddings[_ID["object"]]).flatten()
-    total = F.binary_cross_entropy_with_logits(
-        center, batch["holds_center"].flatten(), weight=(batch["weight"] * ~backdrop).flatten(),
-        reduction="sum",
-    ) / (batch["weight"] * ~backdrop).sum().clamp_min(1e-6)  # fmt: skip
-    for name, ids in _GROUPS.items():
-        wanted = target[name]
-        weight = batch["weight"] * (wanted >= 0)
-        logits = 4 * tokens @ embeddings[ids].T
-        loss = F.cross_entropy(
-            logits.flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="none"
-        )
-        total = total + (loss * weight.flatten()).sum() / weight.sum().clamp_min(1e-6)
-    return total / (1 + len(_GROUPS))
 
 
 class _Scores:
@@ -212,7 +69,7 @@ def train_language(
     if path.exists():
         done = load_checkpoint(path, both, used)
     total = sum(p.steps for p in phases)
-    opening = _ids(["<s>", "USER:"])
+    opening = ids(["<s>", "USER:"])
     scores = _Scores()
     bar = tqdm(total=total, initial=done, desc="language model", unit="step", mininterval=5)
     first = 0

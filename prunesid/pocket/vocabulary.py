@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "diamond")
 COLORS = {
     "red": (214, 40, 40),
@@ -101,3 +103,11 @@ def words() -> list[str]:
         *NUMBERS, *ORDINALS, *ROWS, *COLUMNS, *_WORDS,
     )  # fmt: skip
     return list(dict.fromkeys(ordered))
+
+
+_ID = {word: number for number, word in enumerate(words())}
+
+
+def ids(names: Iterable[str]) -> list[int]:
+    """The token ids of words."""
+    return [_ID[name] for name in names]

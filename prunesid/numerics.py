@@ -40,3 +40,11 @@ def rank_descending(score: Tensor) -> Tensor:
 def rank_ascending(key: Tensor) -> Tensor:
     """(B, T) int64 place of each token by ascending `key` (B, T); ties to the lower index."""
     return key.argsort(dim=1, stable=True).argsort(dim=1)
+
+
+def rank_of_picks(picks: Tensor, num_tokens: int) -> Tensor:
+    """(B, T) int64 place of each token: those of `picks` (B, M), distinct, in that order, then the
+    others by index."""
+    rank = torch.arange(num_tokens, device=picks.device).repeat(len(picks), 1) + num_tokens
+    rank.scatter_(1, picks, torch.arange(picks.shape[1], device=picks.device).expand_as(picks))
+    return rank.argsort(dim=1).argsort(dim=1)

@@ -1,0 +1,111 @@
+"""The competing methods once more, image by image and in loops: what the vectorized ones must equal.
+
+Each takes one image's arrays in float64 and returns indices (and tokens where some are merged).
+"""
+
+import numpy as np
+
+from prunesid.numerics import GRID
+
+
+def cosine(x):
+    lengths = np.sqrt((x**2).sum(1))
+    unit = np.array([r / n if n > 0 else r for r, n in zip(x, lengths, strict=True)])
+    return np.clip(np.round(unit @ unit.T / GRID) * GRID, -1, 1)
+
+
+def first_max(values):
+    """Index of the largest, the first of equals."""
+    best = 0
+    for i, value in enumerate(values):
+        if value > values[best]:
+            best = i
+    return best
+
+
+def by_attention(attention):
+    return sorted(range(len(attention)), key=lambda i: (-attention[i], i))
+
+
+def scope(x, attention, count, alpha=1.0):
+    similarity, kept = cosine(x), []
+    for _ in range(count):
+        gains = []
+        for j in range(len(x)):
+            gain = 0.0
+            for i in range(len(x)):
+                nearest = max([similarity[i, s] for s in kept], default=0.0)
+                gain += max(0.0, similarity[i, j] - max(nearest, 0.0))
+            gains.append(-np.inf if j in kept else gain * attention[j] ** alpha)
+        kept.append(first_max(gains))
+    return sorted(kept)
+
+
+def vispruner(x, attention, count, important=0.5):
+    similarity, order = cosine(x), by_attention(attention)
+    leading = int(count * important)
+    kept, left = order[:leading], order[leading:]
+    wanted = count - leading
+    while len(left) > wanted:
+        even, odd = left[::2], left[1::2]
+        if not odd:
+            left = left[:wanted]
+            break
+        scores = [max(similarity[e, o] for o in odd) for e in even]
+        ranked = sorted(range(len(even)), key=lambda i: (-scores[i], i))
+        removed = min(8, len(left) - wanted, len(even))
+        left = [even[i] for i in ranked[removed:]] + odd
+    return sorted(kept + left)
+
+
+def holov(attention, count, runs=16):
+    tokens = len(attention)
+    runs = min(runs, tokens)
+    members = [[t for t in range(tokens) if t * runs // tokens == r] for r in range(runs)]
+    means = [np.mean([attention[t] for t in m]) for m in members]
+    shares = [m / sum(means) for m in means]
+    quota = [int(np.floor(s * count)) for s in shares]
+    largest = by_attention(shares)
+    quota[largest[0]] += count - sum(quota)
+    surplus = sum(max(0, q - len(m)) for q, m in zip(quota, members, strict=True))
+    quota = [min(q, len(m)) for q, m in zip(quota, members, strict=True)]
+    for r in largest:
+        extra = min(surplus, len(members[r]) - quota[r])
+        quota[r] += extra
+        surplus -= extra
+    return [
+        t for r in range(runs)
+        for t in sorted(members[r], key=lambda t: (-attention[t], t))[: quota[r]]
+    ]  # fmt: skip
+
+
+def visionzip(x, cls, attention, keys, dominant, contextual, merge="target_plus_mean"):
+    top = sorted(by_attention(attention)[: dominant - 1])
+    rest = [t for t in range(len(x)) if t not in top]
+    step = max(1, len(rest) // contextual)
+    targets = rest[::step][:contextual]
+    key = keys.mean(0)
+    key = key / np.sqrt((key**2).sum(1, keepdims=True))
+    joined = {t: [] for t in targets}
+    for t in rest:
+        if t not in targets:
+            similar = [round(float(key[t] @ key[s]) / GRID) * GRID for s in targets]
+            joined[targets[first_max(similar)]].append(x[t])
+    merged = []
+    for t, members in joined.items():
+        if merge == "mean":
+            merged.append(np.mean([x[t], *members], axis=0))
+        else:
+            merged.append(x[t] + (np.sum(members, axis=0) / len(members) if members else 0))
+    return np.stack([cls, *(x[t] for t in top), *merged]), [-1, *top, *[-1] * contextual]
+
+
+def pool(x, grid, size):
+    (rows, columns), (high, wide) = grid, size
+    cells = []
+    for i in range(high):
+        for j in range(wide):
+            rs = range(i * rows // high, -(-(i + 1) * rows // high))
+            cs = range(j * columns // wide, -(-(j + 1) * columns // wide))
+            cells.append(np.mean([x[r * columns + c] for r in rs for c in cs], axis=0))
+    return np.stack(cells)

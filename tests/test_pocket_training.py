@@ -13,10 +13,10 @@ from prunesid.pocket.checkpoint import load_checkpoint, save_checkpoint
 from prunesid.pocket.decoder import packed_forward
 from prunesid.pocket.language_training import train_language
 from prunesid.pocket.model import build_model, build_processor
-from prunesid.pocket.optimization import rate_factor
 from prunesid.pocket.packing import batch_of
+from prunesid.pocket.schedule import WARMUP, Phase, steps_from
 from prunesid.pocket.tower import tower_forward
-from prunesid.pocket.vision_training import Phase, train_tower
+from prunesid.pocket.vision_training import train_tower
 from prunesid.pocket.vocabulary import words
 
 
@@ -151,9 +151,15 @@ def test_a_checkpoint_holds_parameters_optimizer_and_step(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
 
 
-def test_the_rate_warms_up_holds_and_falls():
-    rates = [rate_factor(step, 100, 10, 0.3) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[10:70] == [1.0] * 60
-    assert rates[100] == 0
-    assert all(a >= b for a, b in itertools.pairwise(rates[70:]))
+def test_the_rate_warms_up_holds_and_falls_in_every_phase():
+    phases = [Phase(12, 2, 200, 1.0, decay=0.25), Phase(24, 2, 100, 0.5)]
+    steps = list(steps_from(phases, 0))
+    assert [step for step, _, _ in steps] == list(range(300))
+    assert [phase for _, phase, _ in steps] == [phases[0]] * 200 + [phases[1]] * 100
+    rates = [rate for _, _, rate in steps]
+    assert rates[0] == pytest.approx(1 / WARMUP)
+    assert rates[WARMUP:150] == [1.0] * (150 - WARMUP)
+    assert all(a > b for a, b in itertools.pairwise(rates[150:200]))
+    assert rates[199] == pytest.approx(1 / 50)
+    assert rates[200:] == [0.5] * 100
+    assert list(steps_from(phases, 170)) == steps[170:]

@@ -70,7 +70,8 @@ def packed_forward(language: Any, prefix: Tensor, packed: Packed) -> list[Tensor
         if last:  # nobody reads the prefix behind the last layer
             x = x[:, count:]
         else:
-            before = attend(*(t[:, :, :count] for t in (query, key, value)), is_causal=True)
+            query, key, value = (t[:, :, :count] for t in (query, key, value))
+            before = attend(query, key, value, is_causal=True)
             mixed = torch.cat([before, mixed], 2)
         x = x + attention.o_proj(mixed.transpose(1, 2).flatten(2))
         x = x + layer.mlp(layer.post_attention_layernorm(x))

@@ -20,8 +20,9 @@ from prunesid.pocket.checkpoint import load_checkpoint, save_checkpoint
 from prunesid.pocket.decoder import Packed, packed_forward
 from prunesid.pocket.grounding import Probes, grounding_loss
 from prunesid.pocket.packing import batch_of
+from prunesid.pocket.schedule import Phase, steps_from
 from prunesid.pocket.tower import tower_forward
-from prunesid.pocket.vision_training import CHECKPOINT_STEPS, Phase
+from prunesid.pocket.vision_training import CHECKPOINT_STEPS
 from prunesid.pocket.vocabulary import ids
 
 ALIGNMENT_STEPS, ALIGNMENT_WEIGHT, GROUNDING_WEIGHT = 60, 0.3, 1.0
@@ -49,12 +50,9 @@ def _matrices(model: Any) -> Iterator[nn.Parameter]:
     return (p for p in model.model.language_model.layers.parameters() if p.ndim == 2)
 
 
-def train_language(
-    model: Any, phases: list[Phase], folder: Path, seed: int = 2, decay: float = 0.3
-) -> None:
+def train_language(model: Any, phases: list[Phase], folder: Path, seed: int = 2) -> None:
     """Train projector and language model in place. Resumes from `folder`; a kill costs at most
-    CHECKPOINT_STEPS steps. The learning rate is each phase's own and falls to zero over the last `decay` of all
-    steps. `folder/language.jsonl` records the training accuracy per family.
+    CHECKPOINT_STEPS steps. `folder/language.jsonl` records the training accuracy per family.
     """
     model.requires_grad_(False)
     projector, language = model.model.multi_modal_projector, model.model.language_model
@@ -72,41 +70,36 @@ def train_language(
     opening = ids(["<s>", "USER:"])
     scores = _Scores()
     bar = tqdm(total=total, initial=done, desc="language model", unit="step", mininterval=5)
-    first = 0
-    for phase in phases:
-        for step in range(max(done, first), first + phase.steps):
-            optimization.apply_rate(
-                used, phase.rate * optimization.rate_factor(step, total, 60, decay)
+    for step, phase, rate in steps_from(phases, done):
+        optimization.apply_rate(used, rate)
+        batch = batch_of(phase, seed, step)
+        images, packed = batch.images, batch.packed
+        with torch.no_grad():
+            features = tower_forward(tower, images["pixels"], images["positions"])[-1][:, 1:]
+        tokens = projector(features)
+        embeddings = language.embed_tokens.weight
+        loss = alignment_loss(tokens, embeddings, images)
+        if step >= ALIGNMENT_STEPS:
+            head = embeddings[opening].expand(phase.batch, -1, -1)
+            states = packed_forward(language, torch.cat([head, tokens], 1), packed)
+            logits = states[-1][:, :-1] @ embeddings.T
+            word_loss = F.cross_entropy(
+                logits.flatten(0, 1), packed.ids[:, 1:].flatten(), reduction="none"
             )
-            batch = batch_of(phase, seed, step)
-            images, packed = batch.images, batch.packed
-            with torch.no_grad():
-                features = tower_forward(tower, images["pixels"], images["positions"])[-1][:, 1:]
-            tokens = projector(features)
-            embeddings = language.embed_tokens.weight
-            loss = alignment_loss(tokens, embeddings, images)
-            if step >= ALIGNMENT_STEPS:
-                head = embeddings[opening].expand(phase.batch, -1, -1)
-                states = packed_forward(language, torch.cat([head, tokens], 1), packed)
-                logits = states[-1][:, :-1] @ embeddings.T
-                word_loss = F.cross_entropy(
-                    logits.flatten(0, 1), packed.ids[:, 1:].flatten(), reduction="none"
-                )
-                weight = packed.weight[:, 1:].flatten()
-                loss = ALIGNMENT_WEIGHT * loss + (word_loss * weight).sum() / weight.sum()
-                loss = loss + GROUNDING_WEIGHT * grounding_loss(states, probes, batch.steps)
-                guess = F.pad(logits.argmax(-1), (1, 0))
-                scores.add(guess, packed, batch.families)
-            loss.backward()
-            nn.utils.clip_grad_norm_(both.parameters(), 1.0)
-            for optimizer in used:
-                optimizer.step()
-                optimizer.zero_grad()
-            bar.set_postfix(side=phase.side, loss=f"{loss.item():.3f}", refresh=False)
-            bar.update()
-            if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == total:
-                save_checkpoint(path, both, used, step + 1)
-                with open(folder / "language.jsonl", "a") as log:
-                    print(json.dumps({"step": step + 1, **scores.summary()}), file=log)
-        first += phase.steps
+            weight = packed.weight[:, 1:].flatten()
+            loss = ALIGNMENT_WEIGHT * loss + (word_loss * weight).sum() / weight.sum()
+            loss = loss + GROUNDING_WEIGHT * grounding_loss(states, probes, batch.steps)
+            guess = F.pad(logits.argmax(-1), (1, 0))
+            scores.add(guess, packed, batch.families)
+        loss.backward()
+        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
+        for optimizer in used:
+            optimizer.step()
+            optimizer.zero_grad()
+        bar.set_postfix(side=phase.side, loss=f"{loss.item():.3f}", refresh=False)
+        bar.update()
+        if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == total:
+            save_checkpoint(path, both, used, step + 1)
+            with open(folder / "language.jsonl", "a") as log:
+                print(json.dumps({"step": step + 1, **scores.summary()}), file=log)
     bar.close()

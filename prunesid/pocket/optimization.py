@@ -1,4 +1,4 @@
-"""The optimizers and the learning-rate schedule that both training stages share."""
+"""The optimizers that both training stages share."""
 
 from __future__ import annotations
 
@@ -20,14 +20,6 @@ def optimizers(
         Muon(block, lr=rate),
         torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
     ]
-
-
-def rate_factor(step: int, total: int, warmup: int, decay: float) -> float:
-    """Warm up, hold, then fall linearly to zero over the last `decay` share of `total` steps."""
-    if step < warmup:
-        return (step + 1) / warmup
-    start = total * (1 - decay)
-    return 1.0 if step < start else max(0.0, (total - step) / (total - start))
 
 
 def apply_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:

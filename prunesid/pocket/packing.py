@@ -15,7 +15,7 @@ from prunesid.pocket.decoder import Packed
 from prunesid.pocket.grounding import NONE, Steps, steps_of
 from prunesid.pocket.questions import Question, ask
 from prunesid.pocket.scenes import Scene
-from prunesid.pocket.vision_training import Phase
+from prunesid.pocket.schedule import Phase
 from prunesid.pocket.vocabulary import ids
 
 QUOTA = {

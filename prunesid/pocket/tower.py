@@ -42,8 +42,10 @@ def tower_forward(tower: Any, pixels: Tensor, positions: Tensor) -> list[Tensor]
         attention = layer.self_attn
         heads = attention.num_heads
         y = layer.layer_norm1(x)
-        y = F.scaled_dot_product_attention(*(_heads(p(y), heads) for p in
-                     (attention.q_proj, attention.k_proj, attention.v_proj)))  # fmt: skip
+        query, key, value = (
+            _heads(p(y), heads) for p in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        y = F.scaled_dot_product_attention(query, key, value)
         x = x + attention.out_proj(y.transpose(1, 2).flatten(2))
         y = layer.layer_norm2(x)
         x = x + layer.mlp.fc2(F.gelu(layer.mlp.fc1(y)))

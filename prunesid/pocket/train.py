@@ -12,26 +12,28 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from prunesid.pocket.language_training import train_language
 from prunesid.pocket.model import build_model, save
-from prunesid.pocket.vision_training import READING, Phase, train_tower
+from prunesid.pocket.schedule import READING, Phase
+from prunesid.pocket.vision_training import train_tower
 
 VISION = [
     Phase(12, 24, 450, 2e-3),
     Phase(12, 24, 400, 2e-3, READING),
-    Phase(24, 8, 550, 1.5e-3, READING),
+    Phase(24, 8, 550, 1.5e-3, READING, decay=0.6),
+    Phase(24, 8, 450, 1.5e-3, READING, decay=0.6),
 ]
 LANGUAGE = [
-    Phase(12, 8, 1600, 2e-3, READING),
-    Phase(24, 4, 1400, 1.5e-3, READING),
+    Phase(12, 8, 1200, 2e-3, READING),
+    Phase(24, 4, 720, 1.5e-3, READING, decay=0.6),
 ]
-LANGUAGE_DECAY = 0.25
 
 
 def _quick(phases: list[Phase]) -> list[Phase]:
-    return [Phase(p.side, 2, 3, p.rate, p.kinds) for p in phases]
+    return [replace(p, batch=2, steps=3) for p in phases]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     model = build_model(seed=0)
     train_tower(model.model.vision_tower, vision, checkpoints)
-    train_language(model, language, checkpoints, decay=LANGUAGE_DECAY)
+    train_language(model, language, checkpoints)
     save(model, options.out)
     print(f"{options.out}: trained in {time.monotonic() - started:.0f} s (this call)")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +16,13 @@ from prunesid.pocket import optimization
 from prunesid.pocket.batches import scene_batch
 from prunesid.pocket.checkpoint import load_checkpoint, save_checkpoint
 from prunesid.pocket.labels import KINDS, PRESENCE, ROLES
-from prunesid.pocket.scenes import PATCH, Scene, sample_scene
+from prunesid.pocket.schedule import Phase, steps_from
 from prunesid.pocket.tower import tower_forward
 from prunesid.pocket.vocabulary import BACKGROUNDS, CHARACTERS, COLOR_NAMES
 
 MASK_BLOCK = 3
 CHECKPOINT_STEPS = 100
 TARGET_REDUNDANCY = 0.22
-
-
-# Characters are learned last of all: the later phases show more printed codes.
-READING = (("scene", 0.36), ("code", 0.40), ("chart", 0.12), ("diagram", 0.12))
-
-
-@dataclass(frozen=True)
-class Phase:
-    """`steps` batches of `batch` images whose patch grid is `side` x `side`; learning rate `rate`.
-
-    `kinds` are the shares of the kinds of image, by default those of `sample_scene`.
-    """
-
-    side: int
-    batch: int
-    steps: int
-    rate: float
-    kinds: tuple[tuple[str, float], ...] | None = None
-
-    def scenes(self, rng: np.random.Generator, alike: bool = False) -> list[Scene]:
-        """One batch of scenes, `alike` all of one kind where the phase names kinds."""
-        if self.kinds is None:
-            return [sample_scene(rng, self.side * PATCH) for _ in range(self.batch)]
-        names, shares = zip(*self.kinds, strict=True)
-        drawn = rng.choice(names, 1 if alike else self.batch, p=shares).tolist()
-        drawn *= self.batch // len(drawn)
-        return [sample_scene(rng, self.side * PATCH, kind) for kind in drawn]
 
 
 class Heads(nn.Module):
@@ -162,10 +134,7 @@ def _report(outputs: list[Tensor], heads: Heads, batch: dict[str, Tensor]) -> di
 
 
 def train_tower(tower: Any, phases: list[Phase], folder: Path, seed: int = 1) -> None:
-    """Train `tower` in place. Resumes from `folder`; a kill costs at most CHECKPOINT_STEPS steps.
-
-    The learning rate is each phase's own and falls to zero over the last 30 % of the last phase.
-    """
+    """Train `tower` in place. Resumes from `folder`; a kill costs at most CHECKPOINT_STEPS steps."""
     heads = Heads(tower.config.hidden_size)
     both = nn.ModuleDict({"tower": tower, "heads": heads})
     used = optimization.optimizers(both, _matrices(tower), phases[0].rate)
@@ -174,25 +143,21 @@ def train_tower(tower: Any, phases: list[Phase], folder: Path, seed: int = 1) ->
         done = load_checkpoint(path, both, used)
     total = sum(p.steps for p in phases)
     bar = tqdm(total=total, initial=done, desc="vision tower", unit="step", mininterval=5)
-    first = 0
-    for phase in phases:
-        for step in range(max(done, first), first + phase.steps):
-            factor = optimization.rate_factor(step, total, 60, phases[-1].steps * 0.6 / total)
-            optimization.apply_rate(used, phase.rate * factor)
-            batch = batch_of(phase, seed, step)
-            outputs = tower_forward(tower, batch["pixels"], batch["positions"])
-            terms = loss_of(outputs, heads, batch)
-            loss = torch.stack(list(terms.values())).sum()
-            loss.backward()
-            nn.utils.clip_grad_norm_(both.parameters(), 2.0)
-            for optimizer in used:
-                optimizer.step()
-                optimizer.zero_grad()
-            if step % 20 == 0:
-                shown = {k: f"{v:.3f}" for k, v in _report(outputs, heads, batch).items()}
-                bar.set_postfix(loss=f"{loss.item():.3f}", **shown)
-            bar.update()
-            if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == total:
-                save_checkpoint(path, both, used, step + 1)
-        first += phase.steps
+    for step, phase, rate in steps_from(phases, done):
+        optimization.apply_rate(used, rate)
+        batch = batch_of(phase, seed, step)
+        outputs = tower_forward(tower, batch["pixels"], batch["positions"])
+        terms = loss_of(outputs, heads, batch)
+        loss = torch.stack(list(terms.values())).sum()
+        loss.backward()
+        nn.utils.clip_grad_norm_(both.parameters(), 2.0)
+        for optimizer in used:
+            optimizer.step()
+            optimizer.zero_grad()
+        if step % 20 == 0:
+            shown = {k: f"{v:.3f}" for k, v in _report(outputs, heads, batch).items()}
+            bar.set_postfix(loss=f"{loss.item():.3f}", **shown)
+        bar.update()
+        if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == total:
+            save_checkpoint(path, both, used, step + 1)
     bar.close()

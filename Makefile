@@ -9,13 +9,32 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TRANSFORMERS_VERBOSITY ?= error
 
-.PHONY: reproduce test lint pocket lock clean
+.PHONY: reproduce estimate test lint pocket dashboard wandb gallery lock clean
 
 reproduce: .venv/.ready
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --report $(RESULTS)/report.html --report-after-run
 
+# What the study will take, from what this machine has done of it; computes nothing.
+estimate: .venv/.ready
+	$(BIN)/python -m prunesid.stages.estimate $(CONFIG) --cores $(CORES)
+
 test: .venv/.ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+# The published runs in the browser, on this machine only; no account.
+dashboard: .venv/.ready
+	$(BIN)/python -m prunesid.tracking.dashboard --config $(CONFIG)
+
+# Runs, artifacts, workspace and report in W&B; needs an account (`.venv/bin/wandb login`).
+wandb: .venv/.ready
+	$(BIN)/python -m prunesid.tracking.pages --config $(CONFIG)
+
+# The finished default study as the committed gallery in reports/.
+gallery:
+	for folder in $(RESULTS)/pocket/ablations/*/; do \
+	    mkdir -p reports/$$(basename $$folder) && \
+	    cp $$folder/table.md $$folder/figure.png reports/$$(basename $$folder)/; done
+	cp $(RESULTS)/pocket/figures/information.png $(RESULTS)/pocket/figures/patches.png reports/
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

@@ -1,8 +1,12 @@
 # The whole study: `snakemake` (everything), `snakemake --configfile configs/other.yaml`, or any file
 # below results/. The stages are in workflow/rules, one file each; what they compute is in prunesid/.
-if "benchmarks" not in config:
+from pathlib import Path
 
-    configfile: "configs/pocket.yaml"
+if "benchmarks" not in config:
+    # From the clone, whatever the working directory.
+    clone = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+
+    configfile: str(clone / "configs" / "pocket.yaml")
 
 
 report: "workflow/report/workflow.rst"
@@ -13,7 +17,16 @@ include: "workflow/rules/images.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/answers.smk"
 include: "workflow/rules/ablations.smk"
+include: "workflow/rules/pictures.smk"
+include: "workflow/rules/notebook.smk"
 include: "workflow/rules/publish.smk"
+include: "workflow/rules/estimate.smk"
+
+
+# Rules of your own: any .smk in the folder `rules` beside the study's file (docs/extending.md).
+for path in own_rules():
+
+    include: path
 
 
 rule all:

@@ -58,19 +58,27 @@ def file_digest(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:DIGEST_LENGTH]
 
 
+def source_files(module: ModuleType | str) -> list[Path]:
+    """The source files of a module, given itself or by name; of a package, all below it."""
+    loaded = importlib.import_module(module) if isinstance(module, str) else module
+    if loaded.__file__ is None:
+        raise ValueError(f"module {loaded.__name__} has no source file")
+    origin = Path(loaded.__file__)
+    return sorted(origin.parent.rglob("*.py")) if hasattr(loaded, "__path__") else [origin]
+
+
 def code_digest(*modules: ModuleType | str) -> str:
     """16 hex digits that change with the source of the modules; a package counts with all below it.
 
-    Modules are given themselves or by name. What they import counts only if it is given too.
+    Modules are given themselves or by name. What they import counts only if it is given too. Where
+    they lie does not count.
     """
     sources = {}
     for module in modules:
         loaded = importlib.import_module(module) if isinstance(module, str) else module
-        if loaded.__file__ is None:
-            raise ValueError(f"module {loaded.__name__} has no source file")
-        origin = Path(loaded.__file__)
-        files = sorted(origin.parent.rglob("*.py")) if hasattr(loaded, "__path__") else [origin]
+        files = source_files(loaded)
+        top = Path(str(loaded.__file__)).parent
         for file in files:
-            within = file.relative_to(origin.parent).as_posix()
+            within = file.relative_to(top).as_posix()
             sources[f"{loaded.__name__}:{within}"] = file_digest(file)
     return digest(sources)

@@ -18,7 +18,7 @@ GRID = 2.0**-30
 
 def on_grid(values: Tensor, step: float = GRID) -> Tensor:
     """`values` (float64) rounded to multiples of `step`, a power of two, so that sums are exact."""
-    return (values / step).round_() * step
+    return (values * (1 / step)).round_().mul_(step)
 
 
 def per_image(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:

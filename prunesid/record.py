@@ -118,7 +118,7 @@ class Kept:
     tokens  (B, N, D) in the dtype of the record's features; rows past `count` are zero
     index   (B, N) int64, the source patch of each token; -1 for CLS, merged tokens and padding
     count   (B,) int64, real tokens per image
-    info    {name: (B,) tensor}, facts about each image's reduction, such as tau or survivors
+    info    {name: (B, ...) tensor}, facts about each image's reduction, such as tau or survivors
     """
 
     tokens: Tensor

@@ -4,13 +4,51 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import pkgutil
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 Entry = TypeVar("Entry")
+
+_REGISTRIES: WeakSet[Registry[Any]] = WeakSet()
+_OWNER: ContextVar[str | None] = ContextVar("owner", default=None)
+
+
+@contextmanager
+def owned_by(module: str | None) -> Iterator[None]:
+    """What the block registers, of any kind, belongs to `module`; nothing stays if it raises."""
+    if module is not None:
+        # What the block imports of the library is then no longer new.
+        _discover_all()
+    token = _OWNER.set(module)
+    try:
+        yield
+    except BaseException:
+        if module is not None:
+            withdraw(module)
+        raise
+    finally:
+        _OWNER.reset(token)
+
+
+def _discover_all() -> None:
+    known: set[Registry[Any]] = set()
+    while new := set(_REGISTRIES) - known:
+        for registry in new:
+            registry.names()
+        known |= new
+
+
+def withdraw(module: str) -> None:
+    """Forget everything that belongs to `module`."""
+    for registry in _REGISTRIES:
+        registry.withdraw(module)
 
 
 def unknown(kind: str, name: object, choices: Iterable[str]) -> str:
@@ -31,15 +69,23 @@ class Registry(Generic[Entry]):
         self.kind = kind
         self._package = package
         self._entries: dict[str, Entry] = {}
+        self._owners: dict[str, str] = {}
         self._discovered = False
+        _REGISTRIES.add(self)
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
         """A decorator that files what it decorates under `name`; a name taken is a ValueError."""
 
         def add(entry: Entry) -> Entry:
+            owner = _OWNER.get()
+            if owner is not None:
+                # Whoever comes in from outside must not take the name of one that is still to come.
+                self._discover()
             if name in self._entries:
                 raise ValueError(f"There already is a {self.kind} named {name!r}.")
             self._entries[name] = entry
+            if owner is not None:
+                self._owners[name] = owner
             return entry
 
         return add
@@ -55,15 +101,46 @@ class Registry(Generic[Entry]):
             raise ValueError(unknown(self.kind, name, self._entries))
         return self._entries[name]
 
+    def modules_of(self, name: str) -> list[str]:
+        """The modules that hold an entry: that of its function, and the plug-in it came with."""
+        found = [_module(self[name]), self._owners.get(name)]
+        return list(dict.fromkeys(module for module in found if module is not None))
+
+    def withdraw(self, module: str) -> None:
+        """Forget the entries that belong to `module`."""
+        for name in [name for name, owner in self._owners.items() if owner == module]:
+            del self._entries[name], self._owners[name]
+
     def _discover(self) -> None:
         if self._discovered:
             return
         self._discovered = True
         package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__, prefix=f"{self._package}."):
-            importlib.import_module(module.name)
-        for plugin in entry_points(group=self._package):
-            try:
-                plugin.load()
-            except Exception as error:  # a broken plug-in must not take the others down with it
-                warnings.warn(f"{self.kind} plug-in {plugin.name!r}: {error}", stacklevel=2)
+        with owned_by(None):
+            for module in pkgutil.iter_modules(package.__path__, prefix=f"{self._package}."):
+                importlib.import_module(module.name)
+            for plugin in entry_points(group=self._package):
+                try:
+                    plugin.load()
+                except Exception as error:  # a broken plug-in must not take the others down with it
+                    warnings.warn(f"{self.kind} plug-in {plugin.name!r}: {error}", stacklevel=2)
+
+
+def listed(package: str) -> list[str]:
+    """The names in the registry of `package` before its modules are imported, which may take long.
+
+    Only for registries whose modules are named like what they register.
+    """
+    spec = importlib.util.find_spec(package)
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    names = {module.name for module in pkgutil.iter_modules(folders)}
+    names |= {plugin.name for plugin in entry_points(group=package)}
+    for registry in _REGISTRIES:
+        if registry._package == package:
+            names |= registry._entries.keys()
+    return sorted(names)
+
+
+def _module(entry: object) -> str:
+    """Name of the module that defines what an entry runs."""
+    return getattr(entry, "run", entry).__module__

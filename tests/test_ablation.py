@@ -5,6 +5,7 @@ import yaml
 from synthetic_scores import ROOT, ablation_of, grouping
 
 from prunesid.study.ablation import load_ablation
+from prunesid.study.arm import make_arm
 from prunesid.study.documents import ConfigError, read_yaml
 
 
@@ -49,6 +50,61 @@ def test_methods_can_be_compared_in_a_list_of_settings():
     assert (ablation.figure.x, ablation.figure.hue) == ("row", "column")
 
 
+def shipped(name, **given):
+    return load_ablation(ROOT / "configs" / "ablations" / f"{name}.yaml", ROOT, **given)
+
+
+@pytest.mark.parametrize("depth", [12, 24])
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "ablations").glob("*.yaml")))
+def test_every_shipped_ablation_is_whole(path, depth):
+    ablation = load_ablation(path, ROOT, depth=depth)
+    assert ablation.description
+    labels = [row.label for row in ablation.rows]
+    assert len(set(labels)) == len(labels) > 1
+    assert ablation.benchmarks is None
+    budgets = {arm.budget for arm in ablation.arms if not arm.is_vanilla}
+    assert {64, 128, 192} <= budgets
+
+
+def test_num_groups_is_the_papers_table_6():
+    ablation = shipped("num_groups")
+    assert [row.as_dict()["num_groups"] for row in ablation.rows] == [8, 16, 32, 48, 60]
+    assert [column.as_dict()["budget"] for column in ablation.columns] == [64, 128, 192]
+    assert (ablation.table.paper_table, ablation.table.average) == (6, "column")
+
+
+def test_layers_are_the_papers_and_scale_with_the_depth():
+    def layers(depth):
+        return [row.as_dict()["layer"] for row in shipped("layer", depth=depth).rows]
+
+    assert layers(24) == [0, 2, 8, 16, 22, 23]
+    assert layers(12) == [0, 1, 4, 8, 10, 11]
+    arms = shipped("layer", depth=12)
+    assert arms.reference.key == "layer=10"
+    assert {"layer-10", "budget-192_layer-4"} <= {arm.name for arm in arms.arms}
+    with pytest.raises(ConfigError, match="number of vision blocks"):
+        shipped("layer")
+
+
+def test_fidelity_takes_one_switch_of_the_release_at_a_time_and_then_all():
+    ablation = shipped("fidelity")
+    paper, *single, release = (row.as_dict() for row in ablation.rows)
+    assert (paper, release) == ({"preset": "paper"}, {"preset": "release"})
+    together = {axis: value for row in single for axis, value in row.items()}
+    assert len(together) == len(single)
+    assert make_arm(release).resolved() == make_arm(together).resolved() | {"preset": "release"}
+
+
+def test_fields_of_the_study_take_the_place_of_the_files():
+    thin = {"across": {"budget": [96]}, "benchmarks": ["pocket_sqa"]}
+    ablation = shipped("num_groups", overrides=thin)
+    assert [column.key for column in ablation.columns] == ["budget=96"]
+    assert ablation.benchmarks == ("pocket_sqa",)
+    assert ablation.rows == shipped("num_groups").rows
+    with pytest.raises(ConfigError, match=r"study's overrides.*Did you mean 'across'"):
+        shipped("num_groups", overrides={"acros": {}})
+
+
 def test_ablations_share_arms_by_name():
     one = {arm.name: arm for arm in grouping().arms}
     other = ablation_of(vary={"budget": [64, 128, 256]})
@@ -83,6 +139,8 @@ def test_off_is_a_word_and_not_false(tmp_path):
         ({"vary": {"groupng": ["psca"]}}, "Did you mean 'grouping'"),
         ({"vary": {"grouping": ["pcsa"]}}, "Did you mean 'psca'"),
         ({"vary": {"method": ["prune"]}}, "prunesid"),
+        ({"across": {"dynamic": ["calibrate"]}}, "Did you mean 'calibrated'"),
+        ({"across": {"layer": [12]}}, "layer: 12 is none of the model's 12 vision blocks"),
         ({"vary": {"num_groups": [100]}}, "K > N"),
         ({"across": {"budget": [64, 0]}}, "budget: 0"),
         ({"across": {"budget": [-64]}}, "budget: -64"),
@@ -106,7 +164,7 @@ def test_mistakes_are_explained(tmp_path, change, message):
     path = tmp_path / "broken.yaml"
     path.write_text(yaml.safe_dump(given | change))
     with pytest.raises(ConfigError, match="broken.yaml") as caught:
-        load_ablation(path, ROOT)
+        load_ablation(path, ROOT, depth=12)
     assert any(message in problem for problem in caught.value.problems), caught.value
 
 

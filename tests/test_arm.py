@@ -2,7 +2,7 @@
 
 import pytest
 
-from prunesid.study.arm import VANILLA, make_arm, seeds_of, text
+from prunesid.study.arm import VANILLA, make_arm, seeds_of, shared_budgets, text
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,14 @@ from prunesid.study.arm import VANILLA, make_arm, seeds_of, text
         ({"grouping": "random", "budget": 192}, 2, "budget-192_grouping-random_seed-2"),
         ({"method": "grid", "budget": 32}, 0, "method-grid_budget-32"),
         ({"num_groups": 8}, 0, "num_groups-8"),
+        ({"dynamic": None}, 0, "default"),
+        ({"dynamic": "benchmark"}, 0, "dynamic-benchmark"),
+        (
+            {"dynamic": "calibrated", "budget": 128, "method": "random"},
+            1,
+            "method-random_budget-128_dynamic-calibrated_seed-1",
+        ),
+        ({"dynamic": "benchmark", "budget": "all"}, 0, "vanilla"),
         ({"budget": "all"}, 0, "vanilla"),
         ({"method": "vanilla"}, 0, "vanilla"),
         ({"budget": None}, 0, "vanilla"),
@@ -48,6 +56,25 @@ def test_resolved_holds_everything_that_determines_the_tokens():
     assert VANILLA.resolved() == {"method": "vanilla", "budget": None, "seed": 0}
 
 
+def test_a_dynamic_budget_is_part_of_an_arm_and_a_fixed_one_goes_without_saying():
+    fixed, dynamic = make_arm({"budget": 128}), make_arm({"budget": 128, "dynamic": "benchmark"})
+    assert fixed != dynamic
+    assert make_arm({"budget": 128, "dynamic": None}) == fixed
+    assert "dynamic" not in fixed.resolved()
+    assert dynamic.resolved() == fixed.resolved() | {"dynamic": "benchmark"}
+    assert "dynamic" not in dynamic.params
+
+
+def test_arms_that_share_a_budget_in_the_same_way_share_its_table():
+    settings = [
+        {"dynamic": rule, "method": method, "budget": budget}
+        for rule in (None, "calibrated", "benchmark")
+        for method in ("prunesid", "grid")
+        for budget in (64, "all")
+    ]
+    assert shared_budgets(map(make_arm, settings)) == [("benchmark", 64), ("calibrated", 64)]
+
+
 def test_only_chance_needs_seeds():
     assert [arm.seed for arm in seeds_of({"grouping": "random"}, 3)] == [0, 1, 2]
     assert [arm.name for arm in seeds_of({"grouping": "psca"}, 3)] == ["default"]
@@ -67,6 +94,8 @@ def test_errors_name_the_choices():
         make_arm({"groupings": "psca"})
     with pytest.raises(ValueError, match="kmeans"):
         make_arm({"grouping": "k-means"})
+    with pytest.raises(ValueError, match="Did you mean 'calibrated'"):
+        make_arm({"dynamic": "calibration"})
 
 
 def test_more_groups_than_tokens_is_an_error():

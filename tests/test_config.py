@@ -16,7 +16,7 @@ from prunesid.study.documents import ConfigError, read_schema, read_yaml
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "models" / "llava-1.5-7b-hf"
     folder.mkdir(parents=True)
-    vision = {"image_size": 336, "patch_size": 14}
+    vision = {"image_size": 336, "patch_size": 14, "num_hidden_layers": 24}
     (folder / "config.json").write_text(json.dumps({"vision_config": vision}))
     return folder
 
@@ -37,18 +37,22 @@ def test_the_default_study(given):
     assert [b.name for b in study.benchmarks] == [
         "pocket_gqa", "pocket_mme", "pocket_pope", "pocket_sqa"
     ]  # fmt: skip
-    assert [a.name for a in study.ablations] == ["grouping"]
-    assert len(study.arms) == 22
-    assert study.arms_of("pocket_pope") == study.arms
+    assert {a.name for a in study.ablations} == {
+        path.stem for path in (ROOT / "configs" / "ablations").glob("*.yaml")
+    }
+    assert {arm.name for arm in study.arms_of("pocket_pope")} < {a.name for a in study.arms}
+    assert study.calibration.name == "pocket_calibration"
+    assert [b.name for b in study.encoded][-1] == "pocket_calibration"
     assert study.bootstrap.resamples == 10000
-    assert study.wandb.mode == "auto"
+    assert study.wandb.mode == "auto" and study.trackio
     assert study.model_name == "llava-1.5-7b-hf"
     with pytest.raises(dataclasses.FrozenInstanceError):
         study.title = "another"  # type: ignore[misc]
 
 
 def test_the_commented_values_are_the_defaults(given):
-    short = {name: given[name] for name in ("title", "model", "benchmarks", "ablations")}
+    own = ("title", "model", "benchmarks", "ablations", "calibration", "overrides")
+    short = {name: given[name] for name in own}
     assert parse_study(short) == parse_study(given)
 
 
@@ -67,14 +71,75 @@ def test_the_ablations_benchmarks_join_the_study(tmp_path, given):
     ablations.mkdir()
     only = {"title": "B", "vary": {"budget": [16, 32]}, "benchmarks": ["pocket_sqa"]}
     (ablations / "budget.yaml").write_text(yaml.safe_dump(only))
-    study = parse_study(
-        given | {"benchmarks": ["pocket_pope"], "ablations": ["grouping", "budget"]},
-        folder=tmp_path,
-    )
+    change = {"benchmarks": ["pocket_pope"], "ablations": ["grouping", "budget"], "overrides": {}}
+    study = parse_study(given | change, folder=tmp_path)
     assert [b.name for b in study.benchmarks] == ["pocket_pope", "pocket_sqa"]
     assert [a.name for a in study.arms_of("pocket_sqa")] == ["vanilla", "budget-16", "budget-32"]
     assert len(study.arms_of("pocket_pope")) == 22
     assert [b.name for b in study.benchmarks_of(study.ablation("budget"))] == ["pocket_sqa"]
+
+
+def shipped(given, name):
+    return parse_study(
+        read_yaml(ROOT / "configs" / f"{name}.yaml") | {"model": given["model"]},
+        folder=ROOT / "configs",
+    )
+
+
+def test_the_full_study_adds_to_what_the_default_one_has_stored(given):
+    full, default = shipped(given, "full"), parse_study(given)
+    assert [a.name for a in full.ablations] == [a.name for a in default.ablations]
+    assert (full.results, full.limit) == (default.results, default.limit)
+    for benchmark in default.benchmarks:
+        whole = {arm.name for arm in full.arms_of(benchmark.name)}
+        assert {arm.name for arm in default.arms_of(benchmark.name)} <= whole
+
+
+def test_the_quick_study_has_every_kind_of_figure_and_of_budget(given):
+    quick, default = shipped(given, "quick"), parse_study(given)
+    kinds = {ablation.figure.kind for ablation in default.ablations}
+    assert {ablation.figure.kind for ablation in quick.ablations} == kinds
+    assert {arm.dynamic for arm in quick.arms} == {None, "benchmark", "calibrated"}
+    assert any("layer" in arm.params for arm in quick.arms)
+    assert quick.results != default.results
+
+
+def test_overrides_change_the_ablation_that_they_name(given):
+    thin = {"grouping": {"across": {"budget": [32]}, "seeds": 1}}
+    study = parse_study(given | {"ablations": ["grouping", "score"], "overrides": thin})
+    assert {a.budget for a in study.ablation("grouping").arms} == {None, 32}
+    assert {a.budget for a in study.ablation("score").arms} == {None, 64, 128, 192}
+    found = problems(given | {"ablations": ["score"], "overrides": {"scor": {}}})
+    assert "overrides: Unknown ablation of this study 'scor'. Did you mean 'score'" in found
+    found = problems(given | {"ablations": ["score"], "overrides": {"score": {"acros": {}}}})
+    assert "with the study's overrides" in found
+
+
+def test_calibrated_arms_need_held_out_images(given):
+    chosen = given | {"ablations": ["dynamic"], "overrides": {}}
+    assert parse_study(chosen).calibration.task == "pocket_calibration"
+    assert "name a benchmark of such images" in problems(chosen | {"calibration": None})
+    assert "Did you mean 'pocket_calibration'" in problems(chosen | {"calibration": "pocket_calib"})
+    assert "have the same images" in problems(chosen | {"calibration": "pocket_gqa"})
+
+
+def test_the_calibration_set_is_encoded_only_where_an_arm_asks(given):
+    study = parse_study(given | {"ablations": ["score"], "overrides": {}})
+    assert study.encoded == study.benchmarks
+    assert study.arms_of("pocket_calibration") == ()
+
+
+def test_a_layer_beyond_the_models_blocks(given, model, tmp_path):
+    (tmp_path / "ablations").mkdir()
+    path = tmp_path / "ablations" / "deep.yaml"
+    path.write_text("title: L\nvary: {layer: [0, 24]}\n")
+    change = {"ablations": ["deep"], "overrides": {}}
+    assert "24 is none of the model's 24 vision blocks" in problems(given | change, folder=tmp_path)
+    path.write_text("title: L\nvary: {layer: [0, 1/2, -1]}\n")
+    arms = parse_study(given | change, folder=tmp_path).arms
+    assert [arm.name for arm in arms] == ["vanilla", "layer-0", "layer-12", "layer-23"]
+    (model / "config.json").write_text("{}")
+    assert "number of vision blocks" in problems(given | change, folder=tmp_path)
 
 
 def test_all_mistakes_are_found_at_once(given):
@@ -99,6 +164,7 @@ def test_all_mistakes_are_found_at_once(given):
         ({"device": "cdua"}, "auto, cpu, mps"),
         ({"wandb": {"mode": "offlin"}}, "Did you mean 'offline'"),
         ({"wandb": {"modus": "offline"}}, "Did you mean 'mode'"),
+        ({"trackio": "on"}, "whether runs are recorded for the dashboard"),
         ({"bootstrap": {"confidence": 95}}, "bootstrap.confidence"),
         ({"batch_size": 0}, "batch_size"),
         ({"limit": "ten"}, "limit"),
@@ -138,10 +204,11 @@ def test_a_budget_beyond_the_models_tokens(given, tmp_path):
     (tmp_path / "ablations").mkdir()
     path = tmp_path / "ablations" / "large.yaml"
     path.write_text("title: L\nvary: {budget: [64, 577]}\n")
-    found = problems(given | {"ablations": ["large"]}, folder=tmp_path)
+    given = given | {"ablations": ["large"], "overrides": {}}
+    found = problems(given, folder=tmp_path)
     assert "577 exceeds the 576 visual tokens" in found
     path.write_text("title: L\nvary: {budget: [64, 576]}\n")
-    assert parse_study(given | {"ablations": ["large"]}, folder=tmp_path)
+    assert parse_study(given, folder=tmp_path)
 
 
 def test_mistakes_in_ablations_and_benchmarks_carry_their_file(given, tmp_path):

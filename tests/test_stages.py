@@ -5,17 +5,21 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import adjusted_rand_score
+from synthetic_scores import ablation_of
 
 from prunesid.answering.store import Store
 from prunesid.methods import compress
 from prunesid.pocket.benchmarks import render
 from prunesid.stages.answers import answer_benchmark
+from prunesid.stages.arms import write_arms
+from prunesid.stages.budgets import read_budgets, write_budgets
 from prunesid.stages.features import extract, needs_of, read_features
-from prunesid.stages.information import write_information
+from prunesid.stages.information import num_tokens, write_information
 from prunesid.stages.scores import score_benchmark
-from prunesid.stages.selection import load_kept, read_keys, save_kept, select_arms
+from prunesid.stages.selection import kept_digest, load_kept, read_keys, save_kept, select_arms
 from prunesid.stages.source import Runtime, Source
-from prunesid.study.arm import VANILLA, make_arm
+from prunesid.study.arm import VANILLA, make_arm, shared_budgets
 
 ARMS = (VANILLA, make_arm({"budget": 64}), make_arm({"budget": 32, "grouping": "random"}, seed=1))
 RUNTIME = Runtime("pocket", batch_size=4)
@@ -119,14 +123,169 @@ def test_made_tokens_survive_the_disk(work, tmp_path):
     assert torch.equal(again.tokens, tokens)
 
 
-def test_information_is_one_minus_redundancy(work, tmp_path):
-    write_information(work[0] / "features.safetensors", tmp_path / "information.parquet")
-    table = pd.read_parquet(tmp_path / "information.parquet")
+@pytest.fixture(scope="module")
+def information(work):
+    """The table of two benchmarks: the same images under two names."""
+    path = work[0] / "information.parquet"
+    features = work[0] / "features.safetensors"
+    write_information({"pocket_mme": features, "held_out": features}, path)
+    return path
+
+
+def test_information_is_one_minus_redundancy(work, information):
+    table = pd.read_parquet(information)
+    assert list(table.columns) == ["benchmark", "image_id", "rho", "phi"]
+    assert table["benchmark"].tolist() == ["pocket_mme"] * 4 + ["held_out"] * 4
+    assert num_tokens(table, "held_out") == 576
+    table = table[table["benchmark"] == "pocket_mme"]
     record, _ = read_features(work[0] / "features.safetensors")
     unit = torch.nn.functional.normalize(record.features.double(), dim=2)
     plain = [(u @ u.T)[torch.ones(576, 576).triu(1).bool()].mean().item() for u in unit]
     assert table["rho"].tolist() == pytest.approx(plain, abs=1e-6)
     assert (table["rho"] + table["phi"]).tolist() == pytest.approx([1.0] * 4)
+
+
+DYNAMIC = tuple(
+    make_arm({"budget": 96, "dynamic": rule, "method": method})
+    for rule in ("benchmark", "calibrated")
+    for method in ("prunesid", "grid")
+)
+
+
+def budgets_of(information, folder, arms):
+    wanted = {"pocket_mme": shared_budgets(arms)}
+    write_budgets(information, wanted, "held_out", folder / "budgets.parquet")
+    return folder / "budgets.parquet"
+
+
+def test_budgets_follow_the_information_and_meet_the_mean(information, tmp_path):
+    arms = [*ARMS, *DYNAMIC, make_arm({"budget": 576, "dynamic": "benchmark"})]
+    path = budgets_of(information, tmp_path, arms)
+    table = pd.read_parquet(path)
+    assert list(table.columns) == ["rule", "budget", "benchmark", "image_id", "tokens"]
+    phi = pd.read_parquet(information).drop_duplicates("image_id").set_index("image_id")["phi"]
+    for (_, budget), own in table.groupby(["rule", "budget"]):
+        # The calibration images are the benchmark's own here, so both rules meet its mean.
+        assert own["tokens"].mean() == pytest.approx(budget, rel=0.005)
+        order = own["image_id"].map(phi).rank().tolist()
+        tokens = own["tokens"].tolist()
+        pairs = sorted(zip(order, tokens, strict=True))
+        assert [t for _, t in pairs] == sorted(tokens)
+    assert len(table) == 3 * 4
+    read = read_budgets(path, "pocket_mme")
+    assert set(read) == {("benchmark", 96), ("calibrated", 96), ("benchmark", 576)}
+    assert set(read["benchmark", 576].values()) == {576}
+    assert read_budgets(path, "pocket_gqa") == {}
+
+
+def test_without_dynamic_arms_the_budgets_are_an_empty_table(information, tmp_path):
+    table = pd.read_parquet(budgets_of(information, tmp_path, ARMS))
+    assert len(table) == 0
+    assert list(table.columns) == ["rule", "budget", "benchmark", "image_id", "tokens"]
+
+
+def test_a_budget_out_of_reach_names_the_benchmark(information, tmp_path):
+    with pytest.raises(ValueError, match="pocket_mme, benchmark budgets of 600"):
+        wanted = {"pocket_mme": [("benchmark", 600)]}
+        write_budgets(information, wanted, None, tmp_path / "budgets.parquet")
+
+
+def test_dynamic_arms_keep_their_budgets_by_any_method(work, information, tmp_path):
+    budgets = read_budgets(budgets_of(information, tmp_path, DYNAMIC), "pocket_mme")
+    features, store = work[0] / "features.safetensors", Store(tmp_path / "store")
+    select_arms(features, [*ARMS, *DYNAMIC], store, tmp_path / "selections.json", budgets)
+    keys = read_keys(tmp_path / "selections.json")
+    record, _ = read_features(features)
+    for arm in DYNAMIC:
+        kept = load_kept(store.get(keys[arm.name]), record.features)
+        wanted = budgets[arm.dynamic, arm.budget]
+        assert kept.count.tolist() == [wanted[name] for name in record.image_ids]
+        if arm.method == "prunesid":
+            assert kept.info["num_groups"].tolist() == [n // 4 for n in kept.count.tolist()]
+            assert len(set(kept.info["num_groups"].tolist())) > 1
+
+
+def test_other_budgets_are_another_selection_and_fixed_arms_know_none(work, tmp_path):
+    record, _ = read_features(work[0] / "features.safetensors")
+    store, arms = Store(tmp_path / "store"), (*ARMS, DYNAMIC[0])
+
+    def keys(*tokens):
+        budgets = {("benchmark", 96): dict(zip(record.image_ids, tokens, strict=True))}
+        select_arms(
+            work[0] / "features.safetensors", arms, store, tmp_path / "keys.json", budgets
+        )  # fmt: skip
+        return read_keys(tmp_path / "keys.json")
+
+    one, same, other = keys(90, 91, 92, 93), keys(90, 91, 92, 93), keys(90, 91, 92, 94)
+    assert one == same
+    assert {name for name in one if one[name] != other[name]} == {DYNAMIC[0].name}
+    for arm in ARMS[1:]:
+        assert store.material(one[arm.name])["arm"].keys() == {"method", "budget", "seed", "params"}
+    with pytest.raises(ValueError, match="no budget for 4 of 4 images"):
+        select_arms(work[0] / "features.safetensors", arms, store, tmp_path / "keys.json")
+
+
+def test_an_arm_that_keeps_all_tokens_shares_the_answers_of_the_vanilla_arm(work, tmp_path):
+    arms = (VANILLA, make_arm({"budget": 576}), make_arm({"budget": 576, "method": "grid"}))
+    keys = read_keys(run(work, tmp_path, arms) / "answers.json")
+    assert len(set(keys.values())) == 1
+
+
+def test_the_usual_block_named_as_a_layer_gives_the_usual_tokens(work, tmp_path):
+    arms = (make_arm({}), make_arm({"layer": 10}), make_arm({"layer": 0}))
+    features, source = tmp_path / "features.safetensors", work[1]
+    extract(source, RUNTIME, needs_of(arms), features)
+    record, _ = read_features(features)
+    assert sorted(record.hidden) == [0, 10]
+    assert torch.equal(record.hidden[10], record.features)
+    assert sorted(read_features(features, layers=())[0].hidden) == []
+    store = Store(tmp_path / "store")
+    select_arms(features, arms, store, tmp_path / "selections.json")
+    usual, named, early = (
+        kept_digest(store.get(key)) for key in read_keys(tmp_path / "selections.json").values()
+    )
+    assert usual == named != early
+
+
+def test_the_facts_of_every_arm_and_the_agreement_of_its_groups(work, information, tmp_path):
+    ablation = ablation_of(
+        vary=[{"solver": "exact"}, {"solver": "randomized"}, {"method": "grid"}],
+        across={"budget": [32, 64]},
+    )
+    features, store = work[0] / "features.safetensors", Store(tmp_path / "store")
+    select_arms(features, ablation.arms, store, tmp_path / "selections.json")
+    write_arms(
+        ablation, {"pocket_mme": tmp_path / "selections.json"}, information, store,
+        tmp_path / "arms.csv", tmp_path / "agreement.csv",
+    )  # fmt: skip
+    facts = pd.read_csv(tmp_path / "arms.csv").set_index("arm")
+    assert set(facts.index) == {arm.name for arm in ablation.arms}
+    assert facts.loc["vanilla", "tokens_mean"] == 576
+    assert facts.loc["default", ["tokens_min", "tokens_max"]].tolist() == [64, 64]
+    kept = compress(read_features(features)[0], "prunesid", budget=64)
+    for name in ("tau", "suppressed", "survivors", "refilled", "rho"):
+        mean = kept.info[name].double().mean().item()
+        assert facts.loc["default", f"{name}_mean"] == pytest.approx(mean, rel=1e-5)
+    assert facts.loc[["vanilla", "method-grid"], "tau_mean"].isna().all()
+
+    agreement = pd.read_csv(tmp_path / "agreement.csv")
+    assert agreement["row"].tolist() == ["solver=randomized"] * 2
+    assert agreement["column"].tolist() == ["budget=32", "budget=64"]
+    assert agreement["arms"].tolist() == [3, 3]
+    assert agreement["between_seeds"].between(0.01, 0.99).all()
+    exact = kept.info["group"]
+    index = [
+        adjusted_rand_score(a, b)
+        for seed in range(3)
+        for a, b in zip(
+            exact.tolist(),
+            compress(
+                read_features(features)[0], "prunesid", budget=64, seed=seed, solver="randomized"
+            ).info["group"].tolist(),
+            strict=True,
+        )
+    ]  # fmt: skip
+    assert agreement["with_reference"].iloc[1] == pytest.approx(sum(index) / len(index), rel=1e-4)
 
 
 def test_limits_count_images(work):

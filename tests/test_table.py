@@ -4,6 +4,7 @@ import csv
 import io
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 from synthetic_scores import BENCHMARKS, GQA, ROOT, ablation_of, grouping, scores_of
 
@@ -36,17 +37,18 @@ def test_it_has_the_form_of_table_5(table):
         ("Retain 64 tokens", 4), ("Retain 128 tokens", 4), ("Retain 192 tokens", 4), ("", 1)
     )  # fmt: skip
     assert table.columns == ("GQA", "MME", "POPE", "SQA") * 3 + ("Avg.",)
-    ours, differences, printed = table.blocks
+    ours, differences, printed, deltas = table.blocks
     assert [r.label for r in ours.rows] == [
         "all 576 tokens", "random", "k-means", "PSCA (PruneSID)"
     ]  # fmt: skip
     assert [r.label for r in differences.rows] == ["random", "k-means"]
     assert [r.label for r in printed.rows] == [r.label for r in ours.rows]
+    assert [r.label for r in deltas.rows] == [r.label for r in differences.rows]
     assert all(len(r.cells) == 13 for block in table.blocks for r in block.rows)
 
 
 def test_the_papers_cells_are_the_papers(table):
-    printed = table.blocks[-1]
+    printed = table.blocks[-2]
     assert printed.kind == "paper"
     assert printed.title == "Paper, table 5: LLaVA-1.5-7B, its own benchmarks"
     cells = {row.label: [cell.value for cell in row.cells] for row in printed.rows}
@@ -70,6 +72,15 @@ def test_the_papers_cells_are_the_papers(table):
     assert cells["random"][:4] == ["56.2", "1707", "79.6", "67.5"]
     assert cells["random"][6] == "84.0"
     assert cells["all 576 tokens"][:4] == ["61.9", "1862", "85.9", "69.5"]
+
+
+def test_the_papers_differences_are_of_its_printed_cells(table):
+    deltas = table.blocks[-1]
+    assert deltas.kind == "paper_difference"
+    random = [cell.value for cell in deltas.rows[0].cells]
+    assert random[:4] == ["−0.9", "−26", "−4.2", "−0.3"]
+    assert random[-1] == "−2.0"
+    assert [cell.value for cell in deltas.rows[1].cells][3] == "0.0"
 
 
 def test_our_cells_are_the_comparisons(table, comparison):
@@ -116,7 +127,7 @@ def test_table_6_has_its_own_form(paper):
     comparison = compare(scores_of(ablation.arms, images=40), ablation, BENCHMARKS, FEW)
     table = build_table(comparison, ablation, BENCHMARKS, FEW, paper)
     assert table.columns == ("GQA", "MME", "POPE", "SQA", "Avg.") * 2
-    assert [cell.value for cell in table.blocks[-1].rows[2].cells] == (
+    assert [cell.value for cell in table.blocks[-2].rows[2].cells] == (
         ["57.1", "1733", "83.8", "67.8", "95.1", "58.6", "1692", "86.4", "68.2", "96.1"]
     )
     assert "stops at 60" in " ".join(table.caption)
@@ -131,9 +142,58 @@ def test_methods_find_their_rows_in_table_1_and_other_arms_none(paper):
     comparison = compare(
         scores_of(ablation.arms, images=40, skill=lambda arm: 0.8), ablation, BENCHMARKS, FEW
     )
-    printed = build_table(comparison, ablation, BENCHMARKS, FEW, paper).blocks[-1]
+    table = build_table(comparison, ablation, BENCHMARKS, FEW, paper)
+    printed = table.blocks[-1]
+    assert printed.kind == "paper"
     assert [row.label for row in printed.rows] == ["all 576 tokens", "prunesid"]
     assert [cell.value for cell in printed.rows[1].cells][:2] == ["57.1", "1733"]
+    text = " ".join(table.caption)
+    assert "static PruneSID is at 95.9" in text
+    assert "DivPrune" not in text and "PruneSID-Dyn at 192" not in text
+
+
+@pytest.fixture(scope="module")
+def dynamic():
+    ablation = ablation_of(
+        vary={"dynamic": [None, "benchmark", "calibrated"]}, across={"budget": [64, 192]},
+        labels={"dynamic": {"none": "fixed"}}, table={"paper_table": 1, "average": "column"},
+    )  # fmt: skip
+    scores = scores_of(ablation.arms, images=40, skill=lambda arm: 0.8)
+    return ablation, compare(scores, ablation, BENCHMARKS, FEW)
+
+
+def test_table_7_has_deltas_per_benchmark_beside_the_papers(dynamic, paper):
+    ablation, comparison = dynamic
+    table = build_table(comparison, ablation, BENCHMARKS, FEW, paper)
+    kinds = [block.kind for block in table.blocks]
+    assert kinds == ["ours", "difference", "paper", "paper_difference"]
+    assert [r.label for r in table.blocks[1].rows] == ["benchmark", "calibrated"]
+    assert [r.label for r in table.blocks[2].rows] == ["all 576 tokens", "fixed", "benchmark"]
+    deltas = table.blocks[3].rows
+    assert [r.label for r in deltas] == ["benchmark"]
+    assert [cell.value for cell in deltas[0].cells] == (
+        ["+0.1", "+1", "+0.3", "+0.3", "+0.4", "+0.1", "+6", "+0.2", "+0.6", "+0.1"]
+    )
+    text = " ".join(table.caption)
+    assert "Table 7 repeats this comparison" in text
+    assert "over eleven benchmarks" in text
+
+
+def test_dynamic_budgets_stand_beside_the_spread_of_phi(dynamic, comparison):
+    ablation, own = dynamic
+    phi = pd.DataFrame({
+        "benchmark": [b.name for b in BENCHMARKS for _ in range(3)],
+        "phi": [x for b in range(4) for x in (0.7, 0.8, 0.8 + 0.01 * b)],
+    })  # fmt: skip
+    table = build_table(own, ablation, BENCHMARKS, FEW, information=phi)
+    block = next(block for block in table.blocks if block.kind == "information")
+    mean, std = block.rows
+    assert (mean.label, std.label) == ("mean", "standard deviation")
+    assert [cell.value for cell in mean.cells[:5]] == ["0.767", "0.770", "0.773", "0.777", ""]
+    assert std.cells[0].value == "0.058"
+    assert [c.value for c in std.cells[:5]] == [c.value for c in std.cells[5:]]
+    fixed = build_table(comparison, grouping(), BENCHMARKS, FEW, information=phi)
+    assert "information" not in [block.kind for block in fixed.blocks]
 
 
 def test_without_a_paper_table_there_is_no_such_block(paper):
@@ -183,7 +243,7 @@ def test_labels_are_escaped(comparison, paper):
 
 def test_csv_and_markdown_have_every_row(table):
     rows = list(csv.reader(io.StringIO(to_csv(table))))
-    assert len(rows) == 1 + 4 + 2 + 4
+    assert len(rows) == 1 + 4 + 2 + 4 + 2
     assert {len(row) for row in rows} == {15}
     assert rows[0][2] == "Retain 64 tokens: GQA"
     text = to_markdown(table)

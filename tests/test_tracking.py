@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import os
 import subprocess
 import sys
 import time
@@ -13,9 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from published_runs import (
+    arm_run,
+    comparison_run,
+    inspect,
+    numbers,
+    pictured_run,
+    read_back,
+    sheltered,  # noqa: F401 (a fixture)
+    snapshot,
+)
 from wandb_server import serve
 
-from prunesid.tracking import Delivery, Run, Settings, plain
+from prunesid.tracking import Delivery, Histogram, Picture, Settings, plain
 from prunesid.tracking.environment import commit_of, environment
 from prunesid.tracking.process import run_bounded
 from prunesid.tracking.publish import deliver, publish
@@ -24,67 +33,6 @@ from prunesid.tracking.wandb import Wandb
 from prunesid.tracking.wandb_commands import RETRIES
 
 OFFLINE = Settings(mode="offline")
-
-
-@pytest.fixture(autouse=True)
-def sheltered(tmp_path, monkeypatch):
-    """A home and working directory of its own, and no trace of the user's account."""
-    for name in [n for n in os.environ if n.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.delenv("NETRC", raising=False)
-    home, here = tmp_path / "home", tmp_path / "here"
-    for folder in (home, here):
-        folder.mkdir()
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
-    monkeypatch.chdir(here)
-    return home, here
-
-
-def arm_run(name: str = "default", **changes) -> Run:
-    predictions = pd.DataFrame(
-        {"question": ["Is there a cat?", "How many?"], "answer": ["yes", "2"], "score": [1, np.nan]}
-    )
-    run = Run(
-        name=name,
-        group="grouping",
-        job_type="score",
-        tags=("pocket", "budget 64", "psca"),
-        config={"arm": {"method": "prunesid", "budget": np.int64(64), "lam": None}, "seed": 0},
-        summary={
-            "pocket_pope/value": np.float64(81.25),
-            "pocket_pope/ci_low": 79.5,
-            "spread": np.nan,
-        },
-        predictions=predictions,
-        environment={"commit": "abc", "versions": {"torch": "2.13.0"}},
-    )
-    return dataclasses.replace(run, **changes)
-
-
-def comparison_run(folder: Path) -> Run:
-    folder.mkdir(exist_ok=True)
-    Image.new("RGB", (30, 20), (200, 30, 30)).save(folder / "figure.png")
-    (folder / "table.csv").write_text("row,value\npsca,81.25\nrandom,70\n")
-    (folder / "table.html").write_text("<table><tr><td>81.25</td></tr></table>")
-    files = {"figure": "figure.png", "table": "table.csv", "page": "table.html"}
-    return Run(
-        "grouping", "grouping", "compare", files={k: folder / name for k, name in files.items()}
-    )
-
-
-def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
-
-
-def inspect(place: Path, *options: str) -> str:
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(place)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def nested(summary: dict) -> dict:
-    return {key: value for key, value in summary.items() if not key.startswith("_")}
 
 
 def test_a_run_is_named_by_its_content(tmp_path):
@@ -111,6 +59,12 @@ def test_plain_values():
         plain(object())
 
 
+def test_histograms_count_every_value():
+    histogram = Histogram.of([3, 3, 4, 7], bins=4)
+    assert histogram == Histogram((2, 1, 0, 1), (3.0, 4.0, 5.0, 6.0, 7.0))
+    assert sum(Histogram.of([5.0] * 9).counts) == 9
+
+
 def test_wrong_input_names_the_choices(tmp_path):
     with pytest.raises(ValueError, match="Did you mean 'offline'"):
         Settings(mode="ofline")
@@ -118,6 +72,8 @@ def test_wrong_input_names_the_choices(tmp_path):
         Settings(timeout=0)
     with pytest.raises(ValueError, match="Unknown file type '.pdf'"):
         arm_run(files={"figure": Path("figure.pdf")})
+    with pytest.raises(ValueError, match="Unknown file type '.svg'"):
+        arm_run(pictures=(Picture(Path("kept.svg"), ""),))
     with pytest.raises(ValueError, match="1001 predictions"):
         arm_run(predictions=pd.DataFrame({"x": range(1001)}))
     with pytest.raises(ValueError, match="two runs are named grouping/default"):
@@ -127,17 +83,18 @@ def test_wrong_input_names_the_choices(tmp_path):
         publish([arm_run()], tmp_path, OFFLINE)
 
 
-def test_offline_runs_read_back_as_published(tmp_path, sheltered):
+def test_offline_runs_read_back_as_published(tmp_path, sheltered):  # noqa: F811
     home, here = sheltered
     directory = here / "runs"
     runs = [
         arm_run(),
         arm_run("budget-128", predictions=None),
         comparison_run(tmp_path / "figures"),
+        pictured_run(tmp_path / "pictures"),
     ]
     # auto, and no account is known: offline.
     receipt = publish(runs, directory, Settings(project="pruning"))
-    assert [e.deliveries["wandb"].status for e in receipt.entries] == ["offline"] * 3
+    assert [e.deliveries["wandb"].status for e in receipt.entries] == ["offline"] * 4
     assert not receipt.failures
 
     for run, entry in zip(runs, receipt.entries, strict=True):
@@ -146,16 +103,16 @@ def test_offline_runs_read_back_as_published(tmp_path, sheltered):
         assert written["summary"] == plain(run.summary) and written["id"] == run.id
 
     run, place = runs[0], directory / receipt.entries[0].deliveries["wandb"].place
-    read = json.loads(inspect(place, "--summary"))
+    read = read_back(place)
     assert (read["run_id"], read["name"], read["project"]) == (run.id, "default", "pruning")
     assert (read["state"], read["exit_code"]) == ("finished", 0)
     assert set(read["tags"]) == set(run.tags)
     assert read["config"] == plain(run.config) | {"environment": run.environment}
-    summary = nested(read["summary"])
-    table = summary.pop("predictions")
     # wandb has no word for an undefined number and leaves it out.
-    assert summary == {k: v for k, v in plain(run.summary).items() if v is not None}
-    stored = json.loads((place / "files" / table["path"]).read_text())
+    assert numbers(read["summary"]) == {
+        k: v for k, v in plain(run.summary).items() if v is not None
+    }
+    stored = json.loads((place / "files" / read["summary"]["predictions"]["path"]).read_text())
     assert stored["columns"] == ["question", "answer", "score"]
     assert stored["data"] == [["Is there a cat?", "yes", 1.0], ["How many?", "2", None]]
     records = [json.loads(line) for line in inspect(place).splitlines()]
@@ -163,12 +120,28 @@ def test_offline_runs_read_back_as_published(tmp_path, sheltered):
     assert (described["run_group"], described["job_type"]) == ("grouping", "score")
 
     place = directory / receipt.entries[2].deliveries["wandb"].place
-    summary = nested(json.loads(inspect(place, "--summary"))["summary"])
+    summary = read_back(place)["summary"]
     figure = Image.open(place / "files" / summary["figure"]["path"])
     assert figure.size == (30, 20) and figure.getpixel((0, 0)) == (200, 30, 30)
     stored = json.loads((place / "files" / summary["table"]["path"]).read_text())
     assert stored["data"] == [["psca", "81.25"], ["random", "70"]]
     assert "81.25" in (place / "files" / summary["page"]["path"]).read_text()
+
+    place = directory / receipt.entries[3].deliveries["wandb"].place
+    summary = read_back(place)["summary"]
+    shown = summary["pictures"]
+    assert (shown["count"], shown["captions"]) == (
+        2,
+        ["red: left and right", "blue: left and right"],
+    )
+    sizes = [Image.open(place / "files" / name).size for name in shown["filenames"]]
+    assert sizes == [(16, 8), (17, 8)]
+    histogram = summary["pocket_pope/tokens_per_image"]
+    assert (histogram["values"], histogram["bins"]) == ([1, 0, 3], [10, 20, 30, 40])
+    # Beside a run its tables hold words for pictures; the pictures wait with the table's artifact.
+    cells, kind = waiting_pictures(directory)
+    assert (cells[0]["_type"], cells[0]["width"], cells[1]) == ("image-file", 17, None)
+    assert "image-file" in json.dumps(kind)
 
     before, first = snapshot(here), receipt
     again = publish(runs, directory, Settings(mode="offline", project="pruning"))
@@ -180,6 +153,18 @@ def test_offline_runs_read_back_as_published(tmp_path, sheltered):
     assert message[0] == "Report: report.html"
     assert message[-1].endswith("wandb sync runs/wandb")
     assert list(home.iterdir()) == [] and list(here.iterdir()) == [directory]
+
+
+def waiting_pictures(directory: Path) -> tuple[list, dict]:
+    """The column of pictures of the only table that has one, and its type."""
+    for path in (directory / "wandb-data" / "artifacts" / "staging").iterdir():
+        if path.read_bytes().startswith(b'{"_type": "table"'):
+            table = json.loads(path.read_text())
+            if "picture" in table["columns"]:
+                at = table["columns"].index("picture")
+                kind = table["column_types"]["params"]["type_map"]["picture"]
+                return [row[at] for row in table["data"]], kind
+    raise AssertionError("no table has pictures")
 
 
 def test_new_results_take_the_place_of_old_ones(tmp_path):
@@ -237,7 +222,7 @@ def test_wandb_that_cannot_be_imported(tmp_path, monkeypatch, caplog):
     assert len(list((tmp_path / "runs" / "json").rglob("*.json"))) == 2
 
 
-def test_servers_that_fail_and_one_that_answers(tmp_path, sheltered, monkeypatch, caplog):
+def test_servers_that_fail_and_one_that_answers(tmp_path, sheltered, monkeypatch, caplog):  # noqa: F811
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     for name in RETRIES:
         monkeypatch.setitem(RETRIES, name, "1")

@@ -18,6 +18,7 @@ STUDY = Study(
     model="pocket",
     benchmarks=BENCHMARKS,
     ablations=(ABLATION,),
+    plugins=(),
     seeds=3,
     batch_size=8,
     dtype="float32",
@@ -94,3 +95,42 @@ def test_disagreements(scores):
     assert few.groupby("benchmark").size().to_dict() == {"pocket_gqa": 3, "pocket_pope": 3}
     assert Path(few["question"].iloc[0]).name == "What is it?"
     assert len(disagreements(scores, own, own, 6)) == 0
+
+
+def test_histograms_where_there_is_something_to_see(scores):
+    varied = scores.copy()
+    own = varied["arm"].eq("default") & varied["benchmark"].eq("pocket_gqa")
+    varied.loc[own, "tokens"] = 50 + varied.loc[own, "image_id"].str[3:].astype(int)
+    images = scores.loc[scores["benchmark"] == "pocket_gqa", "image_id"].unique()
+    information = pd.DataFrame({"benchmark": "pocket_gqa", "image_id": images})
+    information = pd.concat([information, information.assign(benchmark="pocket_pope")])
+    information["phi"] = 0.5
+    runs = {
+        run.name: run for run in runs_of(STUDY, ABLATION, varied, {}, {}, information=information)
+    }
+    assert set(runs["default"].histograms) == {"pocket_gqa/tokens_per_image"}
+    assert sum(runs["default"].histograms["pocket_gqa/tokens_per_image"].counts) == len(images)
+    assert runs["budget-128"].histograms == {}
+    assert set(runs["grouping"].histograms) == {"pocket_gqa/phi", "pocket_pope/phi"}
+
+
+def test_what_is_known_about_an_arm_joins_its_metrics(scores):
+    facts = pd.DataFrame(
+        {
+            "arm": ["default", "default", "vanilla"],
+            "benchmark": ["pocket_gqa", "pocket_pope", "pocket_gqa"],
+            "tau_mean": [0.25, 0.5, None],
+        }
+    )
+    runs = {run.name: run for run in runs_of(STUDY, ABLATION, scores, {}, {}, facts=facts)}
+    assert runs["default"].summary["pocket_pope/tau_mean"] == 0.5
+    assert "pocket_gqa/tau_mean" not in runs["vanilla"].summary
+    assert runs["vanilla"].summary["average/value"] == pytest.approx(100)
+
+
+def test_an_arms_place_in_the_table_is_in_its_configuration(scores):
+    runs = {run.name: run for run in runs_of(STUDY, ABLATION, scores, {}, {})}
+    config = runs["budget-192_grouping-random_seed-2"].config
+    assert (config["row"], config["column"]) == ("random", "192 tokens")
+    assert (config["reference"], config["seed"]) == ("budget-192", 2)
+    assert runs["vanilla"].config["reference"] is None

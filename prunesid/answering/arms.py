@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -89,8 +90,15 @@ def answer_arms(
     with tqdm(total=len(todo) * len(asked), unit="question", disable=quiet) as bar:
         for number, job in enumerate(todo, done + 1):
             bar.set_description(f"arm {number}/{len(jobs)} {job.name}")
+            kept, begun = job.kept(), time.perf_counter()
             answers = answer(
-                adapter, job.kept(), image_ids, asked, batch_size=batch_size, progress=bar.update
+                adapter, kept, image_ids, asked, batch_size=batch_size, progress=bar.update
             )
-            store.put(job.material, partial(write_answers, answers=answers), suffix=".parquet")
+            cost = {
+                "seconds": time.perf_counter() - begun,
+                "questions": len(asked),
+                "tokens": int(kept.count.sum()),
+            }
+            write = partial(write_answers, answers=answers)
+            store.put(job.material, write, suffix=".parquet", cost=cost)
     return keys

@@ -2,7 +2,8 @@
 
 An entry is a payload and a JSON sidecar that holds the key's material and the payload's checksum.
 The sidecar is written last, by a rename: an entry without one does not exist. The payload's name
-carries its checksum, so two writers of one key never mix their files.
+carries its checksum, so two writers of one key never mix their files. What an entry cost may stand
+beside it; it tells how long the next ones will take and determines nothing.
 """
 
 from __future__ import annotations
@@ -10,11 +11,20 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prunesid.files import atomic, digest
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What determined a stored result, and what it cost: `seconds` and what they were spent on."""
+
+    material: Mapping[str, Any]
+    cost: Mapping[str, float]
 
 
 class Store:
@@ -53,12 +63,26 @@ class Store:
         self.get(key)
         return json.loads(self._sidecar(key).read_text())["material"]
 
+    def entries(self) -> Iterator[Entry]:
+        """Everything that was ever finished, without a look at the payloads."""
+        for path in sorted(self.root.glob("*.json")):
+            try:
+                sidecar = json.loads(path.read_text())
+                yield Entry(sidecar["material"], sidecar["cost"])
+            except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+                continue
+
     def put(
-        self, material: Mapping[str, Any], write: Callable[[Path], object], suffix: str = ""
+        self,
+        material: Mapping[str, Any],
+        write: Callable[[Path], object],
+        suffix: str = "",
+        cost: Mapping[str, float] | None = None,
     ) -> str:
         """Stores what `write` puts into the file it is given, and returns the key.
 
-        Nothing is stored if `write` raises. `suffix` ends the payload's name, as in ".parquet".
+        Nothing is stored if `write` raises. `suffix` ends the payload's name, as in ".parquet";
+        `cost` is what there is to say about the seconds it took.
         """
         key = self.key(material)
         self.root.mkdir(parents=True, exist_ok=True)
@@ -71,7 +95,12 @@ class Store:
             draft.replace(payload)
         finally:
             draft.unlink(missing_ok=True)
-        sidecar = {"material": dict(material), "payload": payload.name, "sha256": checksum}
+        sidecar = {
+            "material": dict(material),
+            "payload": payload.name,
+            "sha256": checksum,
+            "cost": dict(cost or {}),
+        }
         with atomic(self._sidecar(key)) as draft:
             draft.write_text(json.dumps(sidecar, indent=1, sort_keys=True) + "\n")
         return key

@@ -53,8 +53,3 @@ def register(
         return run
 
     return add
-
-
-def module_of(name: str) -> str:
-    """Name of the module that holds the grouping, for the digest of the code behind a result."""
-    return GROUPINGS[name].run.__module__

@@ -107,9 +107,9 @@ def is_random(method: str, **params: object) -> bool:
     return _METHODS[method].random(resolve(method, **params))
 
 
-def module_of(method: str) -> str:
-    """Name of the module that holds the method, for the digest of the code behind a result."""
-    return _METHODS[method].run.__module__
+def modules_of(method: str) -> list[str]:
+    """Names of the modules that hold the method, for the digest of the code behind a result."""
+    return _METHODS.modules_of(method)
 
 
 @torch.no_grad()

@@ -139,7 +139,7 @@ def prunesid(
 
     info: rho, tau, survivors (of NMS, tokens), suppressed (their complement, as a share of T),
     refilled (tokens kept though suppressed), num_groups (K used), requested_groups (K before it was
-    clipped to min(T, D)), nonempty_groups. An image that keeps all its tokens has tau = 1 and no
+    clipped to min(T, D)), nonempty_groups, group ((B, T) int16, each token's group). An image that keeps all its tokens has tau = 1 and no
     suppression.
     """
     tokens = record.num_tokens
@@ -201,5 +201,6 @@ def prunesid(
         "num_groups": groups_used,
         "requested_groups": requested,
         "nonempty_groups": (sizes > 0).sum(dim=1),
+        "group": group.to(torch.int16),
     }
     return keep(record, selection, budget, layout=layout, cls_token=cls_token, info=info)

@@ -28,7 +28,7 @@ VISION = [
 ]
 LANGUAGE = [
     Phase(12, 8, 1200, 2e-3, READING),
-    Phase(24, 4, 720, 1.5e-3, READING, decay=0.6),
+    Phase(24, 4, 920, 1.5e-3, READING, decay=0.6),
 ]
 
 

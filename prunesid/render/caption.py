@@ -11,6 +11,14 @@ from prunesid.study.comparison import AVERAGE
 from prunesid.study.config import Benchmark, Bootstrap
 from prunesid.study.metrics import statistic
 
+FACTS = (
+    "What the arms did (second table), means over benchmarks, images and seeds. Tokens: visual tokens "
+    "per image in the language model, and their range. τ: threshold of the suppression; at 1 nothing is "
+    "suppressed. Suppressed: share of all tokens. Refilled: kept although suppressed, to fill the budget. "
+    "ρ: redundancy. Rand: adjusted Rand index of the groups, 1 where they are the same, 0 for unrelated "
+    "ones."
+)
+
 
 def paragraphs(
     comparison: pd.DataFrame,
@@ -18,8 +26,9 @@ def paragraphs(
     benchmarks: Sequence[Benchmark],
     bootstrap: Bootstrap,
     paper: Paper | None,
+    facts: bool = False,
 ) -> tuple[str, ...]:
-    """The caption of an ablation's table, a paragraph per subject."""
+    """The caption of an ablation's table, a paragraph per subject; `facts`: a second table."""
     table = ablation.table.paper_table
     beside = paper is not None and table is not None
     return tuple(
@@ -31,8 +40,9 @@ def paragraphs(
             _tests(comparison, ablation),
             _detectable(comparison, ablation, benchmarks),
             _tokens(comparison, ablation),
+            FACTS if facts else "",
             _paper(table) if beside else "",
-            _doubts(paper.notes_on(table)) if paper is not None and table is not None else "",
+            _doubts(paper.notes_on(ablation)) if paper is not None and beside else "",
         )
         if text
     )
@@ -132,9 +142,10 @@ def _tokens(comparison: pd.DataFrame, ablation: Ablation) -> str:
 
 def _paper(table: int | None) -> str:
     return (
-        f"The last block repeats table {table} of the paper (all tokens: table 1): {MODEL_TITLE} "
+        f"The shaded rows repeat table {table} of the paper (all tokens: table 1): {MODEL_TITLE} "
         "on the benchmarks of those names. Model and benchmarks differ from ours, so compare the "
-        "order of rows and not the numbers."
+        "order of rows and not the numbers. The differences between its rows are ours, of the "
+        "printed numbers."
     )
 
 

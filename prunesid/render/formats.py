@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 OURS = "ours"
 DAGGER = "†"
 DENSE = 13
+# More rows than these, and the table of facts is closed at first.
+OPEN_ROWS = 16
+# Blocks whose first row is the model with all its tokens.
+WHOLE_FIRST = ("ours", "paper")
 
 CSS = """
 :root { color-scheme: light; }
@@ -37,13 +41,19 @@ tr.all td, tr.all th { border-bottom: 1px solid #d0d7de; }
 tr.heading th { text-align: left; font-size: 12px; font-weight: 600; color: #424a53;
   border-top: 1px solid #1f2328; padding: 8px 9px 3px; }
 tr.heading th span { position: sticky; left: 9px; }
-tbody.paper tr { background: #f6f3ea; }
+tbody.paper tr, tbody.paper_difference tr { background: #f6f3ea; }
 tbody.paper tr.all td, tbody.paper tr.all th { border-bottom-color: #ddd5bd; }
 tbody.paper tr.heading th { border-top: 2px solid #1f2328; color: #6b5a1e; }
+tbody.paper_difference tr.heading th { border-top-color: #b3a878; color: #6b5a1e; }
 i.swatch { display: inline-block; width: 9px; height: 9px; border-radius: 2px; margin-right: 8px; }
 .caption { max-width: 104ch; margin-top: 14px; font-size: 13px; color: #424a53; }
 .caption p { margin: 0 0 6px; }
 sup { line-height: 0; }
+details { margin-top: 18px; }
+summary { font-size: 14px; font-weight: 600; margin-bottom: 8px; cursor: pointer; }
+table.facts { font-size: 13px; border-top-width: 1px; border-bottom-width: 1px; }
+table.facts th, table.facts td { padding: 3px 9px; }
+table.facts td small { display: inline; margin-left: 6px; }
 table.dense { font-size: 13px; }
 table.dense th, table.dense td { padding: 4px 5px; }
 table.dense td.first, table.dense thead tr.columns th.first { padding-left: 16px; }
@@ -75,24 +85,13 @@ def to_markdown(table: Table) -> str:
             lines.append(f"| ***{block.title}*** |{' |' * len(columns)}")
         for row in block.rows:
             lines.append(f"| {row.label} | {' | '.join(_markdown(cell) for cell in row.cells)} |")
-    return "\n".join([*lines, "", *(f"{text}\n" for text in table.caption)])
+    caption = "\n".join(["", *(f"{text}\n" for text in table.caption)])
+    facts = f"\n\n#{to_markdown(table.facts).rstrip()}\n" if table.facts else "\n"
+    return "\n".join(lines) + facts + caption
 
 
 def to_html(table: Table) -> str:
     """One page that needs nothing beside itself."""
-    starts = _starts(table)
-    groups = "".join(
-        f'<th colspan="{span}">{f"<span>{escape(label)}</span>" if label else ""}</th>'
-        for label, span in table.groups
-    )
-    named = any(label for label, _ in table.groups)
-    upper = f'<tr class="groups"><th class="row"></th>{groups}</tr>\n' if named else ""
-    dense = ' class="dense"' if len(table.columns) > DENSE else ""
-    columns = "".join(
-        f'<th class="first">{escape(c)}</th>' if place in starts else f"<th>{escape(c)}</th>"
-        for place, c in enumerate(table.columns)
-    )
-    bodies = "\n".join(_html_block(block, len(table.columns), starts) for block in table.blocks)
     texts = "\n".join(f"<p>{escape(text)}</p>" for text in table.caption)
     return f"""<!doctype html>
 <html lang="en">
@@ -106,20 +105,47 @@ def to_html(table: Table) -> str:
 </head>
 <body>
 <h1>{escape(table.title)}</h1>
-<div class="scroll">
-<table{dense}>
-<thead>
-{upper}<tr class="columns"><th class="row"></th>{columns}</tr>
-</thead>
-{bodies}
-</table>
-</div>
-<div class="caption">
+{_html_table(table)}
+{_html_facts(table.facts) if table.facts else ""}<div class="caption">
 {texts}
 </div>
 </body>
 </html>
 """
+
+
+def _html_facts(table: Table) -> str:
+    shown = " open" if sum(len(block.rows) for block in table.blocks) <= OPEN_ROWS else ""
+    return f"""<details{shown}><summary>{escape(table.title)}</summary>
+{_html_table(table, "facts")}
+</details>
+"""
+
+
+def _html_table(table: Table, kind: str = "") -> str:
+    starts = _starts(table)
+    groups = "".join(
+        f'<th colspan="{span}">{f"<span>{escape(label)}</span>" if label else ""}</th>'
+        for label, span in table.groups
+    )
+    named = any(label for label, _ in table.groups)
+    upper = f'<tr class="groups"><th class="row"></th>{groups}</tr>\n' if named else ""
+    classes = " ".join(
+        part for part in (kind, "dense" if len(table.columns) > DENSE else "") if part
+    )
+    columns = "".join(
+        f'<th class="first">{escape(c)}</th>' if place in starts else f"<th>{escape(c)}</th>"
+        for place, c in enumerate(table.columns)
+    )
+    bodies = "\n".join(_html_block(block, len(table.columns), starts) for block in table.blocks)
+    return f"""<div class="scroll">
+<table{f' class="{classes}"' if classes else ""}>
+<thead>
+{upper}<tr class="columns"><th class="row"></th>{columns}</tr>
+</thead>
+{bodies}
+</table>
+</div>"""
 
 
 def _starts(table: Table) -> set[int]:
@@ -137,7 +163,7 @@ def _html_block(block: Block, columns: int, starts: set[int]) -> str:
         heading = f'<th colspan="{columns + 1}"><span>{escape(block.title)}</span></th>'
         lines.append(f'<tr class="heading">{heading}</tr>')
     for place, row in enumerate(block.rows):
-        top = ' class="all"' if place == 0 and block.kind != "difference" else ""
+        top = ' class="all"' if place == 0 and block.kind in WHOLE_FIRST else ""
         lines.append(f"<tr{top}>{_html_label(row)}{_html_cells(row, starts)}</tr>")
     return "\n".join([*lines, "</tbody>"])
 

@@ -7,12 +7,23 @@ from pathlib import Path
 import pandas as pd
 
 from prunesid.study.ablation import Ablation, Cell
-from prunesid.study.arm import ALL_TOKENS, text
+from prunesid.study.arm import ALL_TOKENS, Arm, text
 from prunesid.study.documents import read_yaml
 
 MODEL = "llava-1.5-7b"
 MODEL_TITLE = "LLaVA-1.5-7B"
 EVERYTHING = "all"
+# What the paper adds to a method's name; calibrated budgets are ours.
+DYNAMIC = {None: "", "benchmark": "-dyn"}
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something to know of the numbers of some tables, or of some methods' rows there."""
+
+    tables: frozenset[int]
+    methods: frozenset[str]
+    text: str
 
 
 @dataclass(frozen=True)
@@ -20,11 +31,17 @@ class Paper:
     """`cells`: a printed number by (table, method, setting, tokens, benchmark), all as text."""
 
     cells: Mapping[tuple[str, str, str, str, str], float]
-    notes: tuple[tuple[frozenset[int], str], ...]
+    notes: tuple[Note, ...]
 
-    def notes_on(self, table: int) -> tuple[str, ...]:
-        """Where the paper contradicts itself in that table."""
-        return tuple(note for tables, note in self.notes if table in tables)
+    def notes_on(self, ablation: Ablation) -> tuple[str, ...]:
+        """Where the paper contradicts itself in what stands beside the ablation's rows."""
+        shown = {_name_of(arm) for arm in ablation.arms}
+        return tuple(
+            note.text
+            for note in self.notes
+            if ablation.table.paper_table in note.tables
+            and (not note.methods or note.methods & shown)
+        )
 
     def printed(
         self, ablation: Ablation, cell: Cell, benchmark: str, whole: bool = False
@@ -36,11 +53,14 @@ class Paper:
         from the default (but for those that all arms of the ablation share).
         """
         arm = cell.arms[0]
+        printed = _name_of(arm)
+        if printed is None:
+            return None
         resolved = {name: text(value) for name, value in arm.resolved().items()}
         differs = set(arm.params) - {name for name, _ in ablation.base}
         tokens = EVERYTHING if whole else str(arm.budget)
         for (table, method, setting, kept, column), value in self.cells.items():
-            place = (str(ablation.table.paper_table), arm.method, tokens, benchmark)
+            place = (str(ablation.table.paper_table), printed, tokens, benchmark)
             if (table, method, kept, column) != place:
                 continue
             stated = dict(part.split("=", 1) for part in setting.split(";") if part)
@@ -53,11 +73,19 @@ class Paper:
         return self.cells.get(("1", ALL_TOKENS, "", "576", benchmark))
 
 
+def _name_of(arm: Arm) -> str | None:
+    """What the paper calls an arm's method, or None for what it does not have."""
+    return arm.method + DYNAMIC[arm.dynamic] if arm.dynamic in DYNAMIC else None
+
+
 def load_paper(folder: Path) -> Paper:
     """The numbers of `folder`/results.csv that belong to LLaVA-1.5-7B, and `folder`/notes.yaml."""
     table = pd.read_csv(folder / "results.csv", dtype=str, keep_default_na=False)
     table = table[table["model"] == MODEL]
     keys = table[["table", "method", "setting", "tokens", "benchmark"]].itertuples(index=False)
     cells = {tuple(key): float(value) for key, value in zip(keys, table["value"], strict=True)}
-    notes = tuple((frozenset(n["tables"]), n["text"]) for n in read_yaml(folder / "notes.yaml"))
+    notes = tuple(
+        Note(frozenset(n["tables"]), frozenset(n.get("methods", ())), n["text"])
+        for n in read_yaml(folder / "notes.yaml")
+    )
     return Paper(cells, notes)

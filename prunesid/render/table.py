@@ -1,9 +1,10 @@
-"""The table of an ablation in the form of the paper's table 5.
+"""The table of an ablation in the form of the paper's tables 5, 6 and 7.
 
 Rows are the ablation's rows and the all-token arm; columns are its columns x benchmarks, and the
-average relative to all tokens. Below stand the differences from the reference row, then, clearly
-apart, the paper's printed numbers: another model on other benchmarks, so for the order of rows, not
-for the values.
+average relative to all tokens, once (table 5) or per column (tables 6 and 7). Below stand the
+differences from the reference row (the deltas of table 7), with dynamic budgets the spread of the
+information score, and then, clearly apart, the paper's printed numbers: another model on other
+benchmarks, so for the order of rows, not for the values. A second table tells what the arms did.
 """
 
 from collections.abc import Hashable, Sequence
@@ -19,12 +20,15 @@ from prunesid.render import caption, formats, theme
 from prunesid.render.paper import MODEL_TITLE, Paper
 from prunesid.study.ablation import Ablation, Setting
 from prunesid.study.arm import ALL_TOKENS, text
+from prunesid.study.association import spreads
 from prunesid.study.comparison import ALL, AVERAGE, OVERALL
 from prunesid.study.config import Benchmark, Bootstrap
 from prunesid.study.metrics import statistic
 
 LEVEL = 0.05
 WHOLE = "100"
+# The kinds of figures in which color stands for `figure.hue`.
+HUED = ("lines", "layers")
 
 Line = dict[Hashable, Any]
 Lines = dict[tuple[str, str, str], Line]
@@ -50,7 +54,10 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows under one heading; `kind` is 'ours', 'difference' or 'paper'."""
+    """Rows under one heading.
+
+    `kind` is 'ours', 'difference', 'information', 'paper', 'paper_difference' or 'facts'.
+    """
 
     kind: str
     title: str
@@ -59,13 +66,17 @@ class Block:
 
 @dataclass(frozen=True)
 class Table:
-    """`groups` are the upper headings and how many columns each spans, `columns` the lower ones."""
+    """`groups` are the upper headings and how many columns each spans, `columns` the lower ones.
+
+    `facts` is a smaller table that belongs to this one.
+    """
 
     title: str
     groups: tuple[tuple[str, int], ...]
     columns: tuple[str, ...]
     blocks: tuple[Block, ...]
     caption: tuple[str, ...]
+    facts: "Table | None" = None
 
 
 @dataclass(frozen=True)
@@ -82,22 +93,32 @@ def build_table(
     benchmarks: Sequence[Benchmark],
     bootstrap: Bootstrap,
     paper: Paper | None = None,
+    information: pd.DataFrame | None = None,
+    facts: Table | None = None,
 ) -> Table:
-    """The table of a comparison (`comparison.compare` or `read_comparison`)."""
+    """The table of a comparison (`comparison.compare` or `read_comparison`).
+
+    information  benchmark and phi of every image, shown where the budget is dynamic
+    facts        from `facts.facts_table`
+    """
     lines = {(r["row"], r["column"], r["benchmark"]): r for r in comparison.to_dict("records")}
     slots, groups = _layout(ablation, benchmarks)
     titles = {b.name: b.title for b in benchmarks} | {AVERAGE: "Avg."}
     blocks = [
         _ours(lines, ablation, slots),
         _differences(lines, ablation, slots),
-        _printed(ablation, benchmarks, slots, paper) if paper else None,
+        _information(information, ablation, slots, bootstrap),
+        *(_printed(ablation, benchmarks, slots, paper) if paper else ()),
     ]
     return Table(
         title=ablation.title,
         groups=groups,
         columns=tuple(titles[slot.benchmark] for slot in slots),
         blocks=tuple(block for block in blocks if block and block.rows),
-        caption=caption.paragraphs(comparison, ablation, benchmarks, bootstrap, paper),
+        caption=caption.paragraphs(
+            comparison, ablation, benchmarks, bootstrap, paper, facts is not None
+        ),
+        facts=facts,
     )
 
 
@@ -156,6 +177,8 @@ def _ours(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Block:
 
 def row_colors(ablation: Ablation) -> dict[str, str]:
     """The color that the ablation's figure gives to each row, where color shows rows."""
+    if ablation.figure.kind not in HUED:
+        return {}
     hue = ablation.figure.hue
     if hue == "row":
         return theme.colors([row.key for row in ablation.rows])
@@ -178,9 +201,41 @@ def _differences(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Bl
     return Block("difference", f"Difference from {ablation.reference.label}", tuple(rows))
 
 
+def _information(
+    information: pd.DataFrame | None,
+    ablation: Ablation,
+    slots: Sequence[_Slot],
+    bootstrap: Bootstrap,
+) -> Block | None:
+    """How far the images of each benchmark differ in phi: what a dynamic budget lives on."""
+    if information is None or not any(arm.dynamic for arm in ablation.arms):
+        return None
+    known = spreads(information, bootstrap)
+    rows = {
+        "mean": ("mean", "mean_low", "mean_high"),
+        "standard deviation": ("std", "std_low", "std_high"),
+    }
+
+    def cell(slot: _Slot, names: tuple[str, str, str]) -> TableCell:
+        if slot.benchmark not in known:
+            return TableCell()
+        value, low, high = (getattr(known[slot.benchmark], name) for name in names)
+        return TableCell(f"{value:.3f}", f"{low:.3f}–{high:.3f}")
+
+    return Block(
+        "information",
+        "Information score φ of the images",
+        tuple(
+            TableRow(label, tuple(cell(slot, names) for slot in slots))
+            for label, names in rows.items()
+        ),
+    )
+
+
 def _printed(
     ablation: Ablation, benchmarks: Sequence[Benchmark], slots: Sequence[_Slot], paper: Paper
-) -> Block | None:
+) -> tuple[Block, ...]:
+    """The paper's numbers, and their differences from its number for the reference row."""
     columns = {b.name: b.paper_column for b in benchmarks} | {AVERAGE: AVERAGE}
     places = {b.name: digits(statistic(b.statistic).unit) for b in benchmarks} | {AVERAGE: 1}
     cells = {(cell.row.key, cell.column.key or ALL): cell for cell in ablation.cells}
@@ -188,26 +243,40 @@ def _printed(
     def shown(slot: _Slot, value: float | None) -> TableCell:
         return TableCell("" if value is None else f"{value:.{places[slot.benchmark]}f}")
 
+    def difference(slot: _Slot, value: float | None, other: float | None) -> TableCell:
+        if value is None or other is None:
+            return TableCell()
+        return TableCell(_signed(value - other, places[slot.benchmark]))
+
     def number(row: Setting, slot: _Slot) -> float | None:
         whole = slot.column == OVERALL
         cell = cells[row.key, ablation.columns[0].key or ALL if whole else slot.column]
         column = columns[slot.benchmark]
         return paper.printed(ablation, cell, column, whole) if column else None
 
-    rows = []
-    for row in ablation.rows:
-        printed = tuple(shown(slot, number(row, slot)) for slot in slots)
-        if any(cell.value for cell in printed):
-            rows.append(TableRow(row.label, printed))
-    if not rows:
-        return None
+    found = {row: [number(row, slot) for slot in slots] for row in ablation.rows}
+    found = {row: values for row, values in found.items() if any(v is not None for v in values)}
+    if not found:
+        return ()
     whole = [(slot, paper.all_tokens(columns[slot.benchmark] or "")) for slot in slots]
     top = tuple(
         shown(slot, value) if slot.benchmark != AVERAGE else TableCell(WHOLE)
         for slot, value in whole
     )
-    title = f"Paper, table {ablation.table.paper_table}: {MODEL_TITLE}, its own benchmarks"
-    return Block("paper", title, (TableRow("all 576 tokens", top), *rows))
+    rows = [TableRow(row.label, tuple(map(shown, slots, values))) for row, values in found.items()]
+    name = f"Paper, table {ablation.table.paper_table}"
+    title = f"{name}: {MODEL_TITLE}, its own benchmarks"
+    reference = found.get(ablation.reference, [None] * len(slots))
+    deltas = [
+        TableRow(row.label, tuple(map(difference, slots, values, reference)))
+        for row, values in found.items()
+        if row != ablation.reference
+    ]
+    kept = tuple(row for row in deltas if any(cell.value for cell in row.cells))
+    return (
+        Block("paper", title, (TableRow("all 576 tokens", top), *rows)),
+        Block("paper_difference", f"{name}: difference from {ablation.reference.label}", kept),
+    )
 
 
 def digits(unit: str) -> int:

@@ -40,8 +40,3 @@ def register(name: str, *, cls_attention: bool = False) -> Callable[[Function], 
         return run
 
     return add
-
-
-def module_of(name: str) -> str:
-    """Name of the module that holds the score, for the digest of the code behind a result."""
-    return SCORES[name].run.__module__

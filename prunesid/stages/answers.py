@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from prunesid.answering.arms import Job, answer_arms, answer_material, missing
 from prunesid.answering.engine import all_tokens
@@ -12,9 +13,21 @@ from prunesid.models import family_module, load
 from prunesid.record import Kept
 from prunesid.stages.features import read_features
 from prunesid.stages.material import model_path
-from prunesid.stages.selection import kept_digest, load_kept, read_keys, write_keys
+from prunesid.stages.selection import kept_digest, load_kept, read_keys, whole_digest, write_keys
 from prunesid.stages.source import Runtime, Source
 from prunesid.study.arm import Arm
+
+ALL = "all"
+
+
+def material_of(tokens: str, features: Mapping[str, Any], runtime: Runtime) -> dict[str, Any]:
+    """What determines the answers on `tokens`: ALL or a `kept_digest`, and the features they are of."""
+    return answer_material(
+        arm={"tokens": tokens, "features": dict(features)},
+        benchmark=features["benchmark"], model=features["model"],
+        family=family_module(model_path(runtime.model)), batch_size=runtime.batch_size,
+        dtype=runtime.dtype, device=runtime.device,
+    )  # fmt: skip
 
 
 def answer_benchmark(
@@ -22,9 +35,15 @@ def answer_benchmark(
     store: Store, output: Path,
 ) -> None:  # fmt: skip
     """Answer and store what is missing, then write {arm: key} as JSON."""
-    record, material = read_features(features)
+    record, material = read_features(features, layers=())
     chosen = read_keys(selections)
-    path = model_path(runtime.model)
+    whole = whole_digest(len(record), record.num_tokens)
+
+    def tokens_of(arm: Arm) -> str:
+        if arm.is_vanilla:
+            return ALL
+        found = kept_digest(store.get(chosen[arm.name]))
+        return ALL if found == whole else found
 
     def job(arm: Arm) -> Job:
         def kept() -> Kept:
@@ -32,13 +51,7 @@ def answer_benchmark(
                 return all_tokens(record)
             return load_kept(store.get(chosen[arm.name]), record.features)
 
-        tokens = "all" if arm.is_vanilla else kept_digest(store.get(chosen[arm.name]))
-        determined = answer_material(
-            arm={"tokens": tokens, "features": material},
-            benchmark=material["benchmark"], model=material["model"], family=family_module(path),
-            batch_size=runtime.batch_size, dtype=runtime.dtype, device=runtime.device,
-        )  # fmt: skip
-        return Job(arm.name, determined, kept)
+        return Job(arm.name, material_of(tokens_of(arm), material, runtime), kept)
 
     jobs = [job(arm) for arm in arms]
     keys = {each.name: Store.key(each.material) for each in jobs}
@@ -46,7 +59,7 @@ def answer_benchmark(
     distinct = list({keys[each.name]: each for each in jobs}.values())
     if missing(distinct, store):
         task = source.open()
-        adapter = load(path, runtime.device, runtime.dtype)
+        adapter = load(model_path(runtime.model), runtime.device, runtime.dtype)
         answer_arms(
             adapter, distinct, record.image_ids or (), task.questions(), store,
             batch_size=runtime.batch_size,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +78,23 @@ def _tensors(record: VisionRecord) -> dict[str, torch.Tensor]:
     return {"features": record.features, **present, **hidden}
 
 
-def read_features(path: Path) -> tuple[VisionRecord, dict[str, Any]]:
-    """The record of all images of a benchmark, on the CPU, and the material that identifies it."""
+def read_features(
+    path: Path, layers: Collection[int] | None = None
+) -> tuple[VisionRecord, dict[str, Any]]:
+    """The record of all images of a benchmark, on the CPU, and the material that identifies it.
+
+    `layers` are the blocks to read into `hidden`, None for all that are stored.
+    """
+    prefix = "hidden."
     with safe_open(path, "pt") as file:
         metadata = {key: json.loads(value) for key, value in file.metadata().items()}
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    prefix = "hidden."
-    hidden = {
-        int(key.removeprefix(prefix)): tensors.pop(key)
-        for key in sorted(tensors) if key.startswith(prefix)
-    }  # fmt: skip
+        names = sorted(file.keys())
+        stored = {int(n.removeprefix(prefix)): n for n in names if n.startswith(prefix)}
+        tensors = {n: file.get_tensor(n) for n in names if not n.startswith(prefix)}
+        hidden = {
+            block: file.get_tensor(name)
+            for block, name in stored.items() if layers is None or block in layers
+        }  # fmt: skip
     record = VisionRecord(
         **tensors, hidden=hidden, grid=tuple(metadata["grid"]),
         image_ids=tuple(metadata["image_ids"]),

@@ -1,7 +1,8 @@
-"""Redundancy and information score of every image of a benchmark."""
+"""Redundancy and information score of every image of a study."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -12,14 +13,29 @@ from prunesid.information import redundancy, similarity
 from prunesid.stages.features import read_features
 
 _CHUNK = 16
+_TOKENS = "num_tokens"
 
 
-def write_information(features: Path, output: Path) -> None:
-    """Parquet with image_id, rho (equation 4) and phi = 1 - rho (equation 7)."""
-    record, _ = read_features(features)
-    rho = torch.cat([redundancy(similarity(part)) for part in record.features.split(_CHUNK)])
-    table = pd.DataFrame({
-        "image_id": list(record.image_ids or ()), "rho": rho.numpy(), "phi": (1 - rho).numpy(),
-    })  # fmt: skip
+def write_information(features: Mapping[str, Path], output: Path) -> None:
+    """Parquet with benchmark, image_id, rho (equation 4) and phi = 1 - rho (equation 7).
+
+    `features` holds the file of each benchmark; `num_tokens` reads back how many tokens each has.
+    """
+    tables, tokens = [], {}
+    for benchmark, path in features.items():
+        record, _ = read_features(path, layers=())
+        rho = torch.cat([redundancy(similarity(part)) for part in record.features.split(_CHUNK)])
+        tokens[benchmark] = record.num_tokens
+        tables.append(pd.DataFrame({
+            "benchmark": benchmark, "image_id": list(record.image_ids or ()),
+            "rho": rho.numpy(), "phi": (1 - rho).numpy(),
+        }))  # fmt: skip
+    table = pd.concat(tables, ignore_index=True)
+    table.attrs[_TOKENS] = tokens
     with atomic(output) as temporary:
         table.to_parquet(temporary, index=False)
+
+
+def num_tokens(information: pd.DataFrame, benchmark: str) -> int:
+    """T, the visual tokens of an image of the benchmark before compression."""
+    return int(information.attrs[_TOKENS][benchmark])

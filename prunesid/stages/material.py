@@ -60,6 +60,19 @@ def features_material(
     }
 
 
+def score_material(*, answers: str, benchmark: str, arm: str, metric: str) -> dict[str, Any]:
+    """What determines an arm's scores; `answers` is the key of its answers."""
+    return {
+        "stage": "score",
+        "answers": answers,
+        "benchmark": benchmark,
+        "arm": arm,
+        "metric": metric,
+        "code": code_digest("prunesid.evaluation"),
+        "lmms-eval": importlib.metadata.version("lmms-eval"),
+    }
+
+
 def selection_material(
     arm: dict[str, Any], features: dict[str, Any], modules: Sequence[str]
 ) -> dict[str, Any]:

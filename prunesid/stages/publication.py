@@ -1,39 +1,157 @@
-"""The finished arms and their comparison, as runs of an experiment tracker."""
+"""The finished arms and their comparison, as runs of experiment trackers."""
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
+from PIL import Image
+from safetensors import safe_open
 
+from prunesid.answering import Question
+from prunesid.answering.store import Store
 from prunesid.files import atomic
+from prunesid.stages.patches import as_seen
+from prunesid.stages.selection import read_keys
+from prunesid.stages.source import source_of
 from prunesid.study.config import Study
 from prunesid.tracking import Run, Settings
+from prunesid.tracking.artifacts import Artifact, artifact_name, send_artifacts, write_artifacts
 from prunesid.tracking.environment import environment
+from prunesid.tracking.pictures import Gallery, Selections
 from prunesid.tracking.publish import publish
 from prunesid.tracking.runs import runs_of
+
+if TYPE_CHECKING:
+    from prunesid.evaluation.tasks import LmmsTask
+
+log = logging.getLogger(__name__)
+PICTURES = "pictures"
+SIDE = 224
+REPORT_TYPES = (".csv", ".html", ".md", ".pdf", ".png", ".svg")
+
+
+@dataclass(frozen=True)
+class BenchmarkFiles:
+    """What the stages left of one benchmark; `data` is its rendered file, where it has one."""
+
+    scores: Path
+    selections: Path
+    features: Path
+    data: Path | None = None
+
+
+def settings_of(study: Study) -> Settings:
+    """How a study wants its runs published."""
+    wandb = study.wandb
+    return Settings(wandb.mode, wandb.project, wandb.entity, trackio=study.trackio)
 
 
 def publish_study(
     study: Study,
-    scores: Mapping[str, Path],
+    benchmarks: Mapping[str, BenchmarkFiles],
     ablations: Mapping[str, Path],
+    information: Path,
+    store: Store,
     directory: Path,
     output: Path,
 ) -> None:
     """Publish every arm of every ablation and write what to tell the user to `output`.
 
-    scores     {benchmark: per-question table}
-    ablations  {ablation: folder with figure.png and table.html}
+    ablations    {ablation: folder with figure.png, table.html, comparison.csv and arms.csv}
+    information  phi of every image of every benchmark
     """
-    table = pd.concat([pd.read_parquet(p) for p in scores.values()], ignore_index=True)
+    table = pd.concat([pd.read_parquet(b.scores) for b in benchmarks.values()], ignore_index=True)
     surroundings = environment(study.device)
+    gallery = gallery_of(study, benchmarks, store, directory)
     runs: list[Run] = []
     for name, folder in ablations.items():
-        files = {"figure": folder / "figure.png", "table": folder / "table.html"}
-        runs += runs_of(study, study.ablation(name), table, files, surroundings)
-    settings = Settings(study.wandb.mode, study.wandb.project, study.wandb.entity)
-    message = publish(runs, directory, settings).message()
+        runs += runs_of(
+            study,
+            study.ablation(name),
+            table,
+            {
+                "figure": folder / "figure.png",
+                "table": folder / "table.html",
+                "comparison": folder / "comparison.csv",
+            },
+            surroundings,
+            gallery=gallery,
+            information=pd.read_parquet(information),
+            facts=pd.read_csv(folder / "arms.csv"),
+        )
+    settings = settings_of(study)
+    receipt = publish(runs, directory, settings)
+    gallery.keep_only(picture.path for run in runs for picture in run.pictures)
+    write_artifacts(artifacts_of(study, benchmarks, ablations), directory)
+    lines = [receipt.message()]
+    if any(d.status == "online" for e in receipt.entries for d in e.deliveries.values()):
+        problem = send_artifacts(directory, settings)
+        if problem is not None:
+            log.warning("the artifacts were not uploaded: %s", problem)
+            lines.append(f"W&B: the artifacts are not online: {problem}")
     with atomic(output) as temporary:
-        temporary.write_text(message + "\n")
+        temporary.write_text("\n".join(lines) + "\n")
+
+
+def gallery_of(
+    study: Study, benchmarks: Mapping[str, BenchmarkFiles], store: Store, directory: Path
+) -> Gallery:
+    """Pictures of the study's images and selections, in a folder below that of the runs."""
+
+    @cache
+    def task(name: str) -> LmmsTask:
+        return source_of(study, study.benchmark(name), benchmarks[name].data).open()
+
+    def find(benchmark: str, question_id: str, image_id: str) -> Image.Image:
+        image = task(benchmark).image(Question(question_id, image_id, ""))
+        return Image.fromarray(as_seen(image, SIDE))
+
+    selections = {name: selections_of(files) for name, files in benchmarks.items()}
+    return Gallery(directory / PICTURES, selections, store, find)
+
+
+def selections_of(files: BenchmarkFiles) -> Selections:
+    """The selections of a benchmark's arms; grid and images from the head of its features."""
+    with safe_open(files.features, "np") as file:
+        metadata = file.metadata()
+    rows, columns = json.loads(metadata["grid"])
+    return Selections(
+        read_keys(files.selections), tuple(json.loads(metadata["image_ids"])), (rows, columns)
+    )
+
+
+def artifacts_of(
+    study: Study, benchmarks: Mapping[str, BenchmarkFiles], ablations: Mapping[str, Path]
+) -> list[Artifact]:
+    """Features, the answers with their scores made from these, and the report made from those."""
+    features, answers, report = (
+        artifact_name(kind, study.model_name) for kind in ("features", "answers", "report")
+    )
+    pages = {
+        f"{name}/{path.name}": path
+        for name, folder in ablations.items()
+        for path in sorted(folder.iterdir())
+        if path.suffix in REPORT_TYPES
+    }
+    return [
+        Artifact(
+            features,
+            "features",
+            {f"{name}{b.features.suffix}": b.features for name, b in benchmarks.items()},
+            by_reference=True,
+        ),
+        Artifact(
+            answers,
+            "answers",
+            {f"{name}{b.scores.suffix}": b.scores for name, b in benchmarks.items()},
+            (features,),
+        ),
+        Artifact(report, "report", pages, (answers,)),
+    ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
+import time
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from prunesid.answering import Question, read_answers
 from prunesid.answering.store import Store
 from prunesid.evaluation.scoring import score, score_table
 from prunesid.evaluation.tasks import LmmsTask
-from prunesid.files import atomic, code_digest
+from prunesid.files import atomic
+from prunesid.stages.material import score_material
 from prunesid.stages.selection import read_keys
 from prunesid.stages.source import Source
 
@@ -26,16 +27,14 @@ def score_benchmark(
     keys = read_keys(answers)
     task = source.open()
     questions = task.questions()
-    code = code_digest("prunesid.evaluation")
     tables, metrics = [], {}
     for arm, key in tqdm(keys.items(), desc="scoring", unit="arm"):
-        material = {
-            "stage": "score", "answers": key, "benchmark": benchmark, "arm": arm,
-            "metric": metric, "code": code, "lmms-eval": importlib.metadata.version("lmms-eval"),
-        }  # fmt: skip
+        material = score_material(answers=key, benchmark=benchmark, arm=arm, metric=metric)
         if Store.key(material) not in store:
+            begun = time.perf_counter()
             table = _score(task, questions, store.get(key), benchmark, arm, metric)
-            store.put(material, partial(_write, table), suffix=".parquet")
+            cost = {"seconds": time.perf_counter() - begun, "questions": len(table)}
+            store.put(material, partial(_write, table), suffix=".parquet", cost=cost)
         found = pd.read_parquet(store.get(Store.key(material)))
         metrics[arm] = json.loads(found.attrs["metrics"])
         tables.append(found)

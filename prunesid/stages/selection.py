@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from prunesid import groupings, methods, scores
+from prunesid import methods
 from prunesid.answering.store import Store
 from prunesid.files import atomic, digest
-from prunesid.record import Kept, VisionRecord
+from prunesid.groupings import GROUPINGS
+from prunesid.record import Kept
+from prunesid.scores import SCORES
+from prunesid.stages.budgets import Budgets
 from prunesid.stages.features import read_features
 from prunesid.stages.material import selection_material
 from prunesid.study.arm import Arm
@@ -47,9 +51,25 @@ def load_kept(path: Path, features: torch.Tensor) -> Kept:
     return kept
 
 
+def load_facts(path: Path) -> dict[str, torch.Tensor]:
+    """The count and the info (B, ...) of what `save_kept` wrote."""
+    tensors = load_file(path)
+    facts = {k.removeprefix("info."): v for k, v in tensors.items() if k.startswith("info.")}
+    return facts | {"count": tensors["count"]}
+
+
 def kept_digest(path: Path) -> str:
     """Digest of the tokens kept, whatever chose them: equal selections have equal answers."""
-    tensors = load_file(path)
+    return _digest(load_file(path))
+
+
+def whole_digest(images: int, tokens: int) -> str:
+    """The `kept_digest` of a selection that keeps every one of the patches in its place."""
+    index = torch.arange(tokens).expand(images, tokens)
+    return _digest({"index": index, "count": torch.full((images,), tokens)})
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest({
         key: hashlib.sha256(value.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
         for key, value in tensors.items() if not key.startswith("info.")
@@ -59,41 +79,75 @@ def kept_digest(path: Path) -> str:
 def modules_of(arm: Arm) -> list[str]:
     """The modules that hold the arm's method, grouping and score: an edit to another is no matter."""
     resolved = arm.resolved()
-    found = [methods.module_of(arm.method)]
-    if "grouping" in resolved:
-        found.append(groupings.module_of(resolved["grouping"]))
-    if "score" in resolved:
-        found.append(scores.module_of(resolved["score"]))
+    found = methods.modules_of(arm.method)
+    # Another method may use the same word for a choice of its own.
+    for parameter, registry in (("grouping", GROUPINGS), ("score", SCORES)):
+        if resolved.get(parameter) in registry.names():
+            found += registry.modules_of(resolved[parameter])
     return found
 
 
-def _named(arm: Arm) -> dict[str, Any]:
+def _named(arm: Arm, budget: int | torch.Tensor) -> dict[str, Any]:
     # What the arm leaves at its default is not named: the code's digest covers it, and a parameter
     # that the library gains later renames nothing.
-    return {
-        "method": arm.method, "budget": arm.budget, "seed": arm.seed, "params": dict(arm.params)
-    }  # fmt: skip
+    named = {
+        "method": arm.method,
+        "budget": arm.budget,
+        "seed": arm.seed,
+        "params": dict(arm.params),
+    }
+    if isinstance(budget, torch.Tensor):
+        named |= {"dynamic": arm.dynamic, "budgets": digest(budget.tolist())}
+    return named
 
 
-def select(record: VisionRecord, arm: Arm) -> Kept:
-    """The tokens that an arm keeps of every image."""
+def budget_of(arm: Arm, image_ids: Sequence[str], budgets: Budgets) -> int | torch.Tensor:
+    """The arm's budget for `methods.compress`: one number, or (B,) where the arm is dynamic.
+
+    ValueError where the arm keeps all tokens, or `budgets` lacks its rule or one of the images.
+    """
     if arm.budget is None:
         raise ValueError(f"arm {arm.name!r} keeps all tokens; there is nothing to select")
-    return methods.compress(record, arm.method, budget=arm.budget, seed=arm.seed, **arm.params)
+    if arm.dynamic is None:
+        return arm.budget
+    shared = budgets.get((arm.dynamic, arm.budget), {})
+    lacking = [name for name in image_ids if name not in shared]
+    if lacking or not shared:
+        raise ValueError(
+            f"arm {arm.name!r} has no budget for {len(lacking)} of {len(image_ids)} images, "
+            f"such as {', '.join(lacking[:3])}"
+        )
+    return torch.tensor([shared[name] for name in image_ids])
 
 
-def select_arms(features: Path, arms: Sequence[Arm], store: Store, output: Path) -> None:
-    """Select and store what is missing, then write {arm: key} as JSON."""
+def material_of(
+    arm: Arm, budget: int | torch.Tensor, features: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What determines the tokens that an arm keeps; `features` is the features' own material."""
+    return selection_material(_named(arm, budget), dict(features), modules_of(arm))
+
+
+def select_arms(
+    features: Path, arms: Sequence[Arm], store: Store, output: Path, budgets: Budgets | None = None
+) -> None:
+    """Select and store what is missing, then write {arm: key} as JSON.
+
+    `budgets` of the benchmark (`budgets.read_budgets`) are for arms with a dynamic one.
+    """
     record, material = read_features(features)
     keys: dict[str, str] = {}
     chosen = [arm for arm in arms if not arm.is_vanilla]
     bar = tqdm(chosen, desc="selecting", unit="arm")
     for arm in bar:
-        determined = selection_material(_named(arm), material, modules_of(arm))
+        budget = budget_of(arm, record.image_ids or (), budgets or {})
+        determined = material_of(arm, budget, material)
         keys[arm.name] = Store.key(determined)
         if keys[arm.name] not in store:
             bar.set_postfix_str(arm.name)
-            store.put(determined, partial(save_kept, select(record, arm)), suffix=".safetensors")
+            begun = time.perf_counter()
+            kept = methods.compress(record, arm.method, budget=budget, seed=arm.seed, **arm.params)
+            cost = {"seconds": time.perf_counter() - begun, "images": len(record)}
+            store.put(determined, partial(save_kept, kept), suffix=".safetensors", cost=cost)
     write_keys(keys, output)
 
 

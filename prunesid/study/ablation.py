@@ -2,8 +2,8 @@
 
 The rows of an ablation are the settings under study (`vary`), its columns what each is studied
 under (`across`). Both are either a mapping of axes to values, all combinations of which are taken,
-or a list of settings. An axis is `method`, `budget` or any parameter of a method. The cell of a row
-and a column is one arm, or one per seed where chance plays a part.
+or a list of settings. An axis is `method`, `budget`, `dynamic` or any parameter of a method. The
+cell of a row and a column is one arm, or one per seed where chance plays a part.
 """
 
 import itertools
@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunesid.registry import unknown
+from prunesid.registry import listed, unknown
 from prunesid.study.arm import VANILLA, Arm, seeds_of, text
 from prunesid.study.documents import ConfigError, check, read_schema, read_yaml
+from prunesid.study.layers import with_blocks
 
 RESERVED_AXES = frozenset({"row", "column"})
+FIGURE_KINDS = "prunesid.render.figures"
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,15 @@ class TableOptions:
 
 @dataclass(frozen=True)
 class FigureOptions:
-    """`x` and `hue` name axes, or 'row' or 'column' for a whole setting."""
+    """`x` and `hue` name axes, or 'row' or 'column' for a whole setting.
+
+    kind  file in prunesid/render/figures, or plug-in, that draws the figure
+    """
 
     x: str
     hue: str
     scale: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -91,24 +97,42 @@ class Ablation:
         return tuple({arm.name: arm for arm in arms}.values())
 
 
-def load_ablation(path: Path, root: Path, seeds: int = 3) -> Ablation:
-    """The ablation in a YAML file; `seeds` is the study's number, which the file may override.
+def load_ablation(
+    path: Path,
+    root: Path,
+    seeds: int = 3,
+    depth: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Ablation:
+    """The ablation in a YAML file.
+
+    seeds      the study's number, which the file may override
+    depth      number of blocks of the model's vision tower, for the axis `layer`
+    overrides  fields that take the place of the file's
 
     ConfigError lists every problem: unknown fields, methods, parameters and values with the nearest
-    valid name, more groups than tokens, a reference that is no row, a figure that leaves an axis
-    out.
+    valid name, more groups than tokens, a layer that the tower lacks, a reference that is no row, a
+    figure that leaves an axis out.
     """
-    document, problems = check(read_yaml(path), read_schema("ablation", root), str(path))
+    document, origin = read_yaml(path), str(path)
+    if overrides and isinstance(document, Mapping):
+        document, origin = {**document, **overrides}, f"{path} (with the study's overrides)"
+    document, problems = check(document, read_schema("ablation", root), origin)
     if problems:
         raise ConfigError(problems)
     try:
-        return parse_ablation(path.stem, document, seeds)
+        return parse_ablation(path.stem, document, seeds, depth)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {problem}" for problem in error.problems) from error
+        raise ConfigError(f"{origin}: {problem}" for problem in error.problems) from error
 
 
-def parse_ablation(name: str, document: Mapping[str, Any], seeds: int = 3) -> Ablation:
+def parse_ablation(
+    name: str, document: Mapping[str, Any], seeds: int = 3, depth: int | None = None
+) -> Ablation:
     """The ablation of a document that fits the schema and has its defaults; errors as above."""
+    document, problems = with_blocks(document, depth)
+    if problems:
+        raise ConfigError(problems)
     labels = document["labels"]
     rows = _settings(document["vary"], labels)
     columns = _settings(document["across"], labels)
@@ -214,14 +238,18 @@ def _figure(
     covered = whole.get(x, {x})
     rest = "row" if covered <= whole["column"] and column_axes else "column"
     hue = _plain(options["hue"] or rest, rows, columns)
+    chosen = FigureOptions(x, hue, options["scale"], options["kind"])
+    kinds = listed(FIGURE_KINDS)
+    if chosen.kind not in kinds:
+        problems.append(f"figure.kind: {unknown('figure kind', chosen.kind, kinds)}")
     for place, axis in (("x", x), ("hue", hue)):
         if axis not in (*axes, *RESERVED_AXES):
             problems.append(f"figure.{place}: {unknown('axis', axis, (*axes, *RESERVED_AXES))}")
-            return FigureOptions(x, hue, options["scale"])
+            return chosen
     left = [axis for axis in axes if axis not in covered | whole.get(hue, {hue})]
     if left:
         problems.append(f"figure: neither x ({x}) nor hue ({hue}) shows the axis '{left[0]}'")
-    return FigureOptions(x, hue, options["scale"])
+    return chosen
 
 
 def _axes(settings: Iterable[Setting]) -> tuple[str, ...]:

@@ -5,11 +5,13 @@ that was computed under it has to be computed again.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from prunesid import methods
+from prunesid.information import RULES
+from prunesid.registry import unknown
 
 DEFAULT_METHOD = "prunesid"
 DEFAULT_BUDGET = 64
@@ -18,13 +20,18 @@ ALL_TOKENS = "vanilla"
 
 @dataclass(frozen=True)
 class Arm:
-    """`params` holds what differs from the method's defaults; `budget` None keeps all tokens."""
+    """`params` holds what differs from the method's defaults; `budget` None keeps all tokens.
+
+    `dynamic` names the rule by which images share the budget, which is then their mean; None gives
+    every image the same.
+    """
 
     name: str
     method: str
     budget: int | None
     params: Mapping[str, Any] = field(default_factory=dict, hash=False)
     seed: int = 0
+    dynamic: str | None = None
 
     @property
     def is_vanilla(self) -> bool:
@@ -33,6 +40,8 @@ class Arm:
     def resolved(self) -> dict[str, Any]:
         """Everything that determines the kept tokens: method, budget, seed and all parameters."""
         given = {"method": self.method, "budget": self.budget, "seed": self.seed}
+        if self.dynamic is not None:
+            given["dynamic"] = self.dynamic
         return given if self.is_vanilla else given | methods.resolve(self.method, **self.params)
 
 
@@ -40,20 +49,24 @@ VANILLA = Arm(ALL_TOKENS, ALL_TOKENS, None)
 
 
 def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
-    """The arm of a setting: `method` and `budget` where given, and any parameters of the method.
+    """The arm of a setting: `method`, `budget`, `dynamic` where given, and the method's parameters.
 
     A budget of None or 'all', or the method 'vanilla', gives the arm that keeps all tokens. A
     parameter that states what holds anyway is dropped, so that equal arms are equal whoever asks
-    for them. ValueError for an unknown method or parameter, or a budget that is no positive whole
-    number.
+    for them. ValueError for an unknown method, rule or parameter, or a budget that is no positive
+    whole number.
     """
     method = setting.get("method", DEFAULT_METHOD)
     budget = setting.get("budget", DEFAULT_BUDGET)
+    dynamic = setting.get("dynamic")
+    if dynamic is not None and dynamic not in RULES:
+        choices = (*RULES, "null (every image the same)")
+        raise ValueError(f"dynamic: {unknown('rule', dynamic, choices)}")
     if method == ALL_TOKENS or budget is None or budget == "all":
         return VANILLA
     if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
         raise ValueError(f"budget: {budget!r} is no positive number of tokens (or 'all')")
-    params = {k: v for k, v in setting.items() if k not in {"method", "budget"}}
+    params = {k: v for k, v in setting.items() if k not in {"method", "budget", "dynamic"}}
     resolved = methods.resolve(method, **params)
     groups = resolved.get("num_groups")
     if isinstance(groups, int) and groups > budget:
@@ -65,7 +78,8 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
         if methods.resolve(method, **without) == resolved:
             params = without
     params = dict(sorted(params.items()))
-    return Arm(_name(method, budget, params, seed), method, budget, params, seed)
+    name = _name(method, budget, dynamic, params, seed)
+    return Arm(name, method, budget, params, seed, dynamic)
 
 
 def seeds_of(setting: Mapping[str, Any], count: int) -> tuple[Arm, ...]:
@@ -76,6 +90,17 @@ def seeds_of(setting: Mapping[str, Any], count: int) -> tuple[Arm, ...]:
     return tuple(make_arm(setting, seed) for seed in range(count))
 
 
+def shared_budgets(arms: Iterable[Arm]) -> list[tuple[str, int]]:
+    """The (rule, mean budget) of the dynamic arms, each once."""
+    return sorted(
+        {
+            (arm.dynamic, arm.budget)
+            for arm in arms
+            if arm.dynamic is not None and arm.budget is not None
+        }
+    )
+
+
 def text(value: object) -> str:
     """A parameter's value as names and labels show it."""
     if value is None or isinstance(value, bool):
@@ -83,9 +108,12 @@ def text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _name(method: str, budget: int, params: Mapping[str, Any], seed: int) -> str:
-    given: dict[str, Any] = {"method": method, "budget": budget, **params, "seed": seed}
-    default = {"method": DEFAULT_METHOD, "budget": DEFAULT_BUDGET, "seed": 0}
+def _name(
+    method: str, budget: int, dynamic: str | None, params: Mapping[str, Any], seed: int
+) -> str:
+    given: dict[str, Any] = {"method": method, "budget": budget, "dynamic": dynamic}
+    given |= {**params, "seed": seed}
+    default = {"method": DEFAULT_METHOD, "budget": DEFAULT_BUDGET, "dynamic": None, "seed": 0}
     parts = [
         f"{key}-{re.sub(r'[^A-Za-z0-9.+-]+', '-', text(value))}"
         for key, value in given.items()

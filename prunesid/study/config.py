@@ -5,7 +5,6 @@
 Benchmarks and ablations are named by their YAML files in the folders `benchmarks` and `ablations`.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +14,12 @@ from prunesid.registry import unknown
 from prunesid.study.ablation import Ablation, load_ablation
 from prunesid.study.arm import Arm
 from prunesid.study.documents import ConfigError, check, read_schema, read_yaml
+from prunesid.study.model import Vision, read_vision
+from prunesid.study.patches import Patches, parse_patches
+from prunesid.study.plugins import load_plugins
 
 ROOT = Path(__file__).resolve().parents[2]
-POCKET = "pocket"
+CALIBRATED = "calibrated"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Study:
     model: str
     benchmarks: tuple[Benchmark, ...]
     ablations: tuple[Ablation, ...]
+    plugins: tuple[Path, ...]
     seeds: int
     batch_size: int
     dtype: str
@@ -61,6 +64,9 @@ class Study:
     limit: int | None
     bootstrap: Bootstrap
     wandb: Wandb
+    calibration: Benchmark | None = None
+    trackio: bool = True
+    patches: Patches | None = None
 
     @property
     def model_name(self) -> str:
@@ -73,8 +79,16 @@ class Study:
         """Every arm of every ablation once, the all-token arm first."""
         return _once(self.ablations)
 
+    @property
+    def encoded(self) -> tuple[Benchmark, ...]:
+        """What the vision tower sees: the benchmarks, and the calibration set where an arm asks."""
+        needed = any(arm.dynamic == CALIBRATED for arm in self.arms)
+        return (
+            (*self.benchmarks, self.calibration) if needed and self.calibration else self.benchmarks
+        )
+
     def benchmark(self, name: str) -> Benchmark:
-        return next(b for b in self.benchmarks if b.name == name)
+        return next(b for b in self.encoded if b.name == name)
 
     def ablation(self, name: str) -> Ablation:
         return next(a for a in self.ablations if a.name == name)
@@ -111,18 +125,31 @@ def parse_study(
     """The study of a mapping as YAML or Snakemake's `config` gives it.
 
     `root` holds workflow/schemas and the shipped configs; benchmarks/ and ablations/ are looked up
-    in `folder` (the study file's own) first, then in root/configs. ConfigError lists every problem.
+    in `folder` (the study file's own) first, then in root/configs. Plug-ins are loaded from
+    `folder`, or the working directory without one. ConfigError lists every problem.
     """
     filled, problems = check(document, read_schema("config", root), origin)
     if problems:
         raise ConfigError(problems)
+    # Before the ablations, which may name what they bring.
+    plugins = load_plugins(filled["plugins"], folder or Path.cwd())
     folders = [f for f in (folder, root / "configs") if f is not None]
+    vision = Vision()
+    with _Collecting(problems):
+        vision = read_vision(filled["model"])
+    overrides = filled["overrides"]
+    for name in overrides:
+        if name not in filled["ablations"]:
+            named = unknown("ablation of this study", name, filled["ablations"])
+            problems.append(f"{origin}: overrides: {named}")
     ablations = []
     for name in filled["ablations"]:
         path = _find(folders, "ablations", name, "ablation", origin, problems)
         if path is not None:
             with _Collecting(problems):
-                ablation = load_ablation(path, root, filled["seeds"])
+                ablation = load_ablation(
+                    path, root, filled["seeds"], vision.depth, overrides.get(name)
+                )
                 own = ablation.benchmarks or tuple(filled["benchmarks"])
                 ablations.append(replace(ablation, benchmarks=own))
     names = [*filled["benchmarks"], *(b for a in ablations for b in a.benchmarks or ())]
@@ -132,8 +159,22 @@ def parse_study(
         if path is not None:
             with _Collecting(problems):
                 benchmarks.append(_load_benchmark(path, root))
+    arms = _once(ablations)
+    problems += _beyond(vision, filled["model"], arms)
+    calibration = None
     with _Collecting(problems):
-        _check_model(filled["model"], _once(ablations))
+        calibration = _calibration(filled["calibration"], folders, root, benchmarks, arms, origin)
+    patches = None
+    if not problems:
+        patches, wrong = parse_patches(
+            filled["patches"],
+            [b.name for b in benchmarks],
+            {
+                b.name: _once(a for a in ablations if b.name in (a.benchmarks or ()))
+                for b in benchmarks
+            },
+        )
+        problems += [f"{origin}: patches.{problem}" for problem in wrong]
     if problems:
         raise ConfigError(problems)
     plain = ("title", "model", "seeds", "batch_size", "dtype", "device", "limit")
@@ -141,9 +182,13 @@ def parse_study(
         **{name: filled[name] for name in plain},
         benchmarks=tuple(benchmarks),
         ablations=tuple(ablations),
+        plugins=plugins,
         results=Path(filled["results"]),
         bootstrap=Bootstrap(**filled["bootstrap"]),
         wandb=Wandb(**filled["wandb"]),
+        calibration=calibration,
+        trackio=filled["trackio"],
+        patches=patches,
     )
 
 
@@ -181,46 +226,38 @@ def _load_benchmark(path: Path, root: Path) -> Benchmark:
     return Benchmark(name=path.stem, **document)
 
 
-def _check_model(model: str, arms: Iterable[Arm]) -> None:
-    described = _model_config(model)
-    vision = json.loads(described.read_text(encoding="utf-8")).get("vision_config") or {}
-    size, patch = vision.get("image_size"), vision.get("patch_size")
-    if not isinstance(size, int) or not isinstance(patch, int):
-        return
-    tokens = (size // patch) ** 2
-    problems = []
-    for arm in arms:
-        if arm.budget is not None and arm.budget > tokens:
-            problems.append(f"budget: {arm.budget} exceeds the {tokens} visual tokens of '{model}'")
+def _calibration(
+    name: str | None,
+    folders: list[Path],
+    root: Path,
+    benchmarks: Iterable[Benchmark],
+    arms: Iterable[Arm],
+    origin: str,
+) -> Benchmark | None:
+    """The calibration set, which shares no task with a benchmark and is there where an arm asks."""
+    problems: list[str] = []
+    chosen = None
+    if name is not None:
+        path = _find(folders, "benchmarks", name, "benchmark", f"{origin}: calibration", problems)
+        chosen = _load_benchmark(path, root) if path is not None else None
+    elif any(arm.dynamic == CALIBRATED for arm in arms):
+        problems.append(
+            f"{origin}: arms with dynamic: {CALIBRATED} take their budgets from held-out images; "
+            "name a benchmark of such images in `calibration`"
+        )
+    for benchmark in benchmarks:
+        if chosen is not None and benchmark.task == chosen.task:
+            problems.append(
+                f"{origin}: calibration: '{name}' and '{benchmark.name}' have the same images"
+            )
     if problems:
         raise ConfigError(problems)
+    return chosen
 
 
-def _model_config(model: str) -> Path:
-    if model == POCKET:
-        config = ROOT / "prunesid" / "pocket" / "weights" / "config.json"
-        if config.is_file():
-            return config
-        raise ConfigError(["model: Pocket-LLaVA's weights are missing; `make pocket` trains them"])
-    path = Path(model).expanduser()
-    if (path / "config.json").is_file():
-        return path / "config.json"
-    if path.exists():
-        raise ConfigError(
-            [f"model: '{model}' holds no config.json; it is no model saved by transformers"]
-        )
-    if model.count("/") == 1 and not model.startswith((".", "~", "/")):
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(model, "config.json")
-        if isinstance(cached, str):
-            return Path(cached)
-        raise ConfigError(
-            [
-                f"model: there is no folder '{model}' and no such model in the local Hugging Face "
-                f"cache; `hf download {model}` fetches it, 'pocket' is the embedded model"
-            ]
-        )
-    near = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-    found = unknown("model", path.name, [POCKET, *near])
-    raise ConfigError([f"model: there is no folder '{model}'. {found}"])
+def _beyond(vision: Vision, model: str, arms: Iterable[Arm]) -> list[str]:
+    return [
+        f"budget: {arm.budget} exceeds the {vision.tokens} visual tokens of '{model}'"
+        for arm in arms
+        if vision.tokens is not None and arm.budget is not None and arm.budget > vision.tokens
+    ]

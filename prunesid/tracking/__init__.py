@@ -5,7 +5,7 @@
     receipt = publish(runs, Path("results/pocket/runs"), Settings(mode="offline"))
     print(receipt.message())
 
-Runs are made late, once, from result files. A back end is one file with a class that has the four
+Runs are made late, once, from result files. A back end is one file with a class that has the
 members of `Tracker`; JSON files are always written.
 """
 
@@ -31,8 +31,35 @@ if TYPE_CHECKING:
 
 MODES = ("auto", "offline", "online", "disabled")
 FILE_TYPES = (".csv", ".html", ".jpg", ".png")
+PICTURE_TYPES = (".jpg", ".png")
 MAX_PREDICTIONS = 1000
+PICTURE = "picture"
+BINS = 32
 FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many values fall between neighboring edges: counts (n,), edges (n + 1,)."""
+
+    counts: tuple[int, ...]
+    edges: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[float], bins: int = BINS) -> Histogram:
+        """The histogram of at least one value in equal bins from the smallest to the largest."""
+        import numpy as np
+
+        counts, edges = np.histogram(np.asarray(values, dtype=np.float64), bins=bins)
+        return cls(tuple(counts.tolist()), tuple(edges.tolist()))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file with a sentence about it."""
+
+    path: Path
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -41,9 +68,10 @@ class Run:
 
     group is the ablation, job_type the stage. config says what was run, summary what came out; both
     hold what JSON can express (NumPy scalars and paths are converted, NaN becomes null).
-    predictions are shown as a table, at most MAX_PREDICTIONS rows; files {title: path} are images
-    (.png, .jpg) and tables (.csv, .html). environment (versions, commit, device) is recorded but
-    does not identify the run: the same results under a new commit are no new run.
+    predictions are shown as a table, at most MAX_PREDICTIONS rows; a column PICTURE holds places in
+    `pictures` (or nothing) and is shown as these. files {title: path} are images (.png, .jpg) and
+    tables (.csv, .html). environment (versions, commit, device) is recorded but does not identify
+    the run: the same results under a new commit are no new run.
 
     ValueError for an empty name or group, too many predictions, or a file of another type.
     """
@@ -56,6 +84,8 @@ class Run:
     summary: Mapping[str, Any] = field(default_factory=dict)
     predictions: pd.DataFrame | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
+    pictures: tuple[Picture, ...] = ()
+    histograms: Mapping[str, Histogram] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,6 +99,10 @@ class Run:
         for title, path in self.files.items():
             if Path(path).suffix not in FILE_TYPES:
                 raise ValueError(f"{title}: {unknown('file type', Path(path).suffix, FILE_TYPES)}")
+        for picture in self.pictures:
+            suffix = picture.path.suffix
+            if suffix not in PICTURE_TYPES:
+                raise ValueError(f"{picture.path}: {unknown('file type', suffix, PICTURE_TYPES)}")
 
     @cached_property
     def document(self) -> dict[str, Any]:
@@ -86,6 +120,10 @@ class Run:
             "summary": plain(self.summary),
             "predictions": table,
             "files": {title: file_digest(path) for title, path in self.files.items()},
+            "pictures": [
+                {"digest": file_digest(p.path), "caption": p.caption} for p in self.pictures
+            ],
+            "histograms": plain(self.histograms),
         }
 
     @cached_property
@@ -101,20 +139,29 @@ class Run:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to reach W&B. mode 'auto' is online where wandb finds credentials, or WANDB_MODE asks for
-    it, else offline. timeout: seconds after which an upload is given up; that of the first run, and
-    a little more for that of all others."""
+    """How to reach W&B, and whether to record in trackio, too.
+
+    mode 'auto' is online where wandb finds credentials, or WANDB_MODE asks for it, else offline.
+    timeout: seconds after which an upload is given up; that of the first run, and a little more for
+    that of all others.
+    """
 
     mode: str = "auto"
     project: str = "prunesid"
     entity: str | None = None
     timeout: float = 60.0
+    trackio: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(unknown("W&B mode", self.mode, MODES))
         if not self.timeout > 0:
             raise ValueError(f"timeout: {self.timeout} is no positive number of seconds")
+
+    @property
+    def target(self) -> str:
+        """Where runs belong in W&B: 'entity/project', or the project alone."""
+        return "/".join(part for part in (self.entity, self.project) if part)
 
 
 @dataclass(frozen=True)

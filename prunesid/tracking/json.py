@@ -53,14 +53,21 @@ def path_of(run: Run, directory: Path) -> Path:
 def document(run: Run, directory: Path) -> dict[str, Any]:
     """A run as its file holds it; paths of figures and tables are relative to `directory`."""
     described = run.document
+
+    def within(path: Path) -> dict[str, str]:
+        return {"path": Path(os.path.relpath(path, directory)).as_posix()}
+
     files = {
-        title: {"path": Path(os.path.relpath(path, directory)).as_posix(), "digest": digest}
-        for (title, path), digest in zip(
-            run.files.items(), described["files"].values(), strict=True
-        )
+        title: within(path) | {"digest": described["files"][title]}
+        for title, path in run.files.items()
     }
+    pictures = [
+        within(picture.path) | held
+        for picture, held in zip(run.pictures, described["pictures"], strict=True)
+    ]
     head = {"id": run.id, "content": run.content}
-    return head | described | {"files": files, "environment": plain(run.environment)}
+    tail = {"files": files, "pictures": pictures, "environment": plain(run.environment)}
+    return head | described | tail
 
 
 def _holds(path: Path, run: Run) -> bool:

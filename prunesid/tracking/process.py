@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+MAX_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,34 @@ def run_bounded(
         for stream in (out, err):
             stream.seek(0)
         return Finished(code, out.read(), err.read(), timeout)
+
+
+def lines_of(finished: Finished) -> list[dict[str, Any]]:
+    """The JSON objects among the lines of standard output."""
+    return [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
+
+
+def problem_of(finished: Finished, program: str) -> str | None:
+    """What went wrong in a program that says so by a line {"error": ...}; None where nothing did."""
+    errors = [line["error"] for line in lines_of(finished) if "error" in line]
+    if finished.code is None:
+        return f"{program} did not finish within {finished.timeout:g} s"
+    if finished.code == 0 and not errors:
+        return None
+    last = last_line(finished.stderr) or f"{program} ended with status {finished.code}"
+    return short(errors[0] if errors else last)
+
+
+def last_line(text: str) -> str:
+    """The last line that is not empty; '' without one."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def short(reason: str) -> str:
+    """A reason in one line of at most MAX_REASON characters."""
+    line = " ".join(reason.split())
+    return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 3]}..."
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Publishing runs: JSON always, W&B where it works, and nothing twice."""
+"""Publishing runs: JSON always, trackio and W&B where they work, and nothing twice."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from prunesid.tracking import FAILED, Delivery, Run, Settings, Tracker
 from prunesid.tracking.json import Json, path_of
 from prunesid.tracking.receipt import LEDGER, Entry, Receipt, read_ledger, write_ledger
+from prunesid.tracking.trackio import Trackio
 from prunesid.tracking.wandb import Wandb
 
 log = logging.getLogger(__name__)
@@ -18,12 +19,16 @@ log = logging.getLogger(__name__)
 def publish(runs: Sequence[Run], directory: Path, settings: Settings | None = None) -> Receipt:
     """Publish the runs below `directory`; those that its receipts.json holds are left alone.
 
-    A failure of W&B is a warning in the log and a delivery with the status 'failed' and its reason,
+    A failure of W&B or trackio is a warning in the log and a delivery with the status 'failed' and its reason,
     tried again by the next call. A run that takes the place of another (same group and name)
     replaces it wherever that has not left this machine. ValueError where two runs share group and
     name; OSError where JSON cannot be written.
     """
-    return deliver(runs, directory, [Json(), Wandb(settings or Settings())])
+    settings = settings or Settings()
+    trackers: list[Tracker] = [Json()]
+    if settings.trackio:
+        trackers.append(Trackio(settings.project))
+    return deliver(runs, directory, [*trackers, Wandb(settings)])
 
 
 def deliver(runs: Sequence[Run], directory: Path, trackers: Sequence[Tracker]) -> Receipt:

@@ -6,7 +6,7 @@ is added, and an arm's own run should not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,20 @@ import pandas as pd
 
 from prunesid.study.ablation import Ablation
 from prunesid.study.arm import VANILLA, Arm
+from prunesid.study.comparison import AVERAGE
 from prunesid.study.config import Study
 from prunesid.study.measurement import Measured, measure
+from prunesid.study.metrics import Floats
 from prunesid.study.statistics import interval
-from prunesid.tracking import Run
+from prunesid.tracking import PICTURE, Histogram, Picture, Run
+from prunesid.tracking.pictures import Gallery
 
 ARM_STAGE = "score"
 COMPARISON_STAGE = "compare"
 MAX_DISAGREEMENTS = 200
+PICTURES_PER_BENCHMARK = 2
+VALUE = ("value", "ci_low", "ci_high")
+DIFFERENCE = ("diff", "diff_low", "diff_high")
 KEY = ["benchmark", "question_id"]
 
 
@@ -32,14 +38,24 @@ def runs_of(
     scores: pd.DataFrame,
     files: Mapping[str, Path],
     environment: Mapping[str, Any],
+    *,
+    gallery: Gallery | None = None,
+    information: pd.DataFrame | None = None,
+    facts: pd.DataFrame | None = None,
     limit: int = MAX_DISAGREEMENTS,
 ) -> list[Run]:
     """One run per arm and, last, one for the comparison, which carries `files` {title: path}.
 
-    scores: the per-question tables of the ablation's benchmarks, one below the other, with all of
-    their columns. Summary metrics are '<benchmark>/<name>': value, ci_low, ci_high, tokens, and
-    against the reference arm diff, diff_low, diff_high. limit: rows of the table of predictions.
-    ValueError where an arm's scores are missing.
+    scores       the per-question tables of the ablation's benchmarks, one below the other, with all
+                 of their columns
+    gallery      draws what an arm keeps of images on which it differs from its reference
+    information  benchmark, image_id, phi: a histogram per benchmark, at the comparison
+    facts        arm, benchmark and any numbers about how the arm pruned it
+    limit        rows of the table of predictions
+
+    Summary metrics are '<benchmark>/<name>': value, ci_low, ci_high, tokens, and against the
+    reference arm diff, diff_low, diff_high; 'average/<name>' is the mean over benchmarks of the
+    value as a percentage of the all-token arm's. ValueError where an arm's scores are missing.
     """
     arms = ablation.arms
     benchmarks = study.benchmarks_of(ablation)
@@ -54,23 +70,35 @@ def runs_of(
         "bootstrap": study.bootstrap,
     }
     references = reference_arms(ablation)
+    places = _places(ablation)
     runs = []
     for arm in arms:
         reference = references[arm.name]
-        summary: dict[str, Any] = {}
+        confidence = study.bootstrap.confidence
+        summary: dict[str, Any] = _average(measured, arm, reference, confidence)
         for m in measured:
-            summary |= _metrics(m, arm, reference, study.bootstrap.confidence)
+            summary |= _metrics(m, arm, reference, confidence)
+        summary |= _facts(facts, arm)
+        predictions: pd.DataFrame | None = None
+        pictures: tuple[Picture, ...] = ()
+        if reference is not None:
+            predictions = disagreements(scores, arm, reference, limit)
+            if gallery is not None:
+                predictions, pictures = _pictured(predictions, arm, reference, gallery)
         runs.append(
             Run(
                 name=arm.name,
                 group=ablation.name,
                 job_type=ARM_STAGE,
                 tags=tags_of(arm, study.model_name),
-                config=common | {"arm": arm.resolved(), "seed": arm.seed},
+                config=common
+                | places.get(arm.name, {})
+                | {"arm": arm.resolved(), "seed": arm.seed}
+                | {"reference": None if reference is None else reference.name},
                 summary=summary,
-                predictions=None
-                if reference is None
-                else disagreements(scores, arm, reference, limit),
+                predictions=predictions,
+                pictures=pictures,
+                histograms=_token_histograms(measured, arm),
                 environment=environment,
             )
         )
@@ -78,12 +106,13 @@ def runs_of(
         name=ablation.name,
         group=ablation.name,
         job_type=COMPARISON_STAGE,
-        tags=(study.model_name,),
+        tags=(study.model_name, "comparison"),
         config=common | {"title": ablation.title, "reference": ablation.reference.as_dict()},
         summary={"arms": len(arms)}
         | {f"{m.benchmark.name}/questions": m.scores.shape[1] for m in measured}
         | {f"{m.benchmark.name}/images": m.tokens.shape[1] for m in measured},
         files=files,
+        histograms=_phi_histograms(information, [b.name for b in benchmarks]),
         environment=environment,
     )
     return [*runs, comparison]
@@ -135,21 +164,107 @@ def disagreements(scores: pd.DataFrame, arm: Arm, reference: Arm, limit: int) ->
     return chosen.sort_values(["benchmark", "place"])[shown].reset_index(drop=True)
 
 
+def _places(ablation: Ablation) -> dict[str, dict[str, str]]:
+    """Row and column of each arm as the table shows them; those of its first cell."""
+    found: dict[str, dict[str, str]] = {}
+    for cell in ablation.cells:
+        for arm in cell.arms:
+            place = {"row": cell.row.label, "column": cell.column.label}
+            found.setdefault(arm.name, place)
+    return found
+
+
+def _pictured(
+    predictions: pd.DataFrame, arm: Arm, reference: Arm, gallery: Gallery
+) -> tuple[pd.DataFrame, tuple[Picture, ...]]:
+    """Pictures of the first images of each benchmark, and the predictions with their places."""
+    pictures: list[Picture] = []
+    place: dict[tuple[str, str], int] = {}
+    for benchmark, own in predictions.groupby("benchmark", sort=False):
+        for line in own.drop_duplicates("image_id").head(PICTURES_PER_BENCHMARK).itertuples():
+            name = str(benchmark)
+            path = gallery.path(name, line.question_id, line.image_id, (reference, arm))
+            caption = (
+                f"{name}: {line.question} {reference.name} (left): {line.answer_reference}; "
+                f"{arm.name} (right): {line.answer}; correct: {line.target}"
+            )
+            place[name, line.image_id] = len(pictures)
+            pictures.append(Picture(path, " ".join(caption.split())))
+    keys = zip(predictions["benchmark"], predictions["image_id"], strict=True)
+    column = pd.array([place.get(key) for key in keys], dtype="Int64")
+    return predictions.assign(**{PICTURE: column}), tuple(pictures)
+
+
+def _token_histograms(measured: Sequence[Measured], arm: Arm) -> dict[str, Histogram]:
+    """Visual tokens per image of each benchmark on which they differ between images."""
+    found = {}
+    for m in measured:
+        (at,) = m.at([arm.name])
+        if np.ptp(m.tokens[at]) > 0:
+            found[f"{m.benchmark.name}/tokens_per_image"] = Histogram.of(m.tokens[at].tolist())
+    return found
+
+
+def _phi_histograms(
+    information: pd.DataFrame | None, benchmarks: Sequence[str]
+) -> dict[str, Histogram]:
+    if information is None:
+        return {}
+    by_benchmark = {name: own["phi"] for name, own in information.groupby("benchmark")}
+    return {f"{b}/phi": Histogram.of(by_benchmark[b].tolist()) for b in benchmarks}
+
+
+def _facts(facts: pd.DataFrame | None, arm: Arm) -> dict[str, float]:
+    """'<benchmark>/<fact>' for what is known about the arm's pruning."""
+    if facts is None:
+        return {}
+    own = facts[facts["arm"] == arm.name].drop(columns="arm").set_index("benchmark")
+    return {
+        f"{benchmark}/{name}": float(value)
+        for benchmark, line in own.iterrows()
+        for name, value in line.items()
+        if pd.notna(value)
+    }
+
+
 def _metrics(
     measured: Measured, arm: Arm, reference: Arm | None, confidence: float
 ) -> dict[str, float]:
     (at,) = measured.at([arm.name])
-    low, high = interval(measured.replicates[at], confidence)
-    metrics = {
-        "value": measured.values[at],
-        "ci_low": low,
-        "ci_high": high,
-        "tokens": measured.tokens[at].mean(),
-    }
+    metrics = _interval(measured.values[at], measured.replicates[at], confidence)
+    metrics["tokens"] = measured.tokens[at].mean()
     if reference is not None:
         (other,) = measured.at([reference.name])
-        drawn = measured.replicates[at] - measured.replicates[other]
-        low, high = interval(drawn, confidence)
         difference = measured.values[at] - measured.values[other]
-        metrics |= {"diff": difference, "diff_low": low, "diff_high": high}
+        drawn = measured.replicates[at] - measured.replicates[other]
+        metrics |= _interval(difference, drawn, confidence, DIFFERENCE)
     return {f"{measured.benchmark.name}/{name}": float(v) for name, v in metrics.items()}
+
+
+def _average(
+    measured: Sequence[Measured], arm: Arm, reference: Arm | None, confidence: float
+) -> dict[str, float]:
+    value, drawn = _relative(measured, arm)
+    metrics = _interval(value, drawn, confidence)
+    if reference is not None:
+        other, other_drawn = _relative(measured, reference)
+        metrics |= _interval(value - other, drawn - other_drawn, confidence, DIFFERENCE)
+    return {f"{AVERAGE}/{name}": float(v) for name, v in metrics.items()}
+
+
+def _relative(measured: Sequence[Measured], arm: Arm) -> tuple[float, Floats]:
+    """Mean over benchmarks of the value in percent of the all-token arm's, and its replicates."""
+    values, drawn = [], []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for m in measured:
+            at, whole = m.at([arm.name, VANILLA.name])
+            values.append(100 * m.values[at] / m.values[whole])
+            drawn.append(100 * m.replicates[at] / m.replicates[whole])
+    return float(np.mean(values)), np.mean(np.stack(drawn), axis=0)
+
+
+def _interval(
+    value: float, drawn: Floats, confidence: float, names: Sequence[str] = VALUE
+) -> dict[str, float]:
+    low, high = interval(drawn, confidence)
+    return dict(zip(names, (value, low, high), strict=True))

@@ -29,12 +29,6 @@ class Wandb:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    @property
-    def target(self) -> str:
-        """Where the runs belong: 'entity/project', or the project alone."""
-        parts = (self.settings.entity, self.settings.project)
-        return "/".join(part for part in parts if part)
-
     def mode(self) -> str:
         """The mode asked for; where that is auto and WANDB_MODE names one, that one."""
         asked = os.environ.get("WANDB_MODE", "")
@@ -52,7 +46,7 @@ class Wandb:
         if mode == "disabled":
             return {}
         directory = directory.absolute()
-        found = {run.id: self._found(known.get(run.id), directory) for run in runs}
+        found = {run.id: self.found(known.get(run.id), directory) for run in runs}
         done = {key: delivery for key, delivery in found.items() if delivery is not None}
         missing = [run for run in runs if run.id not in done]
         waiting = any(delivery.status != "online" for delivery in done.values())
@@ -63,7 +57,7 @@ class Wandb:
             if mode == "auto":
                 mode = "online" if recorded.logged_in else "offline"
             done |= {run.id: self._delivery(recorded, run, directory) for run in missing}
-        return self._upload(done, directory) if mode == "online" else done
+        return self.upload(done, directory) if mode == "online" else done
 
     def retract(self, delivery: Delivery, directory: Path) -> bool:
         """Delete the folder of a run that was never uploaded."""
@@ -97,9 +91,9 @@ class Wandb:
                 lines.append("No result is lost: they are complete as JSON.")
         return lines
 
-    def _found(self, delivery: Delivery | None, directory: Path) -> Delivery | None:
+    def found(self, delivery: Delivery | None, directory: Path) -> Delivery | None:
         """A former delivery as it stands now; None where the run has to be recorded (again)."""
-        if delivery is None or delivery.target != self.target:
+        if delivery is None or delivery.target != self.settings.target:
             return None
         if delivery.status == "online":
             return delivery
@@ -112,10 +106,12 @@ class Wandb:
         place = recorded.places.get(run.id)
         if place is None:
             reason = recorded.reason or "wandb did not record it"
-            return Delivery(FAILED, reason=reason, target=self.target)
-        return Delivery("offline", place.relative_to(directory).as_posix(), target=self.target)
+            return Delivery(FAILED, reason=reason, target=self.settings.target)
+        return Delivery(
+            "offline", place.relative_to(directory).as_posix(), target=self.settings.target
+        )
 
-    def _upload(self, deliveries: dict[str, Delivery], directory: Path) -> dict[str, Delivery]:
+    def upload(self, deliveries: dict[str, Delivery], directory: Path) -> dict[str, Delivery]:
         """Upload what waits: the first run alone, so that a dead server costs one timeout."""
         places = {
             k: directory / str(d.place) for k, d in deliveries.items() if d.status == "offline"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunesid.tracking import Settings
-from prunesid.tracking.process import run_bounded
+from prunesid.tracking.process import last_line, lines_of, problem_of, run_bounded, short
 
 DATA = "wandb-data"
 # Of the user's settings only those that say which server, and as whom; a run's id, name or mode
@@ -33,7 +33,7 @@ UPLOADS_AT_ONCE = 5
 SECONDS_PER_UPLOAD = 5.0
 # Recording is local work, slow only on a busy machine, so its limit is generous.
 RECORDING_LIMIT = 300.0
-MAX_REASON = 300
+SECONDS_PER_RECORDING = 5.0
 
 
 @dataclass(frozen=True)
@@ -62,22 +62,16 @@ def record(
     done = run_bounded(
         [sys.executable, "-P", str(Path(__file__).with_name("wandb_process.py"))],
         stdin=json.dumps(request),
-        environment=_environment(directory)
+        environment=surroundings(directory)
         | {"WANDB_SILENT": "true", "WANDB__SERVICE_WAIT": "120"},
         directory=directory,
-        timeout=RECORDING_LIMIT,
+        timeout=RECORDING_LIMIT + SECONDS_PER_RECORDING * len(documents),
     )
-    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    errors = [answer["error"] for answer in answers if "error" in answer]
-    reason = errors[0] if errors else None
-    if done.code is None:
-        reason = f"wandb did not finish recording within {done.timeout:g} s"
-    elif done.code != 0 and not errors:
-        reason = _last_line(done.stderr) or f"wandb ended with status {done.code}"
+    answers = lines_of(done)
     return Recorded(
         places={a["id"]: Path(a["place"]) for a in answers if "place" in a},
         logged_in=any(answer.get("logged_in") for answer in answers),
-        reason=_short(reason) if reason else None,
+        reason=problem_of(done, "wandb"),
     )
 
 
@@ -95,7 +89,7 @@ def upload(places: Sequence[Path], directory: Path, settings: Settings) -> tuple
     done = run_bounded(
         [*command, *map(str, places)],
         stdin="",
-        environment=_environment(directory) | RETRIES | timeouts,
+        environment=surroundings(directory) | RETRIES | timeouts,
         directory=directory,
         timeout=limit + SECONDS_PER_UPLOAD * (len(places) - 1),
     )
@@ -103,7 +97,7 @@ def upload(places: Sequence[Path], directory: Path, settings: Settings) -> tuple
     if done.code is None:
         return said, f"the upload did not finish within {done.timeout:g} s"
     errors = re.findall(r"^wandb: ERROR (.*)$", said, flags=re.MULTILINE)
-    return said, _short(errors[0] if errors else _last_line(said) or "wandb sync said nothing")
+    return said, short(errors[0] if errors else last_line(said) or "wandb sync said nothing")
 
 
 def uploaded(place: Path) -> bool:
@@ -117,7 +111,7 @@ def url_of(run_id: str, said: str) -> str | None:
     return found.group() if found else None
 
 
-def _environment(directory: Path) -> dict[str, str]:
+def surroundings(directory: Path) -> dict[str, str]:
     """This process's environment, but wandb's files go to `directory`."""
     data = directory / DATA
     others = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_") or k in KEPT}
@@ -128,13 +122,3 @@ def _environment(directory: Path) -> dict[str, str]:
         "WANDB_ARTIFACT_DIR": str(data / "artifacts"),
         "WANDB_ERROR_REPORTING": "false",
     }
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
-
-
-def _short(reason: str) -> str:
-    line = " ".join(reason.split())
-    return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 3]}..."

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_TAG = 64
+PICTURE = "picture"
 
 
 def main() -> int:
@@ -71,17 +72,49 @@ def _record(wandb: Any, document: dict[str, Any], request: dict[str, Any]) -> st
     )
     place = Path(run.settings.sync_dir)
     run.summary.update(document["summary"])
-    shown = {
-        title: _media(wandb, Path(request["directory"], file["path"]), title)
-        for title, file in document["files"].items()
+    # The stock workspace draws what was logged; what is in the summary alone has no panel there.
+    numbers = {
+        name: value
+        for name, value in document["summary"].items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
     }
-    predictions = document["predictions"]
-    if predictions is not None:
-        shown["predictions"] = _table(wandb, predictions["columns"], predictions["rows"])
+    shown = numbers | _shown(wandb, document, Path(request["directory"]))
     if shown:
         run.log(shown)
     run.finish()
     return str(place)
+
+
+def _shown(wandb: Any, document: dict[str, Any], directory: Path) -> dict[str, Any]:
+    shown = {
+        title: _media(wandb, directory / file["path"], title)
+        for title, file in document["files"].items()
+    }
+    for title, held in document["histograms"].items():
+        shown[title] = wandb.Histogram(np_histogram=(held["counts"], held["edges"]))
+    pictures = [
+        wandb.Image(str(directory / p["path"]), caption=p["caption"]) for p in document["pictures"]
+    ]
+    if pictures:
+        shown["pictures"] = pictures
+    predictions = document["predictions"]
+    if predictions is not None:
+        shown["predictions"] = _predictions(wandb, predictions, pictures)
+    return shown
+
+
+def _predictions(wandb: Any, predictions: dict[str, Any], pictures: list[Any]) -> Any:
+    columns, rows = predictions["columns"], predictions["rows"]
+    if PICTURE not in columns:
+        return _table(wandb, columns, rows)
+    at = columns.index(PICTURE)
+    table = _table(
+        wandb, columns[:at] + columns[at + 1 :], [row[:at] + row[at + 1 :] for row in rows]
+    )
+    # In a column that may hold anything wandb keeps no picture.
+    shown = [None if row[at] is None else pictures[row[at]] for row in rows]
+    table.add_column(PICTURE, shown, optional=True)
+    return table
 
 
 def _table(wandb: Any, columns: list[str], rows: list[list[Any]]) -> Any:

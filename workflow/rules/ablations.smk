@@ -4,6 +4,12 @@ def score_tables(wildcards):
     return expand(rules.score.output.table, benchmark=[b.name for b in chosen])
 
 
+def selection_tables(wildcards):
+    """What the arms kept on the benchmarks that an ablation is measured on."""
+    chosen = STUDY.benchmarks_of(STUDY.ablation(wildcards.ablation))
+    return expand(rules.select.output[0], benchmark=[b.name for b in chosen])
+
+
 def ablation_text(wildcards):
     """What the ablation's YAML says; a change of it redoes its comparison and pictures."""
     return str(STUDY.ablation(wildcards.ablation))
@@ -31,11 +37,32 @@ rule compare:
         "../scripts/compare.py"
 
 
+rule arms:
+    input:
+        selections=selection_tables,
+        information=rules.information.output[0],
+        code=sources("stages/arms.py", "study/agreement.py"),
+    output:
+        arms=MODEL / "ablations" / "{ablation}" / "arms.csv",
+        agreement=MODEL / "ablations" / "{ablation}" / "agreement.csv",
+    params:
+        ablation=ablation_text,
+        store=STORE,
+        folder=str(STUDY_FOLDER),
+    message:
+        "What the arms of {wildcards.ablation} did with the tokens"
+    script:
+        "../scripts/arms.py"
+
+
 rule table:
     input:
         comparison=rules.compare.output[0],
-        paper=[Path("configs/paper/results.csv"), Path("configs/paper/notes.yaml")],
-        code=sources("render"),
+        information=rules.information.output[0],
+        arms=rules.arms.output.arms,
+        agreement=rules.arms.output.agreement,
+        paper=paper("results.csv", "notes.yaml"),
+        code=sources("render", "study/association.py"),
     output:
         html=report(
             MODEL / "ablations" / "{ablation}" / "table.html",
@@ -54,6 +81,7 @@ rule table:
         markdown=MODEL / "ablations" / "{ablation}" / "table.md",
     params:
         ablation=ablation_text,
+        bootstrap=str(STUDY.bootstrap),
         folder=str(STUDY_FOLDER),
     message:
         "Table of {wildcards.ablation}"
@@ -64,7 +92,9 @@ rule table:
 rule figure:
     input:
         comparison=rules.compare.output[0],
-        code=sources("render"),
+        information=rules.information.output[0],
+        code=sources("render", "study/association.py"),
+        plugins=plugin_sources(),
     output:
         svg=report(
             MODEL / "ablations" / "{ablation}" / "figure.svg",
@@ -78,6 +108,7 @@ rule figure:
         csv=MODEL / "ablations" / "{ablation}" / "figure.csv",
     params:
         ablation=ablation_text,
+        bootstrap=str(STUDY.bootstrap),
         folder=str(STUDY_FOLDER),
     message:
         "Figure of {wildcards.ablation}"
@@ -86,6 +117,6 @@ rule figure:
 
 
 TARGETS += expand(
-    [rules.table.output.html, rules.figure.output.svg],
+    [rules.table.output.html, rules.figure.output.svg, rules.arms.output.arms],
     ablation=[a.name for a in STUDY.ablations],
 )

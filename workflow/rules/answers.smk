@@ -1,6 +1,13 @@
+def budgets_of(wildcards):
+    """The budgets of the images, where an arm of the benchmark shares its budget out among them."""
+    arms = STUDY.arms_of(wildcards.benchmark)
+    return rules.budgets.output[0] if any(arm.dynamic for arm in arms) else []
+
+
 rule select:
     input:
         features=rules.features.output[0],
+        budgets=budgets_of,
         code=sources(
             "record.py",
             "numerics.py",
@@ -9,11 +16,14 @@ rule select:
             "nms.py",
             "quotas.py",
             "information.py",
-            "methods",
-            "groupings",
-            "scores",
+            "parameters.py",
+            "methods/__init__.py",
+            "groupings/__init__.py",
+            "scores/__init__.py",
+            "stages/budgets.py",
             "stages/selection.py",
         ),
+        arms=arm_sources,
     output:
         MODEL / "{benchmark}" / "selections.json",
     benchmark:

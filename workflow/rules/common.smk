@@ -4,13 +4,20 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 import prunesid
+from prunesid.files import source_files
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.stages.material import POCKET_WEIGHTS
-from prunesid.study.config import parse_study
+from prunesid.study.config import ROOT, parse_study
 from prunesid.study.documents import ConfigError
+from prunesid.study.plugins import files_of
 
-# Benchmarks and ablations are looked up beside the study's own file first.
-STUDY_FOLDER = Path(workflow.configfiles[-1]).resolve().parent
+# Benchmarks, ablations, plug-ins and rules are looked up beside the study's own file first. A module
+# may be given its configuration without a file; what it names then starts at the working directory.
+STUDY_FOLDER = (
+    Path(workflow.configfiles[-1]).resolve().parent
+    if workflow.configfiles
+    else Path.cwd()
+)
 try:
     STUDY = parse_study(config, folder=STUDY_FOLDER)
 except ConfigError as error:
@@ -28,8 +35,13 @@ os.environ.setdefault("LOGURU_LEVEL", "WARNING")
 
 
 wildcard_constraints:
-    benchmark="|".join(b.name for b in STUDY.benchmarks),
+    benchmark="|".join(b.name for b in STUDY.encoded),
     ablation="|".join(a.name for a in STUDY.ablations),
+
+
+def here(paths):
+    """Paths from the working directory, so that a project can move as a whole."""
+    return [os.path.relpath(path) for path in paths]
 
 
 def sources(*names):
@@ -38,13 +50,39 @@ def sources(*names):
     for name in names:
         path = PACKAGE / name
         found += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return [os.path.relpath(path) for path in found]
+    return here(found)
+
+
+def arm_sources(wildcards):
+    """Files of the methods, groupings and scores that a benchmark's arms use, plug-ins too."""
+    from prunesid.stages.selection import modules_of
+
+    arms = [arm for arm in STUDY.arms_of(wildcards.benchmark) if not arm.is_vanilla]
+    modules = sorted({module for arm in arms for module in modules_of(arm)})
+    return here(dict.fromkeys(path for name in modules for path in source_files(name)))
+
+
+def plugin_sources():
+    """Files of the study's plug-ins, for what may be drawn by one of them."""
+    return here(path for plugin in STUDY.plugins for path in files_of(plugin))
+
+
+def paper(*names):
+    """Files with the paper's own numbers."""
+    return here(ROOT / "configs" / "paper" / name for name in names)
+
+
+def own_rules():
+    """Rules that lie beside the study. A project that uses this one as a module has its own."""
+    if not workflow.modifier.is_main_snakefile():
+        return []
+    return sorted(map(str, (STUDY_FOLDER / "rules").glob("*.smk")))
 
 
 def weights():
     """The model's files, where it is a local folder."""
     folder = POCKET_WEIGHTS if STUDY.model == "pocket" else Path(STUDY.model)
-    return [os.path.relpath(p) for p in sorted(folder.glob("*.safetensors"))]
+    return here(sorted(folder.glob("*.safetensors")))
 
 
 def rendered_file(task):

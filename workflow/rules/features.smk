@@ -1,3 +1,6 @@
+from prunesid.study.arm import shared_budgets
+
+
 rule features:
     input:
         data=task_data,
@@ -23,18 +26,35 @@ rule features:
 
 rule information:
     input:
-        features=rules.features.output[0],
+        features=expand(
+            rules.features.output[0], benchmark=[b.name for b in STUDY.encoded]
+        ),
         code=sources("information.py", "numerics.py", "stages/information.py"),
     output:
-        MODEL / "{benchmark}" / "information.parquet",
+        MODEL / "information.parquet",
     benchmark:
-        MODEL / "{benchmark}" / "times" / "information.tsv"
+        MODEL / "times" / "information.tsv"
+    params:
+        benchmarks=[b.name for b in STUDY.encoded],
     message:
-        "Information scores of {wildcards.benchmark}"
+        "Information scores of all images"
     script:
         "../scripts/information.py"
 
 
-TARGETS += expand(
-    rules.information.output[0], benchmark=[b.name for b in STUDY.benchmarks]
-)
+rule budgets:
+    input:
+        information=rules.information.output[0],
+        code=sources("information.py", "stages/budgets.py"),
+    output:
+        MODEL / "budgets.parquet",
+    params:
+        wanted={b.name: shared_budgets(STUDY.arms_of(b.name)) for b in STUDY.benchmarks},
+        calibration=STUDY.calibration and STUDY.calibration.name,
+    message:
+        "Token budgets of the images"
+    script:
+        "../scripts/budgets.py"
+
+
+TARGETS += [*rules.information.output, *rules.budgets.output]

@@ -1,11 +1,20 @@
 rule publish:
     input:
+        data=[rendered_file(b.task) for b in STUDY.benchmarks if b.task in RENDERED],
+        features=expand(
+            rules.features.output[0], benchmark=[b.name for b in STUDY.benchmarks]
+        ),
+        selections=expand(
+            rules.select.output[0], benchmark=[b.name for b in STUDY.benchmarks]
+        ),
         scores=expand(
             rules.score.output.table, benchmark=[b.name for b in STUDY.benchmarks]
         ),
+        information=rules.information.output[0],
         comparisons=expand(
             rules.compare.output[0], ablation=[a.name for a in STUDY.ablations]
         ),
+        arms=expand(rules.arms.output.arms, ablation=[a.name for a in STUDY.ablations]),
         figures=expand(
             rules.figure.output.png, ablation=[a.name for a in STUDY.ablations]
         ),
@@ -17,6 +26,8 @@ rule publish:
         MODEL / "published.txt",
     params:
         wandb=str(STUDY.wandb),
+        trackio=STUDY.trackio,
+        store=STORE,
         runs=MODEL / "runs",
         folder=str(STUDY_FOLDER),
     message:

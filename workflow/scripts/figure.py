@@ -1,14 +1,19 @@
 from pathlib import Path
 
+import pandas as pd
+
 from prunesid.render.figure import write_figure
+from prunesid.render.figures import Subject
 from prunesid.study.comparison import read_comparison
 from prunesid.study.config import parse_study
 
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 ablation = study.ablation(snakemake.wildcards.ablation)
-write_figure(
+subject = Subject(
     read_comparison(Path(snakemake.input.comparison)),
     ablation,
     study.benchmarks_of(ablation),
-    [Path(path) for path in snakemake.output],
+    study.bootstrap,
+    pd.read_parquet(snakemake.input.information),
 )
+write_figure(subject, [Path(path) for path in snakemake.output])

@@ -5,4 +5,7 @@ import torch
 from prunesid.stages.information import write_information
 
 torch.set_num_threads(snakemake.threads)
-write_information(Path(snakemake.input.features), Path(snakemake.output[0]))
+features = map(Path, snakemake.input.features)
+write_information(
+    dict(zip(snakemake.params.benchmarks, features, strict=True)), Path(snakemake.output[0])
+)

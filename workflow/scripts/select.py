@@ -3,14 +3,17 @@ from pathlib import Path
 import torch
 
 from prunesid.answering.store import Store
+from prunesid.stages.budgets import read_budgets
 from prunesid.stages.selection import select_arms
 from prunesid.study.config import parse_study
 
 torch.set_num_threads(snakemake.threads)
+benchmark, budgets = snakemake.wildcards.benchmark, snakemake.input.get("budgets")
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 select_arms(
     Path(snakemake.input.features),
-    study.arms_of(snakemake.wildcards.benchmark),
+    study.arms_of(benchmark),
     Store(snakemake.params.store),
     Path(snakemake.output[0]),
+    read_budgets(Path(budgets), benchmark) if budgets else None,
 )

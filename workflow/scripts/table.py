@@ -1,5 +1,8 @@
 from pathlib import Path
 
+import pandas as pd
+
+from prunesid.render.facts import facts_table, read_facts
 from prunesid.render.paper import load_paper
 from prunesid.render.table import build_table, write_table
 from prunesid.study.comparison import read_comparison
@@ -13,5 +16,11 @@ table = build_table(
     study.benchmarks_of(ablation),
     study.bootstrap,
     load_paper(Path(snakemake.input.paper[0]).parent),
+    pd.read_parquet(snakemake.input.information),
+    facts_table(
+        read_facts(Path(snakemake.input.arms)),
+        read_facts(Path(snakemake.input.agreement)),
+        ablation,
+    ),
 )
 write_table(table, [Path(path) for path in snakemake.output])

@@ -1,0 +1,87 @@
+"""Differences from the reference, a line per row: which of many changes matters?
+
+One panel per benchmark and one for the average, color for the columns of the ablation. It reads
+where a figure of values would show a heap of overlapping points.
+"""
+
+from math import ceil
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from prunesid.render import panels, theme
+from prunesid.render.figures import Subject, register
+
+LINE_HEIGHT, PANEL_HEIGHT, LETTERS = 0.115, 1.5, 26
+
+
+def points(subject: Subject) -> pd.DataFrame:
+    """Panel, row, column and the numbers of each difference from the reference."""
+    columns = panels.column_axis(subject.ablation)
+    data = panels.panel_points(
+        subject.comparison, subject.benchmarks, {"row": "row", "column": columns.name}
+    )
+    reference = subject.ablation.reference.key
+    return data[(data["row"] != "") & (data["row"] != reference)]
+
+
+def draw(data: pd.DataFrame, subject: Subject) -> Figure:
+    """The figure of `points`."""
+    ablation = subject.ablation
+    rows = [row for row in ablation.rows if row != ablation.reference]
+    columns = panels.column_axis(ablation)
+    titles = panels.panel_titles(subject.benchmarks)
+    shown = [name for name in titles if name in set(data["panel"])]
+    across = panels.across(len(shown))
+    down = ceil(len(shown) / across)
+    lines = len(rows) * (len(columns.values) + 1)
+    height = max(PANEL_HEIGHT, 0.45 + LINE_HEIGHT * lines)
+    with theme.style():
+        drawn = theme.figure(theme.TEXT * max(across, 2) / panels.ACROSS, height * down + 0.6)
+        axes = list(drawn.subplots(down, across, squeeze=False, sharey=True).ravel())
+        for place, (panel, ax) in enumerate(zip(shown, axes, strict=False)):
+            own = data[data["panel"] == panel]
+            _draw_panel(ax, own, [row.key for row in rows], columns)
+            ax.set_title(titles[panel])
+            ax.set_xlabel(f"Δ {panels.metric(panel, subject.benchmarks)}")
+            if place % across == 0:
+                ax.set_yticks(range(len(rows)), [theme.wrap(row.label, LETTERS) for row in rows])
+        handles, labels = axes[0].get_legend_handles_labels()
+        entries = dict(zip(labels, handles, strict=True)) if len(columns.values) > 1 else {}
+        if data["detectable"].max() > 0:
+            entries["not detectable"] = Patch(color=theme.BAND, alpha=0.35, linewidth=0)
+        panels.legend(drawn, axes[len(shown) :], entries)
+        panels.note(drawn, [
+            f"Differences from {ablation.reference.label} under the same column.",
+            panels.bars_note(data, subject.bootstrap.confidence),
+            panels.tests_note(data, ablation.reference.label),
+            panels.detectable_note(ablation.reference.label, "band"),
+        ])  # fmt: skip
+    return drawn
+
+
+def _draw_panel(ax: Axes, own: pd.DataFrame, rows: list[str], columns: panels.Axis) -> None:
+    size = own["detectable"].max()
+    if size > 0:
+        ax.axvspan(-size, size, color=theme.BAND, alpha=0.35, linewidth=0, zorder=0)
+    ax.axvline(0, color=theme.MUTED, linewidth=0.8, zorder=0.8)
+    shades = theme.colors(columns.values)
+    count = len(columns.values)
+    for place, (value, label) in enumerate(zip(columns.values, columns.labels, strict=True)):
+        line = own[own["column"] == value].set_index("row").reindex(rows)
+        at = np.arange(len(rows)) + (place - (count - 1) / 2) * 0.8 / max(count, 2)
+        panels.draw_points(
+            ax, at, line, shades[value], theme.MARKERS[place % len(theme.MARKERS)], label, "none",
+            of="diff", sideways=True,
+        )  # fmt: skip
+    panels.steady_ticks(ax.xaxis)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.grid(True, axis="x")
+    ax.grid(False, axis="y")
+    ax.tick_params(axis="y", length=0)
+
+
+register("forest", points=points, draw=draw)

@@ -1,0 +1,99 @@
+"""What each arm of an ablation did with the tokens, before any question was asked."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from prunesid.answering.store import Store
+from prunesid.files import atomic
+from prunesid.stages.information import num_tokens
+from prunesid.stages.selection import load_facts, read_keys
+from prunesid.study.ablation import Ablation
+from prunesid.study.agreement import adjusted_rand
+from prunesid.study.comparison import ALL
+
+MEANS = ("tau", "suppressed", "survivors", "refilled", "rho")
+ARM_COLUMNS = (
+    "arm", "benchmark", "tokens_mean", "tokens_min", "tokens_max", *(f"{m}_mean" for m in MEANS)
+)  # fmt: skip
+AGREEMENT_COLUMNS = ("row", "column", "benchmark", "arms", "between_seeds", "with_reference")
+
+Facts = Mapping[str, torch.Tensor]
+
+
+def write_arms(
+    ablation: Ablation,
+    selections: Mapping[str, Path],
+    information: Path,
+    store: Store,
+    arms: Path,
+    agreement: Path,
+) -> None:
+    """Two CSV files of an ablation; `selections` holds the table of each of its benchmarks.
+
+    arms       a line per arm and benchmark: visual tokens per image in the language model (mean,
+               min, max) and the means over images of tau, suppressed (share of T), survivors and
+               refilled (tokens) and rho; empty where the method has none
+    agreement  a line per row, column and benchmark: the mean adjusted Rand index of the groups,
+               over images, of pairs of seeds (`between_seeds`) and of the row's arms and the
+               reference row's in that column (`with_reference`); only where there are groups to
+               compare
+    """
+    table = pd.read_parquet(information)
+    lines: list[dict[str, Any]] = []
+    comparisons: list[dict[str, Any]] = []
+    for benchmark, path in selections.items():
+        keys = read_keys(path)
+        whole = {"count": torch.tensor([num_tokens(table, benchmark)])}
+        found = {
+            arm.name: whole if arm.is_vanilla else load_facts(store.get(keys[arm.name]))
+            for arm in ablation.arms
+        }
+        lines += [
+            {"arm": name, "benchmark": benchmark} | _means(facts) for name, facts in found.items()
+        ]
+        comparisons += [line | {"benchmark": benchmark} for line in _agreement(ablation, found)]
+    _write(lines, ARM_COLUMNS, arms)
+    _write(comparisons, AGREEMENT_COLUMNS, agreement)
+
+
+def _means(facts: Facts) -> dict[str, float]:
+    count = facts["count"].double()
+    tokens = {"tokens_mean": count.mean(), "tokens_min": count.min(), "tokens_max": count.max()}
+    means = {f"{name}_mean": facts[name].double().mean() for name in MEANS if name in facts}
+    return {name: float(value) for name, value in (tokens | means).items()}
+
+
+def _agreement(ablation: Ablation, facts: Mapping[str, Facts]) -> Iterator[dict[str, Any]]:
+    """The lines of one benchmark."""
+    cells = {(cell.row, cell.column): cell for cell in ablation.cells}
+    for cell in ablation.cells:
+        rival = cells[ablation.reference, cell.column]
+        own, reference = (
+            [facts[arm.name]["group"] for arm in each.arms if "group" in facts[arm.name]]
+            for each in (cell, rival)
+        )
+        seeds = _mean_index(itertools.combinations(own, 2))
+        versus = _mean_index(itertools.product(own, reference)) if cell is not rival else None
+        if seeds is not None or versus is not None:
+            yield {
+                "row": cell.row.key, "column": cell.column.key or ALL, "arms": len(own),
+                "between_seeds": seeds, "with_reference": versus,
+            }  # fmt: skip
+
+
+def _mean_index(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float | None:
+    indices = [adjusted_rand(*pair) for pair in pairs]
+    return float(torch.cat(indices).mean()) if indices else None
+
+
+def _write(lines: Sequence[Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:
+    table = pd.DataFrame(lines, columns=list(columns))
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")

@@ -1,0 +1,190 @@
+"""What a study will cost, before it runs, and how far it is.
+
+    python -m prunesid.stages.estimate configs/pocket.yaml --cores 2
+
+`make estimate` and `snakemake estimate` say the same. Times come from what this machine has already
+finished of the study; until there is something, from rates shipped with the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from prunesid.answering.store import Store
+from prunesid.stages.material import model_digest
+from prunesid.stages.progress import Layout, Size, Step, size_of, steps
+from prunesid.stages.source import runtime_of
+from prunesid.study.config import Study, load_study
+from prunesid.study.cost import STAGES, Rates, Work, measured, wall_seconds
+from prunesid.study.documents import ConfigError
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What there is to do in a study and how fast it goes."""
+
+    study: Study
+    sizes: dict[str, Size]
+    steps: tuple[Step, ...]
+    rates: Rates
+
+    @property
+    def seconds(self) -> float:
+        """Work that is left, in seconds of one process."""
+        return sum(self.rates.seconds(step.left) for step in self.steps)
+
+    @property
+    def bytes(self) -> float:
+        """Disk space that the work will take."""
+        return sum(step.bytes for step in self.steps)
+
+    def wall_seconds(self, cores: int) -> float:
+        """The same on so many cores: benchmarks, then ablations, run side by side."""
+        chains: Counter[str] = Counter()
+        for step in self.steps:
+            chains[step.name] += self.rates.seconds(step.left)
+        ablations = {step.name for step in self.steps if step.stage == "compare"}
+        parts = (
+            [length for name, length in chains.items() if (name in ablations) == last]
+            for last in (False, True)
+        )
+        return sum(wall_seconds(part, cores) for part in parts)
+
+
+def estimate(study: Study) -> Estimate:
+    """The estimate of a study; computes nothing, loads no model."""
+    sizes = {b.name: size_of(study, b) for b in study.encoded}
+    return Estimate(study, sizes, tuple(steps(study, sizes)), measured(finished(study, sizes)))
+
+
+def finished(study: Study, sizes: dict[str, Size]) -> Iterator[tuple[Work, float]]:
+    """What this study's model has done here, and the seconds that each part took."""
+    places, runtime = Layout.of(study), runtime_of(study)
+    for benchmark in study.encoded:
+        path, images = places.time(benchmark.name, "features"), sizes[benchmark.name].images
+        if path.is_file() and images:
+            seconds = pd.read_csv(path, sep="\t")["s"].mean()
+            yield Work("features", {"images": images, "jobs": 1}), float(seconds)
+    own = {
+        "model": model_digest(study.model), "batch_size": runtime.batch_size,
+        "dtype": runtime.dtype, "device": runtime.device,
+    }  # fmt: skip
+    for entry in Store(places.store).entries():
+        stage = entry.material.get("stage")
+        same = entry.material.get("features", entry.material)
+        if "seconds" not in entry.cost or stage not in STAGES:
+            continue
+        if stage == "score" or all(same.get(name) == value for name, value in own.items()):
+            amount = {name: value for name, value in entry.cost.items() if name != "seconds"}
+            yield Work(stage, amount), entry.cost["seconds"]
+
+
+def text(estimate: Estimate, cores: int) -> str:
+    """The estimate for people."""
+    study = estimate.study
+    unknown = [
+        name for name, size in estimate.sizes.items() if None in (size.images, size.questions)
+    ]
+    free = shutil.disk_usage(_existing(study.results)).free
+    lines = [
+        f"{study.title}: {_count(len(study.arms), 'arm')}, "
+        f"{_count(len(study.ablations), 'ablation')}, {_count(len(study.benchmarks), 'benchmark')}",
+        "",
+        *_grid([("benchmark", "images", "questions", "arms"), *_benchmark_lines(estimate)]),
+        "",
+        *_grid([("stage", "done", "time left", "rate"), *_stage_lines(estimate)]),
+        "",
+    ]
+    if estimate.seconds:
+        lines.append(
+            f"Left: {_time(estimate.seconds)} of work, {_time(estimate.wall_seconds(cores))} on "
+            f"{_count(cores, 'core')}; {_bytes(estimate.bytes)} of disk ({_bytes(free)} free)."
+        )
+    else:
+        lines.append("Nothing is left to do.")
+    if unknown:
+        lines.append(
+            f"Not counted, since their size is not known before they are first read: "
+            f"{', '.join(unknown)}."
+        )
+    return "\n".join(lines)
+
+
+def _benchmark_lines(estimate: Estimate) -> Iterator[tuple[str, ...]]:
+    names = {b.name for b in estimate.study.benchmarks}
+    for name, size in estimate.sizes.items():
+        counts = ("?" if n is None else f"{n:,}" for n in (size.images, size.questions))
+        arms = f"{len(estimate.study.arms_of(name))}" if name in names else "(calibration)"
+        yield name, *counts, arms
+
+
+def _stage_lines(estimate: Estimate) -> Iterator[tuple[str, ...]]:
+    for stage in STAGES:
+        own = [step for step in estimate.steps if step.stage == stage]
+        if not own:
+            continue
+        left = sum(estimate.rates.seconds(step.left) for step in own)
+        source = "measured here" if estimate.rates.is_measured(stage) else "shipped"
+        done, of = sum(step.done for step in own), sum(step.of for step in own)
+        yield stage, f"{done} of {of}", _time(left) if left else "-", source
+
+
+def _grid(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    table = list(rows)
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    lines = []
+    for row in table:
+        first, *rest = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join([first, *rest]))
+    return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 1e6:,.0f} MB" if number < 1e9 else f"{number / 1e9:,.1f} GB"
+
+
+def _existing(path: Path) -> Path:
+    resolved = path.resolve()
+    return next(p for p in (resolved, *resolved.parents) if p.exists())
+
+
+def _cores(value: str) -> int:
+    return len(os.sched_getaffinity(0)) if value == "all" else int(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What a study will cost, and how far it is.")
+    parser.add_argument("study", type=Path, help="the study's YAML file")
+    parser.add_argument("--cores", type=_cores, default="all", help="a number, or all")
+    given = parser.parse_args()
+    try:
+        study = load_study(given.study)
+    except ConfigError as error:
+        sys.exit(str(error))
+    print(text(estimate(study), given.cores))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What arms keep of a few images: the images as the tower sees them, kept patches, groups."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import safe_open
+
+from prunesid.answering.store import Store
+from prunesid.stages.selection import read_keys
+from prunesid.stages.source import Source
+from prunesid.study.patches import KeptPatches, Patches, Scene
+
+# Pixels that a patch is shown with.
+PATCH = 14
+
+
+def read_scenes(
+    chosen: Patches,
+    source: Source,
+    information: Path,
+    selections: Path,
+    grid: tuple[int, int],
+    store: Store,
+) -> list[Scene]:
+    """The images and what each arm keeps of them, from the files of the stages.
+
+    information, selections  of `write_information`, and of `select_arms` on the chosen benchmark
+    grid                     rows and columns of the patches
+
+    Images are those at evenly spaced ranks of phi, from little information to much. An arm with
+    seeds shows its first.
+    """
+    table = pd.read_parquet(information)
+    table = table[table["benchmark"] == chosen.benchmark].reset_index(drop=True)
+    rows = spaced(table["phi"].to_numpy(np.float64), chosen.images)
+    keys = read_keys(selections)
+    parts = {arm.name: _read(store.get(keys[arm.name]), rows) for _, arm in chosen.columns}
+    pictures = _open(source, [str(table["image_id"][row]) for row in rows])
+    return [
+        Scene(
+            image_id=str(table["image_id"][row]),
+            phi=float(table["phi"][row]),
+            pixels=as_seen(picture, PATCH * max(grid)),
+            grid=grid,
+            kept=tuple(
+                KeptPatches(label, *(_at(part, place) for part in parts[arm.name]))
+                for label, arm in chosen.columns
+            ),
+        )
+        for place, (row, picture) in enumerate(zip(rows, pictures, strict=True))
+    ]
+
+
+def read_grid(features: Path) -> tuple[int, int]:
+    """Rows and columns of the patches of a file of `features.extract`."""
+    with safe_open(features, "np") as file:
+        rows, columns = json.loads(file.metadata()["grid"])
+    return rows, columns
+
+
+def spaced(phi: NDArray[np.float64], count: int) -> list[int]:
+    """The images at `count` evenly spaced ranks of phi (n,), the lowest first.
+
+    The middle of each share of the ranks: the extremes of a benchmark are not typical of it.
+    """
+    order = np.argsort(phi, kind="stable")
+    count = min(count, len(order))
+    return [int(order[(2 * i + 1) * len(order) // (2 * count)]) for i in range(count)]
+
+
+def as_seen(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    """The middle square of an image, what CLIP's preprocessing keeps: (side, side, 3)."""
+    width, height = image.size
+    shortest = min(width, height)
+    left, top = (width - shortest) // 2, (height - shortest) // 2
+    square = image.convert("RGB").crop((left, top, left + shortest, top + shortest))
+    return np.asarray(square.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _open(source: Source, names: Sequence[str]) -> list[Image.Image]:
+    task = source.open()
+    first = {question.image_id: question for question in reversed(task.questions())}
+    return [task.image(first[name]) for name in names]
+
+
+def _read(path: Path, rows: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Index (R, N) and, where the method has groups, group (R, T) of those rows."""
+    with safe_open(path, "np") as file:
+        index = file.get_tensor("index")[list(rows)]
+        grouped = "info.group" in file.keys()  # noqa: SIM118
+        group = file.get_tensor("info.group")[list(rows)].astype(np.int64) if grouped else None
+    return index, group
+
+
+def _at(part: NDArray[np.int64] | None, place: int) -> NDArray[np.int64] | None:
+    return None if part is None else part[place]

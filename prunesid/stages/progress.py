@@ -1,0 +1,249 @@
+"""How far a study is: what each stage has to do for each benchmark, and what of it is stored.
+
+An arm counts as done where the key of its result, made from everything that determines it, is in
+the store. Nothing is computed and no model is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+from safetensors import safe_open
+
+from prunesid.answering.store import Store
+from prunesid.models import family_module
+from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
+from prunesid.pocket.benchmarks import items
+from prunesid.stages import answers, selection
+from prunesid.stages.budgets import Budgets, read_budgets
+from prunesid.stages.features import needs_of
+from prunesid.stages.material import features_material, model_digest, model_path, score_material
+from prunesid.stages.source import Runtime, runtime_of
+from prunesid.study.arm import Arm
+from prunesid.study.config import Benchmark, Study
+from prunesid.study.cost import Work
+from prunesid.study.model import model_config
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Images and questions of a benchmark; None where nothing on disk tells."""
+
+    images: int | None
+    questions: int | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of one benchmark (or, for `compare`, of one ablation).
+
+    `of` and `done` count results: arms where the stage works arm by arm, else the one file. `left`
+    is what is to be done, `bytes` what that leaves on disk.
+    """
+
+    stage: str
+    name: str
+    of: int
+    done: int
+    left: Work
+    bytes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the workflow puts the files of a study."""
+
+    results: Path
+    model: Path
+
+    @staticmethod
+    def of(study: Study) -> Layout:
+        return Layout(study.results, study.results / study.model_name)
+
+    @property
+    def store(self) -> Path:
+        return self.results / "store"
+
+    def data(self, task: str) -> Path:
+        return self.results / "pocket" / "data" / f"{task}.parquet"
+
+    def features(self, benchmark: str) -> Path:
+        return self.model / benchmark / "features.safetensors"
+
+    def time(self, benchmark: str, stage: str) -> Path:
+        return self.model / benchmark / "times" / f"{stage}.tsv"
+
+    def comparison(self, ablation: str) -> Path:
+        return self.model / "ablations" / ablation / "comparison.csv"
+
+
+def size_of(study: Study, benchmark: Benchmark) -> Size:
+    """How many images and questions the study takes of a benchmark."""
+    places = Layout.of(study)
+    data = places.data(benchmark.task)
+    if data.is_file():
+        table = pq.read_table(data, columns=["image_id"])
+        return Size(len(table["image_id"].unique()), table.num_rows)
+    if benchmark.task in RENDERED:
+        asked = [len(own) for *_, own in items(RENDERED[benchmark.task], study.limit)]
+        return Size(len(asked), sum(asked))
+    features = places.features(benchmark.name)
+    images = len(_metadata(features)["image_ids"]) if features.is_file() else None
+    scores = places.model / benchmark.name / "scores.parquet"
+    if not scores.is_file():
+        return Size(images, None)
+    asked = pd.read_parquet(scores, columns=["question_id", "image_id"])
+    return Size(asked["image_id"].nunique(), asked["question_id"].nunique())
+
+
+def steps(study: Study, sizes: dict[str, Size]) -> Iterator[Step]:
+    """Every stage of every benchmark and ablation, in the order of the workflow."""
+    places = Layout.of(study)
+    open_benchmarks = set()
+    unread = 0
+    for benchmark in study.encoded:
+        images = sizes[benchmark.name].images or 0
+        if benchmark.task in RENDERED:
+            rendered = places.data(benchmark.task).is_file()
+            work = Work("images", {} if rendered else {"images": images, "jobs": 1})
+            yield Step("images", benchmark.name, 1, int(rendered), work, work.bytes)
+        state = _State.of(study, benchmark, places)
+        unread += 0 if state else images
+        work = Work("features", {} if state else {"images": images, "jobs": 1})
+        volume = 0.0 if state else images * _image_bytes(study, benchmark)
+        yield Step("features", benchmark.name, 1, int(state is not None), work, volume)
+        if benchmark in study.benchmarks:
+            for step in _arm_steps(study, benchmark, sizes[benchmark.name], state):
+                if step.done < step.of:
+                    open_benchmarks.add(benchmark.name)
+                yield step
+    done = (places.model / "information.parquet").is_file() and not unread
+    images = sum(size.images or 0 for size in sizes.values())
+    work = Work("information", {} if done else {"images": images, "jobs": 1})
+    yield Step("information", "all images", 1, int(done), work)
+    for ablation in study.ablations:
+        chosen = {b.name for b in study.benchmarks_of(ablation)}
+        done = places.comparison(ablation.name).is_file() and not chosen & open_benchmarks
+        amount = {} if done else {"arms": len(ablation.arms) * len(chosen), "jobs": 1}
+        yield Step("compare", ablation.name, 1, int(done), Work("compare", amount))
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is there of a benchmark whose features are up to date."""
+
+    store: Store
+    runtime: Runtime
+    material: dict[str, Any]
+    image_ids: tuple[str, ...]
+    tokens: int
+    budgets: Budgets
+
+    @staticmethod
+    def of(study: Study, benchmark: Benchmark, places: Layout) -> _State | None:
+        path = places.features(benchmark.name)
+        if not path.is_file():
+            return None
+        found, runtime = _metadata(path), runtime_of(study)
+        current = features_material(
+            benchmark=found["material"]["benchmark"], model=model_digest(study.model),
+            family=family_module(model_path(study.model)), batch_size=runtime.batch_size,
+            dtype=runtime.dtype, device=runtime.device,
+        )  # fmt: skip
+        if found["material"] != current:
+            return None
+        budgets = places.model / "budgets.parquet"
+        rows, columns = found["grid"]
+        return _State(
+            Store(places.store), runtime, current, tuple(found["image_ids"]), rows * columns,
+            read_budgets(budgets, benchmark.name) if budgets.is_file() else {},
+        )  # fmt: skip
+
+    def selection(self, arm: Arm) -> Path | None:
+        """The tokens that the arm keeps, where they are stored."""
+        try:
+            budget = selection.budget_of(arm, self.image_ids, self.budgets)
+        except ValueError:  # the arm's budgets are yet to be shared out
+            return None
+        return self.store.find(Store.key(selection.material_of(arm, budget, self.material)))
+
+    def answers(self, arm: Arm) -> str | None:
+        """The key of the arm's answers, where it can be known."""
+        tokens = answers.ALL
+        if not arm.is_vanilla:
+            kept = self.selection(arm)
+            if kept is None:
+                return None
+            tokens = selection.kept_digest(kept)
+            if tokens == selection.whole_digest(len(self.image_ids), self.tokens):
+                tokens = answers.ALL
+        return Store.key(answers.material_of(tokens, self.material, self.runtime))
+
+
+def _arm_steps(
+    study: Study, benchmark: Benchmark, size: Size, state: _State | None
+) -> Iterator[Step]:
+    arms = study.arms_of(benchmark.name)
+    images, questions = size.images or 0, size.questions or 0
+    pruned = [arm for arm in arms if not arm.is_vanilla]
+    to_select = [arm for arm in pruned if state is None or state.selection(arm) is None]
+    to_answer, to_score = [], []
+    for arm in arms:
+        key = state.answers(arm) if state else None
+        if state is None or key is None or key not in state.store:
+            to_answer.append(arm)
+        if state is None or key is None or not _scored(state, benchmark, arm, key):
+            to_score.append(arm)
+    whole = vision_tokens(study.model)
+
+    def visual(chosen: list[Arm]) -> int:
+        return images * sum(whole if arm.budget is None else arm.budget for arm in chosen)
+
+    for stage, of, left, amount in (
+        ("select", pruned, to_select,
+         {"images": images * len(to_select), "tokens": visual(to_select)}),
+        ("answer", arms, to_answer,
+         {"tokens": visual(to_answer), "questions": questions * len(to_answer)}),
+        ("score", arms, to_score, {"questions": questions * len(to_score)}),
+    ):  # fmt: skip
+        work = Work(stage, amount | {"jobs": 1} if left else {}, entries=len(left))
+        yield Step(stage, benchmark.name, len(of), len(of) - len(left), work, work.bytes)
+
+
+def _scored(state: _State, benchmark: Benchmark, arm: Arm, answers_key: str) -> bool:
+    material = score_material(
+        answers=answers_key, benchmark=benchmark.name, arm=arm.name, metric=benchmark.metric
+    )
+    return Store.key(material) in state.store
+
+
+def vision_tokens(model: str) -> int:
+    """T, the patch tokens that the model's tower makes of an image."""
+    vision = _vision(model)
+    return (vision["image_size"] // vision["patch_size"]) ** 2
+
+
+def _image_bytes(study: Study, benchmark: Benchmark) -> float:
+    """What the features of one image take on disk."""
+    vision, needs = _vision(study.model), needs_of(study.arms_of(benchmark.name))
+    tokens, width = vision_tokens(study.model), vision["hidden_size"]
+    per_token = width * (1 + len(needs.layers) + int(needs.keys))
+    heads = vision["num_attention_heads"] if needs.cls_attention else 0
+    return _BYTES[study.dtype] * (tokens * (per_token + heads) + width)
+
+
+def _vision(model: str) -> dict[str, Any]:
+    return json.loads(model_config(model).read_text(encoding="utf-8"))["vision_config"]
+
+
+def _metadata(features: Path) -> dict[str, Any]:
+    with safe_open(features, "pt") as file:
+        return {key: json.loads(value) for key, value in file.metadata().items()}

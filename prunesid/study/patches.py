@@ -1,0 +1,95 @@
+"""The picture of kept patches: which arms and images it shows, and what is known of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunesid.registry import unknown
+from prunesid.study.arm import DEFAULT_BUDGET, Arm, make_arm
+
+# Shown where the study has them and its file names none: the presets, then what they are to beat.
+USUAL: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("PruneSID", {}),
+    ("matched threshold", {"preset": "matched"}),
+    ("released code", {"preset": "release"}),
+    ("random groups", {"grouping": "random"}),
+    ("highest CLS attention", {"method": "cls_topk"}),
+    ("uniform grid", {"method": "grid"}),
+)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """`columns` are arms of the study, each with what stands above it; `images` how many rows."""
+
+    benchmark: str
+    images: int
+    columns: tuple[tuple[str, Arm], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class KeptPatches:
+    """What one arm keeps of an image.
+
+    index  (N,) patches in raster order, below 0 for a token that is none (CLS, merged, padding)
+    group  (T,) group of every patch, or None for a method without groups
+    """
+
+    label: str
+    index: NDArray[np.int64]
+    group: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An image as the tower sees it, (S, S, 3) uint8, its patches' grid, and what arms keep."""
+
+    image_id: str
+    phi: float
+    pixels: NDArray[np.uint8]
+    grid: tuple[int, int]
+    kept: tuple[KeptPatches, ...]
+
+
+def parse_patches(
+    document: Mapping[str, Any], benchmarks: Sequence[str], arms: Mapping[str, Sequence[Arm]]
+) -> tuple[Patches, list[str]]:
+    """The picture that a study's `patches` asks for, and every problem with it.
+
+    document    the field as the schema fills it: benchmark, images, arms (settings, or None)
+    benchmarks  those of the study
+    arms        {benchmark: its arms}
+    """
+    problems = []
+    measured = [name for name in benchmarks if any(not arm.is_vanilla for arm in arms[name])]
+    benchmark = document["benchmark"] or (measured or benchmarks)[0]
+    if benchmark not in benchmarks:
+        problems.append(f"benchmark: {unknown('benchmark of this study', benchmark, benchmarks)}")
+        return Patches(benchmark, document["images"], ()), problems
+    known = {arm.name: arm for arm in arms[benchmark] if not arm.is_vanilla}
+    columns = []
+    for setting in document["arms"] or ():
+        values = {axis: value for axis, value in setting.items() if axis != "label"}
+        try:
+            arm = make_arm(values)
+        except ValueError as error:
+            problems.append(f"arms: {error}")
+            continue
+        if arm.name not in known:
+            choices = [*known] or ["none"]
+            problems.append(f"arms: {unknown(f'arm on {benchmark}', arm.name, choices)}")
+            continue
+        columns.append((str(setting.get("label", arm.name)), arm))
+    if document["arms"] is None:
+        columns = _usual(known)
+    return Patches(benchmark, document["images"], tuple(columns)), problems
+
+
+def _usual(known: Mapping[str, Arm]) -> list[tuple[str, Arm]]:
+    """The usual arms at the default budget as far as a study has them, else its first six arms."""
+    usual = [(label, make_arm({"budget": DEFAULT_BUDGET, **setting})) for label, setting in USUAL]
+    found = [(label, known[arm.name]) for label, arm in usual if arm.name in known]
+    return found or [(name, arm) for name, arm in list(known.items())[: len(USUAL)]]

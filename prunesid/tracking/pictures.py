@@ -1,0 +1,115 @@
+"""Pictures of what an arm keeps of an image, beside what its reference keeps.
+
+A picture is named by what it shows, so that one that is there is not drawn again; the images are
+opened only for those that are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from safetensors import safe_open
+
+from prunesid.answering.store import Store
+from prunesid.files import atomic, code_digest, digest
+from prunesid.study.arm import Arm
+
+GAP = 8
+DROPPED = (38, 42, 50)
+FADING = 0.82
+QUALITY = 85
+FILE_TYPE = ".jpg"
+
+
+@dataclass(frozen=True)
+class Selections:
+    """Which tokens the arms keep of one benchmark's images.
+
+    keys       {arm: key of the store}, of every arm that does not keep all tokens
+    image_ids  the images in the order of the selections' rows
+    grid       rows and columns of the patches
+    """
+
+    keys: Mapping[str, str]
+    image_ids: tuple[str, ...]
+    grid: tuple[int, int]
+
+
+class Gallery:
+    """Pictures in `folder`, drawn when they are asked for.
+
+    find(benchmark, question_id, image_id) gives an image as the vision tower sees it, all images in
+    one size.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        selections: Mapping[str, Selections],
+        store: Store,
+        find: Callable[[str, str, str], Image.Image],
+    ) -> None:
+        self.folder = folder
+        self._selections = selections
+        self._code = code_digest(__name__)
+        self._kept = lru_cache(maxsize=16)(lambda key: _read_index(store.get(key)))
+        self._image = lru_cache(maxsize=256)(find)
+
+    def path(self, benchmark: str, question_id: str, image_id: str, arms: Iterable[Arm]) -> Path:
+        """The picture of an image with what each of the arms keeps of it, from left to right."""
+        chosen = self._selections[benchmark]
+        keys = [None if arm.is_vanilla else chosen.keys[arm.name] for arm in arms]
+        name = digest({"image": [benchmark, image_id], "selections": keys, "code": self._code})
+        path = self.folder / f"{name}{FILE_TYPE}"
+        if not path.is_file():
+            image = self._image(benchmark, question_id, image_id)
+            row = chosen.image_ids.index(image_id)
+            kept = [None if key is None else self._kept(key)[row] for key in keys]
+            drawn = side_by_side([draw_kept(image, index, chosen.grid) for index in kept])
+            with atomic(path) as part:
+                drawn.save(part, quality=QUALITY)
+        return path
+
+    def keep_only(self, paths: Iterable[Path]) -> None:
+        """Remove the pictures that no run shows any more."""
+        wanted = set(paths)
+        for path in self.folder.glob(f"*{FILE_TYPE}"):
+            if path not in wanted:
+                path.unlink()
+
+
+def draw_kept(image: Image.Image, index: np.ndarray | None, grid: tuple[int, int]) -> Image.Image:
+    """`image` with the patches that are not in `index` faded to dark; None keeps all of them.
+
+    index: (N,) numbers of patches in raster order; a number below 0 is no patch (CLS, padding).
+    """
+    if index is None:
+        return image
+    rows, columns = grid
+    mask = np.zeros(rows * columns, dtype=np.uint8)
+    mask[index[index >= 0]] = 255
+    shown = Image.fromarray(mask.reshape(rows, columns)).resize(
+        image.size, Image.Resampling.NEAREST
+    )
+    faded = Image.blend(image, Image.new("RGB", image.size, DROPPED), FADING)
+    return Image.composite(image, faded, shown)
+
+
+def side_by_side(images: list[Image.Image]) -> Image.Image:
+    """Images of one size from left to right with a white gap between them."""
+    width, height = images[0].size
+    whole = Image.new("RGB", (len(images) * (width + GAP) - GAP, height), "white")
+    for place, image in enumerate(images):
+        whole.paste(image, (place * (width + GAP), 0))
+    return whole
+
+
+def _read_index(path: Path) -> np.ndarray:
+    """(B, N) numbers of the kept patches."""
+    with safe_open(path, "np") as file:
+        return file.get_tensor("index")

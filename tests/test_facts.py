@@ -1,0 +1,87 @@
+"""The table of facts: what arms.csv and agreement.csv say, averaged, and nothing where all is plain."""
+
+import pandas as pd
+import pytest
+from synthetic_scores import BENCHMARKS, grouping
+
+from prunesid.render.facts import facts_table, read_facts
+from prunesid.render.formats import to_html, to_markdown
+from prunesid.render.table import Table
+
+NONE = pd.DataFrame(columns=["row", "column", "benchmark", "between_seeds", "with_reference"])
+
+
+def arms_of(ablation, **values):
+    """A line per arm and benchmark; values may be functions of (arm, place of the benchmark)."""
+    lines = []
+    for arm in ablation.arms:
+        for place, benchmark in enumerate(BENCHMARKS):
+            given = {k: v(arm, place) if callable(v) else v for k, v in values.items()}
+            tokens = arm.budget or 576
+            facts = dict.fromkeys(
+                ("tau", "suppressed", "survivors", "refilled", "rho"), float("nan")
+            )
+            line = {"arm": arm.name, "benchmark": benchmark.name, "tokens_mean": tokens,
+                    "tokens_min": tokens, "tokens_max": tokens}  # fmt: skip
+            lines.append(line | {f"{k}_mean": v for k, v in facts.items()} | given)
+    return pd.DataFrame(lines)
+
+
+def test_numbers_are_means_over_benchmarks_and_seeds():
+    ablation = grouping()
+    arms = arms_of(
+        ablation,
+        tau_mean=lambda arm, place: 0.2 + 0.1 * place + 0.01 * arm.seed,
+        suppressed_mean=0.25,
+        tokens_max=lambda arm, place: (arm.budget or 576) + (arm.seed == 2),
+    )
+    agreement = pd.DataFrame({
+        "row": ["grouping=random"] * 2, "column": ["budget=64"] * 2, "benchmark": ["a", "b"],
+        "between_seeds": [0.1, 0.3], "with_reference": [0.0, 0.02],
+    })  # fmt: skip
+    table = facts_table(arms, agreement, ablation)
+    assert table.columns == ("Tokens", "τ", "Suppressed", "Rand, seeds", "Rand, reference")
+    assert [block.title for block in table.blocks] == ["64 tokens", "128 tokens", "192 tokens"]
+    random, _, psca = table.blocks[0].rows
+    assert random.label == "random"
+    assert [cell.value for cell in random.cells] == ["64", "0.36", "25 %", "0.20", "0.01"]
+    assert random.cells[0].interval == "64–65"
+    assert [cell.value for cell in psca.cells] == ["64", "0.35", "25 %", "", ""]
+    assert psca.cells[0].interval == ""
+
+
+def test_there_is_no_table_where_there_is_nothing_to_tell():
+    assert facts_table(arms_of(grouping()), NONE, grouping()) is None
+    assert facts_table(arms_of(grouping()), None, grouping()) is None
+    unequal = arms_of(grouping(), tokens_min=3)
+    assert facts_table(unequal, None, grouping()).columns == ("Tokens",)
+
+
+def test_it_stands_below_the_table_in_markdown_and_html():
+    facts = facts_table(arms_of(grouping(), tau_mean=0.5), None, grouping())
+    whole = Table("Main", (("", 1),), ("GQA",), (), ("The caption.",), facts)
+    text = to_markdown(whole)
+    assert text.index("### Main") < text.index(f"#### {facts.title}") < text.index("The caption.")
+    page = to_html(whole)
+    assert page.count("<table") == 2
+    assert "<details open>" in page
+    assert page.index("</details>") < page.index("The caption.")
+
+
+def test_files_are_read_as_they_are_meant(tmp_path):
+    path = tmp_path / "agreement.csv"
+    path.write_text("row,column,benchmark,arms,between_seeds,with_reference\n,all,none,2,0.5,\n")
+    table = read_facts(path)
+    assert list(table.loc[0, ["row", "column", "benchmark"]]) == ["", "all", "none"]
+    assert table.loc[0, "between_seeds"] == 0.5
+    assert pd.isna(table.loc[0, "with_reference"])
+
+
+@pytest.mark.parametrize("rows", [3, 30])
+def test_a_long_table_of_facts_is_closed_at_first(rows):
+    from dataclasses import replace
+
+    facts = facts_table(arms_of(grouping(), tau_mean=0.5), None, grouping())
+    blocks = (replace(facts.blocks[0], rows=facts.blocks[0].rows[:1] * rows),)
+    whole = Table("Main", (("", 1),), ("GQA",), (), (), replace(facts, blocks=blocks))
+    assert ("<details open>" in to_html(whole)) == (rows == 3)

@@ -1,0 +1,186 @@
+"""Kinds of figures: chosen by name, and what each of the special ones shows."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_scores import BENCHMARKS, GQA, SQA, ablation_of, grouping, scores_of
+
+from prunesid.registry import listed
+from prunesid.render import figures
+from prunesid.render.figure import write_figure
+from prunesid.render.figures import FIGURES, Subject, forest, gain, layers
+from prunesid.render.panels import note_of
+from prunesid.study.ablation import FIGURE_KINDS
+from prunesid.study.comparison import compare
+from prunesid.study.config import Bootstrap
+from prunesid.study.documents import ConfigError
+
+FEW = Bootstrap(resamples=200)
+
+
+def subject_of(ablation, benchmarks=BENCHMARKS, information=None, skill=lambda arm: 0.8):
+    scores = scores_of(ablation.arms, benchmarks, images=30, skill=skill)
+    comparison = compare(scores, ablation, benchmarks, FEW)
+    return Subject(comparison, ablation, benchmarks, FEW, information)
+
+
+def test_kinds_are_named_like_their_files_and_known_without_an_import():
+    files = {path.stem for path in Path(figures.__file__).parent.glob("[!_]*.py")}
+    assert set(FIGURES.names()) == files == set(listed(FIGURE_KINDS))
+
+
+def test_a_wrong_kind_names_the_choices():
+    with pytest.raises(ConfigError, match=r"figure\.kind.*'forrest'.*Did you mean 'forest'.*lines"):
+        ablation_of(vary={"budget": [32, 64]}, figure={"kind": "forrest"})
+
+
+@pytest.fixture(scope="module")
+def layered():
+    ablation = ablation_of(
+        vary={"layer": [0, 4, 10]}, across={"budget": [64, 128]}, reference={"layer": 10},
+        figure={"kind": "layers", "x": "layer", "hue": "budget"},
+    )  # fmt: skip
+    return subject_of(ablation, (GQA, SQA))
+
+
+def test_layers_draw_the_reference_as_a_line_of_each_color(layered):
+    data = layers.points(layered)
+    assert set(data.loc[data["reference"], "x"]) == {"10"}
+    ax = layers.draw(data, layered).axes[0]
+    dotted = [line for line in ax.lines if line.get_linestyle() == ":" or not_dashed(line)]
+    reference = data[(data["panel"] == GQA.name) & data["reference"]]
+    assert np.allclose(sorted(line.get_ydata()[0] for line in dotted), sorted(reference["value"]))
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "4", "10"]
+
+
+def not_dashed(line):
+    pattern = line._unscaled_dash_pattern[1]
+    return pattern is not None and tuple(pattern) == layers.DOTTED[1]
+
+
+def test_a_reference_without_a_number_has_no_place_on_the_axis():
+    ablation = ablation_of(
+        vary=[{"layer": None, "label": "usual block"}, {"layer": 0}, {"layer": 4}],
+        figure={"kind": "layers", "x": "layer"},
+    )
+    subject = subject_of(ablation, (GQA,))
+    data = layers.points(subject)
+    assert list(data.loc[data["reference"], "x"]) == ["", ""]
+    drawn = layers.draw(data, subject)
+    assert [text.get_text() for text in drawn.axes[0].get_xticklabels()] == ["0", "4"]
+    assert "Dotted: the reference, usual block." in note_of(drawn)
+
+
+def test_layers_need_numbers_along_the_axis():
+    ablation = ablation_of(
+        vary={"grouping": ["psca", "random"]}, figure={"kind": "layers", "x": "grouping"}
+    )
+    with pytest.raises(ValueError, match=r"needs numbers along 'grouping'.*random"):
+        layers.points(subject_of(ablation, (GQA,)))
+
+
+@pytest.fixture(scope="module")
+def switched():
+    ablation = ablation_of(
+        vary=[{"preset": "paper"}, {"score": "cls_attention"}, {"order": "groups"}],
+        across={"budget": [64, 128]}, figure={"kind": "forest"},
+    )  # fmt: skip
+    skill = {"cls_attention": 0.5}
+    return subject_of(
+        ablation, skill=lambda arm: skill.get(str(arm.params.get("score")), 0.85)
+    )  # fmt: skip
+
+
+def test_a_forest_has_a_line_per_row_but_the_reference(switched):
+    data = forest.points(switched)
+    assert set(data["row"]) == {"score=cls_attention", "order=groups"}
+    assert len(data) == 2 * 2 * 5
+    drawn = forest.draw(data, switched)
+    axes = [ax for ax in drawn.axes if ax.axison]
+    assert [ax.get_title(loc="left") for ax in axes] == ["GQA", "MME", "POPE", "SQA", "Average"]
+    assert [t.get_text() for t in axes[0].get_yticklabels()] == ["cls_attention", "groups"]
+    own = data[(data["panel"] == GQA.name) & (data["column"] == "64")]
+    assert np.allclose(axes[0].containers[0].lines[0].get_xdata(), own["diff"])
+    segments = axes[0].containers[0].lines[2][0].get_segments()
+    assert np.allclose([s[:, 0] for s in segments], own[["diff_low", "diff_high"]])
+
+
+def test_the_band_of_a_forest_is_what_cannot_be_detected(switched):
+    data = forest.points(switched)
+    ax = forest.draw(data, switched).axes[0]
+    size = data.loc[data["panel"] == GQA.name, "detectable"].max()
+    band = ax.patches[0].get_extents().transformed(ax.transData.inverted())
+    assert np.allclose([band.x0, band.x1], [-size, size])
+
+
+def scores_of_phi(spread):
+    random = np.random.default_rng(0)
+    parts = [
+        pd.DataFrame({"benchmark": b.name, "phi": 0.8 + s * random.standard_normal(200)})
+        for b, s in zip(BENCHMARKS, spread, strict=True)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def dynamic():
+    ablation = ablation_of(
+        vary={"num_groups": [16, 8, 4]}, across={"budget": [64, 128]}, figure={"kind": "gain"}
+    )
+    return subject_of(ablation, information=scores_of_phi((0.02, 0.04, 0.06, 0.08)))
+
+
+def test_gains_are_shares_of_the_all_token_value(dynamic):
+    data = gain.points(dynamic)
+    assert len(data) == 2 * 2 * 4
+    table = dynamic.comparison.set_index(["row", "column", "benchmark"])
+    line = table.loc["num_groups=8", "budget=128", GQA.name]
+    whole = table.loc["vanilla", "all", GQA.name]["value"]
+    own = data[(data["row"] == "num_groups=8") & (data["column"] == "budget=128")]
+    assert own["gain"].iloc[0] == pytest.approx(100 * line["diff"] / whole)
+    assert own["phi_std"].is_monotonic_increasing
+    assert own["r_value"].nunique() == 1
+
+
+def test_a_gain_that_follows_the_spread_has_rank_correlation_one(dynamic):
+    table = dynamic.comparison.copy()
+    place = {b.name: rank for rank, b in enumerate(BENCHMARKS)}
+    whole = table[table["row"] == "vanilla"].set_index("benchmark")["value"]
+    own = (table["row"] == "num_groups=8") & table["benchmark"].isin(place)
+    steps = table.loc[own, "benchmark"].map(place) * table.loc[own, "benchmark"].map(whole) / 100
+    for name, shift in (("diff", 0.0), ("diff_low", -0.001), ("diff_high", 0.001)):
+        table.loc[own, name] = steps + shift
+    data = gain.points(replace(dynamic, comparison=table))
+    followed = data[data["row"] == "num_groups=8"]
+    assert np.allclose(followed["r_value"], 1)
+    assert (followed["r_low"] > 0.5).all()
+    assert np.allclose(followed["r_p"], 1 / 12)
+    drawn = gain.draw(data, dynamic)
+    text = drawn.axes[0].get_legend().get_texts()[0].get_text()
+    assert re.match(r"64 tokens: r = \+1\.00 \[.+\], p = 0\.08", text)
+    assert "no r has a p below 0.083" in note_of(drawn)
+
+
+def test_a_gain_needs_the_information_scores_of_all_benchmarks(dynamic):
+    with pytest.raises(ValueError, match="needs the information scores"):
+        gain.points(replace(dynamic, information=None))
+    some = dynamic.information[dynamic.information["benchmark"] != SQA.name]
+    with pytest.raises(ValueError, match=SQA.name):
+        gain.points(replace(dynamic, information=some))
+
+
+@pytest.mark.parametrize("name", ["layered", "switched", "dynamic"])
+def test_every_kind_writes_the_same_bytes_twice(name, request, tmp_path):
+    subject = request.getfixturevalue(name)
+    for folder in ("one", "other"):
+        write_figure(subject, [tmp_path / folder / f"figure.{s}" for s in ("svg", "csv")])
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
+
+
+def test_the_default_kind_is_lines():
+    assert grouping().figure.kind == "lines"

@@ -1,0 +1,164 @@
+"""The picture of kept patches: which arms and images, and that what is shown is what was kept."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from prunesid.answering.store import Store
+from prunesid.record import Kept
+from prunesid.render.patches import FADE, draw, group_color, kept_points, write_patches
+from prunesid.stages.patches import as_seen, read_scenes, spaced
+from prunesid.stages.selection import save_kept, write_keys
+from prunesid.study.arm import VANILLA, make_arm
+from prunesid.study.config import parse_study
+from prunesid.study.documents import ConfigError
+from prunesid.study.patches import KeptPatches, Patches, Scene, parse_patches
+
+DEFAULT = {"benchmark": None, "images": 2, "arms": None}
+ARMS = {
+    "a": (VANILLA, make_arm({"budget": 128})),
+    "b": (VANILLA, make_arm({}), make_arm({"method": "grid"}), make_arm({"budget": 128})),
+}
+
+
+def test_the_usual_arms_are_those_that_the_study_has():
+    found, problems = parse_patches(DEFAULT | {"benchmark": "b"}, ("a", "b"), ARMS)
+    assert not problems
+    assert [(label, arm.name) for label, arm in found.columns] == [
+        ("PruneSID", "default"), ("uniform grid", "method-grid")
+    ]  # fmt: skip
+
+
+def test_without_the_usual_arms_the_first_ones_are_shown():
+    found, _ = parse_patches(DEFAULT, ("a", "b"), ARMS)
+    assert found.benchmark == "a"
+    assert [arm.name for _, arm in found.columns] == ["budget-128"]
+
+
+def test_named_arms_have_to_be_arms_of_the_study():
+    chosen = {"arms": [{"method": "grid", "label": "even"}, {"budget": 32}], "benchmark": "b"}
+    found, problems = parse_patches(DEFAULT | chosen, ("a", "b"), ARMS)
+    assert found.columns[0][0] == "even"
+    assert len(problems) == 1
+    assert "budget-32" in problems[0] and "method-grid" in problems[0]
+    _, problems = parse_patches(DEFAULT | {"benchmark": "c"}, ("a", "b"), ARMS)
+    assert "Available: a, b" in problems[0]
+
+
+def test_a_study_checks_its_picture_before_anything_runs():
+    study = {"title": "t", "benchmarks": ["pocket_gqa"], "ablations": ["grouping"]}
+    found = parse_study(study).patches
+    assert [label for label, _ in found.columns] == ["PruneSID", "random groups"]
+    wrong = study | {"patches": {"arms": [{"method": "grid"}]}}
+    with pytest.raises(
+        ConfigError, match=r"patches\.arms: Unknown arm on pocket_gqa 'method-grid'"
+    ):
+        parse_study(wrong)
+
+
+def test_images_are_spread_over_the_ranks_of_phi():
+    phi = np.array([0.5, 0.9, 0.1, 0.7, 0.3, 0.8])
+    assert [phi[i] for i in spaced(phi, 3)] == [0.3, 0.7, 0.9]
+    assert len(spaced(phi, 9)) == 6
+
+
+def test_the_tower_sees_the_middle_square():
+    pixels = np.zeros((20, 60, 3), dtype=np.uint8)
+    pixels[:, 20:40] = 200
+    seen = as_seen(Image.fromarray(pixels), 10)
+    assert seen.shape == (10, 10, 3)
+    assert (seen == 200).all()
+
+
+class Task:
+    """Two images of one color each, as an lmms-eval task would give them."""
+
+    def questions(self):
+        from prunesid.answering import Question
+
+        return [
+            Question(str(i), f"img{i // 2}", "", {}, "yes", "") for i in range(4)
+        ]  # fmt: skip
+
+    def image(self, question):
+        shade = 60 * (1 + int(question.image_id[3:]))
+        return Image.fromarray(np.full((8, 8, 3), shade, dtype=np.uint8))
+
+
+class Source:
+    def open(self):
+        return Task()
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    store, grouped, plain = Store(tmp_path / "store"), make_arm({}), make_arm({"method": "grid"})
+    index = torch.tensor([[0, 5, -1], [1, 2, 15]])
+    tokens = torch.zeros(2, 3, 4)
+    group = torch.arange(16).remainder(3).expand(2, 16).to(torch.int16)
+    infos = {grouped.name: {"group": group}, plain.name: {}}
+    keys = {
+        name: store.put(
+            {"arm": name}, lambda path, info=info: save_kept(
+                Kept(tokens, index, torch.tensor([2, 3]), info), path
+            ), suffix=".safetensors",
+        )
+        for name, info in infos.items()
+    }  # fmt: skip
+    write_keys(keys, tmp_path / "selections.json")
+    pd.DataFrame(
+        {"benchmark": ["a", "b", "b"], "image_id": ["x", "img0", "img1"], "phi": [0.1, 0.9, 0.7]}
+    ).to_parquet(tmp_path / "information.parquet")
+    chosen = Patches("b", 2, (("PruneSID", grouped), ("even", plain)))
+    return read_scenes(
+        chosen, Source(), tmp_path / "information.parquet", tmp_path / "selections.json", (4, 4),
+        store,
+    )  # fmt: skip
+
+
+def test_scenes_hold_what_the_store_holds(scenes):
+    assert [(s.image_id, s.phi) for s in scenes] == [("img1", 0.7), ("img0", 0.9)]
+    assert scenes[0].pixels.shape == (56, 56, 3)
+    assert (scenes[0].pixels == 120).all() and (scenes[1].pixels == 60).all()
+    grouped, plain = scenes[0].kept
+    assert list(grouped.index) == [1, 2, 15]
+    assert list(grouped.group[:4]) == [0, 1, 2, 0]
+    assert plain.group is None
+
+
+def test_the_points_are_the_kept_patches(scenes):
+    data = kept_points(scenes)
+    own = data[(data["image_id"] == "img0") & (data["arm"] == "PruneSID")]
+    assert list(own["patch"]) == [0, 5]
+    assert list(zip(own["row"], own["column"], strict=True)) == [(0, 0), (1, 1)]
+    assert list(own["group"]) == [0, 2]
+    assert set(data.loc[data["arm"] == "even", "group"]) == {""}
+
+
+def test_kept_patches_stay_and_the_others_fade():
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 255, (56, 56, 3), dtype=np.uint8)
+    scene = Scene("img", 0.5, pixels, (4, 4), (KeptPatches("arm", np.array([5, -1])),))
+    ax = draw([scene]).axes[1]
+    shown = np.asarray(ax.images[0].get_array())
+    assert np.allclose(shown[14:28, 14:28], pixels[14:28, 14:28] / 255)
+    assert shown[:14].min() >= FADE
+    assert [len(collection.get_paths()) for collection in ax.collections] == [1]
+
+
+def test_frames_have_the_colors_of_their_groups():
+    pixels = np.zeros((56, 56, 3), dtype=np.uint8)
+    kept = KeptPatches("arm", np.array([0, 3, 7]), np.arange(16) % 4)
+    ax = draw([Scene("img", 0.5, pixels, (4, 4), (kept,))]).axes[1]
+    colors = ax.collections[0].get_edgecolor()[:, :3]
+    assert np.allclose(colors, [group_color(g) for g in (0, 3, 3)])
+    assert len({group_color(g) for g in range(48)}) == 48
+
+
+def test_files_are_the_same_each_time(scenes, tmp_path):
+    for folder in ("one", "other"):
+        write_patches(scenes, [tmp_path / folder / f"patches.{s}" for s in ("svg", "png", "csv")])
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()

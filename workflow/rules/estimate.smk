@@ -1,0 +1,10 @@
+rule estimate:
+    localrule: True
+    # More than any machine has: what it gets is the number of cores.
+    threads: 4096
+    params:
+        folder=str(STUDY_FOLDER),
+    message:
+        "What the study will take"
+    script:
+        "../scripts/estimate.py"

@@ -1,0 +1,48 @@
+def notebook_parameters():
+    """What the notebook's cell of parameters says, for this study."""
+    return {
+        "folder": str(MODEL),
+        "benchmarks": [b.name for b in STUDY.benchmarks],
+        "ablations": [a.name for a in STUDY.ablations],
+        "questions": {
+            b.name: str(rendered_file(b.task))
+            for b in STUDY.benchmarks
+            if b.task in RENDERED
+        },
+    }
+
+
+rule notebook:
+    input:
+        notebook=here([ROOT / "notebooks" / "first_questions.ipynb"]),
+        scores=expand(
+            rules.score.output.table, benchmark=[b.name for b in STUDY.benchmarks]
+        ),
+        comparisons=expand(
+            rules.compare.output[0], ablation=[a.name for a in STUDY.ablations]
+        ),
+        information=rules.information.output[0],
+        code=sources(
+            "study/results.py",
+            "study/comparison.py",
+            "study/measurement.py",
+            "stages/notebook.py",
+            "render/theme.py",
+        ),
+    output:
+        executed=MODEL / "notebook" / "first_questions.ipynb",
+        page=report(
+            MODEL / "notebook" / "first_questions.html",
+            category="Notebook",
+            labels={"what": "First questions"},
+            caption="../report/notebook.rst",
+        ),
+    params:
+        asked=notebook_parameters(),
+    message:
+        "Running the notebook"
+    script:
+        "../scripts/notebook.py"
+
+
+TARGETS += [rules.notebook.output.page]

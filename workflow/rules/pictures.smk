@@ -1,0 +1,58 @@
+def patches_data(wildcards):
+    """The file of the images that the picture of kept patches shows, where we render it."""
+    task = STUDY.benchmark(STUDY.patches.benchmark).task
+    return rendered_file(task) if task in RENDERED else []
+
+
+rule histogram:
+    input:
+        information=rules.information.output[0],
+        code=sources("render", "study/association.py"),
+    output:
+        svg=report(
+            MODEL / "figures" / "information.svg",
+            category="Images",
+            labels={"what": "information scores"},
+            caption="../report/information.rst",
+        ),
+        pdf=MODEL / "figures" / "information.pdf",
+        png=MODEL / "figures" / "information.png",
+        csv=MODEL / "figures" / "information.csv",
+    params:
+        benchmarks=[b.title for b in STUDY.benchmarks],
+        bootstrap=str(STUDY.bootstrap),
+        folder=str(STUDY_FOLDER),
+    message:
+        "Histograms of the information scores"
+    script:
+        "../scripts/histogram.py"
+
+
+rule patches:
+    input:
+        data=patches_data,
+        features=expand(rules.features.output[0], benchmark=STUDY.patches.benchmark),
+        information=rules.information.output[0],
+        selections=expand(rules.select.output[0], benchmark=STUDY.patches.benchmark),
+        code=sources("render", "stages/patches.py", "study/patches.py"),
+    output:
+        png=report(
+            MODEL / "figures" / "patches.png",
+            category="Images",
+            labels={"what": "kept patches"},
+            caption="../report/patches.rst",
+        ),
+        pdf=MODEL / "figures" / "patches.pdf",
+        svg=MODEL / "figures" / "patches.svg",
+        csv=MODEL / "figures" / "patches.csv",
+    params:
+        patches=str(STUDY.patches),
+        store=STORE,
+        folder=str(STUDY_FOLDER),
+    message:
+        "Which patches the arms keep"
+    script:
+        "../scripts/patches.py"
+
+
+TARGETS += [rules.histogram.output.svg, rules.patches.output.png]

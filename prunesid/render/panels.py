@@ -216,12 +216,12 @@ def draw_points(
     reach = np.stack([size - points[low], points[high] - size])
     spread = points["spread"].to_numpy(np.float64)
     some, hollow = ~np.isnan(spread), ~significant(points)
-    errors = {"xerr": reach} if sideways else {"yerr": reach}
+    xerr, yerr = (reach, None) if sideways else (None, reach)
     x, y = (size, at) if sideways else (at, size)
     thick = ax.hlines if sideways else ax.vlines
     ax.errorbar(
-        x, y, **errors, marker=marker, linestyle=line, color=color, elinewidth=0.8, capsize=1.6,
-        markeredgecolor=color, markeredgewidth=0.9, label=label,
+        x, y, xerr=xerr, yerr=yerr, marker=marker, linestyle=line, color=color, elinewidth=0.8,
+        capsize=1.6, markeredgecolor=color, markeredgewidth=0.9, label=label,
     )  # fmt: skip
     thick(
         at[some], (size - spread)[some], (size + spread)[some], color=color, linewidth=2.6,

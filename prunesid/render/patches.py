@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
 from prunesid.render import panels, theme
@@ -47,7 +48,7 @@ def draw(scenes: Sequence[Scene]) -> Figure:
     with theme.style():
         drawn = theme.figure(width, COLUMN * 1.02 * len(scenes) + heads + 0.45)
         engine = drawn.get_layout_engine()
-        if engine is not None:
+        if isinstance(engine, ConstrainedLayoutEngine):
             engine.set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
         axes = drawn.subplots(len(scenes), across, squeeze=False)
         for row, scene in zip(axes, scenes, strict=True):

@@ -12,7 +12,7 @@ import argparse
 import os
 import shutil
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ class Estimate:
 
     def wall_seconds(self, cores: int) -> float:
         """The same on so many cores: benchmarks, then ablations, run side by side."""
-        chains: Counter[str] = Counter()
+        chains: defaultdict[str, float] = defaultdict(float)
         for step in self.steps:
             chains[step.name] += self.rates.seconds(step.left)
         ablations = {step.name for step in self.steps if step.stage == "compare"}

@@ -49,10 +49,7 @@ def read_scenes(
             phi=float(table["phi"][row]),
             pixels=as_seen(picture, PATCH * max(grid)),
             grid=grid,
-            kept=tuple(
-                KeptPatches(label, *(_at(part, place) for part in parts[arm.name]))
-                for label, arm in chosen.columns
-            ),
+            kept=tuple(_kept(label, *parts[arm.name], place) for label, arm in chosen.columns),
         )
         for place, (row, picture) in enumerate(zip(rows, pictures, strict=True))
     ]
@@ -99,5 +96,7 @@ def _read(path: Path, rows: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[n
     return index, group
 
 
-def _at(part: NDArray[np.int64] | None, place: int) -> NDArray[np.int64] | None:
-    return None if part is None else part[place]
+def _kept(
+    label: str, index: NDArray[np.int64], group: NDArray[np.int64] | None, place: int
+) -> KeptPatches:
+    return KeptPatches(label, index[place], None if group is None else group[place])

@@ -72,7 +72,9 @@ def _draw_panel(ax: Axes, own: pd.DataFrame, rows: list[str], columns: panels.Ax
     count = len(columns.values)
     for place, (value, label) in enumerate(zip(columns.values, columns.labels, strict=True)):
         line = own[own["column"] == value].set_index("row").reindex(rows)
-        at = np.arange(len(rows)) + (place - (count - 1) / 2) * 0.8 / max(count, 2)
+        at = np.arange(len(rows), dtype=np.float64) + (place - (count - 1) / 2) * 0.8 / max(
+            count, 2
+        )
         panels.draw_points(
             ax, at, line, shades[value], theme.MARKERS[place % len(theme.MARKERS)], label, "none",
             of="diff", sideways=True,

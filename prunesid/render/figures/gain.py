@@ -55,13 +55,10 @@ def points(subject: Subject) -> pd.DataFrame:
                 )  # fmt: skip
             table = pd.DataFrame(found)
             pairs = table.dropna(subset=["phi_std", "gain"])
+            columns = ("phi_std", "gain", "phi_std_error", "gain_error")
+            spread, gained, spread_error, gain_error = (pairs[name].tolist() for name in columns)
             correlation = rank_correlation(
-                *(
-                    pairs[name].tolist()
-                    for name in ("phi_std", "gain", "phi_std_error", "gain_error")
-                ),
-                bootstrap,
-                f"{row.key} {column.key}",
+                spread, gained, spread_error, gain_error, bootstrap, f"{row.key} {column.key}"
             )
             tables.append(table.assign(**{f"r_{k}": v for k, v in asdict(correlation).items()}))
     return pd.concat(tables, ignore_index=True)

@@ -109,8 +109,10 @@ class Scale:
             ax.set_xticks(self.places, shown, fontsize=size)
         else:
             long = max(map(len, labels)) > LONG
-            turned = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if long else {}
-            ax.set_xticks(self.places, labels, **turned)
+            ax.set_xticks(self.places, labels)
+            if long:
+                for label in ax.get_xticklabels():
+                    label.set(rotation=30, ha="right", rotation_mode="anchor")
 
     def _thinned(self, labels: list[str]) -> tuple[float, list[str]]:
         """Font size and labels: smaller ones if that makes room for all, else some left out."""

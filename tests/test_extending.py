@@ -66,7 +66,8 @@ def test_an_ablation_a_plug_in_and_a_rule_beside_the_study(tmp_path):
     table = Path("results/pocket/ablations/spread/table.csv")
     figure = Path("results/pocket/pocket_mme/categories.svg")
     assert {"spread", "categories"} <= set(re.findall(r"\w+", snakemake(folder, *standard, "-n")))
-    snakemake(folder, *standard, str(table), str(figure))
+    # Targets first: `--configfile` takes every name that follows it.
+    snakemake(folder, str(table), str(figure), *standard)
     with (folder / table).open() as stream:
         rows = {line["row"] for line in csv.DictReader(stream)}
     assert {"PruneSID", "bands instead of components", "longest tokens first"} <= rows

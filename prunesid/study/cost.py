@@ -1,6 +1,9 @@
 """What the stages of a study take: rates, shipped or measured, and what follows from them.
 
-The shipped rates are those of Pocket-LLaVA on one core of an AMD EPYC (torch 2.13). A machine that
+The shipped rates are for Pocket-LLaVA on one core of an AMD EPYC (torch 2.13). Those per image and
+question of features, information, select, score and, in total, answer are the measured ones of
+benchmarks/README.md; the rest (jobs, images, compare, how answering splits into tokens and questions,
+all sizes) is a rough guess. A machine that
 has finished part of a study has its own: each stage's rates are then scaled by how much longer or
 shorter the finished part took than the shipped rates say.
 """

@@ -8,8 +8,8 @@ from synthetic_scores import BENCHMARKS, GQA, SQA, ablation_of, grouping, scores
 from prunesid.render import theme
 from prunesid.render.figure import write_figure
 from prunesid.render.figures import Subject
-from prunesid.render.figures.lines import draw, points
-from prunesid.render.panels import note_of
+from prunesid.render.figures.lines import Scale, draw, points
+from prunesid.render.panels import Axis, note_of
 from prunesid.study.comparison import compare
 from prunesid.study.config import Bootstrap
 
@@ -142,3 +142,14 @@ def test_nothing_process_wide_changes(subject):
 def test_other_formats_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"\.pdf, \.svg, \.png"):
         theme.save(theme.figure(1, 1), tmp_path / "figure.gif")
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_a_single_value_stands_in_the_middle_with_its_hues_close_by(scale):
+    chosen = Scale.of(Axis("budget", ("64",), ("64 tokens",)), scale)
+    with theme.style():
+        ax = theme.figure(3, 2).subplots()
+        chosen.apply(ax)
+    places = [chosen.at(pd.Series(["64"]), shift)[0] for shift in (-0.05, 0.0, 0.05)]
+    points = ax.transAxes.inverted().transform(ax.transData.transform([(p, 0) for p in places]))
+    assert points[:, 0] == pytest.approx([0.475, 0.5, 0.525], abs=0.003)

@@ -104,6 +104,10 @@ class Scale:
         labels = list(self.shown.values if self.shown.numeric else self.shown.labels)
         ax.xaxis.set_major_locator(FixedLocator(list(self.places)))
         ax.xaxis.set_minor_locator(NullLocator())
+        if len(self.places) == 1:
+            # A single value stands in the middle, its hues beside each other.
+            (at,) = self.places
+            ax.set_xlim(*((at / np.e, at * np.e) if self.log else (at - 1, at + 1)))
         if self.shown.numeric:
             size, shown = self._thinned(labels)
             ax.set_xticks(self.places, shown, fontsize=size)

@@ -47,8 +47,10 @@ pocket: .venv/.ready
 	$(BIN)/python -m prunesid.pocket.train --out results/pocket-training
 	$(BIN)/python -m prunesid.pocket.evaluate --model results/pocket-training --out results/pocket-training/card.json
 
-# Pins the full closure of requirements.in. The file names no index, so it serves any mirror.
+# Pins the full closure of requirements.in. The file names no index, so it serves any mirror. Where there is a
+# CPU build of torch, it is preferred: the other one would pin a dozen CUDA packages too.
 lock:
+	sed -i 's/^\(torch==[0-9.]*\)$$/\1+cpu/' requirements.txt
 	$(PYTHON) -m uv pip compile -q --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	    --no-annotate --no-header --override overrides.txt requirements.in -o requirements.txt
 	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.txt

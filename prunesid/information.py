@@ -19,14 +19,20 @@ def similarity(features: Tensor) -> Tensor:
     have similarity 1 exactly; a zero token has similarity 0 to every token.
     """
 
-    def cosine(x: Tensor) -> Tensor:
+    return on_grid(cosine(features)).clamp_(-1, 1)
+
+
+def cosine(features: Tensor) -> Tensor:
+    """`similarity` before it is put on the grid: a Gram matrix, whose rank is that of the features."""
+
+    def gram(x: Tensor) -> Tensor:
         x = x.double()
         # Dividing by the largest entry first keeps squares of tiny or huge entries in range.
         x = x / x.abs().amax(dim=2, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
         unit: Tensor = x / torch.linalg.vector_norm(x, dim=2, keepdim=True).clamp(min=1)
         return unit @ unit.transpose(1, 2)
 
-    return on_grid(per_image(cosine, features)).clamp_(-1, 1)
+    return per_image(gram, features)
 
 
 def redundancy(similarities: Tensor) -> Tensor:

@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+
+# The fields of a VisionRecord that are one tensor or None.
+OPTIONAL = (
+    "cls_attention", "cls", "keys", "projected", "relevance", "last_attention", "last_keys",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +26,12 @@ class VisionRecord:
     cls            (B, D) CLS token of the same block
     cls_attention  (B, H, T) attention from CLS to the patches in the block that made `features`
     keys           (B, H, T, d) keys of that block
+    projected      (B, T, E) `features` after the projector, as the language model gets them
+    relevance      (B, T) similarity of each patch to the question, as the tower's own text encoder
+                   has it (CLIP: cosine of the projected patch and the text, mean over segments)
+    last_attention (B, T) attention from CLS to the patches in the tower's last block, the heads
+                   taken together as one: softmax over CLS and patches of q k / sqrt(D)
+    last_keys      (B, T, D) keys of that block, the heads side by side
     hidden         {0-based block: (B, T, D)} outputs of other blocks, CLS removed
     grid           (rows, columns) of the patches in raster order, rows * columns = T
     image_ids      one name per image, which random choices depend on (and on nothing else in the
@@ -32,6 +44,10 @@ class VisionRecord:
     cls: Tensor | None = None
     cls_attention: Tensor | None = None
     keys: Tensor | None = None
+    projected: Tensor | None = None
+    relevance: Tensor | None = None
+    last_attention: Tensor | None = None
+    last_keys: Tensor | None = None
     hidden: Mapping[int, Tensor] = field(default_factory=dict)
     grid: tuple[int, int] | None = None
     image_ids: tuple[str, ...] | None = None
@@ -47,6 +63,10 @@ class VisionRecord:
         self._expect("cls", self.cls, (images, channels))
         self._expect("cls_attention", self.cls_attention, (images, None, tokens))
         self._expect("keys", self.keys, (images, None, tokens, None))
+        self._expect("projected", self.projected, (images, tokens, None))
+        self._expect("relevance", self.relevance, (images, tokens))
+        self._expect("last_attention", self.last_attention, (images, tokens))
+        self._expect("last_keys", self.last_keys, (images, tokens, None))
         for block, tensor in self.hidden.items():
             self._expect(f"hidden[{block}]", tensor, (images, tokens, None))
         if self.grid is not None and self.grid[0] * self.grid[1] != tokens:
@@ -80,17 +100,15 @@ class VisionRecord:
             numbers = [int(i) for i in images]  # type: ignore[assignment]
             images = torch.as_tensor(numbers, dtype=torch.long, device=self.features.device)
 
-        def pick(tensor: Tensor | None) -> Tensor | None:
+        def pick(tensor: Tensor | None) -> Any:
             return None if tensor is None else tensor[images]
 
         return replace(
             self,
             features=self.features[images],
-            cls=pick(self.cls),
-            cls_attention=pick(self.cls_attention),
-            keys=pick(self.keys),
             hidden={block: tensor[images] for block, tensor in self.hidden.items()},
             image_ids=None if self.image_ids is None else tuple(self.image_ids[i] for i in numbers),
+            **{name: pick(getattr(self, name)) for name in OPTIONAL},
         )
 
     def to(
@@ -98,16 +116,14 @@ class VisionRecord:
     ) -> VisionRecord:
         """The same record on another device and / or in another floating dtype."""
 
-        def move(tensor: Tensor | None) -> Tensor | None:
+        def move(tensor: Tensor | None) -> Any:
             return None if tensor is None else tensor.to(device=device, dtype=dtype)
 
         return replace(
             self,
             features=self.features.to(device=device, dtype=dtype),
-            cls=move(self.cls),
-            cls_attention=move(self.cls_attention),
-            keys=move(self.keys),
             hidden={b: t.to(device=device, dtype=dtype) for b, t in self.hidden.items()},
+            **{name: move(getattr(self, name)) for name in OPTIONAL},
         )
 
 

@@ -109,3 +109,90 @@ def pool(x, grid, size):
             cs = range(j * columns // wide, -(-(j + 1) * columns // wide))
             cells.append(np.mean([x[r * columns + c] for r in rs for c in cs], axis=0))
     return np.stack(cells)
+
+
+def divprune(projected, count):
+    distance, tokens = 1 - cosine(projected), range(len(projected))
+    kept = [first_max([sorted(distance[:, i])[1] for i in tokens])]
+    while len(kept) < count:
+        nearest = [-1 if i in kept else min(distance[s, i] for s in kept) for i in tokens]
+        kept.append(first_max(nearest))
+    return kept
+
+
+def cdpruner(projected, count, relevance=None):
+    """Every gain as a ratio of determinants: the Schur complement of what is kept."""
+    tokens = len(projected)
+    weight = np.ones(tokens)
+    if relevance is not None:
+        low, high = min(-relevance), max(-relevance)
+        weight = np.round((-relevance - low + 1e-6) / (high - low) / GRID) * GRID
+    lengths = np.sqrt((projected**2).sum(1))
+    unit = np.array([r / n if n > 0 else r for r, n in zip(projected, lengths, strict=True)])
+    kernel = np.outer(weight, weight) * (unit @ unit.T)
+    kept, regular = [], []  # all that are kept, and those that added to the determinant
+    while len(kept) < count:
+        gains = []
+        for j in range(tokens):
+            gain = kernel[j, j]
+            if regular:
+                across = kernel[regular, j]
+                gain -= across @ np.linalg.solve(kernel[np.ix_(regular, regular)], across)
+            gains.append(-np.inf if j in kept else round(gain / GRID) * GRID)
+        pick = first_max(gains)
+        if gains[pick] > 0:
+            regular.append(pick)
+        else:
+            pick = first_max([-np.inf if j in kept else weight[j] for j in range(tokens)])
+        kept.append(pick)
+    return sorted(kept)
+
+
+def hired(attention, count):
+    tokens = len(attention)
+    rate = float(f"{count / tokens:.4f}")
+    return sorted(by_attention(attention)[: max(1, int(tokens * rate))])
+
+
+def crop_budgets(attention, total, crops, alpha=0.5, grid=None):
+    """Base crop, then sub-crops; with a grid the regions are rectangles of it, else runs."""
+    tokens, (high, wide) = len(attention), crops
+    base = min(int(total * alpha), tokens)
+    top = by_attention(attention)[: int(tokens * (1 - alpha))]
+    votes = [0] * (high * wide)
+    for token in top:
+        if grid is None:
+            votes[token * high * wide // tokens] += 1
+        else:
+            row, column = divmod(token, grid[1])
+            votes[row * high // grid[0] * wide + column * wide // grid[1]] += 1
+    return [base, *(min(tokens, (total - base) * v // max(1, len(top))) for v in votes)]
+
+
+def prumerge(x, attention, keys, count, variant="fixed"):
+    """Tokens, and the patches that they but the last were made from."""
+    similarity, tokens = cosine(keys), len(x)
+    grid = []
+    if variant == "fixed":
+        chosen = by_attention(attention)[: count - 1]
+    elif variant == "plus":
+        spread = (count - 1) // 2
+        chosen = by_attention(attention)[: count - 1 - spread]
+        rest = [t for t in range(tokens) if t not in chosen]
+        grid = [rest[int((i + 0.5) * len(rest) / spread)] for i in range(spread)]
+    else:
+        low, high = np.percentile(attention, [25, 75])
+        number = max(1, sum(a > high + 1.5 * (high - low) for a in attention))
+        chosen = by_attention(attention)[:number]
+        if variant == "adaptive_plus":
+            step = max(1, int(int(tokens / number) / 3))
+            grid = [t for t in range(0, tokens - 1, step) if t not in chosen]
+    chosen = chosen + grid
+    made = []
+    for i in chosen:
+        others = sorted((t for t in range(tokens) if t != i), key=lambda t: (-similarity[i, t], t))
+        made.append(x[i] + sum(attention[t] * x[t] for t in others[:32]))
+    rest = [t for t in range(tokens) if t not in chosen]
+    if rest:
+        made.append(sum(attention[t] * x[t] for t in rest))
+    return np.stack(made), chosen

@@ -12,20 +12,36 @@ from synthetic_scores import BENCHMARKS, GQA, SQA, ablation_of, grouping, scores
 from prunesid.registry import listed
 from prunesid.render import figures
 from prunesid.render.figure import write_figure
-from prunesid.render.figures import FIGURES, Subject, forest, gain, layers
+from prunesid.render.figures import (
+    FIGURES,
+    Subject,
+    dots,
+    forest,
+    gain,
+    layers,
+    radar,
+    strata,
+    wins,
+)
 from prunesid.render.panels import note_of
 from prunesid.study.ablation import FIGURE_KINDS
-from prunesid.study.comparison import compare
+from prunesid.study.comparison import AVERAGE, compare_samples, sample
 from prunesid.study.config import Bootstrap
 from prunesid.study.documents import ConfigError
+from prunesid.study.pairs import compare_pairs
+from prunesid.study.strata import by_stratum
 
 FEW = Bootstrap(resamples=200)
 
 
 def subject_of(ablation, benchmarks=BENCHMARKS, information=None, skill=lambda arm: 0.8):
     scores = scores_of(ablation.arms, benchmarks, images=30, skill=skill)
-    comparison = compare(scores, ablation, benchmarks, FEW)
-    return Subject(comparison, ablation, benchmarks, FEW, information)
+    samples = sample(scores, ablation, benchmarks, FEW)
+    comparison, pairs = compare_samples(samples), compare_pairs(samples)
+    losses = None
+    if information is not None and "image_id" in information:
+        losses = by_stratum(scores, ablation, benchmarks, information, FEW)
+    return Subject(comparison, ablation, benchmarks, FEW, information, pairs, losses)
 
 
 def test_kinds_are_named_like_their_files_and_known_without_an_import():
@@ -36,6 +52,8 @@ def test_kinds_are_named_like_their_files_and_known_without_an_import():
 def test_a_wrong_kind_names_the_choices():
     with pytest.raises(ConfigError, match=r"figure\.kind.*'forrest'.*Did you mean 'forest'.*lines"):
         ablation_of(vary={"budget": [32, 64]}, figure={"kind": "forrest"})
+    with pytest.raises(ConfigError, match=r"figure\.also.*'radars'.*Did you mean 'radar'"):
+        ablation_of(vary={"budget": [32, 64]}, figure={"also": ["radars"]})
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +202,85 @@ def test_every_kind_writes_the_same_bytes_twice(name, request, tmp_path):
 
 def test_the_default_kind_is_lines():
     assert grouping().figure.kind == "lines"
+
+
+SKILL = {"grid": 0.9, "random": 0.7, "prunesid": 0.8}
+
+
+@pytest.fixture(scope="module")
+def methods():
+    ablation = ablation_of(
+        vary=[{"method": name} for name in ("random", "grid", "prunesid")], seeds=1,
+        across={"budget": [64, 128]}, reference={"method": "prunesid"},
+        figure={"kind": "dots", "also": ["radar", "wins", "strata"]},
+    )  # fmt: skip
+    skill = {"vanilla": 0.95} | SKILL
+    images = pd.concat(
+        pd.DataFrame({"benchmark": b.name, "image_id": [f"img{i}" for i in range(30)],
+                      "phi": np.linspace(0.6, 0.9, 30)})
+        for b in BENCHMARKS
+    )  # fmt: skip
+    return subject_of(ablation, information=images, skill=lambda arm: skill[arm.method])
+
+
+def test_dots_show_every_row_from_above_by_the_average(methods):
+    data = dots.points(methods)
+    assert [row.label for row in dots.ranking(data, methods.ablation)] == [
+        "grid", "prunesid", "random"
+    ]  # fmt: skip
+    drawn = dots.draw(data, methods)
+    axes = [ax for ax in drawn.axes if ax.axison]
+    assert [t.get_text() for t in axes[0].get_yticklabels()] == ["grid", "prunesid", "random"]
+    own = data[(data["panel"] == GQA.name) & (data["column"] == "64")].set_index("row")["value"]
+    order = [f"method={name}" for name in ("grid", "prunesid", "random")]
+    assert np.allclose(axes[0].containers[0].lines[0].get_xdata(), own[order])
+
+
+def test_a_radar_has_a_spoke_per_benchmark_and_its_shares(methods):
+    data = radar.points(methods)
+    assert len(data) == 3 * 2 * len(BENCHMARKS)
+    line = methods.comparison.set_index(["row", "column", "benchmark"])["value"]
+    whole = line["vanilla", "all", GQA.name]
+    point = data[(data["row"] == "method=grid") & (data["column"] == "64")].set_index("panel")
+    expected = 100 * line["method=grid", "budget=64", GQA.name] / whole
+    assert point.loc[GQA.name, "share"] == pytest.approx(expected)
+    drawn = radar.draw(data, methods)
+    closed = drawn.axes[0].lines[1].get_ydata()
+    assert closed[0] == closed[-1] == pytest.approx(expected)
+    assert len(closed) == len(BENCHMARKS) + 1
+    with pytest.raises(ValueError, match="at least 3 benchmarks, not 2"):
+        radar.points(replace(methods, benchmarks=(GQA, SQA)))
+
+
+def test_wins_are_the_differences_of_every_pair(methods):
+    data = wins.points(methods)
+    assert len(data) == 2 * 3 * 2
+    line = methods.comparison.set_index(["row", "column", "benchmark"])
+    for pair in data.itertuples():
+        mine, other = (line.loc[(r, pair.column, AVERAGE), "value"] for r in (pair.row, pair.other))
+        assert pair.diff == pytest.approx(mine - other)
+    # What the comparison says of each row against its reference, the pairs say too.
+    against = data[data["other"] == "method=prunesid"].set_index(["row", "column"])
+    for (row, column), pair in against.iterrows():
+        whole = line.loc[(row, column, AVERAGE)]
+        assert np.allclose(
+            [pair["diff_low"], pair["diff_high"]], [whole["diff_low"], whole["diff_high"]]
+        )
+    table = wins.draw(data, methods).axes[0].images[0].get_array()
+    assert np.allclose(table.filled(0), -table.filled(0).T)
+    with pytest.raises(ValueError, match="every pair"):
+        wins.points(replace(methods, pairs=None))
+
+
+def test_strata_show_the_losses_under_the_first_column(methods):
+    data = strata.points(methods)
+    assert list(dict.fromkeys(data["row"])) == [
+        f"method={name}" for name in ("grid", "prunesid", "random")
+    ]  # fmt: skip
+    drawn = strata.draw(data, methods)
+    by_family, by_phi = (ax.images[0].get_array() for ax in drawn.axes[:2])
+    assert by_phi.shape == (3, 3 * len(BENCHMARKS))
+    families = data[(data["kind"] == "family") & (data["row"] == "method=grid")]
+    assert np.allclose(by_family[0], families["diff"])
+    with pytest.raises(ValueError, match="by stratum"):
+        strata.points(replace(methods, strata=None))

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from prunesid import models
+from prunesid.record import OPTIONAL
 
 QUESTION = "is there a red circle ?"
 
@@ -73,13 +74,37 @@ def test_attention_and_keys_equal_eager_attention(adapter, tiny_llava, inputs):
     )
 
 
+def test_the_last_block_and_the_projector_are_the_model_s(adapter, plain, inputs):
+    with torch.no_grad():
+        states = plain.model.vision_tower(
+            inputs["pixel_values"], output_hidden_states=True
+        ).hidden_states
+        block = plain.model.vision_tower.encoder.layers[3]
+        query, key = (
+            projection(block.layer_norm1(states[3]))
+            for projection in (block.self_attn.q_proj, block.self_attn.k_proj)
+        )
+        visual = plain.get_image_features(inputs["pixel_values"]).pooler_output
+    attention = (query @ key.transpose(1, 2) / 32**0.5).softmax(-1)
+    pixels = inputs["pixel_values"]
+    record = adapter.encode(pixels, projected=True, last_attention=True, last_keys=True)
+    torch.testing.assert_close(record.last_attention, attention[:, 0, 1:], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(record.last_keys, key[:, 1:])
+    torch.testing.assert_close(record.projected, torch.stack(list(visual)))
+    # Each field is the same whatever else is asked for.
+    alone = adapter.encode(pixels, cls_attention=False, last_attention=True)
+    assert torch.equal(alone.last_attention, record.last_attention) and alone.last_keys is None
+    assert torch.equal(adapter.encode(pixels, last_keys=True).last_keys, record.last_keys)
+
+
 def test_optional_fields_are_left_out(adapter, inputs):
     record = adapter.encode(inputs["pixel_values"], cls_attention=False)
-    assert record.cls_attention is None and record.keys is None and not record.hidden
+    assert not record.hidden
+    assert [name for name in OPTIONAL if getattr(record, name) is not None] == ["cls"]
 
 
 def test_hooks_are_gone_afterwards(adapter, inputs):
-    adapter.encode(inputs["pixel_values"], layers=(1,), keys=True)
+    adapter.encode(inputs["pixel_values"], layers=(1,), keys=True, last_attention=True)
     assert not any(module._forward_hooks for module in adapter.model.modules())
 
 

@@ -5,7 +5,7 @@ import torch
 from synthetic import record
 
 from prunesid import Kept, VisionRecord, compress
-from prunesid.record import keep
+from prunesid.record import OPTIONAL, keep
 
 
 def test_rows_pick_images_of_every_field():
@@ -21,6 +21,19 @@ def test_rows_pick_images_of_every_field():
     part = rec.rows(slice(1, None, 2))
     assert part.image_ids == rec.image_ids[1::2]
     assert torch.equal(part.cls, rec.cls[1::2])
+
+
+def test_every_optional_field_moves_along():
+    shapes = {"cls": (4, 5), "cls_attention": (4, 2, 3), "keys": (4, 2, 3, 6)}
+    shapes |= {"projected": (4, 3, 7), "relevance": (4, 3)}
+    shapes |= {"last_attention": (4, 3), "last_keys": (4, 3, 5)}
+    assert set(shapes) == set(OPTIONAL)
+    given = {name: torch.randn(shape) for name, shape in shapes.items()}
+    rec = VisionRecord(torch.zeros(4, 3, 5), **given)
+    for name, value in given.items():
+        assert torch.equal(getattr(rec.rows([3, 1]), name), value[[3, 1]])
+        assert torch.equal(getattr(rec.rows(slice(2)), name), value[:2])
+        assert getattr(rec.to(dtype=torch.float16), name).dtype == torch.float16
 
 
 def test_bare_record():
@@ -45,6 +58,10 @@ def test_to_changes_the_dtype_of_every_field():
         ({"cls": torch.zeros(2, 5)}, r"cls must be \(2, 4\), not \(2, 5\)"),
         ({"cls_attention": torch.zeros(2, 3)}, r"cls_attention must be \(2, \*, 3\)"),
         ({"keys": torch.zeros(2, 1, 9, 4)}, "keys must be"),
+        ({"projected": torch.zeros(2, 9, 4)}, r"projected must be \(2, 3, \*\), not \(2, 9, 4\)"),
+        ({"relevance": torch.zeros(2, 1, 3)}, r"relevance must be \(2, 3\)"),
+        ({"last_attention": torch.zeros(2, 4)}, r"last_attention must be \(2, 3\)"),
+        ({"last_keys": torch.zeros(2, 3)}, r"last_keys must be \(2, 3, \*\)"),
         ({"hidden": {5: torch.zeros(1, 3, 4)}}, r"hidden\[5\] must be"),
         ({"grid": (2, 2)}, "grid .* does not hold 3 tokens"),
         ({"image_ids": ("a",)}, "1 image_ids for 2 images"),

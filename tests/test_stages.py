@@ -10,12 +10,14 @@ from synthetic_scores import ablation_of
 
 from prunesid.answering.store import Store
 from prunesid.methods import compress
+from prunesid.models import load
 from prunesid.pocket.benchmarks import render
 from prunesid.stages.answers import answer_benchmark
 from prunesid.stages.arms import write_arms
 from prunesid.stages.budgets import read_budgets, write_budgets
 from prunesid.stages.features import extract, needs_of, read_features
 from prunesid.stages.information import num_tokens, write_information
+from prunesid.stages.material import model_path
 from prunesid.stages.scores import score_benchmark
 from prunesid.stages.selection import kept_digest, load_kept, read_keys, save_kept, select_arms
 from prunesid.stages.source import Runtime, Source
@@ -245,6 +247,52 @@ def test_the_usual_block_named_as_a_layer_gives_the_usual_tokens(work, tmp_path)
         kept_digest(store.get(key)) for key in read_keys(tmp_path / "selections.json").values()
     )
     assert usual == named != early
+
+
+def test_fields_are_stored_where_an_arm_reads_them(work, tmp_path):
+    arms = tuple(
+        make_arm({"method": name}) for name in ("divprune", "cdpruner", "hired", "prumerge")
+    )
+    features, source = tmp_path / "features.safetensors", work[1]
+    extract(source, RUNTIME, needs_of(arms), features)
+    record, _ = read_features(features)
+    adapter = load(model_path("pocket"))
+    task = source.open()
+    first = {q.image_id: q for q in reversed(task.questions())}
+    pixels = adapter.preprocess([task.image(first[name]) for name in record.image_ids])
+    direct = adapter.encode(pixels, projected=True, last_attention=True, last_keys=True)
+    for name in ("features", "cls_attention", "projected", "last_attention", "last_keys"):
+        assert torch.equal(getattr(record, name), getattr(direct, name)), name
+    assert record.keys is None
+    assert record.projected.shape == (4, 576, adapter.project(record.features[0]).shape[-1])
+    bare, _ = read_features(features, fields=())
+    assert bare.projected is None and bare.cls is None
+    assert read_features(features, fields=("projected",))[0].projected is not None
+    # What no arm reads is not stored.
+    plain, _ = read_features(work[0] / "features.safetensors")
+    assert plain.projected is None and plain.last_attention is None and plain.last_keys is None
+    store = Store(tmp_path / "store")
+    select_arms(features, arms, store, tmp_path / "selections.json")
+    counts = {}
+    for name, key in read_keys(tmp_path / "selections.json").items():
+        kept = load_kept(store.get(key), record.features)
+        counts[name] = kept.count.tolist()
+        if name == "method-prumerge":
+            again = compress(record, "prumerge", budget=64)
+            assert torch.equal(kept.tokens, again.tokens)
+            assert torch.equal(kept.info["selected"], again.info["selected"])
+    assert counts == {
+        "method-divprune": [64] * 4, "method-cdpruner": [64] * 4,
+        "method-hired": [63] * 4, "method-prumerge": [64] * 4,
+    }  # fmt: skip
+
+
+def test_an_arm_that_reads_the_question_is_refused_before_anything_runs():
+    arm = make_arm({"method": "cdpruner", "relevance": "question"})
+    with pytest.raises(
+        ValueError, match="arms method-cdpruner_relevance-question read the question"
+    ):
+        needs_of([arm])
 
 
 def test_the_facts_of_every_arm_and_the_agreement_of_its_groups(work, information, tmp_path):

@@ -58,7 +58,7 @@ def decode(
         for (image, slot), token in zip(asking, chosen, strict=True):
             question, text = asked[image][slot], answers[image][slot]
             starts[image][slot] += len(feed[image][slot])
-            feed[image][slot] = () if _ends(adapter, question, text, token) else (token,)
+            feed[image][slot] = () if ends(adapter, question, text, token) else (token,)
     found = [
         (question.place, question.stopping.cut(adapter.decode(text)))
         for row, texts in zip(asked, answers, strict=True)
@@ -67,7 +67,7 @@ def decode(
     return owners.shape[1] - prefix, found
 
 
-def _ends(adapter: Adapter, question: Asked, text: list[int], token: int) -> bool:
+def ends(adapter: Adapter, question: Asked, text: list[int], token: int) -> bool:
     """Adds `token` to the answer unless it is an end token; whether the answer is complete."""
     if token in adapter.end_ids:
         return True

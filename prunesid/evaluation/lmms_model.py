@@ -120,13 +120,7 @@ class PruneSID(lmms):
         if self.method is None or self.budget is None:
             return all_tokens(self.adapter.encode(pixels, cls_attention=False))
         needs = requirements(self.method, **self.params)
-        record = self.adapter.encode(
-            pixels,
-            layers=needs.layers,
-            cls_attention=needs.cls_attention,
-            keys=needs.keys,
-            image_ids=names,
-        )
+        record = self.adapter.encode(pixels, **needs.encoding(), image_ids=names)
         return compress(record, self.method, budget=self.budget, seed=self.seed, **self.params)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:

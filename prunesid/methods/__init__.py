@@ -15,12 +15,13 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from prunesid.parameters import Param, Value, check_parameters
-from prunesid.record import Kept, VisionRecord
+from prunesid.record import OPTIONAL, Kept, VisionRecord
 from prunesid.registry import Registry
 from prunesid.seeding import Draws
 
@@ -37,7 +38,21 @@ class Needs:
     cls_attention: bool = False
     cls: bool = False
     keys: bool = False
+    projected: bool = False
+    relevance: bool = False
+    last_attention: bool = False
+    last_keys: bool = False
     layers: frozenset[int] = field(default_factory=frozenset)
+
+    def encoding(self) -> dict[str, Any]:
+        """What `Adapter.encode` has to be asked for. CLS always comes, the question never does."""
+        asked = [name for name in OPTIONAL if name not in ("cls", "relevance")]
+        return {"layers": self.layers, **{name: getattr(self, name) for name in asked}}
+
+    def of(self, record: VisionRecord) -> dict[str, Tensor | None]:
+        """The needed fields by name, None where the record lacks one."""
+        fields = {name: getattr(record, name) for name in OPTIONAL if getattr(self, name)}
+        return fields | {f"hidden[{n}]": record.hidden.get(n) for n in sorted(self.layers)}
 
 
 @dataclass(frozen=True)
@@ -170,28 +185,27 @@ def _budgets(budget: int | Tensor, record: VisionRecord) -> Tensor:
 
 
 def _check_record(record: VisionRecord, method: str, resolved: Resolved) -> None:
-    needs = _METHODS[method].needs(resolved)
-    used: dict[str, Tensor | None] = {"features": record.features}
-    if needs.cls_attention:
-        used["cls_attention"] = record.cls_attention
-    if needs.cls:
-        used["cls"] = record.cls
-    if needs.keys:
-        used["keys"] = record.keys
-    for layer in sorted(needs.layers):
-        used[f"hidden[{layer}]"] = record.hidden.get(layer)
+    used = {"features": record.features, **_METHODS[method].needs(resolved).of(record)}
     for name, tensor in used.items():
         if tensor is not None and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} holds NaN or infinite values.")
     missing = [name for name, tensor in used.items() if tensor is None]
     if missing:
-        advice = " ".join(_advice(record, method, resolved, name) for name in missing)
-        raise ValueError(f"{method} needs {', '.join(missing)}, which this record lacks. {advice}")
+        advice = "".join(_advice(record, method, resolved, name) for name in missing)
+        able = [each for each in list_methods() if _enough(record, requirements(each))]
+        raise ValueError(
+            f"{method} needs {', '.join(missing)}, which this record lacks. {advice}"
+            f"Methods that it is enough for: {', '.join(able)}."
+        )
+
+
+def _enough(record: VisionRecord, needs: Needs) -> bool:
+    return all(tensor is not None for tensor in needs.of(record).values())
 
 
 def _advice(record: VisionRecord, method: str, resolved: Resolved, name: str) -> str:
     if name.startswith("hidden"):
-        return f"Layers it holds: {', '.join(map(str, sorted(record.hidden))) or 'none'}."
+        return f"Layers it holds: {', '.join(map(str, sorted(record.hidden))) or 'none'}. "
     ways = []
     for param, spec in _METHODS[method].params.items():
         for value in spec.values():
@@ -201,6 +215,4 @@ def _advice(record: VisionRecord, method: str, resolved: Resolved, name: str) ->
                 continue
             if not getattr(needs, name):
                 ways.append(f"{param}={value!r}")
-    here = f"{method} does without {name} with {' or '.join(ways)}. " if ways else ""
-    able = [each for each in list_methods() if not getattr(requirements(each), name)]
-    return f"{here}Methods that do without {name}: {', '.join(able)}."
+    return f"{method} does without {name} with {' or '.join(ways)}. " if ways else ""

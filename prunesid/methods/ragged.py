@@ -15,7 +15,8 @@ def per_budget(
 ) -> Kept:
     """`run(images, N)` on the images of each budget N below T; the others come back unchanged.
 
-    budget (B,) int64. `run` gives the same info names whatever N; images without it have NaN there.
+    budget (B,) int64. `run` gives the same info names whatever N; images without it have NaN there,
+    or False where it is boolean.
     """
     tokens = record.num_tokens
     parts: list[Kept] = []
@@ -28,11 +29,10 @@ def per_budget(
             if value < tokens
             else keep(record.rows(rows), _raster(rows, tokens), budget[rows])
         )
-    names = {name for part in parts for name in part.info}
+    known = {name: value for part in parts for name, value in part.info.items()}
     filled = [
         Kept(p.tokens, p.index, p.count,
-             {n: p.info.get(n, torch.full_like(p.count, torch.nan, dtype=torch.float64))
-              for n in sorted(names)})
+             {n: p.info.get(n, _absent(known[n], len(p))) for n in sorted(known)})
         for p in parts
     ]  # fmt: skip
     whole = Kept.cat(filled)
@@ -43,6 +43,17 @@ def per_budget(
         count=whole.count[back],
         info={name: value[back] for name, value in whole.info.items()},
     )
+
+
+def largest_partial(budget: Tensor, tokens: int) -> int:
+    """The largest of the budgets (B,) that leave a choice, those below T; 0 if none does."""
+    return int(budget.masked_fill(budget >= tokens, 0).max())
+
+
+def _absent(like: Tensor, images: int) -> Tensor:
+    if like.dtype == torch.bool:
+        return like.new_zeros((images, *like.shape[1:]))
+    return like.new_full((images, *like.shape[1:]), torch.nan, dtype=torch.float64)
 
 
 def _raster(rows: Tensor, tokens: int) -> Tensor:

@@ -37,6 +37,8 @@ class Adapter(Protocol):
     """0-based block whose output is the model's usual visual feature."""
     end_ids: frozenset[int]
     """Tokens that end an answer."""
+    decoder: Any
+    """The language model's own decoder, for methods that drop tokens inside it."""
 
     def preprocess(self, images: Sequence[Image]) -> torch.Tensor:
         """PIL images -> pixel values (B, 3, height, width)."""
@@ -49,9 +51,15 @@ class Adapter(Protocol):
         layers: Collection[int] = (),
         cls_attention: bool = True,
         keys: bool = False,
+        projected: bool = False,
+        last_attention: bool = False,
+        last_keys: bool = False,
         image_ids: Sequence[str] | None = None,
     ) -> VisionRecord:
-        """Pixel values -> what the vision tower leaves behind, `layers` (0-based) in `hidden`."""
+        """Pixel values -> what the vision tower leaves behind, `layers` (0-based) in `hidden`.
+
+        The other arguments name the optional fields of the record that are wanted; CLS always is.
+        """
         ...
 
     def project(self, tokens: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,7 @@ class Llava:
         self.model = model.eval()
         self.processor = processor
         self.device, self.dtype = model.device, model.dtype
+        self.decoder = model.model.language_model
         self.num_blocks = config.vision_config.num_hidden_layers
         # hidden_states[i] is the input of block i, so its producer is block i - 1.
         states = self.num_blocks + 1
@@ -65,6 +66,9 @@ class Llava:
         layers: Collection[int] = (),
         cls_attention: bool = True,
         keys: bool = False,
+        projected: bool = False,
+        last_attention: bool = False,
+        last_keys: bool = False,
         image_ids: Sequence[str] | None = None,
     ) -> VisionRecord:
         """One pass of the tower; block outputs, queries and keys come from forward hooks.
@@ -82,6 +86,11 @@ class Llava:
             wanted["query"] = feature_block.self_attn.q_proj
         if cls_attention or keys:
             wanted["key"] = feature_block.self_attn.k_proj
+        last_block = tower.encoder.layers[self.num_blocks - 1]
+        if last_attention:
+            wanted["last query"] = last_block.self_attn.q_proj
+        if last_attention or last_keys:
+            wanted["last key"] = last_block.self_attn.k_proj
         with outputs(wanted) as seen:
             tower(pixels.to(self.device, self.dtype))
         features = seen[f"hidden {self.feature_block}"]
@@ -92,11 +101,21 @@ class Llava:
             query = split_heads(seen["query"], heads)[:, :, :1]
             scores = query @ key.transpose(-1, -2) * feature_block.self_attn.scale
             row = scores.softmax(-1, dtype=torch.float32)[:, :, 0, 1:]
+        last_key = seen.get("last key")
+        last_row = None
+        if last_attention and last_key is not None:
+            # One head of full width sums many products: in float32 whatever the model's dtype.
+            last_query = seen["last query"][:, :1].float() * last_key.shape[-1] ** -0.5
+            scores = last_query @ last_key.float().transpose(-1, -2)
+            last_row = scores.softmax(-1)[:, 0, 1:]
         return VisionRecord(
             features=features[:, 1:],
             cls=features[:, 0],
             cls_attention=row,
             keys=key[:, :, 1:] if keys and key is not None else None,
+            projected=self.project(features[:, 1:]) if projected else None,
+            last_attention=last_row,
+            last_keys=last_key[:, 1:] if last_keys and last_key is not None else None,
             hidden={layer: seen[f"hidden {layer}"][:, 1:] for layer in layers},
             grid=self.grid,
             image_ids=None if image_ids is None else tuple(image_ids),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prunesid.pocket.batches import scene_batch
 from prunesid.pocket.decoder import Packed
-from prunesid.pocket.grounding import NONE, Steps, steps_of
+from prunesid.pocket.grounding import NONE, Steps, center_patches, steps_of
 from prunesid.pocket.questions import Question, ask
 from prunesid.pocket.scenes import Scene
 from prunesid.pocket.schedule import Phase
@@ -23,7 +23,7 @@ QUOTA = {
     "character": 3, "background": 1, "multiple_choice": 7, "judge": 10, "locate": 3, "fact": 4,
 }  # fmt: skip
 # Of what the quotas give, as many questions as fit, so that the images of a batch have equally many.
-TOKENS = 320
+TOKENS = 400
 # The longest answers and the hardest counting get more weight, as their share of tokens is small.
 ANSWER_WEIGHT = defaultdict(lambda: 1.0, code=4.0, count=2.0, character=2.0)
 END_WEIGHT, QUESTION_WEIGHT = 0.3, 0.1
@@ -46,12 +46,14 @@ class Batch:
     """What one step of training sees.
 
     images: the fields of `scene_batch`; packed: the questions; steps: the fields of
-    `grounding.Steps`, each (B, L); families: of each image's questions.
+    `grounding.Steps`, each (B, L); centers: (B, S) patch of each shape's center; families: of each
+    image's questions.
     """
 
     images: dict[str, Tensor]
     packed: Packed
     steps: dict[str, Tensor]
+    centers: Tensor
     families: list[list[str]]
 
 
@@ -95,4 +97,4 @@ def batch_of(phase: Phase, seed: int, step: int) -> Batch:
     questions = [choose(scene, rng) for scene in scenes]
     packed, steps = pack(scenes, questions)
     families = [[q.family for q in asked] for asked in questions]
-    return Batch(scene_batch(scenes), packed, steps, families)
+    return Batch(scene_batch(scenes), packed, steps, center_patches(scenes), families)

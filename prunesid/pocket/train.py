@@ -27,8 +27,8 @@ VISION = [
     Phase(24, 8, 450, 1.5e-3, READING, decay=0.6),
 ]
 LANGUAGE = [
-    Phase(12, 8, 1200, 2e-3, READING),
-    Phase(24, 4, 920, 1.5e-3, READING, decay=0.6),
+    Phase(12, 8, 800, 2e-3, READING),
+    Phase(24, 4, 2300, 1.5e-3, READING, decay=0.6),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The figure of an ablation, of the kind that its YAML names, written in every format."""
+"""The figures of an ablation, of the kinds that its YAML names, written in every format."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,15 @@ from matplotlib.figure import Figure
 from prunesid.files import atomic
 from prunesid.render import theme
 from prunesid.render.figures import FIGURES, Subject
+from prunesid.study.ablation import FIGURE
 
 
-def write_figure(subject: Subject, paths: Sequence[Path]) -> None:
-    """Write the figure to every path by its suffix: .pdf, .svg, .png, and .csv for its points."""
-    kind = FIGURES[subject.ablation.figure.kind]
+def write_figure(subject: Subject, paths: Sequence[Path], picture: str = FIGURE) -> None:
+    """Write the figure to every path by its suffix: .pdf, .svg, .png, and .csv for its points.
+
+    `picture` is one of `subject.ablation.figure.kinds`.
+    """
+    kind = FIGURES[subject.ablation.figure.kinds[picture]]
     points = kind.points(subject)
     write_drawn(kind.draw(points, subject), points, paths)
 

@@ -233,11 +233,12 @@ def draw_points(
     )  # fmt: skip
 
 
-def draw_whole(ax: Axes, points: pd.DataFrame) -> Artist:
-    """The line of the model with all its tokens."""
+def draw_whole(ax: Axes, points: pd.DataFrame, upright: bool = False) -> Artist:
+    """The line of the model with all its tokens, across the panel or `upright`."""
     vanilla = points.loc[points["hue"] == theme.VANILLA, "value"]
     whole = float(vanilla.iloc[0]) if len(vanilla) else 100.0
-    return ax.axhline(
+    line = ax.axvline if upright else ax.axhline
+    return line(
         whole, color=theme.COLORS[theme.VANILLA], linewidth=0.9, linestyle=(0, (4, 2)), label=WHOLE
     )
 

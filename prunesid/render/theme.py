@@ -44,6 +44,17 @@ COLORS = {
     "random": PALETTE[7],
     "vispruner": PALETTE[8],
     "holov": PALETTE[9],
+    # Paul Tol's muted colors, for what seaborn's ten do not reach.
+    "divprune": "#332288",
+    "scope": "#117733",
+    "cdpruner": "#882255",
+    "hired": "#999933",
+    "prumerge": "#44aa99",
+    "pool": "#88ccee",
+    "fastv": "#cc6677",
+    "sparsevlm": "#ddcc77",
+    "dart": "#aa4499",
+    "mustdrop": "#661100",
     VANILLA: INK,
 }
 # Benchmarks are no methods: IBM's color-blind-safe colors, and a teal.

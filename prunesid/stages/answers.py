@@ -35,7 +35,7 @@ def answer_benchmark(
     store: Store, output: Path,
 ) -> None:  # fmt: skip
     """Answer and store what is missing, then write {arm: key} as JSON."""
-    record, material = read_features(features, layers=())
+    record, material = read_features(features, layers=(), fields=())
     chosen = read_keys(selections)
     whole = whole_digest(len(record), record.num_tokens)
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from prunesid.files import atomic
 from prunesid.methods import Needs, requirements
 from prunesid.models import family_module, load
-from prunesid.record import VisionRecord
+from prunesid.record import OPTIONAL, VisionRecord
 from prunesid.stages.material import (
     features_material,
     model_digest,
@@ -27,13 +27,21 @@ from prunesid.study.arm import Arm
 
 
 def needs_of(arms: Sequence[Arm]) -> Needs:
-    """The union of what the arms' methods read."""
-    each = [requirements(a.method, **a.params) for a in arms if not a.is_vanilla]
+    """The union of what the arms' methods read.
+
+    ValueError where an arm reads the question: features belong to an image, whatever is asked, and
+    the supported models have no CLIP text tower.
+    """
+    each = {a.name: requirements(a.method, **a.params) for a in arms if not a.is_vanilla}
+    asking = [name for name, needs in each.items() if needs.relevance]
+    if asking:
+        raise ValueError(
+            f"arms {', '.join(asking)} read the question's relevance to each patch, which the "
+            f"stored features of an image do not hold; compress a record with `relevance` instead"
+        )
     return Needs(
-        cls_attention=any(n.cls_attention for n in each),
-        cls=any(n.cls for n in each),
-        keys=any(n.keys for n in each),
-        layers=frozenset().union(*(n.layers for n in each)),
+        layers=frozenset().union(*(needs.layers for needs in each.values())),
+        **{name: any(getattr(needs, name) for needs in each.values()) for name in OPTIONAL},
     )
 
 
@@ -51,10 +59,8 @@ def extract(source: Source, runtime: Runtime, needs: Needs, output: Path) -> Non
     parts: dict[str, list[torch.Tensor]] = {}
     for start in tqdm(range(0, len(names), runtime.batch_size), desc="images", unit="batch"):
         chosen = names[start : start + runtime.batch_size]
-        record = adapter.encode(
-            adapter.preprocess([task.image(first[name]) for name in chosen]),
-            layers=needs.layers, cls_attention=needs.cls_attention, keys=needs.keys,
-        )  # fmt: skip
+        pixels = adapter.preprocess([task.image(first[name]) for name in chosen])
+        record = adapter.encode(pixels, **needs.encoding())
         for key, value in _tensors(record).items():
             parts.setdefault(key, []).append(value.cpu())
     material = features_material(
@@ -72,25 +78,27 @@ def extract(source: Source, runtime: Runtime, needs: Needs, output: Path) -> Non
 
 
 def _tensors(record: VisionRecord) -> dict[str, torch.Tensor]:
-    optional = {"cls": record.cls, "cls_attention": record.cls_attention, "keys": record.keys}
+    optional = {name: getattr(record, name) for name in OPTIONAL}
     hidden = {f"hidden.{block}": value for block, value in record.hidden.items()}
     present = {key: value for key, value in optional.items() if value is not None}
     return {"features": record.features, **present, **hidden}
 
 
 def read_features(
-    path: Path, layers: Collection[int] | None = None
+    path: Path, layers: Collection[int] | None = None, fields: Collection[str] | None = None
 ) -> tuple[VisionRecord, dict[str, Any]]:
     """The record of all images of a benchmark, on the CPU, and the material that identifies it.
 
-    `layers` are the blocks to read into `hidden`, None for all that are stored.
+    `layers` are the blocks to read into `hidden`, `fields` the optional fields to read
+    (`record.OPTIONAL`), None for all that are stored.
     """
     prefix = "hidden."
     with safe_open(path, "pt") as file:
         metadata = {key: json.loads(value) for key, value in file.metadata().items()}
         names = sorted(file.keys())
         stored = {int(n.removeprefix(prefix)): n for n in names if n.startswith(prefix)}
-        tensors = {n: file.get_tensor(n) for n in names if not n.startswith(prefix)}
+        read = {"features", *(OPTIONAL if fields is None else fields)}
+        tensors = {name: file.get_tensor(name) for name in names if name in read}
         hidden = {
             block: file.get_tensor(name)
             for block, name in stored.items() if layers is None or block in layers

@@ -23,7 +23,7 @@ def write_information(features: Mapping[str, Path], output: Path) -> None:
     """
     tables, tokens = [], {}
     for benchmark, path in features.items():
-        record, _ = read_features(path, layers=())
+        record, _ = read_features(path, layers=(), fields=())
         rho = torch.cat([redundancy(similarity(part)) for part in record.features.split(_CHUNK)])
         tokens[benchmark] = record.num_tokens
         tables.append(pd.DataFrame({

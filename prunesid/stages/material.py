@@ -13,10 +13,12 @@ from prunesid.answering import Question
 from prunesid.files import code_digest, digest, file_digest
 
 # What decides which tokens an arm keeps. Adding a method or a grouping must not rerun others, so
-# only the shared core counts here; the method's own module is added by `selection_material`.
+# only what several methods share counts here; the method's own module is added by
+# `selection_material`.
 _CORE = (
     "prunesid.record", "prunesid.numerics", "prunesid.seeding", "prunesid.psca", "prunesid.nms",
-    "prunesid.quotas", "prunesid.information",
+    "prunesid.quotas", "prunesid.information", "prunesid.methods.ragged",
+    "prunesid.scores.cls_attention",
 )  # fmt: skip
 POCKET_WEIGHTS = Path(__file__).resolve().parents[1] / "pocket" / "weights"
 

@@ -235,13 +235,21 @@ def _image_bytes(study: Study, benchmark: Benchmark) -> float:
     """What the features of one image take on disk."""
     vision, needs = _vision(study.model), needs_of(study.arms_of(benchmark.name))
     tokens, width = vision_tokens(study.model), vision["hidden_size"]
-    per_token = width * (1 + len(needs.layers) + int(needs.keys))
-    heads = vision["num_attention_heads"] if needs.cls_attention else 0
-    return _BYTES[study.dtype] * (tokens * (per_token + heads) + width)
+    per_token = width * (1 + len(needs.layers) + needs.keys + needs.last_keys)
+    per_token += needs.cls_attention * vision["num_attention_heads"] + needs.last_attention
+    if needs.projected:
+        # A checkpoint's configuration leaves out what is its class's default, Llama's 4096.
+        text = _config(study.model).get("text_config", {})
+        per_token += text.get("hidden_size", 4096)
+    return _BYTES[study.dtype] * (tokens * per_token + width)
 
 
 def _vision(model: str) -> dict[str, Any]:
-    return json.loads(model_config(model).read_text(encoding="utf-8"))["vision_config"]
+    return _config(model)["vision_config"]
+
+
+def _config(model: str) -> dict[str, Any]:
+    return json.loads(model_config(model).read_text(encoding="utf-8"))
 
 
 def _metadata(features: Path) -> dict[str, Any]:

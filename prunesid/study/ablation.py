@@ -19,6 +19,7 @@ from prunesid.study.layers import with_blocks
 
 RESERVED_AXES = frozenset({"row", "column"})
 FIGURE_KINDS = "prunesid.render.figures"
+FIGURE = "figure"
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,19 @@ class FigureOptions:
     """`x` and `hue` name axes, or 'row' or 'column' for a whole setting.
 
     kind  file in prunesid/render/figures, or plug-in, that draws the figure
+    also  further kinds, drawn beside it
     """
 
     x: str
     hue: str
     scale: str
     kind: str
+    also: tuple[str, ...] = ()
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Every picture's file name, without its suffix, and the kind that draws it."""
+        return {FIGURE: self.kind} | {kind: kind for kind in self.also}
 
 
 @dataclass(frozen=True)
@@ -238,10 +246,11 @@ def _figure(
     covered = whole.get(x, {x})
     rest = "row" if covered <= whole["column"] and column_axes else "column"
     hue = _plain(options["hue"] or rest, rows, columns)
-    chosen = FigureOptions(x, hue, options["scale"], options["kind"])
+    chosen = FigureOptions(x, hue, options["scale"], options["kind"], tuple(options["also"]))
     kinds = listed(FIGURE_KINDS)
-    if chosen.kind not in kinds:
-        problems.append(f"figure.kind: {unknown('figure kind', chosen.kind, kinds)}")
+    for place, kind in (("kind", chosen.kind), *(("also", kind) for kind in chosen.also)):
+        if kind not in kinds:
+            problems.append(f"figure.{place}: {unknown('figure kind', kind, kinds)}")
     for place, axis in (("x", x), ("hue", hue)):
         if axis not in (*axes, *RESERVED_AXES):
             problems.append(f"figure.{place}: {unknown('axis', axis, (*axes, *RESERVED_AXES))}")

@@ -20,7 +20,7 @@ over benchmarks of the value as a percentage of the all-token arm's, per column 
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,43 +62,75 @@ class Sample:
     images: int
 
 
+@dataclass(frozen=True)
+class Samples:
+    """An ablation measured: on every benchmark the all-token arm and each cell, in that order."""
+
+    ablation: Ablation
+    bootstrap: Bootstrap
+    measured: tuple[Measured, ...]
+    vanilla: tuple[Sample, ...]
+    cells: Mapping[tuple[Setting, Setting], tuple[Sample, ...]]
+
+    def average(self, row: Setting, columns: Sequence[Setting]) -> Sample:
+        """A row's mean over benchmarks and these columns, relative to all tokens."""
+        own = [sample for column in columns for sample in self.cells[row, column]]
+        return _average(own, self.vanilla)
+
+
+def sample(
+    scores: pd.DataFrame,
+    ablation: Ablation,
+    benchmarks: Sequence[Benchmark],
+    bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
+) -> Samples:
+    """What `compare_samples` and `pairs.compare_pairs` compare.
+
+    `scores` as `measurement.read_scores` gives it. ValueError where an arm's scores are missing.
+    """
+    arms = [arm.name for arm in ablation.arms]
+    measured = tuple(measure(scores, benchmark, arms, bootstrap) for benchmark in benchmarks)
+    return Samples(
+        ablation=ablation,
+        bootstrap=bootstrap,
+        measured=measured,
+        vanilla=tuple(_sample(m, (ALL_TOKENS,)) for m in measured),
+        cells={
+            (cell.row, cell.column): tuple(
+                _sample(m, tuple(a.name for a in cell.arms)) for m in measured
+            )
+            for cell in ablation.cells
+        },
+    )
+
+
 def compare(
     scores: pd.DataFrame,
     ablation: Ablation,
     benchmarks: Sequence[Benchmark],
     bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
 ) -> pd.DataFrame:
-    """The comparison table of an ablation; the head of this module describes its columns.
+    """`compare_samples` of `sample`."""
+    return compare_samples(sample(scores, ablation, benchmarks, bootstrap))
 
-    `scores` as `measurement.read_scores` gives it. ValueError where an arm's scores are missing.
-    """
-    arms = [arm.name for arm in ablation.arms]
-    measured = [measure(scores, benchmark, arms, bootstrap) for benchmark in benchmarks]
-    vanilla = [_sample(m, (ALL_TOKENS,)) for m in measured]
-    cells = {
-        (cell.row, cell.column): [_sample(m, tuple(a.name for a in cell.arms)) for m in measured]
-        for cell in ablation.cells
-    }
+
+def compare_samples(samples: Samples) -> pd.DataFrame:
+    """The comparison table of an ablation; the head of this module describes its columns."""
+    ablation, bootstrap = samples.ablation, samples.bootstrap
     lines = []
-    for m, sample in zip(measured, vanilla, strict=True):
+    for m, own in zip(samples.measured, samples.vanilla, strict=True):
         place = {"row": ALL_TOKENS, "column": ALL, "benchmark": m.benchmark.name}
-        lines.append(place | _line(sample, None, None, bootstrap))
+        lines.append(place | _line(own, None, None, bootstrap))
     for row in ablation.rows:
         for column in ablation.columns:
-            own, reference = cells[row, column], cells[ablation.reference, column]
-            for m, sample, other in zip(measured, own, reference, strict=True):
+            mine, theirs = samples.cells[row, column], samples.cells[ablation.reference, column]
+            for m, own, other in zip(samples.measured, mine, theirs, strict=True):
                 place = _place(row, column) | {"benchmark": m.benchmark.name}
                 versus = None if row == ablation.reference else other
-                lines.append(place | _line(sample, versus, m, bootstrap))
-            averages = _average(own, vanilla), _average(reference, vanilla)
-            lines.append(_average_line(row, column, *averages, ablation, bootstrap))
+                lines.append(place | _line(own, versus, m, bootstrap))
+            lines.append(_average_line(samples, row, column))
         if len(ablation.columns) > 1:
-            own, reference = (
-                [sample for column in ablation.columns for sample in cells[r, column]]
-                for r in (row, ablation.reference)
-            )
-            averages = _average(own, vanilla), _average(reference, vanilla)
-            lines.append(_average_line(row, None, *averages, ablation, bootstrap))
+            lines.append(_average_line(samples, row, None))
     table = pd.DataFrame(lines)
     table["p_holm"] = holm(table["p"].to_numpy(np.float64))
     for axis in ablation.axes:
@@ -158,16 +190,13 @@ def _average(samples: Sequence[Sample], vanilla: Sequence[Sample]) -> Sample:
     )
 
 
-def _average_line(
-    row: Setting,
-    column: Setting | None,
-    own: Sample,
-    reference: Sample,
-    ablation: Ablation,
-    bootstrap: Bootstrap,
-) -> dict[str, Any]:
+def _average_line(samples: Samples, row: Setting, column: Setting | None) -> dict[str, Any]:
+    ablation = samples.ablation
+    columns = ablation.columns if column is None else (column,)
+    own, reference = (samples.average(r, columns) for r in (row, ablation.reference))
     versus = None if row == ablation.reference else reference
-    return _place(row, column) | {"benchmark": AVERAGE} | _line(own, versus, None, bootstrap)
+    place = _place(row, column) | {"benchmark": AVERAGE}
+    return place | _line(own, versus, None, samples.bootstrap)
 
 
 def _place(row: Setting, column: Setting | None) -> dict[str, str]:
@@ -197,12 +226,16 @@ def _line(
         "tokens_min": own.tokens.min(),
         "tokens_max": own.tokens.max(),
     }
-    return line if reference is None else line | _difference(own, reference, measured, bootstrap)
+    return line if reference is None else line | difference(own, reference, measured, bootstrap)
 
 
-def _difference(
+def difference(
     own: Sample, reference: Sample, measured: Measured | None, bootstrap: Bootstrap
 ) -> dict[str, Any]:
+    """The difference of two samples: `diff` to `detectable` of the table, but for `p_holm`.
+
+    `measured` is the benchmark's, None for averages.
+    """
     drawn = own.replicates - reference.replicates
     low, high = interval(drawn, bootstrap.confidence)
     by_bootstrap, by_mcnemar = bootstrap_p(drawn), np.nan

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from prunesid.study.arm import text
+
 AXIS = "layer"
 FORMS = "a block from 0, one below 0 counted from the last (-1), or block l of n scaled ('l/n')"
 
@@ -69,13 +71,16 @@ def with_blocks(document: Mapping[str, Any], depth: int | None) -> tuple[dict[st
     if document["reference"] is not None:
         resolved["reference"] = setting(document["reference"])
     if AXIS in document["labels"]:
-        named = {_number(str(k)): v for k, v in document["labels"][AXIS].items()}
-        labels = {str(number(value)): label for value, label in named.items()}
+        named = {_written(text(k)): v for k, v in document["labels"][AXIS].items()}
+        labels = {text(number(value)): label for value, label in named.items()}
         resolved["labels"] = {**document["labels"], AXIS: labels}
     return resolved, problems
 
 
-def _number(key: str) -> int | str:
+def _written(key: str) -> int | str | None:
+    """What the key of a label stands for; YAML and JSON write keys as they like."""
+    if key == text(None):
+        return None
     return int(key) if re.fullmatch(r"-?\d+", key) else key
 
 

@@ -18,18 +18,29 @@ def ablation_text(wildcards):
 rule compare:
     input:
         scores=score_tables,
+        selections=selection_tables,
+        information=rules.information.output[0],
         code=sources(
+            "stages/arms.py",
+            "study/agreement.py",
             "study/comparison.py",
+            "study/pairs.py",
+            "study/strata.py",
             "study/measurement.py",
             "study/metrics.py",
             "study/statistics.py",
             "study/power.py",
         ),
     output:
-        MODEL / "ablations" / "{ablation}" / "comparison.csv",
+        comparison=MODEL / "ablations" / "{ablation}" / "comparison.csv",
+        pairs=MODEL / "ablations" / "{ablation}" / "pairs.csv",
+        strata=MODEL / "ablations" / "{ablation}" / "strata.csv",
+        arms=MODEL / "ablations" / "{ablation}" / "arms.csv",
+        agreement=MODEL / "ablations" / "{ablation}" / "agreement.csv",
     params:
         ablation=ablation_text,
         bootstrap=str(STUDY.bootstrap),
+        store=STORE,
         folder=str(STUDY_FOLDER),
     message:
         "Comparing the arms of {wildcards.ablation}"
@@ -37,30 +48,12 @@ rule compare:
         "../scripts/compare.py"
 
 
-rule arms:
-    input:
-        selections=selection_tables,
-        information=rules.information.output[0],
-        code=sources("stages/arms.py", "study/agreement.py"),
-    output:
-        arms=MODEL / "ablations" / "{ablation}" / "arms.csv",
-        agreement=MODEL / "ablations" / "{ablation}" / "agreement.csv",
-    params:
-        ablation=ablation_text,
-        store=STORE,
-        folder=str(STUDY_FOLDER),
-    message:
-        "What the arms of {wildcards.ablation} did with the tokens"
-    script:
-        "../scripts/arms.py"
-
-
 rule table:
     input:
-        comparison=rules.compare.output[0],
+        comparison=rules.compare.output.comparison,
         information=rules.information.output[0],
-        arms=rules.arms.output.arms,
-        agreement=rules.arms.output.agreement,
+        arms=rules.compare.output.arms,
+        agreement=rules.compare.output.agreement,
         paper=paper("results.csv", "notes.yaml"),
         code=sources("render", "study/association.py"),
     output:
@@ -91,32 +84,42 @@ rule table:
 
 rule figure:
     input:
-        comparison=rules.compare.output[0],
+        comparison=rules.compare.output.comparison,
         information=rules.information.output[0],
+        pairs=rules.compare.output.pairs,
+        strata=rules.compare.output.strata,
         code=sources("render", "study/association.py"),
         plugins=plugin_sources(),
     output:
         svg=report(
-            MODEL / "ablations" / "{ablation}" / "figure.svg",
+            MODEL / "ablations" / "{ablation}" / "{picture}.svg",
             category="Ablations",
             subcategory="{ablation}",
-            labels={"ablation": "{ablation}", "what": "figure"},
+            labels={"ablation": "{ablation}", "what": "{picture}"},
             caption="../report/figure.rst",
         ),
-        pdf=MODEL / "ablations" / "{ablation}" / "figure.pdf",
-        png=MODEL / "ablations" / "{ablation}" / "figure.png",
-        csv=MODEL / "ablations" / "{ablation}" / "figure.csv",
+        pdf=MODEL / "ablations" / "{ablation}" / "{picture}.pdf",
+        png=MODEL / "ablations" / "{ablation}" / "{picture}.png",
+        csv=MODEL / "ablations" / "{ablation}" / "{picture}.csv",
+    wildcard_constraints:
+        picture="|".join(sorted({p for a in STUDY.ablations for p in a.figure.kinds})),
     params:
         ablation=ablation_text,
         bootstrap=str(STUDY.bootstrap),
         folder=str(STUDY_FOLDER),
     message:
-        "Figure of {wildcards.ablation}"
+        "Picture {wildcards.picture} of {wildcards.ablation}"
     script:
         "../scripts/figure.py"
 
 
+PICTURES = [(a.name, picture) for a in STUDY.ablations for picture in a.figure.kinds]
 TARGETS += expand(
-    [rules.table.output.html, rules.figure.output.svg, rules.arms.output.arms],
+    [rules.table.output.html, rules.compare.output.arms],
     ablation=[a.name for a in STUDY.ablations],
 )
+TARGETS += [
+    path
+    for ablation, picture in PICTURES
+    for path in expand(rules.figure.output.svg, ablation=ablation, picture=picture)
+]

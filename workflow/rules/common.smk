@@ -7,6 +7,7 @@ import prunesid
 from prunesid.files import source_files
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.stages.material import POCKET_WEIGHTS
+from prunesid.study.ablation import FIGURE
 from prunesid.study.config import ROOT, parse_study
 from prunesid.study.documents import ConfigError
 from prunesid.study.plugins import files_of

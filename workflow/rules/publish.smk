@@ -12,11 +12,15 @@ rule publish:
         ),
         information=rules.information.output[0],
         comparisons=expand(
-            rules.compare.output[0], ablation=[a.name for a in STUDY.ablations]
+            rules.compare.output.comparison, ablation=[a.name for a in STUDY.ablations]
         ),
-        arms=expand(rules.arms.output.arms, ablation=[a.name for a in STUDY.ablations]),
+        arms=expand(
+            rules.compare.output.arms, ablation=[a.name for a in STUDY.ablations]
+        ),
         figures=expand(
-            rules.figure.output.png, ablation=[a.name for a in STUDY.ablations]
+            rules.figure.output.png,
+            ablation=[a.name for a in STUDY.ablations],
+            picture=FIGURE,
         ),
         tables=expand(
             rules.table.output.html, ablation=[a.name for a in STUDY.ablations]

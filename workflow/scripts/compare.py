@@ -1,11 +1,31 @@
 from pathlib import Path
 
-from prunesid.study.comparison import compare, write_comparison
+import pandas as pd
+
+from prunesid.answering.store import Store
+from prunesid.stages.arms import write_arms
+from prunesid.study.comparison import compare_samples, sample, write_comparison
 from prunesid.study.config import parse_study
 from prunesid.study.measurement import read_scores
+from prunesid.study.pairs import compare_pairs
+from prunesid.study.strata import by_stratum
 
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 ablation = study.ablation(snakemake.wildcards.ablation)
+benchmarks = study.benchmarks_of(ablation)
 scores = read_scores(Path(path) for path in snakemake.input.scores)
-table = compare(scores, ablation, study.benchmarks_of(ablation), study.bootstrap)
-write_comparison(table, Path(snakemake.output[0]))
+samples = sample(scores, ablation, benchmarks, study.bootstrap)
+write_comparison(compare_samples(samples), Path(snakemake.output.comparison))
+write_comparison(compare_pairs(samples), Path(snakemake.output.pairs))
+information = pd.read_parquet(snakemake.input.information)
+strata = by_stratum(scores, ablation, benchmarks, information, study.bootstrap)
+write_comparison(strata, Path(snakemake.output.strata))
+selections = map(Path, snakemake.input.selections)
+write_arms(
+    ablation,
+    {b.name: path for b, path in zip(benchmarks, selections, strict=True)},
+    Path(snakemake.input.information),
+    Store(snakemake.params.store),
+    Path(snakemake.output.arms),
+    Path(snakemake.output.agreement),
+)

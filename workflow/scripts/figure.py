@@ -6,6 +6,8 @@ from prunesid.render.figure import write_figure
 from prunesid.render.figures import Subject
 from prunesid.study.comparison import read_comparison
 from prunesid.study.config import parse_study
+from prunesid.study.pairs import read_pairs
+from prunesid.study.strata import read_strata
 
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 ablation = study.ablation(snakemake.wildcards.ablation)
@@ -15,5 +17,8 @@ subject = Subject(
     study.benchmarks_of(ablation),
     study.bootstrap,
     pd.read_parquet(snakemake.input.information),
+    read_pairs(Path(snakemake.input.pairs)),
+    read_strata(Path(snakemake.input.strata)),
 )
-write_figure(subject, [Path(path) for path in snakemake.output])
+paths = [Path(path) for path in snakemake.output]
+write_figure(subject, paths, snakemake.wildcards.picture)

@@ -29,6 +29,8 @@ class Subject:
     comparison   the ablation's table as `comparison.compare` gives it
     bootstrap    how its intervals were made
     information  benchmark, image_id, rho, phi of every image of the study, or None without them
+    pairs        every row against every other, as `pairs.compare_pairs` gives it, or None
+    strata       where rows lose, as `strata.by_stratum` gives it, or None
     """
 
     comparison: pd.DataFrame
@@ -36,6 +38,8 @@ class Subject:
     benchmarks: Sequence[Benchmark]
     bootstrap: Bootstrap = Bootstrap()  # noqa: RUF009 (frozen)
     information: pd.DataFrame | None = None
+    pairs: pd.DataFrame | None = None
+    strata: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)

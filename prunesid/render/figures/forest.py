@@ -4,6 +4,7 @@ One panel per benchmark and one for the average, color for the columns of the ab
 where a figure of values would show a heap of overlapping points.
 """
 
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.patches import Patch
 
 from prunesid.render import panels, theme
 from prunesid.render.figures import Subject, register
+from prunesid.study.ablation import Setting
 
 LINE_HEIGHT, PANEL_HEIGHT, LETTERS = 0.115, 1.5, 26
 
@@ -32,42 +34,67 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     """The figure of `points`."""
     ablation = subject.ablation
     rows = [row for row in ablation.rows if row != ablation.reference]
-    columns = panels.column_axis(ablation)
+    sentence = f"Differences from {ablation.reference.label} under the same column."
+    return draw_rows(data, subject, rows, "diff", sentence)
+
+
+def draw_rows(
+    data: pd.DataFrame, subject: Subject, rows: Sequence[Setting], of: str, sentence: str
+) -> Figure:
+    """One panel per benchmark, a line per row, from above: its differences or its values.
+
+    of        'diff' (the panels have a line at 0 and a band of what is not detectable) or 'value'
+              (a dashed line at the value of all tokens)
+    sentence  what the small print begins with
+    """
+    columns = panels.column_axis(subject.ablation)
     titles = panels.panel_titles(subject.benchmarks)
     shown = [name for name in titles if name in set(data["panel"])]
+    reference = subject.ablation.reference.label
     across = panels.across(len(shown))
     down = ceil(len(shown) / across)
     lines = len(rows) * (len(columns.values) + 1)
     height = max(PANEL_HEIGHT, 0.45 + LINE_HEIGHT * lines)
+    prefix = {"diff": "Δ ", "value": ""}[of]
     with theme.style():
         drawn = theme.figure(theme.TEXT * max(across, 2) / panels.ACROSS, height * down + 0.6)
         axes = list(drawn.subplots(down, across, squeeze=False, sharey=True).ravel())
         for place, (panel, ax) in enumerate(zip(shown, axes, strict=False)):
             own = data[data["panel"] == panel]
-            _draw_panel(ax, own, [row.key for row in rows], columns)
+            _draw_panel(ax, own, [row.key for row in rows], columns, of)
             ax.set_title(titles[panel])
-            ax.set_xlabel(f"Δ {panels.metric(panel, subject.benchmarks)}")
+            ax.set_xlabel(f"{prefix}{panels.metric(panel, subject.benchmarks)}")
             if place % across == 0:
                 ax.set_yticks(range(len(rows)), [theme.wrap(row.label, LETTERS) for row in rows])
         handles, labels = axes[0].get_legend_handles_labels()
-        entries = dict(zip(labels, handles, strict=True)) if len(columns.values) > 1 else {}
-        if data["detectable"].max() > 0:
+        named = dict(zip(labels, handles, strict=True))
+        entries = {
+            label: handle for label, handle in named.items()
+            if len(columns.values) > 1 or label == panels.WHOLE
+        }  # fmt: skip
+        band = of == "diff" and data["detectable"].max() > 0
+        if band:
             entries["not detectable"] = Patch(color=theme.BAND, alpha=0.35, linewidth=0)
         panels.legend(drawn, axes[len(shown) :], entries)
         panels.note(drawn, [
-            f"Differences from {ablation.reference.label} under the same column.",
+            sentence,
             panels.bars_note(data, subject.bootstrap.confidence),
-            panels.tests_note(data, ablation.reference.label),
-            panels.detectable_note(ablation.reference.label, "band"),
+            panels.tests_note(data, reference),
+            panels.detectable_note(reference, "band") if band else "",
         ])  # fmt: skip
     return drawn
 
 
-def _draw_panel(ax: Axes, own: pd.DataFrame, rows: list[str], columns: panels.Axis) -> None:
+def _draw_panel(
+    ax: Axes, own: pd.DataFrame, rows: list[str], columns: panels.Axis, of: str
+) -> None:
     size = own["detectable"].max()
-    if size > 0:
+    if of == "value":
+        panels.draw_whole(ax, own, upright=True)
+    elif size > 0:
         ax.axvspan(-size, size, color=theme.BAND, alpha=0.35, linewidth=0, zorder=0)
-    ax.axvline(0, color=theme.MUTED, linewidth=0.8, zorder=0.8)
+    if of == "diff":
+        ax.axvline(0, color=theme.MUTED, linewidth=0.8, zorder=0.8)
     shades = theme.colors(columns.values)
     count = len(columns.values)
     for place, (value, label) in enumerate(zip(columns.values, columns.labels, strict=True)):
@@ -77,7 +104,7 @@ def _draw_panel(ax: Axes, own: pd.DataFrame, rows: list[str], columns: panels.Ax
         )
         panels.draw_points(
             ax, at, line, shades[value], theme.MARKERS[place % len(theme.MARKERS)], label, "none",
-            of="diff", sideways=True,
+            of=of, sideways=True,
         )  # fmt: skip
     panels.steady_ticks(ax.xaxis)
     ax.set_ylim(len(rows) - 0.4, -0.6)

@@ -1,0 +1,53 @@
+"""DivPrune (Alvar et al., CVPR 2025): the tokens that lie farthest apart after the projector.
+
+Farthest-point sampling by cosine distance: first the token farthest from its nearest neighbor, then
+each time the one farthest from its nearest kept token. The authors' script sorts the kept tokens
+since its public release, which changes its scores; `order="selection"` is as before.
+
+Different from upstream: distances are float64 on a grid instead of half precision, and ties go to
+the lower index; where only duplicates of kept tokens are left, those are taken, each once (upstream
+may take one token twice); the distance to the nearest kept token is carried along, which gives the
+same tokens in O(N T). Upstream's ratio r is N = round(r T) here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from prunesid.information import similarity
+from prunesid.methods import Needs, register
+from prunesid.methods.ragged import largest_partial
+from prunesid.numerics import rank_of_picks
+from prunesid.parameters import Param
+from prunesid.record import Kept, VisionRecord, keep
+from prunesid.seeding import Draws
+
+
+@register(
+    "divprune",
+    params={"order": Param("raster", str, ("raster", "selection"))},
+    needs=Needs(projected=True),
+)
+def divprune(record: VisionRecord, budget: Tensor, draws: Draws, *, order: str) -> Kept:
+    """Max-min cosine distance of `record.projected`; a smaller budget keeps a prefix.
+
+    order  of the output: "raster" or "selection" (as they were chosen)
+    """
+    if record.projected is None:
+        raise ValueError("divprune needs a record with projected tokens")
+    similarities = similarity(record.projected)
+    batch, tokens = similarities.shape[:2]
+    itself = torch.eye(tokens, dtype=torch.bool, device=budget.device)
+    # Of each token to its nearest: the nearest neighbor at first, then the nearest kept token.
+    nearest = similarities.masked_fill(itself, -torch.inf).amax(dim=2)
+    taken = torch.zeros_like(nearest, dtype=torch.bool)
+    picks = budget.new_empty((batch, largest_partial(budget, tokens)))
+    for place in range(picks.shape[1]):
+        pick = nearest.masked_fill(taken, torch.inf).argmin(dim=1, keepdim=True)
+        picks[:, place] = pick[:, 0]
+        taken.scatter_(1, pick, True)
+        to_pick = similarities.gather(2, pick[:, :, None].expand(batch, tokens, 1))[:, :, 0]
+        nearest = torch.maximum(nearest, to_pick) if place else to_pick
+    rank = rank_of_picks(picks, tokens)
+    return keep(record, rank, budget, layout=rank if order == "selection" else None)

@@ -1,0 +1,104 @@
+"""HiRED (Arif et al., AAAI 2025): top patches by CLS attention, crop by crop.
+
+On one crop (LLaVA-1.5) it is `cls_topk` of fewer tokens: its scripts pass the budget as a rate of
+four decimals, and int(T * rate) then drops one, so that 64, 128 and 192 of 576 give 63, 127 and
+191. `rounding="exact"` keeps the budget.
+
+For an image in several crops (LLaVA-NeXT) `crop_budgets` shares the budget among them; each crop
+then keeps its own top patches. Reproduced although one might not expect it: every floor of that
+split loses up to a token, and a sub-crop's region of the base crop is a run of the raster sequence,
+not its quadrant (`regions="quadrants"` for that).
+
+Different from upstream: at least one token is kept; ties go to the lower index.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from prunesid.methods import Needs, register
+from prunesid.numerics import on_grid, rank_descending
+from prunesid.parameters import Param
+from prunesid.record import Kept, VisionRecord, keep
+from prunesid.registry import unknown
+from prunesid.scores.cls_attention import ATTENTION_GRID, cls_attention
+from prunesid.seeding import Draws
+
+ROUNDINGS = ("upstream", "exact")
+REGIONS = ("runs", "quadrants")
+
+
+def kept_count(budget: int, tokens: int, rounding: str = "upstream") -> int:
+    """How many of `tokens` a budget keeps: int(tokens * rate) with the rate of four decimals."""
+    if rounding == "exact" or budget >= tokens:
+        return min(budget, tokens)
+    return max(1, int(tokens * round(budget / tokens, 4)))
+
+
+@register(
+    "hired", params={"rounding": Param("upstream", str, ROUNDINGS)}, needs=Needs(cls_attention=True)
+)
+def hired(record: VisionRecord, budget: Tensor, draws: Draws, *, rounding: str) -> Kept:
+    """Top patches by attention summed over heads, in raster order; each image is one crop.
+
+    rounding  "upstream": int(T * round(N / T, 4)) tokens, mostly one less than the budget;
+              "exact": the budget
+    """
+    counts = [kept_count(each, record.num_tokens, rounding) for each in budget.tolist()]
+    return keep(record, rank_descending(cls_attention(record)), budget.new_tensor(counts))
+
+
+def crop_budgets(
+    attention: Tensor,
+    budget: int,
+    crops: tuple[int, int],
+    *,
+    alpha: float = 0.5,
+    regions: str = "runs",
+    grid: tuple[int, int] | None = None,
+    rounding: str = "upstream",
+) -> Tensor:
+    """The tokens of each crop of an image that comes as a base crop and `crops` sub-crops.
+
+    attention  (B, T), CLS to patches of the base crop in the tower's *first* block, heads summed
+    budget     tokens over all 1 + rows * columns crops of T tokens; see `kept_count` for `rounding`
+    crops      (rows, columns) of the sub-crops
+    alpha      share of the base crop, in [0, 1]. The rest goes to the sub-crops in proportion to
+               how many of the top int(T * (1 - alpha)) patches lie in their region of the base crop
+    regions    "runs": rows * columns runs of the raster sequence (upstream), equal up to a token;
+               "quadrants": the rectangles of `grid` (rows, columns of the patches) that they show
+    Returns (B, 1 + rows * columns) int64, the base crop first, then the sub-crops in raster order;
+    each is at most T. Floors: the sum may be below the budget. ValueError on unknown names, an
+    alpha out of range, a budget below 1, or a grid that is missing or does not hold T.
+    """
+    for name, value, choices in (("regions", regions, REGIONS), ("rounding", rounding, ROUNDINGS)):
+        if value not in choices:
+            raise ValueError(unknown(name, value, choices))
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is a share in [0, 1], not {alpha}")
+    if budget < 1:
+        raise ValueError(f"budget must be at least 1 token, not {budget}")
+    tokens, number = attention.shape[1], crops[0] * crops[1]
+    total = kept_count(budget, (1 + number) * tokens, rounding)
+    base = min(int(total * alpha), tokens)
+    member = _regions(tokens, crops, grid, regions)
+    top = rank_descending(on_grid(attention.double(), ATTENTION_GRID)) < int(tokens * (1 - alpha))
+    votes = attention.new_zeros((len(attention), number), dtype=torch.long)
+    votes.index_add_(1, member.to(attention.device), top.long())
+    # In integers: a share in floating point may lie just below the whole number that it is.
+    shares = (total - base) * votes // votes.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.cat([shares.new_full((len(shares), 1), base), shares.clamp(max=tokens)], dim=1)
+
+
+def _regions(
+    tokens: int, crops: tuple[int, int], grid: tuple[int, int] | None, regions: str
+) -> Tensor:
+    """(T,) the sub-crop that each patch of the base crop belongs to."""
+    place = torch.arange(tokens)
+    if regions == "runs":
+        return place * (crops[0] * crops[1]) // tokens
+    if grid is None or grid[0] * grid[1] != tokens:
+        raise ValueError(f"regions='quadrants' needs the grid of the {tokens} patches, not {grid}")
+    row, column = place // grid[1], place % grid[1]
+    return row * crops[0] // grid[0] * crops[1] + column * crops[1] // grid[1]

@@ -1,0 +1,35 @@
+"""Values, a line per row, the best on average first: the paper's figure 2 as one can read it.
+
+A radar hides intervals and makes areas, which grow with the square, of differences that do not
+matter; here every value stands on a common scale with its interval.
+"""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from prunesid.render import panels
+from prunesid.render.figures import Subject, forest, register
+from prunesid.study.ablation import Ablation, Setting
+from prunesid.study.comparison import AVERAGE
+
+
+def points(subject: Subject) -> pd.DataFrame:
+    """Panel, row, column and the numbers of each value; the all-token arm has hue 'vanilla'."""
+    columns = panels.column_axis(subject.ablation)
+    places = {"row": "row", "column": columns.name, "hue": "row"}
+    return panels.panel_points(subject.comparison, subject.benchmarks, places)
+
+
+def ranking(data: pd.DataFrame, ablation: Ablation) -> list[Setting]:
+    """The rows by their average over benchmarks and columns, the highest first."""
+    average = data[data["panel"] == AVERAGE].groupby("row")["value"].mean()
+    return sorted(ablation.rows, key=lambda row: -average[row.key])
+
+
+def draw(data: pd.DataFrame, subject: Subject) -> Figure:
+    """The figure of `points`."""
+    rows = ranking(data, subject.ablation)
+    return forest.draw_rows(data, subject, rows, "value", "From above by the average.")
+
+
+register("dots", points=points, draw=draw)

@@ -19,8 +19,8 @@ from prunesid.render.figures import (
     forest,
     gain,
     layers,
+    losses,
     radar,
-    strata,
     wins,
 )
 from prunesid.render.panels import note_of
@@ -38,10 +38,10 @@ def subject_of(ablation, benchmarks=BENCHMARKS, information=None, skill=lambda a
     scores = scores_of(ablation.arms, benchmarks, images=30, skill=skill)
     samples = sample(scores, ablation, benchmarks, FEW)
     comparison, pairs = compare_samples(samples), compare_pairs(samples)
-    losses = None
+    lost = None
     if information is not None and "image_id" in information:
-        losses = by_stratum(scores, ablation, benchmarks, information, FEW)
-    return Subject(comparison, ablation, benchmarks, FEW, information, pairs, losses)
+        lost = by_stratum(scores, ablation, benchmarks, information, FEW)
+    return Subject(comparison, ablation, benchmarks, FEW, information, pairs, lost)
 
 
 def test_kinds_are_named_like_their_files_and_known_without_an_import():
@@ -212,7 +212,7 @@ def methods():
     ablation = ablation_of(
         vary=[{"method": name} for name in ("random", "grid", "prunesid")], seeds=1,
         across={"budget": [64, 128]}, reference={"method": "prunesid"},
-        figure={"kind": "dots", "also": ["radar", "wins", "strata"]},
+        figure={"kind": "dots", "also": ["radar", "wins", "losses"]},
     )  # fmt: skip
     skill = {"vanilla": 0.95} | SKILL
     images = pd.concat(
@@ -272,15 +272,15 @@ def test_wins_are_the_differences_of_every_pair(methods):
         wins.points(replace(methods, pairs=None))
 
 
-def test_strata_show_the_losses_under_the_first_column(methods):
-    data = strata.points(methods)
+def test_losses_stand_the_losses_under_the_first_column(methods):
+    data = losses.points(methods)
     assert list(dict.fromkeys(data["row"])) == [
         f"method={name}" for name in ("grid", "prunesid", "random")
     ]  # fmt: skip
-    drawn = strata.draw(data, methods)
+    drawn = losses.draw(data, methods)
     by_family, by_phi = (ax.images[0].get_array() for ax in drawn.axes[:2])
     assert by_phi.shape == (3, 3 * len(BENCHMARKS))
     families = data[(data["kind"] == "family") & (data["row"] == "method=grid")]
     assert np.allclose(by_family[0], families["diff"])
     with pytest.raises(ValueError, match="by stratum"):
-        strata.points(replace(methods, strata=None))
+        losses.points(replace(methods, strata=None))

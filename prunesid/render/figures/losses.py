@@ -105,4 +105,4 @@ def _draw_table(
     return image
 
 
-register("strata", points=points, draw=draw)
+register("losses", points=points, draw=draw)

@@ -49,6 +49,18 @@ def conflicts(similarities: Tensor, group: Tensor, rank: Tensor) -> Conflicts:
     )
 
 
+def above(pairs: Conflicts, threshold: Tensor) -> Conflicts:
+    """The pairs whose similarity is above their image's threshold (B,)."""
+    chosen = pairs.similarity > threshold[pairs.image]
+    return Conflicts(
+        image=pairs.image[chosen],
+        later=pairs.later[chosen],
+        earlier=pairs.earlier[chosen],
+        similarity=pairs.similarity[chosen],
+        shape=pairs.shape,
+    )
+
+
 def suppress(pairs: Conflicts, threshold: Tensor) -> Tensor:
     """Greedy NMS of all groups at once: keep a token iff no kept token before it is too similar.
 
@@ -58,13 +70,13 @@ def suppress(pairs: Conflicts, threshold: Tensor) -> Tensor:
     steps as the longest chain of suppressions: the n-th step settles the tokens at depth n.
     """
     images, tokens = pairs.shape
-    close = (pairs.similarity > threshold[pairs.image]).int()
-    keep = torch.ones(images * tokens, dtype=torch.int32, device=close.device)
+    close = above(pairs, threshold)
+    keep = torch.ones(images * tokens, dtype=torch.int32, device=close.later.device)
     for _ in range(0, tokens, STRIDE):
         before = keep
         for _ in range(STRIDE):
             suppressors = torch.zeros_like(keep)
-            suppressors.scatter_add_(0, pairs.later, close * keep[pairs.earlier])
+            suppressors.scatter_add_(0, close.later, keep[close.earlier])
             keep = (suppressors == 0).int()
         if torch.equal(before, keep):
             break
@@ -93,6 +105,8 @@ def matched_threshold(pairs: Conflicts, wanted: Tensor) -> Tensor:
     high = torch.full_like(wanted, int(1 / GRID))
     low = -high - 1
     for _ in range((2 * int(1 / GRID)).bit_length()):
+        # No later threshold is below `low`, so these pairs are all that can still matter.
+        pairs = above(pairs, low.double() * GRID)
         middle = (low + high).div(2, rounding_mode="floor")
         enough = suppress(pairs, middle.double() * GRID).sum(dim=1) >= wanted
         settled = high - low <= 1

@@ -28,15 +28,30 @@ def scope(record: VisionRecord, budget: Tensor, draws: Draws, *, alpha: float) -
     """
     similarities = similarity(record.features)
     saliency = cls_attention(record) ** alpha
+    tokens = record.num_tokens
+    steps = int(budget.clamp(max=tokens).max())
+    # On a CPU image by image: one image's (T, T) stays in the cache, a batch's does not.
+    size = 1 if saliency.device.type == "cpu" else len(saliency)
+    picks = [
+        _greedy(part, weight, steps)
+        for part, weight in zip(similarities.split(size), saliency.split(size), strict=True)
+    ]
+    return keep(record, rank_of_picks(torch.cat(picks), tokens), budget)
+
+
+def _greedy(similarities: Tensor, saliency: Tensor, steps: int) -> Tensor:
+    """(b, steps) tokens in the order in which they are added; (b, T, T), (b, T)."""
     batch, tokens = saliency.shape
     covered = torch.zeros_like(saliency)  # each token's similarity to its nearest kept one
     free = torch.ones_like(saliency, dtype=torch.bool)
+    closer = torch.empty_like(similarities)
     picks = []
-    for _ in range(int(budget.clamp(max=tokens).max())):
-        gain = (similarities - covered[:, :, None]).clamp_min(0).sum(dim=1) * saliency
+    for _ in range(steps):
+        torch.sub(similarities, covered[:, :, None], out=closer)
+        gain = closer.clamp_(min=0).sum(dim=1) * saliency
         pick = gain.masked_fill(~free, -torch.inf).argmax(dim=1, keepdim=True)
         picks.append(pick)
         free.scatter_(1, pick, False)
         nearest = similarities.gather(2, pick[:, :, None].expand(batch, tokens, 1))[:, :, 0]
         covered = torch.maximum(covered, nearest)
-    return keep(record, rank_of_picks(torch.cat(picks, dim=1), tokens), budget)
+    return torch.cat(picks, dim=1)

@@ -57,6 +57,12 @@ def is_number(value: str) -> bool:
     return value.replace(".", "", 1).isdigit()
 
 
+def points_text(difference: float) -> str:
+    """A difference in whole points with its sign; no sign for 0."""
+    whole = round(difference)
+    return f"{whole:+d}".replace("-", "−") if whole else "0"
+
+
 def axis(ablation: Ablation, name: str) -> Axis:
     """The axis of that name: 'row', 'column', or one that rows or columns have."""
     whole = {"row": ablation.rows, "column": ablation.columns}

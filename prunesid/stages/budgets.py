@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from prunesid.files import atomic
@@ -34,6 +33,8 @@ def write_budgets(
 
     ValueError where no scale reaches a budget.
     """
+    import pandas as pd  # here: planning the workflow imports this module, and pandas takes seconds
+
     table = pd.read_parquet(information)
     scores = {
         str(name): torch.from_numpy(own["phi"].to_numpy(copy=True))
@@ -63,6 +64,8 @@ def write_budgets(
 
 def read_budgets(path: Path, benchmark: str) -> Budgets:
     """One benchmark's part of a table of `write_budgets`."""
+    import pandas as pd
+
     table = pd.read_parquet(path)
     return {
         (rule, budget): dict(zip(own["image_id"], own["tokens"].astype(int), strict=True))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 
 from prunesid.files import atomic
 from prunesid.information import redundancy, similarity
 from prunesid.stages.features import read_features
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _CHUNK = 16
 _TOKENS = "num_tokens"
@@ -21,6 +24,8 @@ def write_information(features: Mapping[str, Path], output: Path) -> None:
 
     `features` holds the file of each benchmark; `num_tokens` reads back how many tokens each has.
     """
+    import pandas as pd
+
     tables, tokens = [], {}
     for benchmark, path in features.items():
         record, _ = read_features(path, layers=(), fields=())

@@ -17,7 +17,8 @@ from prunesid.render import panels, theme
 from prunesid.render.figures import Subject, register
 from prunesid.study.ablation import Setting
 
-LINE_HEIGHT, PANEL_HEIGHT, LETTERS = 0.115, 1.5, 26
+# Inches: of a mark, a line of a label, a panel; and letters of a line.
+LINE_HEIGHT, LABEL_HEIGHT, PANEL_HEIGHT, LETTERS = 0.115, 0.14, 1.5, 26
 
 
 def points(subject: Subject) -> pd.DataFrame:
@@ -53,8 +54,10 @@ def draw_rows(
     reference = subject.ablation.reference.label
     across = panels.across(len(shown))
     down = ceil(len(shown) / across)
-    lines = len(rows) * (len(columns.values) + 1)
-    height = max(PANEL_HEIGHT, 0.45 + LINE_HEIGHT * lines)
+    names = [theme.wrap(row.label, LETTERS) for row in rows]
+    marks = LINE_HEIGHT * (len(columns.values) + 1)
+    text = LABEL_HEIGHT * max(name.count("\n") + 1 for name in names)
+    height = max(PANEL_HEIGHT, 0.45 + max(marks, text) * len(rows))
     prefix = {"diff": "Δ ", "value": ""}[of]
     with theme.style():
         drawn = theme.figure(theme.TEXT * max(across, 2) / panels.ACROSS, height * down + 0.6)
@@ -65,7 +68,7 @@ def draw_rows(
             ax.set_title(titles[panel])
             ax.set_xlabel(f"{prefix}{panels.metric(panel, subject.benchmarks)}")
             if place % across == 0:
-                ax.set_yticks(range(len(rows)), [theme.wrap(row.label, LETTERS) for row in rows])
+                ax.set_yticks(range(len(rows)), names)
         handles, labels = axes[0].get_legend_handles_labels()
         named = dict(zip(labels, handles, strict=True))
         entries = {

@@ -85,9 +85,8 @@ def _draw_table(
             line = sure.loc[(row, *column)]
             value = float(line["diff"])
             mark = "*" if line["diff_low"] > 0 or line["diff_high"] < 0 else ""
-            shown = f"{value:+.0f}".replace("-", "−") if abs(value) >= 0.5 else "0"
             ax.text(
-                x, y, f"{shown}{mark}", ha="center", va="center", fontsize=theme.SMALL,
+                x, y, f"{panels.points_text(value)}{mark}", ha="center", va="center", fontsize=theme.SMALL,
                 color="white" if abs(value) > 0.6 * reach else theme.INK,
             )  # fmt: skip
     ax.set_xticks(

@@ -79,7 +79,7 @@ def _title(ablation: Ablation, label: str) -> str:
 def _write(ax: Axes, own: pd.DataFrame, rows: list[str], reach: float) -> None:
     for (row, other), line in own.iterrows():
         mark = "*" if line["p_holm"] < panels.LEVEL else ""
-        text = f"{line['diff']:+.0f}".replace("-", "−") if abs(line["diff"]) >= 0.5 else "0"
+        text = panels.points_text(float(line["diff"]))
         ax.text(
             rows.index(other), rows.index(row), f"{text}{mark}", ha="center", va="center",
             fontsize=theme.SMALL, color="white" if abs(line["diff"]) > 0.6 * reach else theme.INK,

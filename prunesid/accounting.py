@@ -1,0 +1,129 @@
+"""What "N tokens" costs: tokens per layer, KV entries and multiply-adds, by counting.
+
+A gated decoder layer with n tokens, width d and FFN width m takes 4 n d^2 + 2 n^2 d + 3 n d m
+multiply-adds: four projections, scores and mixing over the full square, three FFN matrices. With
+grouped queries the key and value projections are narrower: 2 n d (h_q + h_kv) in place of
+4 n d^2, where h is heads times head width. An encoder layer has two FFN matrices. Norms, biases,
+activations, the patch embedding, the projector and the output layer are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """The sizes of a transformer that its cost depends on; `head_dim` is the width of one head."""
+
+    layers: int
+    width: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn_matrices: int
+
+    @classmethod
+    def decoder(cls, config: Any) -> Transformer:
+        """Of a Llama- or Qwen2-like configuration: gated FFN, perhaps grouped queries."""
+        return cls._of(config, ffn_matrices=3)
+
+    @classmethod
+    def encoder(cls, config: Any) -> Transformer:
+        """Of a CLIP-like vision configuration: plain FFN."""
+        return cls._of(config, ffn_matrices=2)
+
+    @classmethod
+    def _of(cls, config: Any, ffn_matrices: int) -> Transformer:
+        heads = config.num_attention_heads
+        return cls(
+            layers=config.num_hidden_layers,
+            width=config.hidden_size,
+            ffn=config.intermediate_size,
+            heads=heads,
+            kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            ffn_matrices=ffn_matrices,
+        )
+
+    def layer_macs(self, tokens: int) -> int:
+        """Multiply-adds of one layer that `tokens` tokens enter."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        projections = 2 * tokens * self.width * (queries + keys)
+        attention = 2 * tokens * tokens * queries
+        return projections + attention + self.ffn_matrices * tokens * self.width * self.ffn
+
+    def macs(self, entering: Sequence[int]) -> int:
+        """Multiply-adds of a pass in which `entering[i]` tokens enter layer i.
+
+        ValueError unless there is one number per layer.
+        """
+        if len(entering) != self.layers:
+            raise ValueError(f"{len(entering)} counts for {self.layers} layers")
+        return sum(self.layer_macs(tokens) for tokens in entering)
+
+    def kv_bytes_per_token(self, bytes_per_value: int = 2) -> int:
+        """Bytes of one token's keys and values in all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value
+
+
+@dataclass(frozen=True)
+class Account:
+    """The tokens and the cost of one prompt.
+
+    entering        visual tokens entering each layer of the language model
+    kv_entries      visual tokens in the KV caches when decoding starts, summed over layers
+    encoder_macs, selection_macs, llm_macs  multiply-adds; the language model's are of the prefill
+    """
+
+    entering: tuple[int, ...]
+    kv_entries: int
+    encoder_macs: int
+    selection_macs: int
+    llm_macs: int
+
+    @property
+    def input_tokens(self) -> int:
+        """Visual tokens entering the language model."""
+        return self.entering[0]
+
+    @property
+    def mean_tokens(self) -> float:
+        """Mean over layers of the visual tokens entering a layer: the budget of late methods."""
+        return sum(self.entering) / len(self.entering)
+
+    @property
+    def total_macs(self) -> int:
+        return self.encoder_macs + self.selection_macs + self.llm_macs
+
+
+def account(
+    decoder: Transformer,
+    entering: Sequence[int],
+    text: int,
+    *,
+    cached: Sequence[int] | None = None,
+    encoder: Transformer | None = None,
+    encoder_tokens: int = 0,
+    crops: int = 1,
+    selection_macs: int = 0,
+) -> Account:
+    """The account of a prompt.
+
+    entering        visual tokens entering each layer of the decoder
+    text            all other tokens of the prompt
+    cached          visual tokens in each layer's cache, where that differs from `entering`
+    encoder_tokens  tokens of one crop in the vision tower, CLS included; of `crops` crops
+    """
+    counts = tuple(map(int, entering))
+    tower = 0 if encoder is None else crops * encoder.macs([encoder_tokens] * encoder.layers)
+    return Account(
+        entering=counts,
+        kv_entries=sum(map(int, counts if cached is None else cached)),
+        encoder_macs=tower,
+        selection_macs=selection_macs,
+        llm_macs=decoder.macs([text + visual for visual in counts]),
+    )

@@ -1,0 +1,208 @@
+"""Greedy answers of an arm whose tokens are dropped inside the language model.
+
+What stays depends on the question, so each question is a row of its own; up to the first stage the
+questions of an image share their prefix. Neither the batch size nor the company a question keeps
+changes its answer (up to ties within rounding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from prunesid.answering.decoding import Asked, ends
+from prunesid.answering.questions import Answer, Question, Stopping
+from prunesid.late import Schedule, Shape, needs_cls_attention, plan
+from prunesid.late.columns import AFTER, BEFORE, GONE, VISUAL, Columns
+from prunesid.late.driver import Prefilled, prefill_shared
+from prunesid.models.adapter import Adapter
+from prunesid.record import Kept
+
+
+@dataclass(frozen=True)
+class LateAnswers:
+    """Answers of Q questions in their order, and what each took, in a decoder of L layers.
+
+    entering        (Q, L) int64 visual tokens entering each layer, merged ones included
+    cached          (Q, L) int64 visual tokens in each layer's KV cache when decoding starts
+    text            (Q,) int64 other tokens of the prompt
+    selection_macs  (Q,) int64 multiply-adds of choosing tokens
+    All are what `prunesid.accounting.account` asks for; an answer's `tokens` are the mean of its
+    row of `entering`.
+    """
+
+    answers: list[Answer]
+    entering: Tensor
+    cached: Tensor
+    text: Tensor
+    selection_macs: Tensor
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One question: the row of its image, its tokens before the image, itself."""
+
+    image: int
+    visual: int
+    before: tuple[int, ...]
+    asked: Asked
+
+
+@torch.inference_mode()
+def answer_late(
+    adapter: Adapter,
+    kept: Kept,
+    image_ids: Sequence[str],
+    questions: Sequence[Question],
+    method: str,
+    *,
+    budget: int | None,
+    params: Mapping[str, object] | None = None,
+    cls_attention: Tensor | None = None,
+    mode: str = "latency",
+    batch_size: int = 16,
+    progress: Callable[[int], object] | None = None,
+) -> LateAnswers:
+    """Answers in the order of `questions`.
+
+    kept           the visual tokens (B, N, D) that enter the language model, `engine.all_tokens` of
+                   the record unless an early method goes before
+    image_ids      names of the B images
+    method, budget, params  see `prunesid.late.plan`; an image of at most `budget` tokens keeps all
+    cls_attention  (B, N) or (B, heads, N) CLS attention to the kept tokens, for methods that
+                   `needs_cls_attention`: MustDrop's is that of the tower's last block
+    mode           "latency" or "accuracy", see `prunesid.late.driver`; the answers are the same
+    batch_size     questions at a time
+    progress       told the number of questions answered since the last call
+
+    ValueError as `plan` raises it, on an image that is not in `image_ids`, on generation arguments
+    that ask for sampling, and where the method needs CLS attention and there is none.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    if len(image_ids) != len(kept.tokens):
+        raise ValueError(f"{len(image_ids)} image ids for {len(kept.tokens)} images")
+    given = dict(params or {})
+    if cls_attention is None and needs_cls_attention(method, **given):
+        raise ValueError(f"{method} needs cls_attention with these parameters")
+    if cls_attention is not None and cls_attention.ndim == 3:
+        cls_attention = cls_attention.mean(dim=1)
+    depth = len(adapter.decoder.layers)
+    rows = _rows(adapter, kept, image_ids, questions)
+    texts = [""] * len(questions)
+    entering = torch.zeros(len(questions), depth, dtype=torch.int64)
+    found = LateAnswers(
+        answers=[],
+        entering=entering,
+        cached=torch.zeros_like(entering),
+        text=torch.zeros_like(entering[:, 0]),
+        selection_macs=torch.zeros_like(entering[:, 0]),
+    )
+    for count, same in groupby(rows, key=lambda row: row.visual):
+        members = list(same)
+        schedule = plan(method, Shape(depth, count), budget, **given)
+        for start in range(0, len(members), batch_size):
+            batch = members[start : start + batch_size]
+            state, answered = _answer_batch(adapter, kept, batch, schedule, mode, cls_attention)
+            places = [row.asked.place for row in batch]
+            for place, text in zip(places, answered, strict=True):
+                texts[place] = text
+            found.entering[places] = state.entering.cpu()
+            found.cached[places] = state.cached.cpu()
+            found.selection_macs[places] = state.selection_macs
+            found.text[places] = torch.tensor(
+                [len(row.before) + len(row.asked.after) for row in batch]
+            )
+            if progress is not None:
+                progress(len(batch))
+    found.answers.extend(
+        Answer(question.id, question.image_id, text, tokens)
+        for question, text, tokens in zip(
+            questions, texts, found.entering.double().mean(dim=1).tolist(), strict=True
+        )
+    )
+    return found
+
+
+def _rows(
+    adapter: Adapter, kept: Kept, image_ids: Sequence[str], questions: Sequence[Question]
+) -> list[_Row]:
+    """The questions, those of equal counts and of one image together."""
+    images = {name: row for row, name in enumerate(image_ids)}
+    counts = kept.count.tolist()
+    rows = []
+    for place, question in enumerate(questions):
+        if question.image_id not in images:
+            raise ValueError(f"question {question.id}: image {question.image_id!r} was not kept")
+        prompt = adapter.prompt(question.context)
+        if not prompt.after:
+            raise ValueError(f"question {question.id}: its prompt ends with the image")
+        image = images[question.image_id]
+        asked = Asked(place, prompt.after, Stopping.of(question.gen_kwargs))
+        rows.append(_Row(image, counts[image], prompt.before, asked))
+    return sorted(rows, key=lambda row: (row.visual, row.image, row.before))
+
+
+def _answer_batch(
+    adapter: Adapter,
+    kept: Kept,
+    batch: Sequence[_Row],
+    schedule: Schedule,
+    mode: str,
+    cls_attention: Tensor | None,
+) -> tuple[Prefilled, list[str]]:
+    prefixes = list(dict.fromkeys((row.image, row.before) for row in batch))
+    owner = [prefixes.index((row.image, row.before)) for row in batch]
+    count = batch[0].visual
+    visual = adapter.project(kept.tokens[[image for image, _ in prefixes], :count])
+    before, before_kind = _embedded(adapter, [before for _, before in prefixes], BEFORE)
+    text, kind = _embedded(adapter, [row.asked.after for row in batch], AFTER)
+    image_kind = torch.full(visual.shape[:2], VISUAL, device=before_kind.device)
+    attention = None
+    if cls_attention is not None:
+        attention = cls_attention[[row.image for row in batch], :count].to(adapter.device)
+    state = prefill_shared(
+        adapter.decoder,
+        Columns.of(torch.cat([before, visual], dim=1), torch.cat([before_kind, image_kind], dim=1)),
+        torch.tensor(owner, device=adapter.device),
+        text,
+        kind,
+        schedule,
+        mode=mode,
+        cls_attention=attention,
+    )
+    return state, _decode(adapter, state, [row.asked for row in batch])
+
+
+def _embedded(
+    adapter: Adapter, texts: Sequence[tuple[int, ...]], kind: int
+) -> tuple[Tensor, Tensor]:
+    """Texts of any lengths, padded -> embeddings (B, S, E), kinds (B, S)."""
+    ids = [torch.tensor(text, dtype=torch.int64) for text in texts]
+    kinds = [torch.full_like(each, kind) for each in ids]
+    padded = pad_sequence(kinds, batch_first=True, padding_value=GONE)
+    return adapter.embed(pad_sequence(ids, batch_first=True)), padded.to(adapter.device)
+
+
+def _decode(adapter: Adapter, state: Prefilled, asked: Sequence[Asked]) -> list[str]:
+    """Greedy answers; rows that are complete run along until all are."""
+    texts: list[list[int]] = [[] for _ in asked]
+    complete = [False] * len(asked)
+    hidden = state.last
+    while True:
+        chosen = adapter.logits(hidden).argmax(-1).tolist()
+        for row, (question, token) in enumerate(zip(asked, chosen, strict=True)):
+            if not complete[row]:
+                complete[row] = ends(adapter, question, texts[row], token)
+        if all(complete):
+            break
+        hidden = state.advance(adapter.embed(torch.tensor(chosen)))
+    return [
+        question.stopping.cut(adapter.decode(text))
+        for question, text in zip(asked, texts, strict=True)
+    ]

@@ -1,0 +1,104 @@
+"""Methods that drop visual tokens inside the language model, one file each, and their plans.
+
+A late method is a function `(shape, budget, **parameters) -> Schedule`, which says after which
+layers tokens are dropped and how they are chosen; `prunesid.late.driver` runs any schedule:
+
+    @register("name", params={"keep": Param(None, int, minimum=1)})
+    def name(shape, budget, *, keep): ...
+
+`budget` is the mean, over the decoder's layers, of the visual tokens ENTERING a layer. A module of
+this package is found by itself; others call `register` or name their module in the entry-point
+group `prunesid.late`.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from prunesid.late.schedule import Schedule, Shape
+from prunesid.parameters import Param, Value, check_parameters
+from prunesid.registry import Registry
+
+__all__ = [
+    "Schedule",
+    "Shape",
+    "list_late_methods",
+    "modules_of",
+    "needs_cls_attention",
+    "plan",
+    "register",
+    "resolve",
+]
+
+Resolved = dict[str, Value]
+
+
+@dataclass(frozen=True)
+class LateMethod:
+    """A registered method: the function, its parameters, and what follows from their values."""
+
+    run: Callable[..., Schedule]
+    params: Mapping[str, Param]
+    needs_cls_attention: Callable[[Resolved], bool]
+
+
+_METHODS: Registry[LateMethod] = Registry("late method", __name__)
+
+
+def register(
+    name: str,
+    *,
+    params: Mapping[str, Param] | None = None,
+    needs_cls_attention: Callable[[Resolved], bool] = lambda _: False,
+) -> Callable[[Callable[..., Schedule]], Callable[..., Schedule]]:
+    """A decorator that registers a late method; ValueError if the name is taken."""
+
+    def add(run: Callable[..., Schedule]) -> Callable[..., Schedule]:
+        _METHODS.register(name)(LateMethod(run, params or {}, needs_cls_attention))
+        return run
+
+    return add
+
+
+def list_late_methods() -> list[str]:
+    """The names `plan` accepts, sorted."""
+    return _METHODS.names()
+
+
+def resolve(method: str, **params: object) -> Resolved:
+    """All parameters of the method, defaults filled in.
+
+    A None stands for a value that follows from the decoder and the budget (`plan` decides it).
+    ValueError, naming the choices, on unknown methods, parameters and values.
+    """
+    return check_parameters(method, _METHODS[method].params, params)
+
+
+def needs_cls_attention(method: str, **params: object) -> bool:
+    """Whether the method reads the vision tower's CLS attention with these parameters."""
+    return _METHODS[method].needs_cls_attention(resolve(method, **params))
+
+
+def modules_of(method: str) -> list[str]:
+    """Names of the modules that hold the method, for the digest of the code behind a result."""
+    return _METHODS.modules_of(method)
+
+
+def plan(method: str, shape: Shape, budget: int | None, **params: object) -> Schedule:
+    """Where and how `method` drops tokens in a decoder of `shape`.
+
+    budget  mean over the decoder's layers of the visual tokens entering a layer; a budget of all
+            tokens or more drops nothing. None where the parameters say it all (FastV's `keep`).
+
+    ValueError on unknown names and values, and on a budget that the decoder's depth rules out; the
+    message names the smallest possible one.
+    """
+    resolved = resolve(method, **params)
+    if budget is not None:
+        if isinstance(budget, bool) or not isinstance(budget, numbers.Integral) or budget < 1:
+            raise ValueError(f"budget must be a positive number of tokens, not {budget!r}")
+        if budget >= shape.tokens:
+            return Schedule()
+    return _METHODS[method].run(shape, None if budget is None else int(budget), **resolved)

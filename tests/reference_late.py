@@ -1,0 +1,186 @@
+"""Late methods written out for one prompt: whole attention matrices, no cache, no batch.
+
+Every layer is a plain sequence that gets shorter; tokens generated after the prompt run along as
+`new` columns that no method looks at. In float64 for a model in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class Trace:
+    """`logits` of every text and new token; `kept` sources of what each stage keeps (-1: merged
+    at an earlier one); `entering` visual tokens per layer."""
+
+    logits: torch.Tensor
+    kept: list[list[int]]
+    entering: list[int]
+
+
+def run(model, before, visual, after, new, stages, choose, renumbered):
+    """`stages`: layers after which tokens are dropped; `choose(number, facts)` -> the places among
+    the visual tokens that stay, and a list of merged states or []."""
+    decoder = model.model
+    states = torch.cat([before, visual, after, new])
+    sources = list(range(len(visual)))
+    head = len(before)
+    positions = list(range(len(states)))
+    trace = Trace(None, [], [])
+    for number, layer in enumerate(decoder.layers):
+        trace.entering.append(len(sources))
+        attention, keys = attention_of(decoder, layer, states, positions)
+        states = layer_output(decoder, layer, states, positions)
+        if number not in stages:
+            continue
+        tail = head + len(sources)
+        text = list(range(tail, tail + len(after)))
+        facts = {
+            "attention": attention[text][:, head:tail],
+            "states": states[head:tail],
+            "text_states": states[text],
+            "keys": keys[head:tail],
+            "text_keys": keys[text],
+            "sources": sources,
+            "inputs": visual,
+            "text_inputs": after,
+            "norm": decoder.norm,
+        }
+        stay, merged = choose(stages.index(number), facts)
+        columns = [*range(head), *[head + place for place in stay]]
+        rest = list(range(tail, len(states)))
+        extra = torch.stack(merged) if merged else states[:0]
+        states = torch.cat([states[columns], extra, states[rest]])
+        sources = [sources[place] for place in stay]
+        trace.kept.append(sources)
+        sources = sources + [-1] * len(merged)
+        if renumbered:
+            positions = list(range(len(states)))
+        else:
+            assert not merged
+            positions = [positions[column] for column in columns + rest]
+    tail = head + len(sources)
+    trace.logits = model.lm_head(decoder.norm(states[tail:]))
+    return trace
+
+
+def layer_output(decoder, layer, states, positions):
+    rotary = decoder.rotary_emb(states[None], torch.tensor([positions]))
+    return layer(states[None], attention_mask=None, position_embeddings=rotary)[0]
+
+
+def attention_of(decoder, layer, states, positions):
+    """(S, S) attention, mean over heads, and (S, heads * d) rotated keys."""
+    module = layer.self_attn
+    normed = layer.input_layernorm(states)
+    cos, sin = (each[0] for each in decoder.rotary_emb(states[None], torch.tensor([positions])))
+
+    def heads(tensor):
+        return tensor.view(len(states), -1, module.head_dim)
+
+    def turned(tensor):
+        half = module.head_dim // 2
+        swapped = torch.cat([-tensor[..., half:], tensor[..., :half]], dim=-1)
+        return tensor * cos[:, None] + swapped * sin[:, None]
+
+    queries, keys = turned(heads(module.q_proj(normed))), turned(heads(module.k_proj(normed)))
+    group = queries.shape[1] // keys.shape[1]
+    hidden = torch.ones(len(states), len(states), dtype=torch.bool).triu(1)
+    matrices = []
+    for head in range(queries.shape[1]):
+        scores = queries[:, head] @ keys[:, head // group].T / math.sqrt(module.head_dim)
+        matrices.append(scores.masked_fill(hidden, -math.inf).softmax(dim=1))
+    return torch.stack(matrices).mean(dim=0), keys.flatten(1)
+
+
+def best(scores, count):
+    """Places of the highest `count` scores, ascending."""
+    order = sorted(range(len(scores)), key=lambda place: (-float(scores[place]), place))
+    return sorted(order[:count])
+
+
+def fastv(count):
+    return lambda stage, facts: (best(facts["attention"][-1], count), [])
+
+
+def dart(each, image_pivots=4, text_pivots=4):
+    def choose(stage, facts):
+        def strongest(keys, count):
+            norms = keys.abs().sum(dim=1)
+            return sorted(range(len(keys)), key=lambda place: -float(norms[place]))[:count]
+
+        states = facts["norm"](facts["states"])
+        text = facts["norm"](facts["text_states"])
+        pivots = strongest(facts["keys"], image_pivots)
+        leaders = [states[place] for place in pivots]
+        leaders += [text[place] for place in strongest(facts["text_keys"], text_pivots)]
+        pool = [place for place in range(len(states)) if place not in pivots]
+        kept = list(pivots)
+        for leader in leaders:
+            cosine = {p: float(torch.cosine_similarity(states[p], leader, dim=0)) for p in pool}
+            for place in sorted(pool, key=lambda place: cosine[place])[:each]:
+                kept.append(place)
+                pool.remove(place)
+        return sorted(kept), []
+
+    return choose
+
+
+def sparsevlm(counts, recycle=True):
+    def choose(stage, facts):
+        likeness = facts["inputs"] @ facts["text_inputs"].T
+        m = torch.stack([row.softmax(dim=0) for row in likeness]).mean(dim=0)
+        raters = [place for place in range(len(m)) if m[place] > m.mean()]
+        p = facts["attention"][raters].mean(dim=0)
+        stay = best(p, counts[stage])
+        dropped = [place for place in range(len(p)) if place not in stay]
+        if not recycle or not dropped:
+            return stay, []
+        number = int(0.3 * len(dropped)) + 1
+        again = [dropped[place] for place in best(p[dropped], number)]
+        return stay, merge(facts["states"][again], int(number / 10) + 1)
+
+    return choose
+
+
+def merge(points, count, neighbors=5):
+    """Density-peak clustering -> the mean of each cluster."""
+    total, width = points.shape
+    distance = [
+        [float((points[i] - points[j]).norm()) / math.sqrt(width) for j in range(total)]
+        for i in range(total)
+    ]
+    noise = torch.rand(total, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    density = []
+    for i in range(total):
+        near = sorted(distance[i])[:neighbors]
+        density.append(math.exp(-sum(d * d for d in near) / len(near)) + 1e-6 * float(noise[i]))
+    score = []
+    for i in range(total):
+        higher = [distance[i][j] for j in range(total) if density[j] > density[i]]
+        score.append(density[i] * (min(higher) if higher else max(map(max, distance))))
+    centers = sorted(sorted(range(total), key=lambda i: -score[i])[:count])
+    members = {center: [center] for center in centers}
+    for i in range(total):
+        if i not in centers:
+            members[min(centers, key=lambda center: distance[i][center])].append(i)
+    return [points[members[center]].mean(dim=0) for center in centers]
+
+
+def mustdrop(overall, individual, protected=()):
+    def choose(stage, facts):
+        attention = facts["attention"]
+        total = attention.sum()
+        stay = []
+        for place, source in enumerate(facts["sources"]):
+            faint = attention[:, place].sum() < overall * total
+            nobody = attention[:, place].max() < individual
+            if not (faint and nobody) or source in protected:
+                stay.append(place)
+        return stay, []
+
+    return choose

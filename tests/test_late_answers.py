@@ -1,0 +1,151 @@
+"""Answers of late arms: the engine's own with everything kept, the same in any batch and mode."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import random_images
+
+from prunesid import models
+from prunesid.accounting import Transformer, account
+from prunesid.answering import Question, engine
+from prunesid.answering.late import answer_late
+from prunesid.late.driver import MODES
+from prunesid.record import Kept
+from prunesid.stages.material import POCKET_WEIGHTS
+
+CONTEXTS = (
+    "is there a red circle ?",
+    "how many bars are taller than 3 ? A 1 B 2 C 3 D 4",
+    "what color is the star ?",
+    "how many ?",
+)
+# Budgets that 16 tokens and 3 layers allow.
+ARMS = {
+    "fastv": (9, {}),
+    "dart": (10, {"image_pivots": 1, "text_pivots": 1}),
+    "sparsevlm": (11, {}),
+    "mustdrop": (9, {"rule": "budget"}),
+}
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_llava):
+    return models.load(tiny_llava)
+
+
+@pytest.fixture(scope="module")
+def record(adapter):
+    ids = [f"image {number}" for number in range(5)]
+    return adapter.encode(adapter.preprocess(random_images(5)), image_ids=ids)
+
+
+def questions_of(record, **gen_kwargs):
+    return [
+        Question(f"{image}/{number}", image, context, {"max_new_tokens": 5, **gen_kwargs})
+        for number, context in enumerate(CONTEXTS)
+        for image in record.image_ids
+    ]
+
+
+def ask(adapter, record, method, kept=None, questions=None, **more):
+    budget, params = ARMS[method]
+    return answer_late(
+        adapter, kept or engine.all_tokens(record), record.image_ids,
+        questions or questions_of(record), method,
+        **{"budget": budget, "params": params, "cls_attention": record.cls_attention, **more},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ARMS)
+@pytest.mark.parametrize("mode", MODES)
+def test_with_everything_kept_the_answers_are_the_engines(adapter, record, method, mode):
+    expected = engine.answer(
+        adapter, engine.all_tokens(record), record.image_ids, questions_of(record)
+    )
+    found = ask(adapter, record, method, mode=mode, budget=16, batch_size=7)
+    assert found.answers == expected
+    assert torch.equal(found.entering, torch.full((20, 3), 16))
+
+
+@pytest.mark.parametrize("method", ARMS)
+def test_answers_do_not_depend_on_batch_or_mode(adapter, record, method):
+    expected = ask(adapter, record, method, batch_size=1)
+    assert [a.question_id for a in expected.answers] == [q.id for q in questions_of(record)]
+    assert expected.entering.double().mean() == pytest.approx(ARMS[method][0], abs=1)
+    assert (expected.selection_macs > 0).all()
+    full = engine.answer(adapter, engine.all_tokens(record), record.image_ids, questions_of(record))
+    assert [a.answer for a in full] != [a.answer for a in expected.answers]
+    for mode in MODES:
+        for batch_size in (3, 8, 100):
+            found = ask(adapter, record, method, mode=mode, batch_size=batch_size)
+            assert found.answers == expected.answers
+            for name in ("entering", "cached", "text", "selection_macs"):
+                assert torch.equal(getattr(found, name), getattr(expected, name))
+
+
+def test_images_of_different_counts(adapter, record):
+    kept = engine.all_tokens(record)
+    kept = Kept(kept.tokens, kept.index, torch.tensor([16, 12, 16, 9, 12]))
+    found = ask(adapter, record, "fastv", kept=kept)
+    assert found.entering[:5, 0].tolist() == [16, 12, 16, 9, 12]
+    assert [a.tokens for a in found.answers] == found.entering.double().mean(dim=1).tolist()
+    assert found.entering[3].tolist() == [9, 9, 9]
+    assert found.entering[1].tolist() == [12, 8, 8]
+    alone = Kept(kept.tokens[1:2, :12], kept.index[1:2, :12], kept.count[1:2])
+    first = [q for q in questions_of(record) if q.image_id == "image 1"]
+    again = answer_late(adapter, alone, ["image 1"], first, "fastv", budget=9)
+    assert again.answers == [a for a in found.answers if a.image_id == "image 1"]
+
+
+def test_answers_end_where_they_should(adapter, record):
+    long = ask(adapter, record, "fastv")
+    short = ask(adapter, record, "fastv", questions=questions_of(record, max_new_tokens=1))
+    for one, other in zip(short.answers, long.answers, strict=True):
+        assert other.answer.startswith(one.answer)
+    until = long.answers[0].answer.split()[1]
+    cut = ask(adapter, record, "fastv", questions=questions_of(record, until=[until]))
+    assert cut.answers[0].answer == long.answers[0].answer.split(until)[0].strip()
+
+
+def test_progress_and_errors(adapter, record):
+    told = []
+    ask(adapter, record, "fastv", progress=told.append, batch_size=6)
+    assert sum(told) == 20
+    with pytest.raises(ValueError, match="mustdrop needs cls_attention"):
+        ask(adapter, record, "mustdrop", cls_attention=None)
+    with pytest.raises(ValueError, match="'image 9' was not kept"):
+        ask(adapter, record, "fastv", questions=[Question("1", "image 9", CONTEXTS[0])])
+    with pytest.raises(ValueError, match="smallest possible budget is 6"):
+        ask(adapter, record, "fastv", budget=5)
+    with pytest.raises(ValueError, match="batch_size"):
+        ask(adapter, record, "fastv", batch_size=0)
+    with pytest.raises(ValueError, match="4 image ids for 5 images"):
+        answer_late(adapter, engine.all_tokens(record), record.image_ids[:4], [], "fastv", budget=9)
+
+
+@pytest.mark.parametrize("method", ARMS)
+def test_pocket_llava_end_to_end(method):
+    adapter = models.load(POCKET_WEIGHTS)
+    record = adapter.encode(adapter.preprocess(random_images(1, size=336)), image_ids=["one"])
+    questions = [
+        Question("0", "one", "Is there a red circle in the image ?", {"max_new_tokens": 4}),
+        Question("1", "one", "What color is the star ?", {"max_new_tokens": 4}),
+    ]
+    params = {"rule": "budget"} if method == "mustdrop" else {}
+    found = [
+        answer_late(
+            adapter, engine.all_tokens(record), ["one"], questions, method, budget=150,
+            params=params, cls_attention=record.cls_attention, mode=mode, batch_size=size,
+        )
+        for mode, size in (("latency", 1), ("accuracy", 2))
+    ]  # fmt: skip
+    assert found[0].answers == found[1].answers
+    assert torch.equal(found[0].entering, found[1].entering)
+    assert found[0].entering[:, 0].tolist() == [576, 576]
+    assert found[0].entering.double().mean() == pytest.approx(150, abs=4)
+    size = Transformer.decoder(adapter.decoder.config)
+    text = int(found[0].text[0])
+    cost = account(size, found[0].entering[0].tolist(), text)
+    whole = account(size, [576] * 6, text)
+    assert 0.15 < cost.llm_macs / whole.llm_macs < 0.35

@@ -104,6 +104,29 @@ def test_more_groups_than_tokens_is_an_error():
     assert make_arm({"num_groups": 64}).params == {"num_groups": 64}
 
 
+def test_a_late_arm_drops_inside_the_language_model():
+    late, early = make_arm({"method": "fastv", "budget": 128, "k": None}), make_arm({})
+    assert (late.name, late.params) == ("method-fastv_budget-128", {})
+    assert late.resolved().items() >= {"method": "fastv", "budget": 128, "k": None}.items()
+    assert [arm.is_late for arm in (late, early, VANILLA)] == [True, False, False]
+    assert [arm.selects for arm in (late, early, VANILLA)] == [False, True, False]
+    assert seeds_of({"method": "fastv", "budget": 128}, 3) == (late,)
+    assert make_arm({"method": "dart", "count": "flag"}).name == "method-dart_count-flag"
+
+
+def test_a_late_arm_takes_what_a_study_can_give_it():
+    with pytest.raises(ValueError, match="images cannot share its budget"):
+        make_arm({"method": "fastv", "dynamic": "benchmark"})
+    with pytest.raises(ValueError, match="CLS attention .*; key_share: 0 does without"):
+        make_arm({"method": "mustdrop"})
+    arm = make_arm({"method": "mustdrop", "rule": "budget", "key_share": 0})
+    assert arm.is_late and arm.params == {"key_share": 0, "rule": "budget"}
+    with pytest.raises(ValueError, match="Did you mean 'fastv'.*fastv.*prunesid"):
+        make_arm({"method": "fastvv"})
+    with pytest.raises(ValueError, match="positions"):
+        make_arm({"method": "fastv", "position": "original"})
+
+
 def test_values_as_text():
     values = [1, True, None, 0.5, 1.0, "psca"]
     assert [text(value) for value in values] == ["1", "true", "none", "0.5", "1", "psca"]

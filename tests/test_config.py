@@ -97,7 +97,7 @@ def test_the_full_study_adds_to_what_the_default_one_has_stored(given):
 
 def test_the_quick_study_has_every_kind_of_axis_and_of_budget(given):
     quick, default = shipped(given, "quick"), parse_study(given)
-    kinds = {a.figure.kind for a in default.ablations if a.name != "methods"}
+    kinds = {a.figure.kind for a in default.ablations if a.name not in {"methods", "late"}}
     assert {ablation.figure.kind for ablation in quick.ablations} == kinds
     assert {arm.dynamic for arm in quick.arms} == {None, "benchmark", "calibrated"}
     assert any("layer" in arm.params for arm in quick.arms)
@@ -113,6 +113,17 @@ def test_overrides_change_the_ablation_that_they_name(given):
     assert "overrides: Unknown ablation of this study 'scor'. Did you mean 'score'" in found
     found = problems(given | {"ablations": ["score"], "overrides": {"score": {"acros": {}}}})
     assert "with the study's overrides" in found
+
+
+def test_a_late_budget_that_the_decoder_rules_out_is_a_problem(given):
+    late = {"ablations": ["late"], "overrides": {"late": {"across": {"budget": [64]}}}}
+    found = problems(given | late | {"model": "pocket"})
+    assert "arm method-fastv: budget 64: fastv on 6 layers shows all 576 tokens" in found
+    assert "smallest possible budget is 97" in found
+    study = parse_study(given | {"ablations": ["late"], "overrides": {}, "model": "pocket"})
+    assert {arm.method for arm in study.arms if arm.is_late} == {
+        "dart", "fastv", "mustdrop", "sparsevlm"
+    }  # fmt: skip
 
 
 def test_calibrated_arms_need_held_out_images(given):

@@ -22,7 +22,7 @@ def arms_of(ablation, **values):
                 ("tau", "suppressed", "survivors", "refilled", "rho"), float("nan")
             )
             line = {"arm": arm.name, "benchmark": benchmark.name, "tokens_mean": tokens,
-                    "tokens_min": tokens, "tokens_max": tokens}  # fmt: skip
+                    "tokens_min": tokens, "tokens_max": tokens, "input_mean": tokens}  # fmt: skip
             lines.append(line | {f"{k}_mean": v for k, v in facts.items()} | given)
     return pd.DataFrame(lines)
 
@@ -55,6 +55,14 @@ def test_there_is_no_table_where_there_is_nothing_to_tell():
     assert facts_table(arms_of(grouping()), None, grouping()) is None
     unequal = arms_of(grouping(), tokens_min=3)
     assert facts_table(unequal, None, grouping()).columns == ("Tokens",)
+
+
+def test_what_enters_the_language_model_is_told_where_some_of_it_goes_inside():
+    arms = arms_of(grouping(), input_mean=lambda arm, _: 576 if arm.seed == 0 else arm.budget)
+    table = facts_table(arms, None, grouping())
+    assert table.columns == ("Tokens", "Entering")
+    random, *_ = table.blocks[0].rows
+    assert [cell.value for cell in random.cells] == ["64", "234.7"]
 
 
 def test_it_stands_below_the_table_in_markdown_and_html():

@@ -8,11 +8,14 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 from synthetic_scores import ablation_of
 
+from prunesid.answering import read_answers
+from prunesid.answering.engine import all_tokens
+from prunesid.answering.late import answer_late
 from prunesid.answering.store import Store
 from prunesid.methods import compress
 from prunesid.models import load
 from prunesid.pocket.benchmarks import render
-from prunesid.stages.answers import answer_benchmark
+from prunesid.stages.answers import answer_benchmark, material_of
 from prunesid.stages.arms import write_arms
 from prunesid.stages.budgets import read_budgets, write_budgets
 from prunesid.stages.features import extract, needs_of, read_features
@@ -295,6 +298,50 @@ def test_an_arm_that_reads_the_question_is_refused_before_anything_runs():
         needs_of([arm])
 
 
+def test_a_late_arm_answers_on_all_tokens_and_tells_what_it_dropped(
+    work, information, tmp_path, monkeypatch
+):
+    ablation = ablation_of(vary=[{"method": "fastv"}, {"method": "grid"}], across={"budget": [128]})
+    fastv = next(arm for arm in ablation.arms if arm.is_late)
+    assert needs_of([fastv]) == needs_of([VANILLA])
+    run(work, tmp_path, ablation.arms)
+    assert read_keys(tmp_path / "selections.json").keys() == {"method-grid_budget-128"}
+
+    store, key = Store(tmp_path / "store"), read_keys(tmp_path / "answers.json")[fastv.name]
+    record, features = read_features(work[0] / "features.safetensors")
+    direct = answer_late(
+        load(model_path("pocket")), all_tokens(record), record.image_ids,
+        work[1].open().questions(), "fastv", budget=128, batch_size=RUNTIME.batch_size,
+    )  # fmt: skip
+    assert read_answers(store.get(key)) == direct.answers
+    plain, late = (material_of("all", features, RUNTIME, arm) for arm in (VANILLA, fastv))
+    assert "late" not in plain["arm"] and Store.key(late) == key
+    assert late["arm"]["late"].keys() == {"method", "budget", "params", "code"}
+
+    scores = pd.read_parquet(tmp_path / "scores.parquet").assign(benchmark="pocket_mme")
+    write_arms(
+        ablation, scores, {"pocket_mme": tmp_path / "selections.json"}, information, store,
+        tmp_path / "arms.csv", tmp_path / "agreement.csv",
+    )  # fmt: skip
+    facts = pd.read_csv(tmp_path / "arms.csv").set_index("arm")
+    mean = direct.entering.double().mean().item()
+    assert facts.loc[fastv.name, "tokens_mean"] == pytest.approx(mean, rel=1e-5)
+    assert mean == pytest.approx(128, abs=0.5)
+    assert facts["input_mean"].to_dict() == {
+        "vanilla": 576, fastv.name: 576, "method-grid_budget-128": 128
+    }  # fmt: skip
+
+    put, stored = Store.put, []
+
+    def counting(self, material, *arguments, **named):
+        stored.append(material["stage"])
+        return put(self, material, *arguments, **named)
+
+    monkeypatch.setattr(Store, "put", counting)
+    run(work, tmp_path, ablation.arms)
+    assert stored == []
+
+
 def test_the_facts_of_every_arm_and_the_agreement_of_its_groups(work, information, tmp_path):
     ablation = ablation_of(
         vary=[{"solver": "exact"}, {"solver": "randomized"}, {"method": "grid"}],
@@ -303,7 +350,7 @@ def test_the_facts_of_every_arm_and_the_agreement_of_its_groups(work, informatio
     features, store = work[0] / "features.safetensors", Store(tmp_path / "store")
     select_arms(features, ablation.arms, store, tmp_path / "selections.json")
     write_arms(
-        ablation, {"pocket_mme": tmp_path / "selections.json"}, information, store,
+        ablation, pd.DataFrame(), {"pocket_mme": tmp_path / "selections.json"}, information, store,
         tmp_path / "arms.csv", tmp_path / "agreement.csv",
     )  # fmt: skip
     facts = pd.read_csv(tmp_path / "arms.csv").set_index("arm")

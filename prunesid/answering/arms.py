@@ -12,23 +12,46 @@ from typing import Any
 from tqdm import tqdm
 
 from prunesid.answering.engine import answer
-from prunesid.answering.questions import Question, write_answers
+from prunesid.answering.late import answer_late
+from prunesid.answering.questions import Answer, Question, write_answers
 from prunesid.answering.store import Store
 from prunesid.files import code_digest
+from prunesid.late import modules_of
 from prunesid.models.adapter import Adapter
 from prunesid.record import Kept
+
+
+@dataclass(frozen=True)
+class Late:
+    """What drops tokens inside the language model; `params` as the method takes them."""
+
+    method: str
+    budget: int | None
+    params: Mapping[str, Any]
+
+    def material(self) -> dict[str, Any]:
+        """What determines the answers beside what determines those on all tokens."""
+        code = ("prunesid.late", "prunesid.numerics", "prunesid.answering.late")
+        return {
+            "method": self.method,
+            "budget": self.budget,
+            "params": dict(self.params),
+            "code": code_digest(*dict.fromkeys((*code, *modules_of(self.method)))),
+        }
 
 
 @dataclass(frozen=True)
 class Job:
     """The answers of one arm: what determines them, and how to get the arm's tokens.
 
-    `kept` is called only if the answers are not stored yet.
+    kept  called only if the answers are not stored yet
+    late  for an arm that drops some of those tokens inside the language model
     """
 
     name: str
     material: Mapping[str, Any]
     kept: Callable[[], Kept]
+    late: Late | None = None
 
 
 def answer_material(
@@ -91,14 +114,34 @@ def answer_arms(
         for number, job in enumerate(todo, done + 1):
             bar.set_description(f"arm {number}/{len(jobs)} {job.name}")
             kept, begun = job.kept(), time.perf_counter()
-            answers = answer(
-                adapter, kept, image_ids, asked, batch_size=batch_size, progress=bar.update
+            answers, tokens = _answer(
+                adapter, job.late, kept, image_ids, asked, batch_size, bar.update
             )
             cost = {
                 "seconds": time.perf_counter() - begun,
                 "questions": len(asked),
-                "tokens": int(kept.count.sum()),
+                "tokens": tokens,
             }
             write = partial(write_answers, answers=answers)
             store.put(job.material, write, suffix=".parquet", cost=cost)
     return keys
+
+
+def _answer(
+    adapter: Adapter,
+    late: Late | None,
+    kept: Kept,
+    image_ids: Sequence[str],
+    asked: Sequence[Question],
+    batch_size: int,
+    progress: Callable[[int], object],
+) -> tuple[list[Answer], int]:
+    """The answers, and the visual tokens that were run: per image, or per question if late."""
+    if late is None:
+        answers = answer(adapter, kept, image_ids, asked, batch_size=batch_size, progress=progress)
+        return answers, int(kept.count.sum())
+    found = answer_late(
+        adapter, kept, image_ids, asked, late.method, budget=late.budget, params=late.params,
+        batch_size=batch_size, progress=progress,
+    )  # fmt: skip
+    return found.answers, round(sum(each.tokens for each in found.answers))

@@ -32,8 +32,8 @@ class LateAnswers:
     cached          (Q, L) int64 visual tokens in each layer's KV cache when decoding starts
     text            (Q,) int64 other tokens of the prompt
     selection_macs  (Q,) int64 multiply-adds of choosing tokens
-    All are what `prunesid.accounting.account` asks for; an answer's `tokens` are those that entered
-    the first layer.
+    All are what `prunesid.accounting.account` asks for; an answer's `tokens` are the mean of its
+    row of `entering`.
     """
 
     answers: list[Answer]
@@ -121,9 +121,9 @@ def answer_late(
             if progress is not None:
                 progress(len(batch))
     found.answers.extend(
-        Answer(question.id, question.image_id, text, int(tokens))
+        Answer(question.id, question.image_id, text, tokens)
         for question, text, tokens in zip(
-            questions, texts, found.entering[:, 0].tolist(), strict=True
+            questions, texts, found.entering.double().mean(dim=1).tolist(), strict=True
         )
     )
     return found

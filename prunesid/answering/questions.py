@@ -27,12 +27,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """`tokens` is the number of visual tokens that entered the language model."""
+    """`tokens`: visual tokens entering a layer of the language model, mean over its layers.
+
+    Where tokens are chosen before the language model, that is the number that entered it.
+    """
 
     question_id: str
     image_id: str
     answer: str
-    tokens: int
+    tokens: float
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Stopping:
 
 
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
-    """Parquet with the columns question_id, image_id, answer (text) and tokens (int64)."""
+    """Parquet with the columns question_id, image_id, answer (text) and tokens (float64)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -83,7 +86,7 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
             ("question_id", pa.string()),
             ("image_id", pa.string()),
             ("answer", pa.string()),
-            ("tokens", pa.int64()),
+            ("tokens", pa.float64()),
         ]
     )
     columns = {name: [getattr(answer, name) for answer in answers] for name in schema.names}

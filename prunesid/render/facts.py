@@ -29,6 +29,7 @@ class Column:
 
 COLUMNS = (
     Column("Tokens", "tokens_mean", lambda v: f"{v:.1f}".removesuffix(".0")),
+    Column("Entering", "input_mean", lambda v: f"{v:.1f}".removesuffix(".0")),
     Column("τ", "tau_mean", lambda v: f"{v:.2f}"),
     Column("Suppressed", "suppressed_mean", lambda v: f"{100 * v:.0f} %"),
     Column("Refilled", "refilled_mean", lambda v: f"{v:.1f}"),
@@ -55,11 +56,7 @@ def facts_table(
     its budget and there is nothing else to tell.
     """
     values = {(c.row.key, c.column.key): _values(arms, agreement, c) for c in ablation.cells}
-    shown = [
-        column
-        for column in COLUMNS
-        if any(own[column.source].notna().any() for own in values.values())
-    ]
+    shown = [column for column in COLUMNS if any(_tells(own, column) for own in values.values())]
     ranges = [
         own["tokens_min"].min() == own["tokens_max"].max() == cell.arms[0].budget
         for cell in ablation.cells
@@ -92,6 +89,13 @@ def _values(arms: pd.DataFrame, agreement: pd.DataFrame | None, cell: Cell) -> p
         agreement = pd.DataFrame(columns=["row", "column", "between_seeds", "with_reference"])
     place = (agreement["row"] == cell.row.key) & (agreement["column"] == (cell.column.key or ALL))
     return pd.concat([own, agreement.loc[place, ["between_seeds", "with_reference"]]])
+
+
+def _tells(own: pd.DataFrame, column: Column) -> bool:
+    if column.source == "input_mean":
+        # What enters the language model is what stays in it, unless an arm drops tokens inside.
+        return bool((own["input_mean"] - own["tokens_mean"]).abs().gt(1e-6).any())
+    return bool(own[column.source].notna().any())
 
 
 def _cell(own: pd.DataFrame, column: Column) -> TableCell:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prunesid.answering.arms import Job, answer_arms, answer_material, missing
+from prunesid.answering.arms import Job, Late, answer_arms, answer_material, missing
 from prunesid.answering.engine import all_tokens
 from prunesid.answering.store import Store
 from prunesid.models import family_module, load
@@ -20,14 +20,27 @@ from prunesid.study.arm import Arm
 ALL = "all"
 
 
-def material_of(tokens: str, features: Mapping[str, Any], runtime: Runtime) -> dict[str, Any]:
-    """What determines the answers on `tokens`: ALL or a `kept_digest`, and the features they are of."""
+def material_of(
+    tokens: str, features: Mapping[str, Any], runtime: Runtime, arm: Arm
+) -> dict[str, Any]:
+    """What determines an arm's answers.
+
+    tokens    what enters the language model: ALL or a `kept_digest`
+    features  material of the features that these are of
+    """
+    inside = late_of(arm)
     return answer_material(
-        arm={"tokens": tokens, "features": dict(features)},
+        arm={"tokens": tokens, "features": dict(features)}
+        | ({} if inside is None else {"late": inside.material()}),
         benchmark=features["benchmark"], model=features["model"],
         family=family_module(model_path(runtime.model)), batch_size=runtime.batch_size,
         dtype=runtime.dtype, device=runtime.device,
     )  # fmt: skip
+
+
+def late_of(arm: Arm) -> Late | None:
+    """What the arm drops inside the language model."""
+    return Late(arm.method, arm.budget, arm.params) if arm.is_late else None
 
 
 def answer_benchmark(
@@ -40,18 +53,19 @@ def answer_benchmark(
     whole = whole_digest(len(record), record.num_tokens)
 
     def tokens_of(arm: Arm) -> str:
-        if arm.is_vanilla:
+        if not arm.selects:
             return ALL
         found = kept_digest(store.get(chosen[arm.name]))
         return ALL if found == whole else found
 
     def job(arm: Arm) -> Job:
         def kept() -> Kept:
-            if arm.is_vanilla:
+            if not arm.selects:
                 return all_tokens(record)
             return load_kept(store.get(chosen[arm.name]), record.features)
 
-        return Job(arm.name, material_of(tokens_of(arm), material, runtime), kept)
+        determined = material_of(tokens_of(arm), material, runtime, arm)
+        return Job(arm.name, determined, kept, late_of(arm))
 
     jobs = [job(arm) for arm in arms]
     keys = {each.name: Store.key(each.material) for each in jobs}

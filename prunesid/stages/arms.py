@@ -1,4 +1,4 @@
-"""What each arm of an ablation did with the tokens, before any question was asked."""
+"""What each arm of an ablation did with the tokens, before the language model and inside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from prunesid.study.comparison import ALL
 
 MEANS = ("tau", "suppressed", "survivors", "refilled", "rho")
 ARM_COLUMNS = (
-    "arm", "benchmark", "tokens_mean", "tokens_min", "tokens_max", *(f"{m}_mean" for m in MEANS)
+    "arm", "benchmark", "tokens_mean", "tokens_min", "tokens_max", "input_mean",
+    *(f"{m}_mean" for m in MEANS),
 )  # fmt: skip
 AGREEMENT_COLUMNS = ("row", "column", "benchmark", "arms", "between_seeds", "with_reference")
 
@@ -29,6 +30,7 @@ Facts = Mapping[str, torch.Tensor]
 
 def write_arms(
     ablation: Ablation,
+    scores: pd.DataFrame,
     selections: Mapping[str, Path],
     information: Path,
     store: Store,
@@ -37,9 +39,12 @@ def write_arms(
 ) -> None:
     """Two CSV files of an ablation; `selections` holds the table of each of its benchmarks.
 
-    arms       a line per arm and benchmark: visual tokens per image in the language model (mean,
-               min, max) and the means over images of tau, suppressed (share of T), survivors and
-               refilled (tokens) and rho; empty where the method has none
+    scores     columns benchmark, arm, image_id and tokens, which late arms' tokens are read from
+    arms       a line per arm and benchmark: visual tokens per image in a layer of the language
+               model, mean over layers (of these the mean, min and max over images), those that
+               enter its first layer (`input_mean`), and the means over images of tau, suppressed
+               (share of T), survivors and refilled (tokens) and rho; empty where the method has
+               none
     agreement  a line per row, column and benchmark: the mean adjusted Rand index of the groups,
                over images, of pairs of seeds (`between_seeds`) and of the row's arms and the
                reference row's in that column (`with_reference`); only where there are groups to
@@ -50,11 +55,16 @@ def write_arms(
     comparisons: list[dict[str, Any]] = []
     for benchmark, path in selections.items():
         keys = read_keys(path)
-        whole = {"count": torch.tensor([num_tokens(table, benchmark)])}
-        found = {
-            arm.name: whole if arm.is_vanilla else load_facts(store.get(keys[arm.name]))
-            for arm in ablation.arms
-        }
+        whole = torch.tensor([num_tokens(table, benchmark)])
+        found: dict[str, Facts] = {}
+        for arm in ablation.arms:
+            if arm.selects:
+                found[arm.name] = load_facts(store.get(keys[arm.name]))
+            elif arm.is_late:
+                per_image = _tokens(scores, benchmark, arm.name)
+                found[arm.name] = {"count": per_image, "input": whole}
+            else:
+                found[arm.name] = {"count": whole}
         lines += [
             {"arm": name, "benchmark": benchmark} | _means(facts) for name, facts in found.items()
         ]
@@ -63,9 +73,17 @@ def write_arms(
     _write(comparisons, AGREEMENT_COLUMNS, agreement)
 
 
+def _tokens(scores: pd.DataFrame, benchmark: str, arm: str) -> torch.Tensor:
+    """(images,) float64 mean over the questions of an image."""
+    own = scores[(scores["benchmark"] == benchmark) & (scores["arm"] == arm)]
+    return torch.tensor(own.groupby("image_id")["tokens"].mean().to_numpy("float64", copy=True))
+
+
 def _means(facts: Facts) -> dict[str, float]:
     count = facts["count"].double()
+    entering = facts.get("input", count).double()
     tokens = {"tokens_mean": count.mean(), "tokens_min": count.min(), "tokens_max": count.max()}
+    tokens["input_mean"] = entering.mean()
     means = {f"{name}_mean": facts[name].double().mean() for name in MEANS if name in facts}
     return {name: float(value) for name, value in (tokens | means).items()}
 

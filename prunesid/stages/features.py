@@ -32,7 +32,7 @@ def needs_of(arms: Sequence[Arm]) -> Needs:
     ValueError where an arm reads the question: features belong to an image, whatever is asked, and
     the supported models have no CLIP text tower.
     """
-    each = {a.name: requirements(a.method, **a.params) for a in arms if not a.is_vanilla}
+    each = {a.name: requirements(a.method, **a.params) for a in arms if a.selects}
     asking = [name for name, needs in each.items() if needs.relevance]
     if asking:
         raise ValueError(

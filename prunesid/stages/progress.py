@@ -178,14 +178,14 @@ class _State:
     def answers(self, arm: Arm) -> str | None:
         """The key of the arm's answers, where it can be known."""
         tokens = answers.ALL
-        if not arm.is_vanilla:
+        if arm.selects:
             kept = self.selection(arm)
             if kept is None:
                 return None
             tokens = selection.kept_digest(kept)
             if tokens == selection.whole_digest(len(self.image_ids), self.tokens):
                 tokens = answers.ALL
-        return Store.key(answers.material_of(tokens, self.material, self.runtime))
+        return Store.key(answers.material_of(tokens, self.material, self.runtime, arm))
 
 
 def _arm_steps(
@@ -193,7 +193,7 @@ def _arm_steps(
 ) -> Iterator[Step]:
     arms = study.arms_of(benchmark.name)
     images, questions = size.images or 0, size.questions or 0
-    pruned = [arm for arm in arms if not arm.is_vanilla]
+    pruned = [arm for arm in arms if arm.selects]
     to_select = [arm for arm in pruned if state is None or state.selection(arm) is None]
     to_answer, to_score = [], []
     for arm in arms:
@@ -205,7 +205,11 @@ def _arm_steps(
     whole = vision_tokens(study.model)
 
     def visual(chosen: list[Arm]) -> int:
-        return images * sum(whole if arm.budget is None else arm.budget for arm in chosen)
+        # What a late arm drops depends on the question, so that each question runs on its own.
+        return sum(
+            (questions if arm.is_late else images) * (whole if arm.budget is None else arm.budget)
+            for arm in chosen
+        )
 
     for stage, of, left, amount in (
         ("select", pruned, to_select,

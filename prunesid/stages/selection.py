@@ -136,7 +136,7 @@ def select_arms(
     """
     record, material = read_features(features)
     keys: dict[str, str] = {}
-    chosen = [arm for arm in arms if not arm.is_vanilla]
+    chosen = [arm for arm in arms if arm.selects]
     bar = tqdm(chosen, desc="selecting", unit="arm")
     for arm in bar:
         budget = budget_of(arm, record.image_ids or (), budgets or {})

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunesid import methods
+from prunesid import late, methods
 from prunesid.information import RULES
 from prunesid.registry import unknown
 
@@ -21,6 +21,9 @@ ALL_TOKENS = "vanilla"
 @dataclass(frozen=True)
 class Arm:
     """`params` holds what differs from the method's defaults; `budget` None keeps all tokens.
+
+    The budget of a late arm is the mean, over the language model's layers, of the visual tokens
+    that enter a layer; all other arms' tokens are the same in every layer.
 
     `dynamic` names the rule by which images share the budget, which is then their mean; None gives
     every image the same.
@@ -37,12 +40,22 @@ class Arm:
     def is_vanilla(self) -> bool:
         return self.budget is None
 
+    @property
+    def is_late(self) -> bool:
+        """Whether its tokens are dropped inside the language model."""
+        return self.method in late.list_late_methods()
+
+    @property
+    def selects(self) -> bool:
+        """Whether its tokens are chosen before the language model, whatever is asked."""
+        return not self.is_vanilla and not self.is_late
+
     def resolved(self) -> dict[str, Any]:
         """Everything that determines the kept tokens: method, budget, seed and all parameters."""
         given = {"method": self.method, "budget": self.budget, "seed": self.seed}
         if self.dynamic is not None:
             given["dynamic"] = self.dynamic
-        return given if self.is_vanilla else given | methods.resolve(self.method, **self.params)
+        return given if self.is_vanilla else given | _resolve(self.method, self.params)
 
 
 VANILLA = Arm(ALL_TOKENS, ALL_TOKENS, None)
@@ -53,8 +66,8 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
 
     A budget of None or 'all', or the method 'vanilla', gives the arm that keeps all tokens. A
     parameter that states what holds anyway is dropped, so that equal arms are equal whoever asks
-    for them. ValueError for an unknown method, rule or parameter, or a budget that is no positive
-    whole number.
+    for them. ValueError for an unknown method, rule or parameter, a budget that is no positive
+    whole number, or a late method with what a study cannot give it.
     """
     method = setting.get("method", DEFAULT_METHOD)
     budget = setting.get("budget", DEFAULT_BUDGET)
@@ -67,7 +80,9 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
     if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
         raise ValueError(f"budget: {budget!r} is no positive number of tokens (or 'all')")
     params = {k: v for k, v in setting.items() if k not in {"method", "budget", "dynamic"}}
-    resolved = methods.resolve(method, **params)
+    resolved = _resolve(method, params)
+    if method in late.list_late_methods():
+        _check_late(method, dynamic, params)
     groups = resolved.get("num_groups")
     if isinstance(groups, int) and groups > budget:
         raise ValueError(
@@ -75,7 +90,7 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
         )
     for name in sorted(params):
         without = {k: v for k, v in params.items() if k != name}
-        if methods.resolve(method, **without) == resolved:
+        if _resolve(method, without) == resolved:
             params = without
     params = dict(sorted(params.items()))
     name = _name(method, budget, dynamic, params, seed)
@@ -85,7 +100,7 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
 def seeds_of(setting: Mapping[str, Any], count: int) -> tuple[Arm, ...]:
     """The arms of a setting: one per seed 0..count-1 where chance plays a part, else one."""
     first = make_arm(setting)
-    if first.is_vanilla or not methods.is_random(first.method, **first.params):
+    if not first.selects or not methods.is_random(first.method, **first.params):
         return (first,)
     return tuple(make_arm(setting, seed) for seed in range(count))
 
@@ -106,6 +121,44 @@ def text(value: object) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _resolve(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters of a method of either kind; ValueError with the choices of both."""
+    inside = late.list_late_methods()
+    if method in inside:
+        return late.resolve(method, **params)
+    choices = [*methods.list_methods(), *inside]
+    if method not in choices:
+        raise ValueError(unknown("method", method, choices))
+    return dict(methods.resolve(method, **params))
+
+
+def _check_late(method: str, dynamic: str | None, params: Mapping[str, Any]) -> None:
+    if dynamic is not None:
+        raise ValueError(
+            f"dynamic: {method} drops tokens inside the language model, by what is asked; images "
+            "cannot share its budget"
+        )
+    if late.needs_cls_attention(method, **params):
+        raise ValueError(
+            f"{method} reads the CLS attention of the tower's last block, which a study's features "
+            f"do not hold{_without_cls(method, params)}"
+        )
+
+
+def _without_cls(method: str, params: Mapping[str, Any]) -> str:
+    """The parameter that, turned off, frees the method of CLS attention, as a hint."""
+    for name, value in late.resolve(method, **params).items():
+        if isinstance(value, (bool, int, float)):
+            off = type(value)(0)
+            try:
+                needed = late.needs_cls_attention(method, **{**params, name: off})
+            except ValueError:  # off is no value of this parameter
+                continue
+            if not needed:
+                return f"; {name}: {text(off)} does without"
+    return ""
 
 
 def _name(

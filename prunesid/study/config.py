@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prunesid import late
 from prunesid.registry import unknown
 from prunesid.study.ablation import Ablation, load_ablation
 from prunesid.study.arm import Arm
@@ -161,6 +162,7 @@ def parse_study(
                 benchmarks.append(_load_benchmark(path, root))
     arms = _once(ablations)
     problems += _beyond(vision, filled["model"], arms)
+    problems += _infeasible(vision, arms)
     calibration = None
     with _Collecting(problems):
         calibration = _calibration(filled["calibration"], folders, root, benchmarks, arms, origin)
@@ -261,3 +263,18 @@ def _beyond(vision: Vision, model: str, arms: Iterable[Arm]) -> list[str]:
         for arm in arms
         if vision.tokens is not None and arm.budget is not None and arm.budget > vision.tokens
     ]
+
+
+def _infeasible(vision: Vision, arms: Iterable[Arm]) -> list[str]:
+    """Late arms whose budget the language model's depth rules out, as far as it is known."""
+    if vision.layers is None or vision.tokens is None:
+        return []
+    shape = late.Shape(vision.layers, vision.tokens)
+    problems = []
+    for arm in arms:
+        if arm.is_late:
+            try:
+                late.plan(arm.method, shape, arm.budget, **arm.params)
+            except ValueError as error:
+                problems.append(f"arm {arm.name}: {error}")
+    return problems

@@ -13,20 +13,31 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "pocket" / "weights"
 
 @dataclass(frozen=True)
 class Vision:
-    """A model's vision tower, as far as its config.json says: tokens per image, and blocks."""
+    """What a model's config.json says of what images meet; None where it says nothing.
+
+    tokens  patch tokens per image
+    depth   blocks of the vision tower
+    layers  layers of the language model
+    """
 
     tokens: int | None = None
     depth: int | None = None
+    layers: int | None = None
 
 
 def read_vision(model: str) -> Vision:
     """The vision tower of a study's `model`; ConfigError where there is no such model."""
     described = model_config(model)
-    vision = json.loads(described.read_text(encoding="utf-8")).get("vision_config") or {}
+    config = json.loads(described.read_text(encoding="utf-8"))
+    vision, decoder = (config.get(f"{part}_config") or {} for part in ("vision", "text"))
     size, patch = vision.get("image_size"), vision.get("patch_size")
     tokens = (size // patch) ** 2 if isinstance(size, int) and isinstance(patch, int) else None
-    depth = vision.get("num_hidden_layers")
-    return Vision(tokens, depth if isinstance(depth, int) else None)
+    depth, layers = (part.get("num_hidden_layers") for part in (vision, decoder))
+    return Vision(
+        tokens,
+        depth if isinstance(depth, int) else None,
+        layers if isinstance(layers, int) else None,
+    )
 
 
 def model_config(model: str) -> Path:

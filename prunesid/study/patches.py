@@ -64,12 +64,12 @@ def parse_patches(
     arms        {benchmark: its arms}
     """
     problems = []
-    measured = [name for name in benchmarks if any(not arm.is_vanilla for arm in arms[name])]
+    measured = [name for name in benchmarks if any(arm.selects for arm in arms[name])]
     benchmark = document["benchmark"] or (measured or benchmarks)[0]
     if benchmark not in benchmarks:
         problems.append(f"benchmark: {unknown('benchmark of this study', benchmark, benchmarks)}")
         return Patches(benchmark, document["images"], ()), problems
-    known = {arm.name: arm for arm in arms[benchmark] if not arm.is_vanilla}
+    known = {arm.name: arm for arm in arms[benchmark] if arm.selects}
     columns = []
     for setting in document["arms"] or ():
         values = {axis: value for axis, value in setting.items() if axis != "label"}

@@ -30,7 +30,7 @@ FILE_TYPE = ".jpg"
 class Selections:
     """Which tokens the arms keep of one benchmark's images.
 
-    keys       {arm: key of the store}, of every arm that does not keep all tokens
+    keys       {arm: key of the store}, of every arm whose tokens are chosen before the model
     image_ids  the images in the order of the selections' rows
     grid       rows and columns of the patches
     """
@@ -63,7 +63,7 @@ class Gallery:
     def path(self, benchmark: str, question_id: str, image_id: str, arms: Iterable[Arm]) -> Path:
         """The picture of an image with what each of the arms keeps of it, from left to right."""
         chosen = self._selections[benchmark]
-        keys = [None if arm.is_vanilla else chosen.keys[arm.name] for arm in arms]
+        keys = [chosen.keys[arm.name] if arm.selects else None for arm in arms]
         name = digest({"image": [benchmark, image_id], "selections": keys, "code": self._code})
         path = self.folder / f"{name}{FILE_TYPE}"
         if not path.is_file():

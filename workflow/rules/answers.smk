@@ -46,7 +46,8 @@ rule answer:
         weights=weights(),
         features=rules.features.output[0],
         selections=rules.select.output[0],
-        code=sources("answering", "models", "stages/answers.py"),
+        code=sources("answering", "late", "numerics.py", "models", "stages/answers.py"),
+        late=late_sources,
     output:
         MODEL / "{benchmark}" / "answers.json",
     benchmark:

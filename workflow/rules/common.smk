@@ -58,8 +58,17 @@ def arm_sources(wildcards):
     """Files of the methods, groupings and scores that a benchmark's arms use, plug-ins too."""
     from prunesid.stages.selection import modules_of
 
-    arms = [arm for arm in STUDY.arms_of(wildcards.benchmark) if not arm.is_vanilla]
+    arms = [arm for arm in STUDY.arms_of(wildcards.benchmark) if arm.selects]
     modules = sorted({module for arm in arms for module in modules_of(arm)})
+    return here(dict.fromkeys(path for name in modules for path in source_files(name)))
+
+
+def late_sources(wildcards):
+    """Files of the methods that a benchmark's arms use inside the language model, plug-ins too."""
+    from prunesid.late import modules_of
+
+    arms = [arm for arm in STUDY.arms_of(wildcards.benchmark) if arm.is_late]
+    modules = sorted({module for arm in arms for module in modules_of(arm.method)})
     return here(dict.fromkeys(path for name in modules for path in source_files(name)))
 
 

@@ -23,6 +23,7 @@ write_comparison(strata, Path(snakemake.output.strata))
 selections = map(Path, snakemake.input.selections)
 write_arms(
     ablation,
+    scores,
     {b.name: path for b, path in zip(benchmarks, selections, strict=True)},
     Path(snakemake.input.information),
     Store(snakemake.params.store),

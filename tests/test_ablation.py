@@ -63,7 +63,9 @@ def test_every_shipped_ablation_is_whole(path, depth):
     assert len(set(labels)) == len(labels) > 1
     assert ablation.benchmarks is None
     budgets = {arm.budget for arm in ablation.arms if not arm.is_vanilla}
-    assert {64, 128, 192} <= budgets
+    # On the six layers of Pocket-LLaVA methods that act inside them cannot reach 64.
+    late = any(arm.is_late for arm in ablation.arms)
+    assert ({128, 192} if late else {64, 128, 192}) <= budgets
 
 
 def test_num_groups_is_the_papers_table_6():

@@ -17,6 +17,7 @@ import prunesid
 from prunesid import models
 from prunesid.answering import Answer
 from prunesid.answering.engine import all_tokens, answer
+from prunesid.answering.late import answer_late
 from prunesid.evaluation.lmms_model import PruneSID
 from prunesid.evaluation.scoring import COLUMNS, score, score_table
 from prunesid.evaluation.tasks import FOLDER, load_task
@@ -132,6 +133,27 @@ def _answers(path: Path, task, arm) -> list[Answer]:
     return answer(adapter, kept, ids, questions)
 
 
+def test_a_late_method_answers_as_the_pipeline_does(tasks, tiny_llava):
+    task = tasks["pocket_pope"]
+    live = simple_evaluate(
+        model=PruneSID(str(tiny_llava), batch_size=3, method="fastv", budget=10),
+        tasks=[task.task],
+        task_manager=TaskManager("WARNING", include_defaults=False),
+        bootstrap_iters=0,
+    )
+    said = {
+        str(each["doc_id"]): each["filtered_resps"][0] for each in live["samples"]["pocket_pope"]
+    }
+    adapter, questions = models.load(tiny_llava), task.questions()
+    first = {question.image_id: question for question in reversed(questions)}
+    ids = list(first)
+    pixels = adapter.preprocess([task.image(first[image]) for image in ids])
+    kept = all_tokens(adapter.encode(pixels, image_ids=ids))
+    found = answer_late(adapter, kept, ids, questions, "fastv", budget=10)
+    assert {each.question_id: each.answer for each in found.answers} == said
+    assert set(found.entering[:, -1].tolist()) == {7}
+
+
 def test_model_arguments_are_checked(tiny_llava):
     for arguments, message in (
         ({"method": "prunsid", "budget": 4}, "Did you mean 'prunesid'"),
@@ -140,6 +162,10 @@ def test_model_arguments_are_checked(tiny_llava):
         ({"method": "vanilla", "budget": 4}, "method and budget go together"),
         ({"grouping": "psca"}, "parameters need a method"),
         ({"method": "prunesid", "budget": 4, "dtype": "int8"}, "Available: bfloat16"),
+        ({"method": "fastvv", "budget": 10}, "Did you mean 'fastv'"),
+        ({"method": "fastv", "budget": 4}, "smallest possible budget is 6"),
+        ({"method": "fastv", "budget": 10, "share_prefix": False}, "leave share_prefix on"),
+        ({"method": "mustdrop", "budget": 10, "rule": "budget"}, "key_share=0"),
     ):
         with pytest.raises(ValueError, match=message):
             PruneSID(str(tiny_llava), **arguments)

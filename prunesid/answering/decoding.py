@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from prunesid.answering.prefix import attention_mask, pack
-from prunesid.answering.questions import Stopping
+from prunesid.answering.questions import Question, Stopping
 from prunesid.models.adapter import Adapter
+from prunesid.record import Kept
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,28 @@ class Asked:
     place: int
     after: tuple[int, ...]
     stopping: Stopping
+
+
+def prepare(adapter: Adapter, place: int, question: Question) -> tuple[tuple[int, ...], Asked]:
+    """Tokens before the image, and the question as the `place`-th of all.
+
+    ValueError on a prompt that ends with the image, or generation arguments that ask for sampling.
+    """
+    prompt = adapter.prompt(question.context)
+    if not prompt.after:
+        raise ValueError(f"question {question.id}: its prompt ends with the image")
+    return prompt.before, Asked(place, prompt.after, Stopping.of(question.gen_kwargs))
+
+
+def rows_of(kept: Kept, image_ids: Sequence[str], questions: Sequence[Question]) -> dict[str, int]:
+    """The row of `kept` of each image; ValueError where they are not as many, or one is missing."""
+    if len(image_ids) != len(kept.tokens):
+        raise ValueError(f"{len(image_ids)} image ids for {len(kept.tokens)} images")
+    rows = {name: row for row, name in enumerate(image_ids)}
+    for question in questions:
+        if question.image_id not in rows:
+            raise ValueError(f"question {question.id}: image {question.image_id!r} was not kept")
+    return rows
 
 
 def decode(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from prunesid.answering.decoding import Asked, decode
+from prunesid.answering.decoding import Asked, decode, prepare, rows_of
 from prunesid.answering.prefix import prefix_owners
 from prunesid.answering.questions import Answer, Question, Stopping
 from prunesid.models.adapter import Adapter
@@ -55,11 +55,9 @@ def answer(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    if len(image_ids) != len(kept.tokens):
-        raise ValueError(f"{len(image_ids)} image ids for {len(kept.tokens)} images")
+    rows = rows_of(kept, image_ids, questions)
     texts = [""] * len(questions)
     counts = kept.count.tolist()
-    rows = {name: row for row, name in enumerate(image_ids)}
     groups = _group(adapter, questions, rows, counts)
     # Neighbors of like length waste the least padding.
     groups.sort(key=lambda group: (group.length, len(group.packs), group.row))
@@ -101,13 +99,8 @@ def _group(
 ) -> list[_Group]:
     members: dict[tuple[int, tuple[int, ...]], list[Asked]] = {}
     for place, question in enumerate(questions):
-        if question.image_id not in rows:
-            raise ValueError(f"question {question.id}: image {question.image_id!r} was not kept")
-        prompt = adapter.prompt(question.context)
-        if not prompt.after:
-            raise ValueError(f"question {question.id}: its prompt ends with the image")
-        asked = Asked(place, prompt.after, Stopping.of(question.gen_kwargs))
-        members.setdefault((rows[question.image_id], prompt.before), []).append(asked)
+        before, asked = prepare(adapter, place, question)
+        members.setdefault((rows[question.image_id], before), []).append(asked)
     return [
         _Group(row, before, counts[row], _fill(asked)) for (row, before), asked in members.items()
     ]

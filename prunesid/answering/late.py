@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from prunesid.answering.decoding import Asked, ends
-from prunesid.answering.questions import Answer, Question, Stopping
+from prunesid.answering.decoding import Asked, ends, prepare, rows_of
+from prunesid.answering.questions import Answer, Question
 from prunesid.late import Schedule, Shape, needs_cls_attention, plan
 from prunesid.late.columns import AFTER, BEFORE, GONE, VISUAL, Columns
 from prunesid.late.driver import Prefilled, prefill_shared
@@ -85,15 +85,14 @@ def answer_late(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    if len(image_ids) != len(kept.tokens):
-        raise ValueError(f"{len(image_ids)} image ids for {len(kept.tokens)} images")
+    images = rows_of(kept, image_ids, questions)
     given = dict(params or {})
     if cls_attention is None and needs_cls_attention(method, **given):
         raise ValueError(f"{method} needs cls_attention with these parameters")
     if cls_attention is not None and cls_attention.ndim == 3:
         cls_attention = cls_attention.mean(dim=1)
     depth = len(adapter.decoder.layers)
-    rows = _rows(adapter, kept, image_ids, questions)
+    rows = _rows(adapter, kept, images, questions)
     texts = [""] * len(questions)
     entering = torch.zeros(len(questions), depth, dtype=torch.int64)
     found = LateAnswers(
@@ -130,21 +129,15 @@ def answer_late(
 
 
 def _rows(
-    adapter: Adapter, kept: Kept, image_ids: Sequence[str], questions: Sequence[Question]
+    adapter: Adapter, kept: Kept, images: Mapping[str, int], questions: Sequence[Question]
 ) -> list[_Row]:
     """The questions, those of equal counts and of one image together."""
-    images = {name: row for row, name in enumerate(image_ids)}
     counts = kept.count.tolist()
     rows = []
     for place, question in enumerate(questions):
-        if question.image_id not in images:
-            raise ValueError(f"question {question.id}: image {question.image_id!r} was not kept")
-        prompt = adapter.prompt(question.context)
-        if not prompt.after:
-            raise ValueError(f"question {question.id}: its prompt ends with the image")
+        before, asked = prepare(adapter, place, question)
         image = images[question.image_id]
-        asked = Asked(place, prompt.after, Stopping.of(question.gen_kwargs))
-        rows.append(_Row(image, counts[image], prompt.before, asked))
+        rows.append(_Row(image, counts[image], before, asked))
     return sorted(rows, key=lambda row: (row.visual, row.image, row.before))
 
 

@@ -17,10 +17,12 @@ from lmms_eval.api.model import lmms
 from PIL.Image import Image
 from tqdm import tqdm
 
-from prunesid.answering import Question
+from prunesid import late
+from prunesid.answering import Answer, Question
 from prunesid.answering.engine import all_tokens, answer, answer_plainly
+from prunesid.answering.late import answer_late
 from prunesid.evaluation.tasks import image_names, only_image
-from prunesid.methods import compress, requirements, resolve
+from prunesid.methods import compress, requirements
 from prunesid.models import load
 from prunesid.record import Kept
 
@@ -29,8 +31,10 @@ class PruneSID(lmms):
     """model_args:
 
     pretrained    folder or hub id of the model
-    method        one of `prunesid.list_methods()`; without it, or as "vanilla", all tokens are kept
-    budget        tokens kept per image; needed with a method
+    method        one of `prunesid.list_methods()` or `prunesid.late.list_late_methods()`; without
+                  it, or as "vanilla", all tokens are kept
+    budget        tokens kept per image, or for late methods entering a layer of the language model
+                  on average; needed with a method
     seed          of methods with random choices
     batch_size    images at a time (lmms-eval's --batch_size)
     dtype         float32, bfloat16 or float16
@@ -61,12 +65,27 @@ class PruneSID(lmms):
         if method is None and params:
             raise ValueError(f"{', '.join(params)}: parameters need a method")
         self.method, self.budget, self.seed = method, budget, seed
-        self.params = resolve(method, **params) if method is not None else {}
+        self.params = late.resolve_any(method, **params) if method is not None else {}
+        self.late = method in late.list_late_methods()
+        if self.late:
+            self._check_late(share_prefix)
         self.batch_size = int(batch_size)
         self.share_prefix = share_prefix
         self.adapter = load(
             pretrained, device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype
         )
+        if self.late:
+            shape = late.Shape(len(self.adapter.decoder.layers), self.adapter.num_tokens)
+            late.plan(str(method), shape, budget, **self.params)  # before the first question
+
+    def _check_late(self, share_prefix: bool) -> None:
+        if not share_prefix:
+            raise ValueError(f"{self.method} runs inside the language model; leave share_prefix on")
+        if late.needs_cls_attention(str(self.method), **self.params):
+            raise ValueError(
+                f"{self.method} reads the CLS attention of the tower's last block, which is not "
+                "recorded here; see its parameters for how to do without (mustdrop: key_share=0)"
+            )
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answers in the order of the requests; one image each."""
@@ -99,11 +118,20 @@ class PruneSID(lmms):
             batch = names[start : start + self.batch_size]
             kept = self._kept([_image(members[name][0], requests, docs) for name in batch], batch)
             asked = [question for name in batch for question in members[name]]
-            answers = answer(
-                self.adapter, kept, batch, asked, batch_size=self.batch_size, progress=bar.update
-            )
+            answers = self._answer(kept, batch, asked, bar)
             answered += [(each, found.answer) for each, found in zip(asked, answers, strict=True)]
         return answered
+
+    def _answer(
+        self, kept: Kept, names: Sequence[str], asked: Sequence[Question], bar: tqdm
+    ) -> list[Answer]:
+        given: dict[str, Any] = {"batch_size": self.batch_size, "progress": bar.update}
+        if not self.late:
+            return answer(self.adapter, kept, names, asked, **given)
+        return answer_late(
+            self.adapter, kept, names, asked, str(self.method), budget=self.budget,
+            params=self.params, **given,
+        ).answers  # fmt: skip
 
     def _one_by_one(
         self, questions: Sequence[Question], requests: list[Instance], docs: Any, bar: tqdm
@@ -117,7 +145,7 @@ class PruneSID(lmms):
 
     def _kept(self, images: Sequence[Image], names: Sequence[str]) -> Kept:
         pixels = self.adapter.preprocess(images)
-        if self.method is None or self.budget is None:
+        if self.method is None or self.budget is None or self.late:
             return all_tokens(self.adapter.encode(pixels, cls_attention=False))
         needs = requirements(self.method, **self.params)
         record = self.adapter.encode(pixels, **needs.encoding(), image_ids=names)

@@ -17,9 +17,10 @@ import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from prunesid import methods
 from prunesid.late.schedule import Schedule, Shape
 from prunesid.parameters import Param, Value, check_parameters
-from prunesid.registry import Registry
+from prunesid.registry import Registry, unknown
 
 __all__ = [
     "Schedule",
@@ -30,6 +31,7 @@ __all__ = [
     "plan",
     "register",
     "resolve",
+    "resolve_any",
 ]
 
 Resolved = dict[str, Value]
@@ -74,6 +76,16 @@ def resolve(method: str, **params: object) -> Resolved:
     ValueError, naming the choices, on unknown methods, parameters and values.
     """
     return check_parameters(method, _METHODS[method].params, params)
+
+
+def resolve_any(method: str, **params: object) -> Resolved:
+    """All parameters of a method of either kind, early or late; ValueError with both's choices."""
+    if method in list_late_methods():
+        return resolve(method, **params)
+    choices = [*methods.list_methods(), *list_late_methods()]
+    if method not in choices:
+        raise ValueError(unknown("method", method, choices))
+    return methods.resolve(method, **params)
 
 
 def needs_cls_attention(method: str, **params: object) -> bool:

@@ -132,11 +132,17 @@ def _tokens(comparison: pd.DataFrame, ablation: Ablation) -> str:
             budget = cell.arms[0].budget
             if budget is not None and not low == high == budget:
                 average = own.loc[own["benchmark"] == AVERAGE, "tokens_mean"].mean()
-                yield f"{cell.row.label}, {cell.column.label}: {average:.1f} ({low:g}–{high:g})"
+                span = "" if low == high else f" ({low:g}–{high:g})"
+                yield f"{cell.row.label}, {cell.column.label}: {average:.1f}{span}"
 
     lines = list(unequal())
     if lines:
-        return f"Visual tokens per image, mean (range), where not the budget: {'; '.join(lines)}."
+        late = any(arm.is_late for arm in ablation.arms)
+        layers = ", mean over the language model's layers," if late else ","
+        return (
+            f"Visual tokens per image{layers} mean (range), where not the budget: "
+            f"{'; '.join(lines)}."
+        )
     return "Every image sent exactly its budget of visual tokens to the language model."
 
 

@@ -55,7 +55,7 @@ class Arm:
         given = {"method": self.method, "budget": self.budget, "seed": self.seed}
         if self.dynamic is not None:
             given["dynamic"] = self.dynamic
-        return given if self.is_vanilla else given | _resolve(self.method, self.params)
+        return given if self.is_vanilla else given | late.resolve_any(self.method, **self.params)
 
 
 VANILLA = Arm(ALL_TOKENS, ALL_TOKENS, None)
@@ -80,7 +80,7 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
     if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
         raise ValueError(f"budget: {budget!r} is no positive number of tokens (or 'all')")
     params = {k: v for k, v in setting.items() if k not in {"method", "budget", "dynamic"}}
-    resolved = _resolve(method, params)
+    resolved = late.resolve_any(method, **params)
     if method in late.list_late_methods():
         _check_late(method, dynamic, params)
     groups = resolved.get("num_groups")
@@ -90,7 +90,7 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
         )
     for name in sorted(params):
         without = {k: v for k, v in params.items() if k != name}
-        if _resolve(method, without) == resolved:
+        if late.resolve_any(method, **without) == resolved:
             params = without
     params = dict(sorted(params.items()))
     name = _name(method, budget, dynamic, params, seed)
@@ -121,17 +121,6 @@ def text(value: object) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _resolve(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """All parameters of a method of either kind; ValueError with the choices of both."""
-    inside = late.list_late_methods()
-    if method in inside:
-        return late.resolve(method, **params)
-    choices = [*methods.list_methods(), *inside]
-    if method not in choices:
-        raise ValueError(unknown("method", method, choices))
-    return dict(methods.resolve(method, **params))
 
 
 def _check_late(method: str, dynamic: str | None, params: Mapping[str, Any]) -> None:

@@ -111,6 +111,25 @@ class VisionRecord:
             **{name: pick(getattr(self, name)) for name in OPTIONAL},
         )
 
+    @staticmethod
+    def cat(parts: Sequence[VisionRecord]) -> VisionRecord:
+        """One record of several of one grid, which hold the same fields."""
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0]
+
+        def join(tensors: Sequence[Tensor | None]) -> Any:
+            return None if tensors[0] is None else torch.cat(tensors)  # type: ignore[arg-type]
+
+        named = first.image_ids is not None
+        return replace(
+            first,
+            features=torch.cat([part.features for part in parts]),
+            hidden={b: torch.cat([part.hidden[b] for part in parts]) for b in first.hidden},
+            image_ids=tuple(i for part in parts for i in part.image_ids or ()) if named else None,
+            **{name: join([getattr(part, name) for part in parts]) for name in OPTIONAL},
+        )
+
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> VisionRecord:
@@ -156,8 +175,17 @@ class Kept:
         return [row[:n] for row, n in zip(self.tokens, self.count.tolist(), strict=True)]
 
     @staticmethod
+    def nothing() -> Kept:
+        """No images at all."""
+        empty = torch.zeros(0, 0, dtype=torch.int64)
+        return Kept(empty[:, :, None].float(), empty, empty.sum(1))
+
+    @staticmethod
     def cat(parts: Sequence[Kept]) -> Kept:
-        """One `Kept` of several batches, padded to the widest; the parts share their info names."""
+        """One `Kept` of several batches, padded to the widest; the parts share their info names.
+
+        Facts about patches, such as their groups, are padded with -1 where crops differ in size.
+        """
         if len(parts) == 1:
             return parts[0]
         width = max(part.tokens.shape[1] for part in parts)
@@ -170,8 +198,20 @@ class Kept:
             tokens=torch.cat([pad(part.tokens, 0) for part in parts]),
             index=torch.cat([pad(part.index, -1) for part in parts]),
             count=torch.cat([part.count for part in parts]),
-            info={name: torch.cat([part.info[name] for part in parts]) for name in parts[0].info},
+            info={
+                name: _cat_padded([part.info[name] for part in parts]) for name in parts[0].info
+            },
         )
+
+
+def _cat_padded(tensors: Sequence[Tensor]) -> Tensor:
+    if len({tensor.shape[1:] for tensor in tensors}) == 1:
+        return torch.cat(list(tensors))
+    width = max(tensor.shape[1] for tensor in tensors)
+    return torch.cat([
+        torch.nn.functional.pad(tensor, (0, width - tensor.shape[1]), value=-1)
+        for tensor in tensors
+    ])  # fmt: skip
 
 
 def keep(

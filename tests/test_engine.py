@@ -26,13 +26,14 @@ def adapter(tiny_llava):
 
 
 @pytest.fixture(scope="module")
-def record(adapter):
+def records(adapter):
     ids = [f"image {number}" for number in range(7)]
-    return adapter.encode(adapter.preprocess(random_images(7)), image_ids=ids)
+    return adapter.encode(adapter.preprocess(random_images(7)), names=ids)
 
 
-def kept_of(record, counts):
+def kept_of(records, counts):
     """The first `count` tokens of each image, padded with values that would show."""
+    record = records.single
     tokens = torch.full((len(record), max(counts), record.features.shape[2]), 99.0)
     for row, count in enumerate(counts):
         tokens[row, :count] = record.features[row, :count]
@@ -40,97 +41,97 @@ def kept_of(record, counts):
     return Kept(tokens=tokens, index=index, count=torch.tensor(counts))
 
 
-def questions_of(record, per_image=None, **gen_kwargs):
+def questions_of(records, per_image=None, **gen_kwargs):
     gen_kwargs = {"max_new_tokens": 6, **gen_kwargs}
     return [
         Question(f"{image}/{number}", image, CONTEXTS[(number + row) % len(CONTEXTS)], gen_kwargs)
-        for row, image in enumerate(record.image_ids)
+        for row, image in enumerate(records.names)
         for number in range(len(CONTEXTS) if per_image is None else per_image[row])
     ]
 
 
-def plainly(adapter, kept, record, questions):
-    rows = {image: row for row, image in enumerate(record.image_ids)}
+def plainly(adapter, kept, records, questions):
     return [
-        engine.answer_plainly(adapter, kept.split()[rows[question.image_id]], question)
+        engine.answer_plainly(adapter, kept, records.inputs[question.image_id], question)
         for question in questions
     ]
 
 
 @pytest.mark.parametrize("counts", [[16] * 7, [5] * 7, [3, 16, 1, 9, 5, 16, 12]])
-def test_answers_equal_generate_one_question_at_a_time(adapter, record, counts):
-    kept, questions = kept_of(record, counts), questions_of(record)
-    answers = engine.answer(adapter, kept, record.image_ids, questions, batch_size=4)
-    assert [each.answer for each in answers] == plainly(adapter, kept, record, questions)
+def test_answers_equal_generate_one_question_at_a_time(adapter, records, counts):
+    kept, questions = kept_of(records, counts), questions_of(records)
+    answers = engine.answer(adapter, kept, records.inputs, questions, batch_size=4)
+    assert [each.answer for each in answers] == plainly(adapter, kept, records, questions)
     assert [each.question_id for each in answers] == [each.id for each in questions]
     assert [each.tokens for each in answers] == [count for count in counts for _ in CONTEXTS]
     assert len({each.answer for each in answers}) > 10
 
 
-def test_answers_do_not_depend_on_the_batch(adapter, record):
-    kept = kept_of(record, [3, 16, 1, 9, 5, 16, 12])
-    questions = questions_of(record, per_image=[5, 0, 1, 3, 2, 5, 4])
-    expected = engine.answer(adapter, kept, record.image_ids, questions, batch_size=1)
+def test_answers_do_not_depend_on_the_batch(adapter, records):
+    kept = kept_of(records, [3, 16, 1, 9, 5, 16, 12])
+    questions = questions_of(records, per_image=[5, 0, 1, 3, 2, 5, 4])
+    expected = engine.answer(adapter, kept, records.inputs, questions, batch_size=1)
     for batch_size in (2, 3, 7, 100):
-        found = engine.answer(adapter, kept, record.image_ids, questions, batch_size=batch_size)
+        found = engine.answer(adapter, kept, records.inputs, questions, batch_size=batch_size)
         assert found == expected
-    backwards = engine.answer(adapter, kept, record.image_ids, questions[::-1], batch_size=3)
+    backwards = engine.answer(adapter, kept, records.inputs, questions[::-1], batch_size=3)
     assert backwards[::-1] == expected
 
 
-def test_many_questions_are_cut_into_packs(adapter, record, monkeypatch):
-    kept = kept_of(record, [3, 16, 1, 9, 5, 16, 12])
-    questions = questions_of(record, per_image=[5, 0, 1, 3, 2, 5, 4])
-    expected = engine.answer(adapter, kept, record.image_ids, questions, batch_size=3)
+def test_many_questions_are_cut_into_packs(adapter, records, monkeypatch):
+    kept = kept_of(records, [3, 16, 1, 9, 5, 16, 12])
+    questions = questions_of(records, per_image=[5, 0, 1, 3, 2, 5, 4])
+    expected = engine.answer(adapter, kept, records.inputs, questions, batch_size=3)
     for room in (1, 12, 30):
         monkeypatch.setattr(engine, "PACKED_TOKENS", room)
-        assert engine.answer(adapter, kept, record.image_ids, questions, batch_size=3) == expected
+        assert engine.answer(adapter, kept, records.inputs, questions, batch_size=3) == expected
 
 
-def test_texts_before_the_image_may_differ(adapter, record):
-    kept = kept_of(record, [6] * 7)
+def test_texts_before_the_image_may_differ(adapter, records):
+    kept = kept_of(records, [6] * 7)
     questions = [
         Question(f"{image} {number}", image, f"{text} <image> what color ?", {"max_new_tokens": 4})
-        for image in record.image_ids
+        for image in records.names
         for number, text in enumerate(("", "is there a red circle ?"))
     ]
-    answers = engine.answer(adapter, kept, record.image_ids, questions, batch_size=4)
-    assert [each.answer for each in answers] == plainly(adapter, kept, record, questions)
+    answers = engine.answer(adapter, kept, records.inputs, questions, batch_size=4)
+    assert [each.answer for each in answers] == plainly(adapter, kept, records, questions)
 
 
-def test_generation_arguments_are_followed_per_question(adapter, record):
-    kept = kept_of(record, [8] * 7)
+def test_generation_arguments_are_followed_per_question(adapter, records):
+    kept = kept_of(records, [8] * 7)
     lengths = [1, 2, 9, 4, 3, 7, 5]
     questions = [
         Question(image, image, CONTEXTS[0], {"max_new_tokens": length, "until": ["a", "\n\n"]})
-        for image, length in zip(record.image_ids, lengths, strict=True)
+        for image, length in zip(records.names, lengths, strict=True)
     ]
-    answers = engine.answer(adapter, kept, record.image_ids, questions)
-    assert [each.answer for each in answers] == plainly(adapter, kept, record, questions)
+    answers = engine.answer(adapter, kept, records.inputs, questions)
+    assert [each.answer for each in answers] == plainly(adapter, kept, records, questions)
     assert not any("a" in each.answer for each in answers)
 
 
-def test_an_end_token_ends_an_answer(adapter, record):
-    kept, questions = kept_of(record, [16] * 7), questions_of(record, max_new_tokens=12)
-    answers = engine.answer(adapter, kept, record.image_ids, questions)
+def test_an_end_token_ends_an_answer(adapter, records):
+    kept, questions = kept_of(records, [16] * 7), questions_of(records, max_new_tokens=12)
+    answers = engine.answer(adapter, kept, records.inputs, questions)
     assert len({len(each.answer.split()) for each in answers}) > 2
 
 
-def test_progress_counts_questions(adapter, record):
-    kept, questions = kept_of(record, [4] * 7), questions_of(record)
+def test_progress_counts_questions(adapter, records):
+    kept, questions = kept_of(records, [4] * 7), questions_of(records)
     seen: list[int] = []
-    engine.answer(adapter, kept, record.image_ids, questions, batch_size=3, progress=seen.append)
+    engine.answer(adapter, kept, records.inputs, questions, batch_size=3, progress=seen.append)
     assert seen == [15, 15, 5]
 
 
-def test_bad_requests_are_refused(adapter, record):
-    kept = kept_of(record, [4] * 7)
+def test_bad_requests_are_refused(adapter, records):
+    kept = kept_of(records, [4] * 7)
     with pytest.raises(ValueError, match="image 'other' was not kept"):
-        engine.answer(adapter, kept, record.image_ids, [Question("0", "other", "how many ?")])
+        engine.answer(adapter, kept, records.inputs, [Question("0", "other", "how many ?")])
     with pytest.raises(ValueError, match="batch_size"):
-        engine.answer(adapter, kept, record.image_ids, [], batch_size=0)
-    with pytest.raises(ValueError, match="2 image ids for 7"):
-        engine.answer(adapter, kept, ["a", "b"], [])
+        engine.answer(adapter, kept, records.inputs, [], batch_size=0)
+    with pytest.raises(ValueError, match="inputs of 1 crops for 7"):
+        one = {"a": records.inputs["image 0"]}
+        engine.answer(adapter, kept, one, [])
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def gallery(tmp_path, opened):
         return Image.new("RGB", (28, 28), "white")
 
     chosen = {ARM.name: keys([[0, 1, 2, 3], [4, 5, 6, 7]]), OTHER.name: keys([[0, 1], [2, 3]])}
-    selections = {"pope": Selections(chosen, ("first", "second/../2"), (4, 4))}
+    selections = {"pope": Selections(chosen, {"first": (0, (4, 4)), "second/../2": (1, (4, 4))})}
     return Gallery(tmp_path / "pictures", selections, store, find)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from prunesid.answering.decoding import Inputs
 from prunesid.answering.engine import answer
 from prunesid.answering.late import answer_late
 from prunesid.answering.questions import Answer, Question, write_answers
@@ -93,7 +94,7 @@ def missing(jobs: Sequence[Job], store: Store) -> list[Job]:
 def answer_arms(
     adapter: Adapter,
     jobs: Sequence[Job],
-    image_ids: Sequence[str],
+    inputs: Inputs,
     asked: Sequence[Question],
     store: Store,
     *,
@@ -102,7 +103,7 @@ def answer_arms(
 ) -> dict[str, str]:
     """Answers and stores what is missing -> store keys of all jobs, by name.
 
-    An interruption loses at most the arm in progress. `image_ids` names the rows of every `kept`;
+    An interruption loses at most the arm in progress. `inputs` are what the rows of every `kept` belong to;
     payloads are the parquet files of `write_answers`, rows in the order of `asked`.
     """
     keys = {job.name: Store.key(job.material) for job in jobs}
@@ -115,7 +116,7 @@ def answer_arms(
             bar.set_description(f"arm {number}/{len(jobs)} {job.name}")
             kept, begun = job.kept(), time.perf_counter()
             answers, tokens = _answer(
-                adapter, job.late, kept, image_ids, asked, batch_size, bar.update
+                adapter, job.late, kept, inputs, asked, batch_size, bar.update
             )
             cost = {
                 "seconds": time.perf_counter() - begun,
@@ -131,17 +132,17 @@ def _answer(
     adapter: Adapter,
     late: Late | None,
     kept: Kept,
-    image_ids: Sequence[str],
+    inputs: Inputs,
     asked: Sequence[Question],
     batch_size: int,
     progress: Callable[[int], object],
 ) -> tuple[list[Answer], int]:
     """The answers, and the visual tokens that were run: per image, or per question if late."""
     if late is None:
-        answers = answer(adapter, kept, image_ids, asked, batch_size=batch_size, progress=progress)
+        answers = answer(adapter, kept, inputs, asked, batch_size=batch_size, progress=progress)
         return answers, int(kept.count.sum())
     found = answer_late(
-        adapter, kept, image_ids, asked, late.method, budget=late.budget, params=late.params,
+        adapter, kept, inputs, asked, late.method, budget=late.budget, params=late.params,
         batch_size=batch_size, progress=progress,
     )  # fmt: skip
     return found.answers, round(sum(each.tokens for each in found.answers))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,10 @@ from prunesid.answering.prefix import attention_mask, pack
 from prunesid.answering.questions import Question, Stopping
 from prunesid.models.adapter import Adapter
 from prunesid.record import Kept
+from prunesid.records import Medium
+
+Inputs = Mapping[str, Sequence[Medium]]
+"""{name of a question's visual input: its media}; their rows are those of a `Kept`."""
 
 
 @dataclass(frozen=True)
@@ -24,43 +28,44 @@ class Asked:
     stopping: Stopping
 
 
-def prepare(adapter: Adapter, place: int, question: Question) -> tuple[tuple[int, ...], Asked]:
-    """Tokens before the image, and the question as the `place`-th of all.
+def prepare(
+    adapter: Adapter, place: int, question: Question, media: Sequence[Medium]
+) -> tuple[tuple[tuple[int, ...], ...], Asked]:
+    """The texts around the media but the last, and the question as the `place`-th of all.
 
-    ValueError on a prompt that ends with the image, or generation arguments that ask for sampling.
+    ValueError on a prompt that ends with an image, or generation arguments that ask for sampling.
     """
-    prompt = adapter.prompt(question.context)
+    prompt = adapter.prompt(question.context, [medium.kind for medium in media])
     if not prompt.after:
         raise ValueError(f"question {question.id}: its prompt ends with the image")
     return prompt.before, Asked(place, prompt.after, Stopping.of(question.gen_kwargs))
 
 
-def rows_of(kept: Kept, image_ids: Sequence[str], questions: Sequence[Question]) -> dict[str, int]:
-    """The row of `kept` of each image; ValueError where they are not as many, or one is missing."""
-    if len(image_ids) != len(kept.tokens):
-        raise ValueError(f"{len(image_ids)} image ids for {len(kept.tokens)} images")
-    rows = {name: row for row, name in enumerate(image_ids)}
+def check_inputs(kept: Kept, inputs: Inputs, questions: Sequence[Question]) -> None:
+    """ValueError where `kept` has other rows than the inputs, or a question's input is missing."""
+    rows = sum(len(medium.rows) for media in inputs.values() for medium in media)
+    if rows != len(kept):
+        raise ValueError(f"inputs of {rows} crops for {len(kept)} rows of kept tokens")
     for question in questions:
-        if question.image_id not in rows:
+        if question.image_id not in inputs:
             raise ValueError(f"question {question.id}: image {question.image_id!r} was not kept")
-    return rows
 
 
 def decode(
     adapter: Adapter,
     cache: Any,
     owners: torch.Tensor,
-    lengths: Sequence[int],
+    positions: Sequence[int],
     asked: Sequence[Sequence[Asked]],
 ) -> tuple[int, list[tuple[int, str]]]:
     """Greedy decoding of B packs -> columns added to the cache, (place, text) of each question.
 
-    owners   (B, P) owners of the cached prefixes, padding included
-    lengths  tokens of each prefix without padding
+    owners     (B, P) owners of the cached prefixes, padding included
+    positions  rotary position behind each prefix
     """
     answers: list[list[list[int]]] = [[[] for _ in row] for row in asked]
     feed: list[list[Sequence[int]]] = [[question.after for question in row] for row in asked]
-    starts = [[length] * len(row) for length, row in zip(lengths, asked, strict=True)]
+    starts = [[place] * len(row) for place, row in zip(positions, asked, strict=True)]
     prefix = owners.shape[1]
     while any(tokens for row in feed for tokens in row):
         packed = pack(feed, starts)

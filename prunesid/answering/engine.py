@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from prunesid.answering.decoding import Asked, decode, prepare, rows_of
+from prunesid.answering.decoding import Asked, Inputs, check_inputs, decode, prepare
 from prunesid.answering.prefix import prefix_owners
 from prunesid.answering.questions import Answer, Question, Stopping
-from prunesid.models.adapter import Adapter
-from prunesid.record import Kept, VisionRecord
+from prunesid.models.adapter import Adapter, Entering, kept_crops, positions_of
+from prunesid.record import Kept
+from prunesid.records import Medium
 
 # Question tokens of one image in one pass: attention inside a row grows with its square.
 PACKED_TOKENS = 512
@@ -24,23 +26,24 @@ PACKED_TOKENS = 512
 
 @dataclass(frozen=True)
 class _Group:
-    """Questions that share an image and the text before it."""
+    """Questions that share an input and the texts around its media; `tokens` are those kept of it."""
 
-    row: int
-    before: tuple[int, ...]
+    name: str
+    before: tuple[tuple[int, ...], ...]
     tokens: int
     packs: tuple[tuple[Asked, ...], ...]
 
     @property
-    def length(self) -> int:
-        return len(self.before) + self.tokens
+    def size(self) -> tuple[int, int]:
+        """What a batch of like groups is chosen by."""
+        return self.tokens + sum(map(len, self.before)), len(self.packs)
 
 
 @torch.inference_mode()
 def answer(
     adapter: Adapter,
     kept: Kept,
-    image_ids: Sequence[str],
+    inputs: Inputs,
     questions: Sequence[Question],
     *,
     batch_size: int = 16,
@@ -48,62 +51,61 @@ def answer(
 ) -> list[Answer]:
     """Answers in the order of `questions`.
 
-    `kept` holds the visual tokens (B, N, D) of the images named by `image_ids` (B); a batch takes
-    `batch_size` images. `progress` is told the number of questions answered since the last call.
-    ValueError on an image that is not in `image_ids`, or on generation arguments that ask for
-    sampling.
+    `kept` holds the visual tokens (R, N, D) of the crops of `inputs`, which a question names by its
+    `image_id`; a batch takes `batch_size` inputs. `progress` is told the number of questions
+    answered since the last call. ValueError on an image that is not in `inputs`, or on generation
+    arguments that ask for sampling.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    rows = rows_of(kept, image_ids, questions)
-    texts = [""] * len(questions)
-    counts = kept.count.tolist()
-    groups = _group(adapter, questions, rows, counts)
-    # Neighbors of like length waste the least padding.
-    groups.sort(key=lambda group: (group.length, len(group.packs), group.row))
+    check_inputs(kept, inputs, questions)
+    found: list[tuple[str, int]] = [("", 0)] * len(questions)
+    groups = _group(adapter, questions, inputs, kept.count.tolist())
     for start in range(0, len(groups), batch_size):
         batch = groups[start : start + batch_size]
-        for place, text in _answer_batch(adapter, kept, batch):
-            texts[place] = text
+        for place, text, tokens in _answer_batch(adapter, kept, inputs, batch):
+            found[place] = text, tokens
         if progress is not None:
             progress(sum(len(asked) for group in batch for asked in group.packs))
     return [
-        Answer(question.id, question.image_id, text, int(counts[rows[question.image_id]]))
-        for question, text in zip(questions, texts, strict=True)
+        Answer(question.id, question.image_id, text, tokens)
+        for question, (text, tokens) in zip(questions, found, strict=True)
     ]
 
 
-def answer_plainly(adapter: Adapter, tokens: torch.Tensor, question: Question) -> str:
-    """One answer by the model's own `generate()` on visual tokens (N, D); nothing is shared."""
+def answer_plainly(
+    adapter: Adapter, kept: Kept, media: Sequence[Medium], question: Question
+) -> str:
+    """One answer by the model's own `generate()` on what is kept of its media; nothing is shared."""
     stopping = Stopping.of(question.gen_kwargs)
-    ids = adapter.generate(tokens, adapter.prompt(question.context), stopping.max_new_tokens)
+    prompt = adapter.prompt(question.context, [medium.kind for medium in media])
+    ids = adapter.generate(enter(adapter, kept, media), prompt, stopping.max_new_tokens)
     return stopping.cut(adapter.decode(ids))
 
 
-def all_tokens(record: VisionRecord) -> Kept:
-    """The record's T tokens as they are: the arm without compression."""
-    images, tokens, _ = record.features.shape
-    index = torch.arange(tokens, device=record.features.device)
-    return Kept(
-        tokens=record.features,
-        index=index.expand(images, tokens),
-        count=torch.full_like(index[:1], tokens).expand(images),
-    )
+def enter(adapter: Adapter, kept: Kept, media: Sequence[Medium]) -> list[Entering]:
+    """What enters the language model for each of an input's media."""
+    return [adapter.enter(kept_crops(kept, medium), medium.layout) for medium in media]
 
 
 def _group(
-    adapter: Adapter,
-    questions: Sequence[Question],
-    rows: dict[str, int],
-    counts: Sequence[int],
+    adapter: Adapter, questions: Sequence[Question], inputs: Inputs, counts: Sequence[int]
 ) -> list[_Group]:
-    members: dict[tuple[int, tuple[int, ...]], list[Asked]] = {}
+    members: dict[tuple[str, tuple[tuple[int, ...], ...]], list[Asked]] = {}
     for place, question in enumerate(questions):
-        before, asked = prepare(adapter, place, question)
-        members.setdefault((rows[question.image_id], before), []).append(asked)
-    return [
-        _Group(row, before, counts[row], _fill(asked)) for (row, before), asked in members.items()
+        before, asked = prepare(adapter, place, question, inputs[question.image_id])
+        members.setdefault((question.image_id, before), []).append(asked)
+    places = {name: number for number, name in enumerate(inputs)}
+    tokens = {
+        name: sum(counts[row] for medium in media for row in medium.rows)
+        for name, media in inputs.items()
+    }
+    groups = [
+        _Group(name, before, tokens[name], _fill(asked))
+        for (name, before), asked in members.items()
     ]
+    # Neighbors of like length waste the least padding.
+    return sorted(groups, key=lambda group: (*group.size, places[group.name]))
 
 
 def _fill(asked: Sequence[Asked]) -> tuple[tuple[Asked, ...], ...]:
@@ -119,25 +121,76 @@ def _fill(asked: Sequence[Asked]) -> tuple[tuple[Asked, ...], ...]:
     return tuple(tuple(one) for one in packs)
 
 
-def _answer_batch(adapter: Adapter, kept: Kept, groups: Sequence[_Group]) -> list[tuple[int, str]]:
+@dataclass(frozen=True, eq=False)
+class _Prefix:
+    """Everything up to the last visual token of an input: embeddings (S, E), positions (3, S) where
+    they are not 0..S-1, the position that follows, and how many of the tokens are visual."""
+
+    embeddings: Tensor
+    positions: Tensor | None
+    following: int
+    visual: int
+
+
+def _prefix(adapter: Adapter, media: Sequence[Entering], texts: Sequence[Tensor]) -> _Prefix:
+    parts = [part for text, own in zip(texts, media, strict=True) for part in (text, own.embeddings)]
+    empty = adapter.embed(torch.zeros(0, dtype=torch.int64))
+    positions, following = positions_of([len(text) for text in texts], media)
+    turned = any(own.positions is not None for own in media)
+    visual = sum(map(len, media))
+    return _Prefix(torch.cat([empty, *parts]), positions if turned else None, following, visual)
+
+
+def _answer_batch(
+    adapter: Adapter, kept: Kept, inputs: Inputs, groups: Sequence[_Group]
+) -> list[tuple[int, str, int]]:
+    """(place, answer, visual tokens) of every question of the groups."""
     cache = adapter.new_cache()
-    visual = adapter.project(kept.tokens[[group.row for group in groups]])
-    befores = {
-        before: adapter.embed(torch.tensor(before, dtype=torch.int64))
-        for before in {group.before for group in groups}
+    texts = {
+        text: adapter.embed(torch.tensor(text, dtype=torch.int64))
+        for text in {text for group in groups for text in group.before}
     }
     prefixes = [
-        torch.cat([befores[group.before], tokens[: group.tokens]])
-        for group, tokens in zip(groups, visual, strict=True)
+        _prefix(
+            adapter,
+            enter(adapter, kept, inputs[group.name]),
+            [texts[text] for text in group.before],
+        )
+        for group in groups
     ]
-    # Padding stands on the right, so the plain causal mask already hides it.
-    adapter.run(pad_sequence(prefixes, batch_first=True), cache)
-    lengths = [group.length for group in groups]
+    lengths = [len(prefix.embeddings) for prefix in prefixes]
+    if max(lengths):
+        # Padding stands on the right, so the plain causal mask already hides it.
+        adapter.run(
+            pad_sequence([prefix.embeddings for prefix in prefixes], batch_first=True),
+            cache,
+            positions=_positions(prefixes, adapter.device),
+        )
     owners = prefix_owners(lengths)
+    following = [prefix.following for prefix in prefixes]
     found = []
     for turn in range(max(len(group.packs) for group in groups)):
         asked = [group.packs[turn] if turn < len(group.packs) else () for group in groups]
-        spent, answers = decode(adapter, cache, owners, lengths, asked)
+        spent, answers = decode(adapter, cache, owners, following, asked)
         found += answers
         cache.crop(-spent)
-    return found
+    visual = {
+        asked.place: prefix.visual
+        for group, prefix in zip(groups, prefixes, strict=True)
+        for pack in group.packs
+        for asked in pack
+    }
+    return [(place, text, visual[place]) for place, text in found]
+
+
+def _positions(prefixes: Sequence[_Prefix], device: torch.device) -> Tensor | None:
+    """(3, B, S) where an input's positions are not just its columns, else None."""
+    if all(prefix.positions is None for prefix in prefixes):
+        return None
+    own = [
+        torch.arange(len(prefix.embeddings)).expand(3, -1)
+        if prefix.positions is None
+        else prefix.positions
+        for prefix in prefixes
+    ]
+    return pad_sequence([each.T for each in own], batch_first=True).permute(2, 0, 1).to(device)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from prunesid.answering.decoding import Asked, ends, prepare, rows_of
+from prunesid.answering.decoding import Asked, Inputs, check_inputs, ends, prepare
+from prunesid.answering.engine import enter
 from prunesid.answering.questions import Answer, Question
 from prunesid.late import Schedule, Shape, needs_cls_attention, plan
 from prunesid.late.columns import AFTER, BEFORE, GONE, VISUAL, Columns
@@ -45,9 +46,9 @@ class LateAnswers:
 
 @dataclass(frozen=True)
 class _Row:
-    """One question: the row of its image, its tokens before the image, itself."""
+    """One question: its image, how many visual tokens that gives, the text before it, itself."""
 
-    image: int
+    image: str
     visual: int
     before: tuple[int, ...]
     asked: Asked
@@ -57,7 +58,7 @@ class _Row:
 def answer_late(
     adapter: Adapter,
     kept: Kept,
-    image_ids: Sequence[str],
+    inputs: Inputs,
     questions: Sequence[Question],
     method: str,
     *,
@@ -70,29 +71,32 @@ def answer_late(
 ) -> LateAnswers:
     """Answers in the order of `questions`.
 
-    kept           the visual tokens (B, N, D) that enter the language model, `engine.all_tokens` of
-                   the record unless an early method goes before
-    image_ids      names of the B images
+    kept           the visual tokens (R, N, D) that enter the language model, `Records.all_tokens`
+                   unless an early method goes before
+    inputs         what the R crops belong to; one image or clip each
     method, budget, params  see `prunesid.late.plan`; an image of at most `budget` tokens keeps all
-    cls_attention  (B, N) or (B, heads, N) CLS attention to the kept tokens, for methods that
+    cls_attention  (R, N) or (R, heads, N) CLS attention to the kept tokens, for methods that
                    `needs_cls_attention`: MustDrop's is that of the tower's last block
     mode           "latency" or "accuracy", see `prunesid.late.driver`; the answers are the same
     batch_size     questions at a time
     progress       told the number of questions answered since the last call
 
-    ValueError as `plan` raises it, on an image that is not in `image_ids`, on generation arguments
-    that ask for sampling, and where the method needs CLS attention and there is none.
+    ValueError as `plan` raises it, on an image that is not in `inputs` or is several, on generation
+    arguments that ask for sampling, and where the method needs CLS attention and there is none, or
+    an image in several crops.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    images = rows_of(kept, image_ids, questions)
+    check_inputs(kept, inputs, questions)
     given = dict(params or {})
     if cls_attention is None and needs_cls_attention(method, **given):
         raise ValueError(f"{method} needs cls_attention with these parameters")
     if cls_attention is not None and cls_attention.ndim == 3:
         cls_attention = cls_attention.mean(dim=1)
+    if cls_attention is not None and any(len(media[0].rows) > 1 for media in inputs.values()):
+        raise ValueError(f"{method} with CLS attention takes images of one crop")
     depth = len(adapter.decoder.layers)
-    rows = _rows(adapter, kept, images, questions)
+    rows = _rows(adapter, kept, inputs, questions)
     texts = [""] * len(questions)
     entering = torch.zeros(len(questions), depth, dtype=torch.int64)
     found = LateAnswers(
@@ -107,7 +111,9 @@ def answer_late(
         schedule = plan(method, Shape(depth, count), budget, **given)
         for start in range(0, len(members), batch_size):
             batch = members[start : start + batch_size]
-            state, answered = _answer_batch(adapter, kept, batch, schedule, mode, cls_attention)
+            state, answered = _answer_batch(
+                adapter, kept, inputs, batch, schedule, mode, cls_attention
+            )
             places = [row.asked.place for row in batch]
             for place, text in zip(places, answered, strict=True):
                 texts[place] = text
@@ -129,21 +135,31 @@ def answer_late(
 
 
 def _rows(
-    adapter: Adapter, kept: Kept, images: Mapping[str, int], questions: Sequence[Question]
+    adapter: Adapter, kept: Kept, inputs: Inputs, questions: Sequence[Question]
 ) -> list[_Row]:
     """The questions, those of equal counts and of one image together."""
-    counts = kept.count.tolist()
+    places = {name: number for number, name in enumerate(inputs)}
+    visual: dict[str, int] = {}
     rows = []
     for place, question in enumerate(questions):
-        before, asked = prepare(adapter, place, question)
-        image = images[question.image_id]
-        rows.append(_Row(image, counts[image], before, asked))
-    return sorted(rows, key=lambda row: (row.visual, row.image, row.before))
+        name = question.image_id
+        media = inputs[name]
+        if len(media) != 1:
+            raise ValueError(
+                f"question {question.id}: methods inside the language model take one image, not "
+                f"{len(media)}"
+            )
+        before, asked = prepare(adapter, place, question, media)
+        if name not in visual:
+            visual[name] = len(enter(adapter, kept, media)[0])
+        rows.append(_Row(name, visual[name], before[0], asked))
+    return sorted(rows, key=lambda row: (row.visual, places[row.image], row.before))
 
 
 def _answer_batch(
     adapter: Adapter,
     kept: Kept,
+    inputs: Inputs,
     batch: Sequence[_Row],
     schedule: Schedule,
     mode: str,
@@ -151,14 +167,17 @@ def _answer_batch(
 ) -> tuple[Prefilled, list[str]]:
     prefixes = list(dict.fromkeys((row.image, row.before) for row in batch))
     owner = [prefixes.index((row.image, row.before)) for row in batch]
-    count = batch[0].visual
-    visual = adapter.project(kept.tokens[[image for image, _ in prefixes], :count])
+    entering = [enter(adapter, kept, inputs[image])[0] for image, _ in prefixes]
+    if any(each.positions is not None for each in entering):
+        raise ValueError("methods inside the language model take one rotary position per token")
+    visual = torch.stack([each.embeddings for each in entering])
     before, before_kind = _embedded(adapter, [before for _, before in prefixes], BEFORE)
     text, kind = _embedded(adapter, [row.asked.after for row in batch], AFTER)
     image_kind = torch.full(visual.shape[:2], VISUAL, device=before_kind.device)
     attention = None
     if cls_attention is not None:
-        attention = cls_attention[[row.image for row in batch], :count].to(adapter.device)
+        rows = [inputs[row.image][0].rows[0] for row in batch]
+        attention = cls_attention[rows, : batch[0].visual].to(adapter.device)
     state = prefill_shared(
         adapter.decoder,
         Columns.of(torch.cat([before, visual], dim=1), torch.cat([before_kind, image_kind], dim=1)),

@@ -8,7 +8,7 @@ lmms-eval's response cache keys on `model_args`, so everything that tells arms a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,11 +19,13 @@ from tqdm import tqdm
 
 from prunesid import late
 from prunesid.answering import Answer, Question
-from prunesid.answering.engine import all_tokens, answer, answer_plainly
+from prunesid.answering.decoding import Inputs
+from prunesid.answering.engine import answer, answer_plainly
 from prunesid.answering.late import answer_late
-from prunesid.evaluation.tasks import image_names, only_image
-from prunesid.methods import compress, requirements
-from prunesid.models import load
+from prunesid.evaluation.tasks import image_names
+from prunesid.media import Clip, media_of
+from prunesid.methods import Needs, requirements
+from prunesid.models import load, options_of
 from prunesid.record import Kept
 
 
@@ -41,7 +43,8 @@ class PruneSID(lmms):
     device        cpu, cuda, ...; by default cuda if there is one
     share_prefix  true: an image is encoded and its prompt prefix run once for all its questions;
                   false: every question by itself with the model's own generate()
-    and the parameters of the method. ValueError, naming the choices, on anything else.
+    and the parameters of the method and the options of the model's family. ValueError, naming the
+    choices, on anything else.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class PruneSID(lmms):
             method = None
         if (method is None) != (budget is None):
             raise ValueError("method and budget go together; leave both out to keep all tokens")
+        options = {name: params.pop(name) for name in options_of(pretrained) if name in params}
         if method is None and params:
             raise ValueError(f"{', '.join(params)}: parameters need a method")
         self.method, self.budget, self.seed = method, budget, seed
@@ -71,10 +75,9 @@ class PruneSID(lmms):
             self._check_late(share_prefix)
         self.batch_size = int(batch_size)
         self.share_prefix = share_prefix
-        self.adapter = load(
-            pretrained, device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype
-        )
-        if self.late:
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.adapter = load(pretrained, device, dtype, **options)
+        if self.late and self.adapter.num_tokens is not None:
             shape = late.Shape(len(self.adapter.decoder.layers), self.adapter.num_tokens)
             late.plan(str(method), shape, budget, **self.params)  # before the first question
 
@@ -88,7 +91,7 @@ class PruneSID(lmms):
             )
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Answers in the order of the requests; one image each."""
+        """Answers in the order of the requests, on any number of images or clips each."""
         texts = [""] * len(requests)
         tasks: dict[tuple[str, str], list[int]] = {}
         for place, request in enumerate(requests):
@@ -116,20 +119,20 @@ class PruneSID(lmms):
         names, answered = list(members), []
         for start in range(0, len(names), self.batch_size):
             batch = names[start : start + self.batch_size]
-            kept = self._kept([_image(members[name][0], requests, docs) for name in batch], batch)
+            kept, inputs = self._kept({n: _media(members[n][0], requests, docs) for n in batch})
             asked = [question for name in batch for question in members[name]]
-            answers = self._answer(kept, batch, asked, bar)
+            answers = self._answer(kept, inputs, asked, bar)
             answered += [(each, found.answer) for each, found in zip(asked, answers, strict=True)]
         return answered
 
     def _answer(
-        self, kept: Kept, names: Sequence[str], asked: Sequence[Question], bar: tqdm
+        self, kept: Kept, inputs: Inputs, asked: Sequence[Question], bar: tqdm
     ) -> list[Answer]:
         given: dict[str, Any] = {"batch_size": self.batch_size, "progress": bar.update}
         if not self.late:
-            return answer(self.adapter, kept, names, asked, **given)
+            return answer(self.adapter, kept, inputs, asked, **given)
         return answer_late(
-            self.adapter, kept, names, asked, str(self.method), budget=self.budget,
+            self.adapter, kept, inputs, asked, str(self.method), budget=self.budget,
             params=self.params, **given,
         ).answers  # fmt: skip
 
@@ -138,18 +141,28 @@ class PruneSID(lmms):
     ) -> list[tuple[Question, str]]:
         answered = []
         for question in questions:
-            kept = self._kept([_image(question, requests, docs)], [question.image_id])
-            answered.append((question, answer_plainly(self.adapter, kept.split()[0], question)))
+            name = question.image_id
+            kept, inputs = self._kept({name: _media(question, requests, docs)})
+            answered.append((question, answer_plainly(self.adapter, kept, inputs[name], question)))
             bar.update()
         return answered
 
-    def _kept(self, images: Sequence[Image], names: Sequence[str]) -> Kept:
-        pixels = self.adapter.preprocess(images)
-        if self.method is None or self.budget is None or self.late:
-            return all_tokens(self.adapter.encode(pixels, cls_attention=False))
-        needs = requirements(self.method, **self.params)
-        record = self.adapter.encode(pixels, **needs.encoding(), image_ids=names)
-        return compress(record, self.method, budget=self.budget, seed=self.seed, **self.params)
+    def _kept(self, shown: Mapping[str, Sequence[Image | Clip]]) -> tuple[Kept, Inputs]:
+        """What is kept of the inputs' media, and which rows are whose."""
+        owners = [name for name, media in shown.items() for _ in media]
+        if not owners:
+            return Kept.nothing(), {name: () for name in shown}
+        inputs = self.adapter.preprocess([medium for media in shown.values() for medium in media])
+        early = self.method is not None and not self.late
+        needs = requirements(str(self.method), **self.params) if early else Needs()
+        records = self.adapter.encode(inputs, needs, owners)
+        if early and self.budget is not None:
+            kept = records.compress(
+                str(self.method), budget=self.budget, seed=self.seed, **self.params
+            )
+        else:
+            kept = records.all_tokens()
+        return kept, {name: records.inputs.get(name, ()) for name in shown}
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("the model prunesid answers generate_until tasks only")
@@ -158,6 +171,8 @@ class PruneSID(lmms):
         raise NotImplementedError("the model prunesid answers single-round questions only")
 
 
-def _image(question: Question, requests: list[Instance], docs: Any) -> Image:
+def _media(
+    question: Question, requests: list[Instance], docs: Any
+) -> tuple[Image | Clip, ...]:
     arguments = requests[int(question.id)].args
-    return only_image(arguments[2](docs[arguments[3]]))
+    return media_of(arguments[2](docs[arguments[3]]))

@@ -44,11 +44,6 @@ class Needs:
     last_keys: bool = False
     layers: frozenset[int] = field(default_factory=frozenset)
 
-    def encoding(self) -> dict[str, Any]:
-        """What `Adapter.encode` has to be asked for. CLS always comes, the question never does."""
-        asked = [name for name in OPTIONAL if name not in ("cls", "relevance")]
-        return {"layers": self.layers, **{name: getattr(self, name) for name in asked}}
-
     def of(self, record: VisionRecord) -> dict[str, Tensor | None]:
         """The needed fields by name, None where the record lacks one."""
         fields = {name: getattr(record, name) for name in OPTIONAL if getattr(self, name)}

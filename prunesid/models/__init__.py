@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prunesid.models.adapter import Adapter, Prompt
+from prunesid.parameters import Param
 from prunesid.registry import Registry, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 __all__ = [
     "Adapter",
     "Prompt",
+    "adapt",
     "families",
     "family_module",
     "load",
+    "options_of",
     "parse_dtype",
     "register",
 ]
@@ -53,13 +56,24 @@ def load(
     path: str | Path,
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = torch.float32,
+    **options: object,
 ) -> Adapter:
     """The adapter of the checkpoint at `path` (a folder or a hub id), ready for inference.
 
-    Only safetensors weights are read. ValueError if there is no such model or its model type has
-    no adapter.
+    Only safetensors weights are read. `options` are the family's own (`options_of`). ValueError if
+    there is no such model, its model type has no adapter, or for unknown options.
     """
-    return _family(path).load(path, torch.device(device), parse_dtype(dtype))
+    return _family(path).load(path, torch.device(device), parse_dtype(dtype), **options)
+
+
+def options_of(path: str | Path) -> Mapping[str, Param]:
+    """What a user may choose when loading the checkpoint at `path`."""
+    return _family(path).OPTIONS
+
+
+def adapt(model: Any, processor: Any, **options: object) -> Adapter:
+    """The adapter of a model that is loaded already."""
+    return _FAMILIES[model.config.model_type](model, processor, **options)
 
 
 def family_module(path: str | Path) -> str:

@@ -2,75 +2,147 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from torch import Tensor
+
+from prunesid.methods import Needs
+from prunesid.records import Medium
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from prunesid.record import VisionRecord
+    from prunesid.media import Clip
+    from prunesid.record import Kept
+    from prunesid.records import Records
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids on either side of an image's visual tokens."""
+    """Token ids around the media of a question, in order: one text more than there are media."""
 
-    before: tuple[int, ...]
-    after: tuple[int, ...]
+    texts: tuple[tuple[int, ...], ...]
+
+    @property
+    def before(self) -> tuple[tuple[int, ...], ...]:
+        """The texts before the last medium and between media."""
+        return self.texts[:-1]
+
+    @property
+    def after(self) -> tuple[int, ...]:
+        """The text behind the last medium."""
+        return self.texts[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """What is kept of a crop or frame: tokens (n, D), and the patch of each (n,), -1 for none."""
+
+    tokens: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Entering:
+    """What enters the language model for one medium.
+
+    embeddings  (N, E) as the projector, and whatever the family puts between crops, give them
+    positions   (3, N) int64 rotary positions from the first visual token's on (time, row, column);
+                None where they are 0..N-1
+    span        how far the position of the text behind the medium moves on; N where they are
+    """
+
+    embeddings: Tensor
+    positions: Tensor | None = None
+    span: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    @property
+    def step(self) -> int:
+        return len(self) if self.span is None else self.span
+
+
+def kept_crops(kept: Kept, medium: Medium) -> list[Crop]:
+    """What is kept of the crops of a medium, without padding."""
+    counts = kept.count[list(medium.rows)].tolist()
+    return [
+        Crop(kept.tokens[row, :count], kept.index[row, :count])
+        for row, count in zip(medium.rows, counts, strict=True)
+    ]
+
+
+def positions_of(texts: Sequence[int], media: Sequence[Entering]) -> tuple[Tensor, int]:
+    """Rotary positions of texts (by their lengths) and media that take turns, text first.
+
+    Returns (3, S) int64 and the position that follows; the three are the same for text.
+    """
+    parts, place = [], 0
+    for number, length in enumerate(texts):
+        parts.append(torch.arange(place, place + length).expand(3, -1))
+        place += length
+        if number < len(media):
+            medium = media[number]
+            own = medium.positions
+            own = torch.arange(len(medium)).expand(3, -1) if own is None else own.cpu()
+            parts.append(place + own)
+            place += medium.step
+    return torch.cat(parts, dim=1), place
 
 
 class Adapter(Protocol):
-    """Shapes: B images, T visual tokens of width D, language model of width E."""
+    """Shapes: T visual tokens of width D, language model of width E, batches of B."""
 
     device: torch.device
     dtype: torch.dtype
-    num_tokens: int
-    """T: visual tokens per image before compression."""
-    grid: tuple[int, int]
-    """Rows and columns of the patches."""
     num_blocks: int
     """Blocks of the vision tower."""
     feature_block: int
     """0-based block whose output is the model's usual visual feature."""
+    num_tokens: int | None
+    """Visual tokens of an image before compression; None where they depend on its size."""
     end_ids: frozenset[int]
     """Tokens that end an answer."""
     decoder: Any
     """The language model's own decoder, for methods that drop tokens inside it."""
+    placeholders: Mapping[str, int]
+    """Kind of medium ("image", "video") -> the token that stands for it in a prompt."""
 
-    def preprocess(self, images: Sequence[Image]) -> torch.Tensor:
-        """PIL images -> pixel values (B, 3, height, width)."""
+    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+        """Images and clips -> the model's inputs, as its own processor makes them."""
         ...
 
     def encode(
         self,
-        pixels: torch.Tensor,
-        *,
-        layers: Collection[int] = (),
-        cls_attention: bool = True,
-        keys: bool = False,
-        projected: bool = False,
-        last_attention: bool = False,
-        last_keys: bool = False,
-        image_ids: Sequence[str] | None = None,
-    ) -> VisionRecord:
-        """Pixel values -> what the vision tower leaves behind, `layers` (0-based) in `hidden`.
+        inputs: Mapping[str, Tensor],
+        needs: Needs = ...,
+        names: Sequence[str] | None = None,
+    ) -> Records:
+        """The model's inputs -> what the vision tower leaves behind.
 
-        The other arguments name the optional fields of the record that are wanted; CLS always is.
+        needs  optional fields of the records that are wanted; CLS always comes where there is one
+        names  input that each medium belongs to, those of one input next to each other; without
+               them every medium is an input named by its number, and random choices depend on the
+               content of its features
         """
         ...
 
-    def project(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Visual tokens (..., D) -> language model inputs (..., E)."""
+    def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
+        """What is kept of a medium's crops -> what enters the language model.
+
+        A medium of which everything is kept enters as the unmodified model has it.
+        """
         ...
 
-    def prompt(self, context: str) -> Prompt:
-        """One image and a question in the model's chat format, ready for the answer."""
+    def prompt(self, context: str, kinds: Sequence[str]) -> Prompt:
+        """A question on media of these kinds in the model's chat format, ready for the answer."""
         ...
 
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+    def embed(self, ids: Tensor) -> Tensor:
         """Token ids (...) -> language model inputs (..., E)."""
         ...
 
@@ -80,20 +152,21 @@ class Adapter(Protocol):
 
     def run(
         self,
-        embeddings: torch.Tensor,
+        embeddings: Tensor,
         cache: Any,
         *,
-        mask: torch.Tensor | None = None,
-        positions: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Decoder over (B, S, E), appending to `cache` -> final hidden states (B, S, E).
 
         `mask` is additive, (B, 1, S, cached + S); without it the block is causal. `positions` is
-        (B, S) int64; without it they follow the cache's length.
+        (B, S) int64, or (3, B, S) for a decoder with three; without it they follow the cache's
+        length.
         """
         ...
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         """Final hidden states (..., E) -> logits (..., vocabulary)."""
         ...
 
@@ -101,6 +174,8 @@ class Adapter(Protocol):
         """Token ids -> text, special tokens left out."""
         ...
 
-    def generate(self, tokens: torch.Tensor, prompt: Prompt, max_new_tokens: int) -> list[int]:
-        """The model's own greedy `generate()` on visual tokens (N, D): ids of one answer."""
+    def generate(
+        self, media: Sequence[Entering], prompt: Prompt, max_new_tokens: int
+    ) -> list[int]:
+        """The model's own greedy `generate()`: ids of one answer."""
         ...

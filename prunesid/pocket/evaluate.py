@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from prunesid.answering import Question as Asked
-from prunesid.answering.engine import all_tokens, answer
+from prunesid.answering.engine import answer
 from prunesid.files import atomic
 from prunesid.pocket.benchmarks import HELD_OUT_SEED
 from prunesid.pocket.drawing import draw
@@ -78,11 +78,12 @@ def accuracy(
     for start in range(0, len(pictures), batch_size):
         rows = range(start, min(start + batch_size, len(pictures)))
         names = [str(i) for i in rows]
-        pixels = adapter.preprocess([pictures[i] for i in rows])
-        record = adapter.encode(pixels, cls_attention=False)
+        inputs = adapter.preprocess([pictures[i] for i in rows])
+        records = adapter.encode(inputs, names=names)
         flat = [(i, n, q) for i in rows for n, q in enumerate(questions[i])]
         asked = [Asked(f"{i}-{n}", str(i), q.prompt, {"max_new_tokens": 6}) for i, n, q in flat]
-        given = answer(adapter, all_tokens(record), names, asked, batch_size=batch_size)
+        kept = records.all_tokens()
+        given = answer(adapter, kept, records.inputs, asked, batch_size=batch_size)
         for (_, _, question), found in zip(flat, given, strict=True):
             right[question.family].append(found.answer == question.answer)
     return {family: 100 * float(np.mean(scores)) for family, scores in right.items()}

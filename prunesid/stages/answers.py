@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from prunesid.answering.arms import Job, Late, answer_arms, answer_material, missing
-from prunesid.answering.engine import all_tokens
 from prunesid.answering.store import Store
 from prunesid.models import family_module, load
 from prunesid.record import Kept
@@ -48,9 +47,9 @@ def answer_benchmark(
     store: Store, output: Path,
 ) -> None:  # fmt: skip
     """Answer and store what is missing, then write {arm: key} as JSON."""
-    record, material = read_features(features, layers=(), fields=())
+    records, material = read_features(features, layers=(), fields=())
     chosen = read_keys(selections)
-    whole = whole_digest(len(record), record.num_tokens)
+    whole = whole_digest(records.sizes)
 
     def tokens_of(arm: Arm) -> str:
         if not arm.selects:
@@ -61,8 +60,8 @@ def answer_benchmark(
     def job(arm: Arm) -> Job:
         def kept() -> Kept:
             if not arm.selects:
-                return all_tokens(record)
-            return load_kept(store.get(chosen[arm.name]), record.features)
+                return records.all_tokens()
+            return load_kept(store.get(chosen[arm.name]), records)
 
         determined = material_of(tokens_of(arm), material, runtime, arm)
         return Job(arm.name, determined, kept, late_of(arm))
@@ -73,9 +72,11 @@ def answer_benchmark(
     distinct = list({keys[each.name]: each for each in jobs}.values())
     if missing(distinct, store):
         task = source.open()
-        adapter = load(model_path(runtime.model), runtime.device, runtime.dtype)
+        adapter = load(
+            model_path(runtime.model), runtime.device, runtime.dtype, **dict(runtime.options)
+        )
         answer_arms(
-            adapter, distinct, record.image_ids or (), task.questions(), store,
+            adapter, distinct, records.inputs, task.questions(), store,
             batch_size=runtime.batch_size,
         )  # fmt: skip
     write_keys(keys, output)

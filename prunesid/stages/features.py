@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from prunesid.files import atomic
 from prunesid.methods import Needs, requirements
 from prunesid.models import family_module, load
 from prunesid.record import OPTIONAL, VisionRecord
+from prunesid.records import Medium, Records, row_names
 from prunesid.stages.material import (
     features_material,
     model_digest,
@@ -24,6 +26,8 @@ from prunesid.stages.material import (
 )
 from prunesid.stages.source import Runtime, Source
 from prunesid.study.arm import Arm
+
+_HIDDEN = "hidden."
 
 
 def needs_of(arms: Sequence[Arm]) -> Needs:
@@ -46,65 +50,128 @@ def needs_of(arms: Sequence[Arm]) -> Needs:
 
 
 def extract(source: Source, runtime: Runtime, needs: Needs, output: Path) -> None:
-    """Encode every image of a benchmark once and write the record as safetensors.
+    """Encode every visual input of a benchmark once and write the records as safetensors.
 
-    The metadata hold the image ids (rows), the grid, and the material that identifies the features.
+    The metadata hold what `Head` has.
     """
     task = source.open()
     questions = task.questions()
     first = {q.image_id: q for q in reversed(questions)}
     names = list(dict.fromkeys(q.image_id for q in questions))
     path = model_path(runtime.model)
-    adapter = load(path, runtime.device, runtime.dtype)
-    parts: dict[str, list[torch.Tensor]] = {}
+    adapter = load(path, runtime.device, runtime.dtype, **dict(runtime.options))
+    parts: list[Records] = []
     for start in tqdm(range(0, len(names), runtime.batch_size), desc="images", unit="batch"):
-        chosen = names[start : start + runtime.batch_size]
-        pixels = adapter.preprocess([task.image(first[name]) for name in chosen])
-        record = adapter.encode(pixels, **needs.encoding())
-        for key, value in _tensors(record).items():
-            parts.setdefault(key, []).append(value.cpu())
+        shown = {n: task.media(first[n]) for n in names[start : start + runtime.batch_size]}
+        owners = [name for name, media in shown.items() for _ in media]
+        inputs = adapter.preprocess([medium for media in shown.values() for medium in media])
+        record = adapter.encode(inputs, needs, owners)
+        parts.append(record.to("cpu"))
     material = features_material(
         benchmark=questions_digest(questions, source.data), model=model_digest(runtime.model),
         family=family_module(path), batch_size=runtime.batch_size, dtype=runtime.dtype,
-        device=runtime.device,
+        device=runtime.device, options=runtime.options,
     )  # fmt: skip
-    metadata = {"image_ids": names, "grid": adapter.grid, "material": material}
+    records = Records.cat(parts)
+    head = {
+        "inputs": {
+            name: [{"kind": m.kind, "rows": m.rows, "layout": dict(m.layout)} for m in media]
+            for name, media in records.inputs.items()
+        },
+        "members": records.members,
+        "grids": [record.grid for record in records.groups],
+        "share": records.share,
+        "material": material,
+    }
     with atomic(output) as temporary:
         save_file(
-            {key: torch.cat(value).contiguous() for key, value in parts.items()},
+            {
+                f"{number}.{key}": value.contiguous()
+                for number, record in enumerate(records.groups)
+                for key, value in _tensors(record).items()
+            },
             temporary,
-            metadata={key: json.dumps(value) for key, value in metadata.items()},
+            metadata={key: json.dumps(value) for key, value in head.items()},
         )
 
 
 def _tensors(record: VisionRecord) -> dict[str, torch.Tensor]:
     optional = {name: getattr(record, name) for name in OPTIONAL}
-    hidden = {f"hidden.{block}": value for block, value in record.hidden.items()}
+    hidden = {f"{_HIDDEN}{block}": value for block, value in record.hidden.items()}
     present = {key: value for key, value in optional.items() if value is not None}
     return {"features": record.features, **present, **hidden}
 
 
+@dataclass(frozen=True)
+class Head:
+    """What a file of features says of itself, without its tensors.
+
+    inputs, members, share  as in `Records`
+    grids                   rows and columns of the patches of every group
+    material                what identifies the features
+    """
+
+    inputs: Mapping[str, tuple[Medium, ...]]
+    members: tuple[tuple[int, ...], ...]
+    grids: tuple[tuple[int, int], ...]
+    share: int | None
+    material: Mapping[str, Any]
+
+    @property
+    def sizes(self) -> list[int]:
+        """(R) patches of each crop."""
+        return [rows * columns for rows, columns in self.row_grids]
+
+    @property
+    def row_grids(self) -> list[tuple[int, int]]:
+        """(R) rows and columns of the patches of each crop."""
+        found = {
+            row: grid for grid, rows in zip(self.grids, self.members, strict=True) for row in rows
+        }
+        return [found[row] for row in range(len(found))]
+
+
+def read_head(path: Path) -> Head:
+    """The head of a file of `extract`."""
+    with safe_open(path, "np") as file:
+        found = {key: json.loads(value) for key, value in file.metadata().items()}
+    inputs = {
+        name: tuple(Medium(m["kind"], tuple(m["rows"]), m["layout"]) for m in media)
+        for name, media in found["inputs"].items()
+    }
+    members = tuple(tuple(rows) for rows in found["members"])
+    grids = tuple((rows, columns) for rows, columns in found["grids"])
+    return Head(inputs, members, grids, found["share"], found["material"])
+
+
 def read_features(
     path: Path, layers: Collection[int] | None = None, fields: Collection[str] | None = None
-) -> tuple[VisionRecord, dict[str, Any]]:
-    """The record of all images of a benchmark, on the CPU, and the material that identifies it.
+) -> tuple[Records, Mapping[str, Any]]:
+    """The records of all inputs of a benchmark, on the CPU, and the material that identifies them.
 
     `layers` are the blocks to read into `hidden`, `fields` the optional fields to read
     (`record.OPTIONAL`), None for all that are stored.
     """
-    prefix = "hidden."
+    head = read_head(path)
+    names = row_names(head.inputs)
+    groups = []
     with safe_open(path, "pt") as file:
-        metadata = {key: json.loads(value) for key, value in file.metadata().items()}
-        names = sorted(file.keys())
-        stored = {int(n.removeprefix(prefix)): n for n in names if n.startswith(prefix)}
-        read = {"features", *(OPTIONAL if fields is None else fields)}
-        tensors = {name: file.get_tensor(name) for name in names if name in read}
-        hidden = {
-            block: file.get_tensor(name)
-            for block, name in stored.items() if layers is None or block in layers
-        }  # fmt: skip
-    record = VisionRecord(
-        **tensors, hidden=hidden, grid=tuple(metadata["grid"]),
-        image_ids=tuple(metadata["image_ids"]),
-    )  # fmt: skip
-    return record, metadata["material"]
+        stored = sorted(file.keys())
+        for number, (grid, rows) in enumerate(zip(head.grids, head.members, strict=True)):
+            prefix = f"{number}."
+            own = {n.removeprefix(prefix): n for n in stored if n.startswith(prefix)}
+            read = {"features", *(OPTIONAL if fields is None else fields)}
+            hidden = {
+                int(key.removeprefix(_HIDDEN)): name
+                for key, name in own.items() if key.startswith(_HIDDEN)
+            }  # fmt: skip
+            groups.append(VisionRecord(
+                **{key: file.get_tensor(name) for key, name in own.items() if key in read},
+                hidden={
+                    block: file.get_tensor(name)
+                    for block, name in hidden.items() if layers is None or block in layers
+                },
+                grid=grid,
+                image_ids=tuple(names[row] for row in rows),
+            ))  # fmt: skip
+    return Records(tuple(groups), head.members, head.inputs, head.share), head.material

@@ -10,6 +10,7 @@ import torch
 
 from prunesid.files import atomic
 from prunesid.information import redundancy, similarity
+from prunesid.records import Records
 from prunesid.stages.features import read_features
 
 if TYPE_CHECKING:
@@ -23,16 +24,20 @@ def write_information(features: Mapping[str, Path], output: Path) -> None:
     """Parquet with benchmark, image_id, rho (equation 4) and phi = 1 - rho (equation 7).
 
     `features` holds the file of each benchmark; `num_tokens` reads back how many tokens each has.
+    Of an input in several crops, the means over these.
     """
     import pandas as pd
 
     tables, tokens = [], {}
     for benchmark, path in features.items():
-        record, _ = read_features(path, layers=(), fields=())
-        rho = torch.cat([redundancy(similarity(part)) for part in record.features.split(_CHUNK)])
-        tokens[benchmark] = record.num_tokens
+        records, _ = read_features(path, layers=(), fields=())
+        rho, sizes = _of_inputs(records), records.sizes
+        tokens[benchmark] = max(
+            sum(sizes[row] for row in medium.rows)
+            for media in records.inputs.values() for medium in media
+        )
         tables.append(pd.DataFrame({
-            "benchmark": benchmark, "image_id": list(record.image_ids or ()),
+            "benchmark": benchmark, "image_id": list(records.names),
             "rho": rho.numpy(), "phi": (1 - rho).numpy(),
         }))  # fmt: skip
     table = pd.concat(tables, ignore_index=True)
@@ -41,6 +46,20 @@ def write_information(features: Mapping[str, Path], output: Path) -> None:
         table.to_parquet(temporary, index=False)
 
 
+def _of_inputs(records: Records) -> torch.Tensor:
+    """(inputs,) mean redundancy of the crops of each."""
+    parts = [
+        torch.cat([redundancy(similarity(part)) for part in record.features.split(_CHUNK)])
+        for record in records.groups
+    ]
+    order = torch.tensor([row for rows in records.members for row in rows]).argsort()
+    rho = torch.cat(parts)[order]
+    return torch.stack([
+        rho[[row for medium in media for row in medium.rows]].mean()
+        for media in records.inputs.values()
+    ])  # fmt: skip
+
+
 def num_tokens(information: pd.DataFrame, benchmark: str) -> int:
-    """T, the visual tokens of an image of the benchmark before compression."""
+    """T, the visual tokens of the benchmark's largest image or clip before compression."""
     return int(information.attrs[_TOKENS][benchmark])

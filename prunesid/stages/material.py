@@ -16,10 +16,12 @@ from prunesid.files import code_digest, digest, file_digest
 # only what several methods share counts here; the method's own module is added by
 # `selection_material`.
 _CORE = (
-    "prunesid.record", "prunesid.numerics", "prunesid.seeding", "prunesid.psca", "prunesid.nms",
+    "prunesid.record", "prunesid.records", "prunesid.numerics", "prunesid.seeding", "prunesid.psca", "prunesid.nms",
     "prunesid.quotas", "prunesid.information", "prunesid.methods.ragged",
     "prunesid.scores.cls_attention",
 )  # fmt: skip
+# What all model families share.
+_FAMILY = ("prunesid.records", *(f"prunesid.models.{m}" for m in ("adapter", "base", "clip", "hooks")))
 POCKET_WEIGHTS = Path(__file__).resolve().parents[1] / "pocket" / "weights"
 
 
@@ -47,9 +49,13 @@ def questions_digest(questions: Sequence[Question], data: Path | None) -> str:
 
 
 def features_material(
-    *, benchmark: str, model: str, family: str, batch_size: int, dtype: str, device: str
-) -> dict[str, Any]:
-    """What determines the vision features of a benchmark's images; the layers stored do not."""
+    *, benchmark: str, model: str, family: str, batch_size: int, dtype: str, device: str,
+    options: Sequence[tuple[str, Any]] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """What determines the vision features of a benchmark's images; the layers stored do not.
+
+    `options` are those that the model was loaded with.
+    """
     return {
         "stage": "features",
         "benchmark": benchmark,
@@ -57,7 +63,8 @@ def features_material(
         "batch_size": batch_size,
         "dtype": dtype,
         "device": device,
-        "code": code_digest("prunesid.models.adapter", family),
+        "options": dict(options),
+        "code": code_digest(*_FAMILY, family),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from prunesid.answering.store import Store
+from prunesid.records import CENTER
+from prunesid.stages.features import Head
 from prunesid.stages.selection import read_keys
 from prunesid.stages.source import Source
 from prunesid.study.patches import KeptPatches, Patches, Scene
@@ -26,40 +27,36 @@ def read_scenes(
     source: Source,
     information: Path,
     selections: Path,
-    grid: tuple[int, int],
+    head: Head,
     store: Store,
 ) -> list[Scene]:
     """The images and what each arm keeps of them, from the files of the stages.
 
     information, selections  of `write_information`, and of `select_arms` on the chosen benchmark
-    grid                     rows and columns of the patches
+    head                     of the features that they are of
 
-    Images are those at evenly spaced ranks of phi, from little information to much. An arm with
+    Of an image in crops the first is shown. Images are those at evenly spaced ranks of phi, from little information to much. An arm with
     seeds shows its first.
     """
     table = pd.read_parquet(information)
     table = table[table["benchmark"] == chosen.benchmark].reset_index(drop=True)
     rows = spaced(table["phi"].to_numpy(np.float64), chosen.images)
     keys = read_keys(selections)
-    parts = {arm.name: _read(store.get(keys[arm.name]), rows) for _, arm in chosen.columns}
+    media = [head.inputs[str(table["image_id"][row])][0] for row in rows]
+    firsts = [medium.rows[0] for medium in media]
+    grids = [head.row_grids[first] for first in firsts]
+    parts = {arm.name: _read(store.get(keys[arm.name]), firsts) for _, arm in chosen.columns}
     pictures = _open(source, [str(table["image_id"][row]) for row in rows])
     return [
         Scene(
             image_id=str(table["image_id"][row]),
             phi=float(table["phi"][row]),
-            pixels=as_seen(picture, PATCH * max(grid)),
-            grid=grid,
+            pixels=as_seen(picture, _size(grids[place]), media[place].layout["view"]),
+            grid=grids[place],
             kept=tuple(_kept(label, *parts[arm.name], place) for label, arm in chosen.columns),
         )
         for place, (row, picture) in enumerate(zip(rows, pictures, strict=True))
     ]
-
-
-def read_grid(features: Path) -> tuple[int, int]:
-    """Rows and columns of the patches of a file of `features.extract`."""
-    with safe_open(features, "np") as file:
-        rows, columns = json.loads(file.metadata()["grid"])
-    return rows, columns
 
 
 def spaced(phi: NDArray[np.float64], count: int) -> list[int]:
@@ -72,13 +69,23 @@ def spaced(phi: NDArray[np.float64], count: int) -> list[int]:
     return [int(order[(2 * i + 1) * len(order) // (2 * count)]) for i in range(count)]
 
 
-def as_seen(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    """The middle square of an image, what CLIP's preprocessing keeps: (side, side, 3)."""
-    width, height = image.size
-    shortest = min(width, height)
-    left, top = (width - shortest) // 2, (height - shortest) // 2
-    square = image.convert("RGB").crop((left, top, left + shortest, top + shortest))
-    return np.asarray(square.resize((side, side), Image.Resampling.BICUBIC))
+def as_seen(image: Image.Image, size: tuple[int, int], view: str) -> NDArray[np.uint8]:
+    """An image as the tower sees its first crop: (height, width, 3) of a size in that order.
+
+    view  "center", the middle square (CLIP's own preprocessing), or "whole", stretched to the crop
+    """
+    if view == CENTER:
+        width, height = image.size
+        shortest = min(width, height)
+        left, top = (width - shortest) // 2, (height - shortest) // 2
+        image = image.crop((left, top, left + shortest, top + shortest))
+    height, width = size
+    return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _size(grid: tuple[int, int]) -> tuple[int, int]:
+    rows, columns = grid
+    return PATCH * rows, PATCH * columns
 
 
 def _open(source: Source, names: Sequence[str]) -> list[Image.Image]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
-from safetensors import safe_open
+
 
 from prunesid.answering.store import Store
 from prunesid.models import family_module
@@ -22,7 +22,7 @@ from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.pocket.benchmarks import items
 from prunesid.stages import answers, selection
 from prunesid.stages.budgets import Budgets, read_budgets
-from prunesid.stages.features import needs_of
+from prunesid.stages.features import needs_of, read_head
 from prunesid.stages.material import features_material, model_digest, model_path, score_material
 from prunesid.stages.source import Runtime, runtime_of
 from prunesid.study.arm import Arm
@@ -96,7 +96,7 @@ def size_of(study: Study, benchmark: Benchmark) -> Size:
         asked = [len(own) for *_, own in items(RENDERED[benchmark.task], study.limit)]
         return Size(len(asked), sum(asked))
     features = places.features(benchmark.name)
-    images = len(_metadata(features)["image_ids"]) if features.is_file() else None
+    images = len(read_head(features).inputs) if features.is_file() else None
     scores = places.model / benchmark.name / "scores.parquet"
     if not scores.is_file():
         return Size(images, None)
@@ -143,8 +143,8 @@ class _State:
     store: Store
     runtime: Runtime
     material: dict[str, Any]
-    image_ids: tuple[str, ...]
-    tokens: int
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
     budgets: Budgets
 
     @staticmethod
@@ -152,25 +152,24 @@ class _State:
         path = places.features(benchmark.name)
         if not path.is_file():
             return None
-        found, runtime = _metadata(path), runtime_of(study)
+        head, runtime = read_head(path), runtime_of(study)
         current = features_material(
-            benchmark=found["material"]["benchmark"], model=model_digest(study.model),
+            benchmark=head.material["benchmark"], model=model_digest(study.model),
             family=family_module(model_path(study.model)), batch_size=runtime.batch_size,
-            dtype=runtime.dtype, device=runtime.device,
+            dtype=runtime.dtype, device=runtime.device, options=runtime.options,
         )  # fmt: skip
-        if found["material"] != current:
+        if head.material != current:
             return None
         budgets = places.model / "budgets.parquet"
-        rows, columns = found["grid"]
         return _State(
-            Store(places.store), runtime, current, tuple(found["image_ids"]), rows * columns,
+            Store(places.store), runtime, current, tuple(head.inputs), tuple(head.sizes),
             read_budgets(budgets, benchmark.name) if budgets.is_file() else {},
         )  # fmt: skip
 
     def selection(self, arm: Arm) -> Path | None:
         """The tokens that the arm keeps, where they are stored."""
         try:
-            budget = selection.budget_of(arm, self.image_ids, self.budgets)
+            budget = selection.budget_of(arm, self.names, self.budgets)
         except ValueError:  # the arm's budgets are yet to be shared out
             return None
         return self.store.find(Store.key(selection.material_of(arm, budget, self.material)))
@@ -183,7 +182,7 @@ class _State:
             if kept is None:
                 return None
             tokens = selection.kept_digest(kept)
-            if tokens == selection.whole_digest(len(self.image_ids), self.tokens):
+            if tokens == selection.whole_digest(self.sizes):
                 tokens = answers.ALL
         return Store.key(answers.material_of(tokens, self.material, self.runtime, arm))
 
@@ -254,8 +253,3 @@ def _vision(model: str) -> dict[str, Any]:
 
 def _config(model: str) -> dict[str, Any]:
     return json.loads(model_config(model).read_text(encoding="utf-8"))
-
-
-def _metadata(features: Path) -> dict[str, Any]:
-    with safe_open(features, "pt") as file:
-        return {key: json.loads(value) for key, value in file.metadata().items()}

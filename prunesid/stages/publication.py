@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 from PIL import Image
-from safetensors import safe_open
 
 from prunesid.answering import Question
 from prunesid.answering.store import Store
 from prunesid.files import atomic
+from prunesid.stages.features import read_head
 from prunesid.stages.patches import as_seen
 from prunesid.stages.selection import read_keys
 from prunesid.stages.source import source_of
@@ -111,19 +110,21 @@ def gallery_of(
 
     def find(benchmark: str, question_id: str, image_id: str) -> Image.Image:
         image = task(benchmark).image(Question(question_id, image_id, ""))
-        return Image.fromarray(as_seen(image, SIDE))
+        view = heads[benchmark].inputs[image_id][0].layout["view"]
+        return Image.fromarray(as_seen(image, (SIDE, SIDE), view))
 
+    heads = {name: read_head(files.features) for name, files in benchmarks.items()}
     selections = {name: selections_of(files) for name, files in benchmarks.items()}
     return Gallery(directory / PICTURES, selections, store, find)
 
 
 def selections_of(files: BenchmarkFiles) -> Selections:
-    """The selections of a benchmark's arms; grid and images from the head of its features."""
-    with safe_open(files.features, "np") as file:
-        metadata = file.metadata()
-    rows, columns = json.loads(metadata["grid"])
+    """The selections of a benchmark's arms; grids and images from the head of its features."""
+    head = read_head(files.features)
+    grids = head.row_grids
+    first = {name: media[0].rows[0] for name, media in head.inputs.items()}
     return Selections(
-        read_keys(files.selections), tuple(json.loads(metadata["image_ids"])), (rows, columns)
+        read_keys(files.selections), {name: (row, grids[row]) for name, row in first.items()}
     )
 
 

@@ -19,6 +19,7 @@ from prunesid.answering.store import Store
 from prunesid.files import atomic, digest
 from prunesid.groupings import GROUPINGS
 from prunesid.record import Kept
+from prunesid.records import Records, whole_index
 from prunesid.scores import SCORES
 from prunesid.stages.budgets import Budgets
 from prunesid.stages.features import read_features
@@ -36,12 +37,11 @@ def save_kept(kept: Kept, path: Path) -> None:
     save_file({key: value.contiguous() for key, value in tensors.items()}, path)
 
 
-def load_kept(path: Path, features: torch.Tensor) -> Kept:
-    """What `save_kept` wrote, its tokens taken from `features` (B, T, D)."""
+def load_kept(path: Path, records: Records) -> Kept:
+    """What `save_kept` wrote, its tokens taken from the features of `records` (R rows)."""
     tensors = load_file(path)
     index, count = tensors["index"], tensors["count"]
-    tokens = features.gather(1, index.clamp(min=0)[..., None].expand(-1, -1, features.shape[2]))
-    tokens = tokens.masked_fill((index < 0)[..., None], 0)
+    tokens = records.gather(index)
     kept = Kept(
         tokens, index, count,
         {k.removeprefix("info."): v for k, v in tensors.items() if k.startswith("info.")},
@@ -63,10 +63,10 @@ def kept_digest(path: Path) -> str:
     return _digest(load_file(path))
 
 
-def whole_digest(images: int, tokens: int) -> str:
-    """The `kept_digest` of a selection that keeps every one of the patches in its place."""
-    index = torch.arange(tokens).expand(images, tokens)
-    return _digest({"index": index, "count": torch.full((images,), tokens)})
+def whole_digest(sizes: Sequence[int]) -> str:
+    """The `kept_digest` of keeping every patch of crops of these sizes in its place."""
+    index, count = whole_index(sizes)
+    return _digest({"index": index, "count": count})
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -87,7 +87,7 @@ def modules_of(arm: Arm) -> list[str]:
     return found
 
 
-def _named(arm: Arm, budget: int | torch.Tensor) -> dict[str, Any]:
+def _named(arm: Arm, budget: int | Mapping[str, int]) -> dict[str, Any]:
     # What the arm leaves at its default is not named: the code's digest covers it, and a parameter
     # that the library gains later renames nothing.
     named = {
@@ -96,32 +96,32 @@ def _named(arm: Arm, budget: int | torch.Tensor) -> dict[str, Any]:
         "seed": arm.seed,
         "params": dict(arm.params),
     }
-    if isinstance(budget, torch.Tensor):
-        named |= {"dynamic": arm.dynamic, "budgets": digest(budget.tolist())}
+    if not isinstance(budget, int):
+        named |= {"dynamic": arm.dynamic, "budgets": digest(list(budget.values()))}
     return named
 
 
-def budget_of(arm: Arm, image_ids: Sequence[str], budgets: Budgets) -> int | torch.Tensor:
-    """The arm's budget for `methods.compress`: one number, or (B,) where the arm is dynamic.
+def budget_of(arm: Arm, names: Sequence[str], budgets: Budgets) -> int | dict[str, int]:
+    """The arm's budget for `Records.compress`: one number, or {input: tokens} where it is dynamic.
 
-    ValueError where the arm keeps all tokens, or `budgets` lacks its rule or one of the images.
+    ValueError where the arm keeps all tokens, or `budgets` lacks its rule or one of the inputs.
     """
     if arm.budget is None:
         raise ValueError(f"arm {arm.name!r} keeps all tokens; there is nothing to select")
     if arm.dynamic is None:
         return arm.budget
     shared = budgets.get((arm.dynamic, arm.budget), {})
-    lacking = [name for name in image_ids if name not in shared]
+    lacking = [name for name in names if name not in shared]
     if lacking or not shared:
         raise ValueError(
-            f"arm {arm.name!r} has no budget for {len(lacking)} of {len(image_ids)} images, "
+            f"arm {arm.name!r} has no budget for {len(lacking)} of {len(names)} images, "
             f"such as {', '.join(lacking[:3])}"
         )
-    return torch.tensor([shared[name] for name in image_ids])
+    return {name: shared[name] for name in names}
 
 
 def material_of(
-    arm: Arm, budget: int | torch.Tensor, features: Mapping[str, Any]
+    arm: Arm, budget: int | Mapping[str, int], features: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What determines the tokens that an arm keeps; `features` is the features' own material."""
     return selection_material(_named(arm, budget), dict(features), modules_of(arm))
@@ -134,19 +134,19 @@ def select_arms(
 
     `budgets` of the benchmark (`budgets.read_budgets`) are for arms with a dynamic one.
     """
-    record, material = read_features(features)
+    records, material = read_features(features)
     keys: dict[str, str] = {}
     chosen = [arm for arm in arms if arm.selects]
     bar = tqdm(chosen, desc="selecting", unit="arm")
     for arm in bar:
-        budget = budget_of(arm, record.image_ids or (), budgets or {})
+        budget = budget_of(arm, records.names, budgets or {})
         determined = material_of(arm, budget, material)
         keys[arm.name] = Store.key(determined)
         if keys[arm.name] not in store:
             bar.set_postfix_str(arm.name)
             begun = time.perf_counter()
-            kept = methods.compress(record, arm.method, budget=budget, seed=arm.seed, **arm.params)
-            cost = {"seconds": time.perf_counter() - begun, "images": len(record)}
+            kept = records.compress(arm.method, budget=budget, seed=arm.seed, **arm.params)
+            cost = {"seconds": time.perf_counter() - begun, "images": len(records.inputs)}
             store.put(determined, partial(save_kept, kept), suffix=".safetensors", cost=cost)
     write_keys(keys, output)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prunesid.study.config import Benchmark, Study
 
@@ -40,12 +40,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Runtime:
-    """How a model runs; part of what identifies every result."""
+    """How a model runs; part of what identifies every result.
+
+    `options` are the model family's own, by name.
+    """
 
     model: str
     dtype: str = "float32"
     device: str = "cpu"
     batch_size: int = 16
+    options: tuple[tuple[str, Any], ...] = ()
 
 
 def runtime_of(study: Study) -> Runtime:
@@ -55,7 +59,7 @@ def runtime_of(study: Study) -> Runtime:
     device = study.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Runtime(study.model, study.dtype, device, study.batch_size)
+    return Runtime(study.model, study.dtype, device, study.batch_size, study.model_options)
 
 
 def source_of(study: Study, benchmark: Benchmark, data: Path | None) -> Source:

@@ -54,6 +54,7 @@ class Wandb:
 class Study:
     title: str
     model: str
+    model_options: tuple[tuple[str, Any], ...]
     benchmarks: tuple[Benchmark, ...]
     ablations: tuple[Ablation, ...]
     plugins: tuple[Path, ...]
@@ -182,6 +183,7 @@ def parse_study(
     plain = ("title", "model", "seeds", "batch_size", "dtype", "device", "limit")
     return Study(
         **{name: filled[name] for name in plain},
+        model_options=tuple(sorted(filled["model_options"].items())),
         benchmarks=tuple(benchmarks),
         ablations=tuple(ablations),
         plugins=plugins,

@@ -30,14 +30,12 @@ FILE_TYPE = ".jpg"
 class Selections:
     """Which tokens the arms keep of one benchmark's images.
 
-    keys       {arm: key of the store}, of every arm whose tokens are chosen before the model
-    image_ids  the images in the order of the selections' rows
-    grid       rows and columns of the patches
+    keys   {arm: key of the store}, of every arm whose tokens are chosen before the model
+    crops  {image: (row of the selections, (rows, columns) of the patches)} of its first crop
     """
 
     keys: Mapping[str, str]
-    image_ids: tuple[str, ...]
-    grid: tuple[int, int]
+    crops: Mapping[str, tuple[int, tuple[int, int]]]
 
 
 class Gallery:
@@ -68,9 +66,9 @@ class Gallery:
         path = self.folder / f"{name}{FILE_TYPE}"
         if not path.is_file():
             image = self._image(benchmark, question_id, image_id)
-            row = chosen.image_ids.index(image_id)
+            row, grid = chosen.crops[image_id]
             kept = [None if key is None else self._kept(key)[row] for key in keys]
-            drawn = side_by_side([draw_kept(image, index, chosen.grid) for index in kept])
+            drawn = side_by_side([draw_kept(image, index, grid) for index in kept])
             with atomic(path) as part:
                 drawn.save(part, quality=QUALITY)
         return path

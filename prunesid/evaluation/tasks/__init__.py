@@ -21,6 +21,7 @@ from PIL.Image import Image
 from tenacity import RetryError
 
 from prunesid.answering import Question
+from prunesid.media import Clip, first_image, media_of
 from prunesid.registry import unknown
 
 FOLDER = Path(__file__).parent
@@ -57,9 +58,13 @@ class LmmsTask:
             )
         ]
 
+    def media(self, question: Question) -> tuple[Image | Clip, ...]:
+        """What the question shows, in order."""
+        return media_of(self.task.doc_to_visual(self.task.eval_docs[int(question.id)]))
+
     def image(self, question: Question) -> Image:
-        """The question's image; ValueError if it has none or several."""
-        return only_image(self.task.doc_to_visual(self.task.eval_docs[int(question.id)]))
+        """The question's first image, or the first frame of its clip; ValueError if it has none."""
+        return first_image(self.media(question))
 
     @property
     def metrics(self) -> list[str]:

@@ -1,0 +1,195 @@
+"""What a question shows: images and clips, from lmms-eval's visuals and from files.
+
+clip = read_clip("video.mp4")   # 8 frames, evenly spread
+media = media_of(task.doc_to_visual(doc))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FRAMES = 8
+VIDEO_SUFFIXES = (
+    ".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv",
+    ".ts", ".webm", ".wmv",
+)  # fmt: skip
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """F frames of one video, in the order of time.
+
+    frames   (F, H, W, 3) uint8, RGB
+    indices  the frames' numbers in the video, from 0; a number repeats where the video is too short
+    total    number of frames of the video
+    fps      frames per second of the video
+
+    ValueError where they do not fit together.
+    """
+
+    frames: NDArray[np.uint8]
+    indices: tuple[int, ...]
+    total: int
+    fps: float
+
+    def __post_init__(self) -> None:
+        shape = self.frames.shape
+        if len(shape) != 4 or shape[-1] != 3 or 0 in shape or self.frames.dtype != np.uint8:
+            raise ValueError(
+                f"frames must be a non-empty (F, H, W, 3) uint8 array, not {shape} of "
+                f"{self.frames.dtype}"
+            )
+        if len(self.indices) != len(self.frames):
+            raise ValueError(f"{len(self.indices)} indices for {len(self.frames)} frames")
+        if list(self.indices) != sorted(self.indices):
+            raise ValueError(f"indices must not fall: {self.indices}")
+        if self.indices[0] < 0 or self.indices[-1] >= self.total:
+            raise ValueError(f"indices {self.indices} lie outside a video of {self.total} frames")
+        if not self.fps > 0:
+            raise ValueError(f"fps must be positive, not {self.fps}")
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Seconds from the start of the video at which the frames stand."""
+        return tuple(index / self.fps for index in self.indices)
+
+    @property
+    def rate(self) -> float:
+        """Frames of the clip per second of the video, as Qwen2.5-VL times its temporal patches.
+
+        It equals `sampled_fps` of transformers' VideoMetadata.
+        """
+        return len(self.indices) / self.total * self.fps
+
+
+def frame_indices(total: int, frames: int = FRAMES) -> tuple[int, ...]:
+    """Numbers of `frames` frames spread evenly over a video of `total`, both ends included.
+
+    i (total - 1) / (frames - 1) rounded down, as Video-LLaVA samples with its decord reader
+    (`np.linspace(0, total - 1, frames, dtype=int)`). A video of fewer frames repeats some.
+    """
+    if total < 1 or frames < 1:
+        raise ValueError(f"cannot take {frames} frames of {total}; both must be at least 1")
+    return tuple(int(index) for index in np.linspace(0, total - 1, frames, dtype=int))
+
+
+def read_clip(path: str | os.PathLike[str], frames: int = FRAMES) -> Clip:
+    """`frames` frames of a video file, spread evenly as `frame_indices` says.
+
+    Frames are taken as stored: a rotation that the file asks players for is not applied. Of several
+    video streams the first counts. ValueError, naming the file, if it is missing or unreadable, or
+    holds no video.
+    """
+    import av
+
+    try:
+        total = _packets(path)
+        pictures, count, fps = _decode(path, frame_indices(total, frames))
+        if pictures is None:
+            # Some packets of the stream hold no frame to show; the rest counts.
+            pictures, _, fps = _decode(path, frame_indices(count, frames))
+            total = count
+    except (OSError, av.FFmpegError) as error:
+        raise ValueError(f"video {os.fspath(path)} cannot be read: {error}") from error
+    if pictures is None:
+        raise ValueError(f"video {os.fspath(path)} gives another number of frames each time")
+    return Clip(pictures, frame_indices(total, frames), total, fps)
+
+
+def media_of(visuals: Sequence[Any] | None, frames: int = FRAMES) -> tuple[Image | Clip, ...]:
+    """What lmms-eval's `doc_to_visual` gives, as images and clips, in the same order.
+
+    Images stay as they are; a path is read as an image or as a clip of `frames` frames, by its
+    suffix. None and an empty list give (), a question about nothing to see. ValueError on anything
+    else.
+    """
+    return tuple(_medium(visual, frames) for visual in visuals or ())
+
+
+def first_image(media: Sequence[Image | Clip]) -> Image:
+    """The first of the media as an image, of a clip its first frame; ValueError if there is none."""
+    from PIL import Image
+
+    if not media:
+        raise ValueError("this question shows nothing")
+    first = media[0]
+    return Image.fromarray(first.frames[0]) if isinstance(first, Clip) else first
+
+
+def _medium(visual: Any, frames: int) -> Image | Clip:
+    from PIL import Image
+
+    if isinstance(visual, (Image.Image, Clip)):
+        return visual
+    if not isinstance(visual, (str, os.PathLike)):
+        raise ValueError(
+            f"a question shows a {type(visual).__name__}; supported: PIL images and paths of image "
+            "and video files"
+        )
+    suffix = Path(visual).suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        return read_clip(visual, frames)
+    if suffix not in IMAGE_SUFFIXES:
+        raise ValueError(
+            f"{os.fspath(visual)}: unknown kind of file; images end in "
+            f"{', '.join(IMAGE_SUFFIXES)}, videos in {', '.join(VIDEO_SUFFIXES)}"
+        )
+    try:
+        with Image.open(visual) as picture:
+            return picture.convert("RGB")
+    except OSError as error:
+        raise ValueError(f"image {os.fspath(visual)} cannot be read: {error}") from error
+
+
+def _packets(path: str | os.PathLike[str]) -> int:
+    """Number of packets of the first video stream: its frames, unless some are not shown."""
+    import av
+
+    with av.open(os.fspath(path)) as container:
+        if not container.streams.video:
+            raise ValueError(f"video {os.fspath(path)} holds no video stream")
+        total = sum(1 for packet in container.demux(video=0) if packet.size)
+    if not total:
+        raise ValueError(f"video {os.fspath(path)} holds no frames")
+    return total
+
+
+def _decode(
+    path: str | os.PathLike[str], wanted: tuple[int, ...]
+) -> tuple[NDArray[np.uint8] | None, int, float]:
+    """The wanted frames (F, H, W, 3), how many were decoded for them, and the stream's fps.
+
+    None in place of the frames if the stream ends before the last one.
+    """
+    import av
+
+    with av.open(os.fspath(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        fps: Fraction | None = stream.average_rate or stream.guessed_rate
+        if not fps:
+            raise ValueError(f"video {os.fspath(path)} states no frame rate")
+        size = {"width": stream.codec_context.width, "height": stream.codec_context.height}
+        found: dict[int, NDArray[np.uint8]] = {}
+        count = 0
+        for frame in container.decode(stream):
+            if count in wanted:
+                found[count] = frame.to_ndarray(format="rgb24", **size)
+            count += 1
+            if count > wanted[-1]:
+                return np.stack([found[index] for index in wanted]), count, float(fps)
+    if not count:
+        raise ValueError(f"video {os.fspath(path)} holds no frames")
+    return None, count, float(fps)

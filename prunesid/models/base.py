@@ -1,0 +1,155 @@
+"""What the adapters of transformers' image-text-to-text models have in common.
+
+Needs transformers >= 5.18 (`mm_encoder_outputs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor, DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from prunesid.models.adapter import Entering, Prompt, positions_of
+from prunesid.parameters import Param, Value, check_parameters
+from prunesid.records import IMAGE, VIDEO
+
+
+class TransformersAdapter:
+    """A model `forward` of which takes `mm_encoder_outputs`; see `prunesid.models.Adapter`.
+
+    A family sets the class attributes, and num_blocks and feature_block in `__init__`.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Param]] = {}
+    """What a user may choose when loading a checkpoint."""
+    CHAT_TEMPLATE: ClassVar[str | None] = None
+    """Jinja template for checkpoints whose processor has none."""
+
+    num_blocks: int
+    feature_block: int
+    num_tokens: int | None = None
+
+    def __init__(self, model: Any, processor: Any, **options: object) -> None:
+        config = model.config
+        self.options: dict[str, Value] = check_parameters(
+            f"the model family {config.model_type}", self.OPTIONS, options
+        )
+        self.model = model.eval()
+        self.processor = processor
+        self.device, self.dtype = model.device, model.dtype
+        self.decoder = model.model.language_model
+        ends = model.generation_config.eos_token_id
+        self.end_ids = frozenset([ends] if isinstance(ends, int) else ends or ())
+        kinds = {IMAGE: "image_token_id", VIDEO: "video_token_id"}
+        found = {kind: getattr(config, name, None) for kind, name in kinds.items()}
+        self.placeholders = {kind: i for kind, i in found.items() if i is not None}
+        # Every arm asks the same questions.
+        self._prompts: dict[tuple[str, tuple[str, ...]], Prompt] = {}
+
+    @classmethod
+    def load(
+        cls, path: str | Path, device: torch.device, dtype: torch.dtype, **options: object
+    ) -> Any:
+        """Weights and processor from `path`; attention runs on SDPA."""
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            path, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
+        )
+        return cls(model.to(device), AutoProcessor.from_pretrained(path), **options)
+
+    def prompt(self, context: str, kinds: Sequence[str]) -> Prompt:
+        key = (context, tuple(kinds))
+        if key not in self._prompts:
+            self._prompts[key] = self._tokenize(context, kinds)
+        return self._prompts[key]
+
+    def _tokenize(self, context: str, kinds: Sequence[str]) -> Prompt:
+        processor = self.processor
+        content: list[dict[str, str]] = [{"type": "text", "text": context}]
+        # Some tasks place the images themselves; then the text is taken as it stands.
+        if not any(self._mark(kind) in context for kind in set(kinds)):
+            content = [*({"type": kind} for kind in kinds), *content]
+        named = {} if processor.chat_template else {"chat_template": self.CHAT_TEMPLATE}
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False,
+            **named,
+        )  # fmt: skip
+        ids = processor.tokenizer(text)["input_ids"]
+        marks = {token: kind for kind, token in self.placeholders.items()}
+        places = [place for place, token in enumerate(ids) if token in marks]
+        if [marks[ids[place]] for place in places] != list(kinds):
+            raise ValueError(
+                f"a prompt has to place its media ({', '.join(kinds) or 'none'}) once each; this "
+                f"one places {len(places)}: {text}"
+            )
+        edges = [-1, *places, len(ids)]
+        return Prompt(
+            tuple(
+                tuple(ids[start + 1 : end]) for start, end in zip(edges, edges[1:], strict=False)
+            )
+        )
+
+    def _mark(self, kind: str) -> str:
+        return self.processor.tokenizer.convert_ids_to_tokens(self.placeholders[kind])
+
+    @torch.no_grad()
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.model.get_input_embeddings()(ids.to(self.device))
+
+    def new_cache(self) -> DynamicCache:
+        return DynamicCache(config=self.model.config)
+
+    @torch.no_grad()
+    def run(
+        self,
+        embeddings: Tensor,
+        cache: DynamicCache,
+        *,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        return self.decoder(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+
+    @torch.no_grad()
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.model.lm_head(hidden)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.processor.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    @torch.no_grad()
+    def generate(
+        self, media: Sequence[Entering], prompt: Prompt, max_new_tokens: int,
+        kinds: Sequence[str] | None = None,
+    ) -> list[int]:  # fmt: skip
+        kinds = [IMAGE] * len(media) if kinds is None else kinds
+        ids = list(prompt.texts[0])
+        for medium, kind, text in zip(media, kinds, prompt.texts[1:], strict=True):
+            ids += [*[self.placeholders[kind]] * len(medium), *text]
+        inputs = torch.tensor([ids], device=self.device)
+        given: dict[str, Any] = {}
+        for kind in dict.fromkeys(kinds):
+            own: Any = [m.embeddings for m, k in zip(media, kinds, strict=True) if k == kind]
+            visual = BaseModelOutputWithPooling(pooler_output=own)
+            given.setdefault("mm_encoder_outputs", {})[kind] = visual
+        if any(medium.positions is not None for medium in media):
+            positions, _ = positions_of(list(map(len, prompt.texts)), media)
+            given["position_ids"] = positions[:, None].to(self.device)
+        output = self.model.generate(
+            input_ids=inputs,
+            attention_mask=torch.ones_like(inputs),
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            **given,
+        )
+        return output[0, len(ids) :].tolist()

@@ -1,0 +1,217 @@
+"""Vision records of many inputs, whose images may come in crops and of several sizes.
+
+The visual input of a question is a sequence of media, each an image or a clip. A medium is one or
+more crops (LLaVA-NeXT's views of an image, the frames of a clip). A crop is a row of a VisionRecord;
+rows of one grid share a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunesid.methods import compress
+from prunesid.record import Kept, VisionRecord
+
+IMAGE, VIDEO = "image", "video"
+# What the first crop of a medium shows: the middle square of the image, or all of it.
+CENTER, WHOLE = "center", "whole"
+
+
+@dataclass(frozen=True)
+class Medium:
+    """An image or a clip.
+
+    kind    "image" or "video"
+    rows    numbers of its crops or frames among all R, in their order
+    layout  what its model family has to know to put the crops together, as JSON values; "view" is
+            CENTER or WHOLE
+    """
+
+    kind: str
+    rows: tuple[int, ...]
+    layout: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """R crops of many inputs.
+
+    groups   a VisionRecord for every grid
+    members  (groups) the numbers among all R of each record's rows
+    inputs   {name of the input: its media}
+    share    how many crops a budget is meant for; a medium of fewer gets less. None: as many as the
+             medium has
+    """
+
+    groups: tuple[VisionRecord, ...]
+    members: tuple[tuple[int, ...], ...]
+    inputs: Mapping[str, tuple[Medium, ...]]
+    share: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.inputs)
+
+    @property
+    def single(self) -> VisionRecord:
+        """The record of a family that makes one crop of an image; ValueError where it is not so."""
+        if len(self.groups) != 1 or len(self.inputs) != len(self.members[0]):
+            raise ValueError("these inputs come in several crops or grids, not in one record")
+        return self.groups[0]
+
+    @property
+    def sizes(self) -> list[int]:
+        """(R) patches of each crop."""
+        found = {
+            row: record.num_tokens
+            for record, rows in zip(self.groups, self.members, strict=True)
+            for row in rows
+        }
+        return [found[row] for row in range(len(found))]
+
+    def budgets(self, budget: int | Mapping[str, int]) -> Tensor:
+        """(R,) int64 tokens of each crop, from the tokens of a medium or, by its name, an input's media.
+
+        ValueError where a medium has fewer tokens than crops.
+        """
+        sizes = self.sizes
+        found = torch.zeros(len(sizes), dtype=torch.int64)
+        for name, media in self.inputs.items():
+            own = budget if isinstance(budget, int) else budget[name]
+            for medium in media:
+                rows = list(medium.rows)
+                if self.share is None:
+                    shares = shared_out(own, [sizes[row] for row in rows])
+                else:
+                    shares = shared_out(own, [own] * self.share)[: len(rows)]
+                found[rows] = torch.tensor(shares)
+        return found
+
+    def compress(
+        self, method: str, *, budget: int | Mapping[str, int], seed: int = 0, **params: object
+    ) -> Kept:
+        """`prunesid.compress` on every crop -> R rows. `budget` is meant per medium."""
+        budgets = self.budgets(budget)
+        parts = [
+            compress(
+                record, method, seed=seed, **params,
+                budget=budgets[list(rows)].to(record.features.device),
+            )
+            for record, rows in zip(self.groups, self.members, strict=True)
+        ]  # fmt: skip
+        return self._in_order(parts)
+
+    def all_tokens(self) -> Kept:
+        """Every patch of every crop: R rows as they are."""
+        parts = []
+        for record in self.groups:
+            index, count = whole_index([record.num_tokens] * len(record))
+            device = record.features.device
+            parts.append(Kept(record.features, index.to(device), count.to(device)))
+        return self._in_order(parts)
+
+    def gather(self, index: Tensor) -> Tensor:
+        """The features (R, N, D) of patches by their index (R, N); zero where it is below 0."""
+        parts = []
+        for record, rows in zip(self.groups, self.members, strict=True):
+            own = index[list(rows)]
+            place = own.clamp(min=0)[..., None].expand(-1, -1, record.features.shape[2])
+            parts.append(record.features.gather(1, place).masked_fill((own < 0)[..., None], 0))
+        return torch.cat(parts)[self._order()]
+
+    def _in_order(self, parts: Sequence[Kept]) -> Kept:
+        whole = Kept.cat(parts)
+        if len(parts) == 1 and self.members[0] == tuple(range(len(whole))):
+            return whole
+        order = self._order().to(whole.count.device)
+        return Kept(
+            whole.tokens[order], whole.index[order], whole.count[order],
+            {name: value[order] for name, value in whole.info.items()},
+        )  # fmt: skip
+
+    def _order(self) -> Tensor:
+        return torch.tensor([row for rows in self.members for row in rows]).argsort()
+
+    def to(self, device: torch.device | str) -> Records:
+        """The same records on another device."""
+        return replace(self, groups=tuple(record.to(device) for record in self.groups))
+
+    @staticmethod
+    def cat(parts: Sequence[Records]) -> Records:
+        """The inputs of all parts, which have names of their own."""
+        rows: dict[tuple[int, int] | int, list[int]] = {}
+        records: dict[tuple[int, int] | int, list[VisionRecord]] = {}
+        inputs: dict[str, tuple[Medium, ...]] = {}
+        start = 0
+        for part in parts:
+            for record, members in zip(part.groups, part.members, strict=True):
+                key = record.grid or record.num_tokens
+                records.setdefault(key, []).append(record)
+                rows.setdefault(key, []).extend(start + row for row in members)
+            for name, media in part.inputs.items():
+                if name in inputs:
+                    raise ValueError(f"the input {name!r} occurs twice")
+                inputs[name] = tuple(
+                    replace(m, rows=tuple(start + row for row in m.rows)) for m in media
+                )
+            start += sum(map(len, part.members))
+        groups = tuple(VisionRecord.cat(own) for own in records.values())
+        return Records(groups, tuple(map(tuple, rows.values())), inputs, parts[0].share)
+
+
+def shared_out(budget: int, sizes: Sequence[int]) -> list[int]:
+    """A budget shared evenly among crops of `sizes` patches; what one cannot use goes to the others.
+
+    The first crops get the remainder. The sum is min(budget, sum of sizes). ValueError where there
+    are more crops than tokens.
+    """
+    if budget < len(sizes):
+        raise ValueError(f"{budget} tokens cannot be shared among {len(sizes)} crops")
+    shares = [0] * len(sizes)
+    left, open_crops = budget, list(range(len(sizes)))
+    while open_crops:
+        each, extra = divmod(left, len(open_crops))
+        full = [i for n, i in enumerate(open_crops) if sizes[i] <= each + (n < extra)]
+        if not full:
+            for n, i in enumerate(open_crops):
+                shares[i] = each + (n < extra)
+            break
+        for i in full:
+            shares[i] = sizes[i]
+            left -= sizes[i]
+        open_crops = [i for i in open_crops if i not in full]
+    return shares
+
+
+def whole_index(sizes: Iterable[int]) -> tuple[Tensor, Tensor]:
+    """Index (R, N) and count (R,) of crops that keep all of their patches in raster order."""
+    count = torch.tensor(list(sizes))
+    places = torch.arange(int(count.max()))
+    return torch.where(places < count[:, None], places, -1), count
+
+
+def grouped(names: Sequence[str], media: Sequence[Medium]) -> dict[str, tuple[Medium, ...]]:
+    """{input: its media}; ValueError where those of one input are apart, or the lengths differ."""
+    found: dict[str, list[Medium]] = {}
+    last = None
+    for name, medium in zip(names, media, strict=True):
+        if name in found and name != last:
+            raise ValueError(f"the media of the input {name!r} are not next to each other")
+        found.setdefault(name, []).append(medium)
+        last = name
+    return {name: tuple(own) for name, own in found.items()}
+
+
+def row_names(inputs: Mapping[str, Sequence[Medium]]) -> dict[int, str]:
+    """What random choices on each row depend on: the input, and the row's number where it has several."""
+    found = {}
+    for name, media in inputs.items():
+        rows = [row for medium in media for row in medium.rows]
+        for number, row in enumerate(rows):
+            found[row] = name if len(rows) == 1 else f"{name}/{number}"
+    return found

@@ -20,10 +20,9 @@ import torch
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 
-from prunesid.answering.engine import all_tokens, answer
+from prunesid.answering.engine import answer
 from prunesid.evaluation.lmms_model import PruneSID
 from prunesid.evaluation.tasks import LmmsTask, load_task
-from prunesid.methods import compress
 from prunesid.models import load
 from prunesid.pocket.benchmarks import render
 from prunesid.stages.material import POCKET_WEIGHTS
@@ -42,16 +41,16 @@ def shared(adapter, task: LmmsTask) -> None:
     """All arms as the study runs them."""
     questions = task.questions()
     first = {q.image_id: q for q in reversed(questions)}
-    record = adapter.encode(
-        adapter.preprocess([task.image(q) for q in first.values()]), image_ids=tuple(first)
+    records = adapter.encode(
+        adapter.preprocess([task.image(q) for q in first.values()]), names=tuple(first)
     )
     for arm in ARMS.values():
         settings = {k: v for k, v in arm.items() if k not in ("method", "budget")}
         kept = (
-            compress(record, str(arm["method"]), budget=int(str(arm["budget"])), **settings)
-            if arm else all_tokens(record)
+            records.compress(str(arm["method"]), budget=int(str(arm["budget"])), **settings)
+            if arm else records.all_tokens()
         )  # fmt: skip
-        answer(adapter, kept, tuple(first), questions, batch_size=8)
+        answer(adapter, kept, records.inputs, questions, batch_size=8)
 
 
 def plain(models: list[PruneSID], task: LmmsTask) -> None:

@@ -198,9 +198,7 @@ class Kept:
             tokens=torch.cat([pad(part.tokens, 0) for part in parts]),
             index=torch.cat([pad(part.index, -1) for part in parts]),
             count=torch.cat([part.count for part in parts]),
-            info={
-                name: _cat_padded([part.info[name] for part in parts]) for name in parts[0].info
-            },
+            info={name: _cat_padded([part.info[name] for part in parts]) for name in parts[0].info},
         )
 
 

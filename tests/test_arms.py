@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from conftest import random_images
 
-from prunesid import compress, models
+from prunesid import models
 from prunesid.answering import Question, read_answers
 from prunesid.answering.arms import Job, answer_arms, answer_material, missing
-from prunesid.answering.engine import all_tokens, answer
+from prunesid.answering.engine import answer
 from prunesid.answering.store import Store
 
 IMAGES = ("a", "b", "c")
@@ -25,8 +25,8 @@ def adapter(tiny_llava):
 
 
 @pytest.fixture(scope="module")
-def record(adapter):
-    return adapter.encode(adapter.preprocess(random_images(3)), image_ids=IMAGES)
+def records(adapter):
+    return adapter.encode(adapter.preprocess(random_images(3)), names=IMAGES)
 
 
 def material(**arm):
@@ -35,56 +35,58 @@ def material(**arm):
     )
 
 
-def job(record, name, calls, **arm):
+def job(records, name, calls, **arm):
     def kept():
         calls.append(name)
-        return compress(record, **arm) if arm else all_tokens(record)
+        return records.compress(**arm) if arm else records.all_tokens()
 
     return Job(name, material(**arm), kept)
 
 
-def run(adapter, jobs, store):
-    return answer_arms(adapter, jobs, IMAGES, QUESTIONS, store, batch_size=2, quiet=True)
+def run(adapter, records, jobs, store):
+    return answer_arms(adapter, jobs, records.inputs, QUESTIONS, store, batch_size=2, quiet=True)
 
 
-def test_answers_are_stored_and_only_new_arms_are_computed(adapter, record, tmp_path):
+def test_answers_are_stored_and_only_new_arms_are_computed(adapter, records, tmp_path):
     store, calls = Store(tmp_path), []
     jobs = [
-        job(record, "vanilla", calls),
-        job(record, "default", calls, method="prunesid", budget=4),
+        job(records, "vanilla", calls),
+        job(records, "default", calls, method="prunesid", budget=4),
     ]
-    keys = run(adapter, jobs, store)
+    keys = run(adapter, records, jobs, store)
     assert calls == ["vanilla", "default"] and list(keys) == calls
     for name, kept in (("vanilla", jobs[0].kept()), ("default", jobs[1].kept())):
-        assert read_answers(store.get(keys[name])) == answer(adapter, kept, IMAGES, QUESTIONS)
+        assert read_answers(store.get(keys[name])) == answer(
+            adapter, kept, records.inputs, QUESTIONS
+        )
 
     calls.clear()
-    jobs.append(job(record, "method-grid", calls, method="grid", budget=4))
+    jobs.append(job(records, "method-grid", calls, method="grid", budget=4))
     assert missing(jobs, store) == jobs[2:]
-    again = run(adapter, jobs, store)
+    again = run(adapter, records, jobs, store)
     assert calls == ["method-grid"]
     assert {name: again[name] for name in keys} == keys
 
 
-def test_a_crash_costs_the_arm_in_progress(adapter, record, tmp_path):
+def test_a_crash_costs_the_arm_in_progress(adapter, records, tmp_path):
     store, calls = Store(tmp_path), []
-    jobs = [job(record, "vanilla", calls), job(record, "grid", calls, method="grid", budget=4)]
+    jobs = [job(records, "vanilla", calls), job(records, "grid", calls, method="grid", budget=4)]
 
     def crash():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(adapter, [jobs[0], Job("grid", jobs[1].material, crash)], store)
+        run(adapter, records, [jobs[0], Job("grid", jobs[1].material, crash)], store)
     assert missing(jobs, store) == jobs[1:]
     calls.clear()
-    run(adapter, jobs, store)
+    run(adapter, records, jobs, store)
     assert calls == ["grid"]
 
 
-def test_the_same_answers_give_the_same_bytes(adapter, record, tmp_path):
-    jobs = [job(record, "grid", [], method="grid", budget=4)]
+def test_the_same_answers_give_the_same_bytes(adapter, records, tmp_path):
+    jobs = [job(records, "grid", [], method="grid", budget=4)]
     stores = [Store(tmp_path / name) for name in ("one", "two")]
-    paths = [store.get(run(adapter, jobs, store)["grid"]) for store in stores]
+    paths = [store.get(run(adapter, records, jobs, store)["grid"]) for store in stores]
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
@@ -95,6 +97,6 @@ def test_the_material_tells_arms_and_settings_apart():
     assert Store.key(one) != Store.key({**one, "batch_size": 3})
 
 
-def test_names_are_unique(adapter, record, tmp_path):
+def test_names_are_unique(adapter, records, tmp_path):
     with pytest.raises(ValueError, match="same name"):
-        run(adapter, [job(record, "a", []), job(record, "a", [])], Store(tmp_path))
+        run(adapter, records, [job(records, "a", []), job(records, "a", [])], Store(tmp_path))

@@ -11,6 +11,7 @@ from prunesid.accounting import Transformer, account
 from prunesid.answering import Question, engine
 from prunesid.answering.late import answer_late
 from prunesid.late.driver import MODES
+from prunesid.methods import Needs
 from prunesid.record import Kept
 from prunesid.stages.material import POCKET_WEIGHTS
 
@@ -35,99 +36,107 @@ def adapter(tiny_llava):
 
 
 @pytest.fixture(scope="module")
-def record(adapter):
+def records(adapter):
     ids = [f"image {number}" for number in range(5)]
-    return adapter.encode(adapter.preprocess(random_images(5)), image_ids=ids)
+    pixels = adapter.preprocess(random_images(5))
+    return adapter.encode(pixels, Needs(cls_attention=True), ids)
 
 
-def questions_of(record, **gen_kwargs):
+def questions_of(records, **gen_kwargs):
     return [
         Question(f"{image}/{number}", image, context, {"max_new_tokens": 5, **gen_kwargs})
         for number, context in enumerate(CONTEXTS)
-        for image in record.image_ids
+        for image in records.names
     ]
 
 
-def ask(adapter, record, method, kept=None, questions=None, **more):
+def ask(adapter, records, method, kept=None, questions=None, **more):
     budget, params = ARMS[method]
     return answer_late(
-        adapter, kept or engine.all_tokens(record), record.image_ids,
-        questions or questions_of(record), method,
-        **{"budget": budget, "params": params, "cls_attention": record.cls_attention, **more},
+        adapter, kept or records.all_tokens(), records.inputs,
+        questions or questions_of(records), method,
+        **{"budget": budget, "params": params, "cls_attention": records.single.cls_attention, **more},
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ARMS)
 @pytest.mark.parametrize("mode", MODES)
-def test_with_everything_kept_the_answers_are_the_engines(adapter, record, method, mode):
-    expected = engine.answer(
-        adapter, engine.all_tokens(record), record.image_ids, questions_of(record)
-    )
-    found = ask(adapter, record, method, mode=mode, budget=16, batch_size=7)
+def test_with_everything_kept_the_answers_are_the_engines(adapter, records, method, mode):
+    expected = engine.answer(adapter, records.all_tokens(), records.inputs, questions_of(records))
+    found = ask(adapter, records, method, mode=mode, budget=16, batch_size=7)
     assert found.answers == expected
     assert torch.equal(found.entering, torch.full((20, 3), 16))
 
 
 @pytest.mark.parametrize("method", ARMS)
-def test_answers_do_not_depend_on_batch_or_mode(adapter, record, method):
-    expected = ask(adapter, record, method, batch_size=1)
-    assert [a.question_id for a in expected.answers] == [q.id for q in questions_of(record)]
+def test_answers_do_not_depend_on_batch_or_mode(adapter, records, method):
+    expected = ask(adapter, records, method, batch_size=1)
+    assert [a.question_id for a in expected.answers] == [q.id for q in questions_of(records)]
     assert expected.entering.double().mean() == pytest.approx(ARMS[method][0], abs=1)
     assert (expected.selection_macs > 0).all()
-    full = engine.answer(adapter, engine.all_tokens(record), record.image_ids, questions_of(record))
+    full = engine.answer(adapter, records.all_tokens(), records.inputs, questions_of(records))
     assert [a.answer for a in full] != [a.answer for a in expected.answers]
     for mode in MODES:
         for batch_size in (3, 8, 100):
-            found = ask(adapter, record, method, mode=mode, batch_size=batch_size)
+            found = ask(adapter, records, method, mode=mode, batch_size=batch_size)
             assert found.answers == expected.answers
             for name in ("entering", "cached", "text", "selection_macs"):
                 assert torch.equal(getattr(found, name), getattr(expected, name))
 
 
-def test_images_of_different_counts(adapter, record):
-    kept = engine.all_tokens(record)
+def test_images_of_different_counts(adapter, records):
+    kept = records.all_tokens()
     kept = Kept(kept.tokens, kept.index, torch.tensor([16, 12, 16, 9, 12]))
-    found = ask(adapter, record, "fastv", kept=kept)
+    found = ask(adapter, records, "fastv", kept=kept)
     assert found.entering[:5, 0].tolist() == [16, 12, 16, 9, 12]
     assert [a.tokens for a in found.answers] == found.entering.double().mean(dim=1).tolist()
     assert found.entering[3].tolist() == [9, 9, 9]
     assert found.entering[1].tolist() == [12, 8, 8]
     alone = Kept(kept.tokens[1:2, :12], kept.index[1:2, :12], kept.count[1:2])
-    first = [q for q in questions_of(record) if q.image_id == "image 1"]
-    again = answer_late(adapter, alone, ["image 1"], first, "fastv", budget=9)
+    first = [q for q in questions_of(records) if q.image_id == "image 1"]
+    one = {"image 1": records.inputs["image 0"]}
+    again = answer_late(adapter, alone, one, first, "fastv", budget=9)
     assert again.answers == [a for a in found.answers if a.image_id == "image 1"]
 
 
-def test_answers_end_where_they_should(adapter, record):
-    long = ask(adapter, record, "fastv")
-    short = ask(adapter, record, "fastv", questions=questions_of(record, max_new_tokens=1))
+def test_answers_end_where_they_should(adapter, records):
+    long = ask(adapter, records, "fastv")
+    short = ask(adapter, records, "fastv", questions=questions_of(records, max_new_tokens=1))
     for one, other in zip(short.answers, long.answers, strict=True):
         assert other.answer.startswith(one.answer)
     until = long.answers[0].answer.split()[1]
-    cut = ask(adapter, record, "fastv", questions=questions_of(record, until=[until]))
+    cut = ask(adapter, records, "fastv", questions=questions_of(records, until=[until]))
     assert cut.answers[0].answer == long.answers[0].answer.split(until)[0].strip()
 
 
-def test_progress_and_errors(adapter, record):
+def test_progress_and_errors(adapter, records):
     told = []
-    ask(adapter, record, "fastv", progress=told.append, batch_size=6)
+    ask(adapter, records, "fastv", progress=told.append, batch_size=6)
     assert sum(told) == 20
     with pytest.raises(ValueError, match="mustdrop needs cls_attention"):
-        ask(adapter, record, "mustdrop", cls_attention=None)
+        ask(adapter, records, "mustdrop", cls_attention=None)
     with pytest.raises(ValueError, match="'image 9' was not kept"):
-        ask(adapter, record, "fastv", questions=[Question("1", "image 9", CONTEXTS[0])])
+        ask(adapter, records, "fastv", questions=[Question("1", "image 9", CONTEXTS[0])])
     with pytest.raises(ValueError, match="smallest possible budget is 6"):
-        ask(adapter, record, "fastv", budget=5)
+        ask(adapter, records, "fastv", budget=5)
     with pytest.raises(ValueError, match="batch_size"):
-        ask(adapter, record, "fastv", batch_size=0)
-    with pytest.raises(ValueError, match="4 image ids for 5 images"):
-        answer_late(adapter, engine.all_tokens(record), record.image_ids[:4], [], "fastv", budget=9)
+        ask(adapter, records, "fastv", batch_size=0)
+    with pytest.raises(ValueError, match="inputs of 4 crops for 5 rows"):
+        answer_late(
+            adapter,
+            records.all_tokens(),
+            dict(list(records.inputs.items())[:4]),
+            [],
+            "fastv",
+            budget=9,
+        )
 
 
 @pytest.mark.parametrize("method", ARMS)
 def test_pocket_llava_end_to_end(method):
     adapter = models.load(POCKET_WEIGHTS)
-    record = adapter.encode(adapter.preprocess(random_images(1, size=336)), image_ids=["one"])
+    pixels = adapter.preprocess(random_images(1, size=336))
+    records = adapter.encode(pixels, Needs(cls_attention=True), ["one"])
     questions = [
         Question("0", "one", "Is there a red circle in the image ?", {"max_new_tokens": 4}),
         Question("1", "one", "What color is the star ?", {"max_new_tokens": 4}),
@@ -135,8 +144,8 @@ def test_pocket_llava_end_to_end(method):
     params = {"rule": "budget"} if method == "mustdrop" else {}
     found = [
         answer_late(
-            adapter, engine.all_tokens(record), ["one"], questions, method, budget=150,
-            params=params, cls_attention=record.cls_attention, mode=mode, batch_size=size,
+            adapter, records.all_tokens(), records.inputs, questions, method, budget=150,
+            params=params, cls_attention=records.single.cls_attention, mode=mode, batch_size=size,
         )
         for mode, size in (("latency", 1), ("accuracy", 2))
     ]  # fmt: skip

@@ -98,7 +98,9 @@ def test_the_last_block_and_the_projector_are_the_model_s(adapter, plain, inputs
     # Each field is the same whatever else is asked for.
     alone = adapter.encode(inputs, Needs(last_attention=True)).single
     assert torch.equal(alone.last_attention, record.last_attention) and alone.last_keys is None
-    assert torch.equal(adapter.encode(inputs, Needs(last_keys=True)).single.last_keys, record.last_keys)
+    assert torch.equal(
+        adapter.encode(inputs, Needs(last_keys=True)).single.last_keys, record.last_keys
+    )
 
 
 def test_optional_fields_are_left_out(adapter, inputs):
@@ -139,7 +141,9 @@ def test_all_tokens_give_the_logits_and_answers_of_the_unmodified_model(adapter,
         torch.testing.assert_close(
             adapter.logits(hidden[0, -1]), expected[row], atol=1e-3, rtol=1e-4
         )
-        ours = adapter.generate([_entering(adapter, record.features[row])], prompt, max_new_tokens=6)
+        ours = adapter.generate(
+            [_entering(adapter, record.features[row])], prompt, max_new_tokens=6
+        )
         theirs = generated[row, inputs["input_ids"].shape[1] :].tolist()
         assert adapter.decode(ours) == adapter.decode(theirs)
 
@@ -149,7 +153,9 @@ def test_pruned_generation_equals_a_cache_free_reference(adapter, inputs):
     prompt = adapter.prompt(QUESTION, [IMAGE])
     for row, count in enumerate((1, 3, 7, 16)):
         tokens = record.features[row, torch.randperm(16)[:count].sort().values]
-        assert adapter.generate([_entering(adapter, tokens)], prompt, 6) == _slow(adapter, tokens, prompt, 6)
+        assert adapter.generate([_entering(adapter, tokens)], prompt, 6) == _slow(
+            adapter, tokens, prompt, 6
+        )
 
 
 def test_errors_name_the_choices(tmp_path, tiny_llava, adapter, inputs):

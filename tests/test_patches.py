@@ -67,7 +67,7 @@ def test_images_are_spread_over_the_ranks_of_phi():
 def test_the_tower_sees_the_middle_square():
     pixels = np.zeros((20, 60, 3), dtype=np.uint8)
     pixels[:, 20:40] = 200
-    seen = as_seen(Image.fromarray(pixels), 10)
+    seen = as_seen(Image.fromarray(pixels), (10, 10), "center")
     assert seen.shape == (10, 10, 3)
     assert (seen == 200).all()
 

@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from prunesid.answering.engine import all_tokens, answer, answer_plainly
+from prunesid.answering.engine import answer, answer_plainly
 from prunesid.evaluation.tasks import load_task
-from prunesid.methods import compress
 from prunesid.models import load
 from prunesid.pocket import packing, vision_training
 from prunesid.pocket.benchmarks import BENCHMARKS, items, render
@@ -65,13 +64,14 @@ def test_shared_prefix_answers_equal_plain_generate(adapter, data, name, budget)
     questions = task.questions()
     names = list(dict.fromkeys(q.image_id for q in questions))
     first = {q.image_id: q for q in reversed(questions)}
-    pixels = adapter.preprocess([task.image(first[n]) for n in names])
-    record = adapter.encode(pixels, image_ids=names)
-    kept = all_tokens(record) if budget == 576 else compress(record, "prunesid", budget=budget)
-    shared = answer(adapter, kept, names, questions, batch_size=4)
-    tokens = dict(zip(names, kept.split(), strict=True))
+    inputs = adapter.preprocess([task.image(first[n]) for n in names])
+    records = adapter.encode(inputs, names=names)
+    kept = records.compress("prunesid", budget=budget)
+    shared = answer(adapter, kept, records.inputs, questions, batch_size=4)
     for question, found in zip(questions, shared, strict=True):
-        assert found.answer == answer_plainly(adapter, tokens[question.image_id], question)
+        assert found.answer == answer_plainly(
+            adapter, kept, records.inputs[question.image_id], question
+        )
         assert found.tokens == budget
 
 

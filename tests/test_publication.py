@@ -66,8 +66,15 @@ def work(tmp_path_factory, study):
     files = BenchmarkFiles(
         folder / "scores.parquet", folder / "selections.json", folder / "features.safetensors", data
     )
-    metadata = {"image_ids": json.dumps(image_ids), "grid": json.dumps((24, 24))}
-    save_file({"features": torch.zeros(IMAGES, 1, 1)}, files.features, metadata)
+    media = [
+        {"kind": "image", "rows": [row], "layout": {"view": "center"}} for row in range(IMAGES)
+    ]
+    head = {
+        "inputs": {name: [medium] for name, medium in zip(image_ids, media, strict=True)},
+        "members": [list(range(IMAGES))], "grids": [(24, 24)], "share": None, "material": {},
+    }  # fmt: skip
+    metadata = {key: json.dumps(value) for key, value in head.items()}
+    save_file({"0.features": torch.zeros(IMAGES, 1, 1)}, files.features, metadata)
 
     random, store, keys, rows = np.random.default_rng(0), Store(folder / "store"), {}, []
     for arm in study.arms:

@@ -13,10 +13,9 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 from pocket_data import BENCHMARKS, rows_of, write_benchmark
 
-import prunesid
 from prunesid import models
 from prunesid.answering import Answer
-from prunesid.answering.engine import all_tokens, answer
+from prunesid.answering.engine import answer
 from prunesid.answering.late import answer_late
 from prunesid.evaluation.lmms_model import PruneSID
 from prunesid.evaluation.scoring import COLUMNS, score, score_table
@@ -123,14 +122,10 @@ def _answers(path: Path, task, arm) -> list[Answer]:
     adapter, questions = models.load(path), task.questions()
     first = {question.image_id: question for question in reversed(questions)}
     ids = list(first)
-    pixels = adapter.preprocess([task.image(first[image]) for image in ids])
-    record = adapter.encode(pixels, image_ids=ids)
-    kept = (
-        prunesid.compress(record, arm["method"], budget=arm["budget"])
-        if arm
-        else all_tokens(record)
-    )
-    return answer(adapter, kept, ids, questions)
+    inputs = adapter.preprocess([task.image(first[image]) for image in ids])
+    records = adapter.encode(inputs, names=ids)
+    kept = records.compress(arm["method"], budget=arm["budget"]) if arm else records.all_tokens()
+    return answer(adapter, kept, records.inputs, questions)
 
 
 def test_a_late_method_answers_as_the_pipeline_does(tasks, tiny_llava):
@@ -147,9 +142,10 @@ def test_a_late_method_answers_as_the_pipeline_does(tasks, tiny_llava):
     adapter, questions = models.load(tiny_llava), task.questions()
     first = {question.image_id: question for question in reversed(questions)}
     ids = list(first)
-    pixels = adapter.preprocess([task.image(first[image]) for image in ids])
-    kept = all_tokens(adapter.encode(pixels, image_ids=ids))
-    found = answer_late(adapter, kept, ids, questions, "fastv", budget=10)
+    inputs = adapter.preprocess([task.image(first[image]) for image in ids])
+    records = adapter.encode(inputs, names=ids)
+    kept = records.all_tokens()
+    found = answer_late(adapter, kept, records.inputs, questions, "fastv", budget=10)
     assert {each.question_id: each.answer for each in found.answers} == said
     assert set(found.entering[:, -1].tolist()) == {7}
 

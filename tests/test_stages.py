@@ -9,10 +9,9 @@ from sklearn.metrics import adjusted_rand_score
 from synthetic_scores import ablation_of
 
 from prunesid.answering import read_answers
-from prunesid.answering.engine import all_tokens
 from prunesid.answering.late import answer_late
 from prunesid.answering.store import Store
-from prunesid.methods import compress
+from prunesid.methods import Needs, compress
 from prunesid.models import load
 from prunesid.pocket.benchmarks import render
 from prunesid.stages.answers import answer_benchmark, material_of
@@ -107,10 +106,11 @@ def test_arms_that_keep_the_same_tokens_share_their_answers(work, tmp_path):
 
 
 def test_kept_tokens_survive_the_disk(work, tmp_path):
-    record, _ = read_features(work[0] / "features.safetensors")
+    records, _ = read_features(work[0] / "features.safetensors")
+    record = records.single
     kept = compress(record, "prunesid", budget=torch.tensor([8, 20, 64, 576]), preset="paper")
     save_kept(kept, tmp_path / "kept.safetensors")
-    again = load_kept(tmp_path / "kept.safetensors", record.features)
+    again = load_kept(tmp_path / "kept.safetensors", records)
     assert torch.equal(again.tokens, kept.tokens)
     assert torch.equal(again.index, kept.index)
     assert again.info.keys() == kept.info.keys()
@@ -119,12 +119,13 @@ def test_kept_tokens_survive_the_disk(work, tmp_path):
 def test_made_tokens_survive_the_disk(work, tmp_path):
     from dataclasses import replace
 
-    record, _ = read_features(work[0] / "features.safetensors")
+    records, _ = read_features(work[0] / "features.safetensors")
+    record = records.single
     kept = compress(record, "grid", budget=16)
     index, tokens = kept.index.clone(), kept.tokens.clone()
     index[:, 3], tokens[:, 3] = -1, 7.0
     save_kept(replace(kept, index=index, tokens=tokens), tmp_path / "kept.safetensors")
-    again = load_kept(tmp_path / "kept.safetensors", record.features)
+    again = load_kept(tmp_path / "kept.safetensors", records)
     assert torch.equal(again.tokens, tokens)
 
 
@@ -143,7 +144,8 @@ def test_information_is_one_minus_redundancy(work, information):
     assert table["benchmark"].tolist() == ["pocket_mme"] * 4 + ["held_out"] * 4
     assert num_tokens(table, "held_out") == 576
     table = table[table["benchmark"] == "pocket_mme"]
-    record, _ = read_features(work[0] / "features.safetensors")
+    records, _ = read_features(work[0] / "features.safetensors")
+    record = records.single
     unit = torch.nn.functional.normalize(record.features.double(), dim=2)
     plain = [(u @ u.T)[torch.ones(576, 576).triu(1).bool()].mean().item() for u in unit]
     assert table["rho"].tolist() == pytest.approx(plain, abs=1e-6)
@@ -200,9 +202,10 @@ def test_dynamic_arms_keep_their_budgets_by_any_method(work, information, tmp_pa
     features, store = work[0] / "features.safetensors", Store(tmp_path / "store")
     select_arms(features, [*ARMS, *DYNAMIC], store, tmp_path / "selections.json", budgets)
     keys = read_keys(tmp_path / "selections.json")
-    record, _ = read_features(features)
+    records, _ = read_features(features)
+    record = records.single
     for arm in DYNAMIC:
-        kept = load_kept(store.get(keys[arm.name]), record.features)
+        kept = load_kept(store.get(keys[arm.name]), records)
         wanted = budgets[arm.dynamic, arm.budget]
         assert kept.count.tolist() == [wanted[name] for name in record.image_ids]
         if arm.method == "prunesid":
@@ -211,7 +214,8 @@ def test_dynamic_arms_keep_their_budgets_by_any_method(work, information, tmp_pa
 
 
 def test_other_budgets_are_another_selection_and_fixed_arms_know_none(work, tmp_path):
-    record, _ = read_features(work[0] / "features.safetensors")
+    records, _ = read_features(work[0] / "features.safetensors")
+    record = records.single
     store, arms = Store(tmp_path / "store"), (*ARMS, DYNAMIC[0])
 
     def keys(*tokens):
@@ -240,10 +244,11 @@ def test_the_usual_block_named_as_a_layer_gives_the_usual_tokens(work, tmp_path)
     arms = (make_arm({}), make_arm({"layer": 10}), make_arm({"layer": 0}))
     features, source = tmp_path / "features.safetensors", work[1]
     extract(source, RUNTIME, needs_of(arms), features)
-    record, _ = read_features(features)
+    records, _ = read_features(features)
+    record = records.single
     assert sorted(record.hidden) == [0, 10]
     assert torch.equal(record.hidden[10], record.features)
-    assert sorted(read_features(features, layers=())[0].hidden) == []
+    assert sorted(read_features(features, layers=())[0].single.hidden) == []
     store = Store(tmp_path / "store")
     select_arms(features, arms, store, tmp_path / "selections.json")
     usual, named, early = (
@@ -258,27 +263,29 @@ def test_fields_are_stored_where_an_arm_reads_them(work, tmp_path):
     )
     features, source = tmp_path / "features.safetensors", work[1]
     extract(source, RUNTIME, needs_of(arms), features)
-    record, _ = read_features(features)
+    records, _ = read_features(features)
+    record = records.single
     adapter = load(model_path("pocket"))
     task = source.open()
     first = {q.image_id: q for q in reversed(task.questions())}
-    pixels = adapter.preprocess([task.image(first[name]) for name in record.image_ids])
-    direct = adapter.encode(pixels, projected=True, last_attention=True, last_keys=True)
+    inputs = adapter.preprocess([task.image(first[name]) for name in record.image_ids])
+    asked = Needs(cls_attention=True, projected=True, last_attention=True, last_keys=True)
+    direct = adapter.encode(inputs, asked).single
     for name in ("features", "cls_attention", "projected", "last_attention", "last_keys"):
         assert torch.equal(getattr(record, name), getattr(direct, name)), name
     assert record.keys is None
     assert record.projected.shape == (4, 576, adapter.project(record.features[0]).shape[-1])
-    bare, _ = read_features(features, fields=())
+    bare = read_features(features, fields=())[0].single
     assert bare.projected is None and bare.cls is None
-    assert read_features(features, fields=("projected",))[0].projected is not None
+    assert read_features(features, fields=("projected",))[0].single.projected is not None
     # What no arm reads is not stored.
-    plain, _ = read_features(work[0] / "features.safetensors")
+    plain = read_features(work[0] / "features.safetensors")[0].single
     assert plain.projected is None and plain.last_attention is None and plain.last_keys is None
     store = Store(tmp_path / "store")
     select_arms(features, arms, store, tmp_path / "selections.json")
     counts = {}
     for name, key in read_keys(tmp_path / "selections.json").items():
-        kept = load_kept(store.get(key), record.features)
+        kept = load_kept(store.get(key), records)
         counts[name] = kept.count.tolist()
         if name == "method-prumerge":
             again = compress(record, "prumerge", budget=64)
@@ -308,9 +315,9 @@ def test_a_late_arm_answers_on_all_tokens_and_tells_what_it_dropped(
     assert read_keys(tmp_path / "selections.json").keys() == {"method-grid_budget-128"}
 
     store, key = Store(tmp_path / "store"), read_keys(tmp_path / "answers.json")[fastv.name]
-    record, features = read_features(work[0] / "features.safetensors")
+    records, features = read_features(work[0] / "features.safetensors")
     direct = answer_late(
-        load(model_path("pocket")), all_tokens(record), record.image_ids,
+        load(model_path("pocket")), records.all_tokens(), records.inputs,
         work[1].open().questions(), "fastv", budget=128, batch_size=RUNTIME.batch_size,
     )  # fmt: skip
     assert read_answers(store.get(key)) == direct.answers
@@ -357,7 +364,7 @@ def test_the_facts_of_every_arm_and_the_agreement_of_its_groups(work, informatio
     assert set(facts.index) == {arm.name for arm in ablation.arms}
     assert facts.loc["vanilla", "tokens_mean"] == 576
     assert facts.loc["default", ["tokens_min", "tokens_max"]].tolist() == [64, 64]
-    kept = compress(read_features(features)[0], "prunesid", budget=64)
+    kept = read_features(features)[0].compress("prunesid", budget=64)
     for name in ("tau", "suppressed", "survivors", "refilled", "rho"):
         mean = kept.info[name].double().mean().item()
         assert facts.loc["default", f"{name}_mean"] == pytest.approx(mean, rel=1e-5)
@@ -374,8 +381,8 @@ def test_the_facts_of_every_arm_and_the_agreement_of_its_groups(work, informatio
         for seed in range(3)
         for a, b in zip(
             exact.tolist(),
-            compress(
-                read_features(features)[0], "prunesid", budget=64, seed=seed, solver="randomized"
+            read_features(features)[0].compress(
+                "prunesid", budget=64, seed=seed, solver="randomized"
             ).info["group"].tolist(),
             strict=True,
         )

@@ -133,7 +133,9 @@ class _Prefix:
 
 
 def _prefix(adapter: Adapter, media: Sequence[Entering], texts: Sequence[Tensor]) -> _Prefix:
-    parts = [part for text, own in zip(texts, media, strict=True) for part in (text, own.embeddings)]
+    parts = [
+        part for text, own in zip(texts, media, strict=True) for part in (text, own.embeddings)
+    ]
     empty = adapter.embed(torch.zeros(0, dtype=torch.int64))
     positions, following = positions_of([len(text) for text in texts], media)
     turned = any(own.positions is not None for own in media)

@@ -151,7 +151,7 @@ class PruneSID(lmms):
         """What is kept of the inputs' media, and which rows are whose."""
         owners = [name for name, media in shown.items() for _ in media]
         if not owners:
-            return Kept.nothing(), {name: () for name in shown}
+            return Kept.nothing(), dict.fromkeys(shown, ())
         inputs = self.adapter.preprocess([medium for media in shown.values() for medium in media])
         early = self.method is not None and not self.late
         needs = requirements(str(self.method), **self.params) if early else Needs()
@@ -171,8 +171,6 @@ class PruneSID(lmms):
         raise NotImplementedError("the model prunesid answers single-round questions only")
 
 
-def _media(
-    question: Question, requests: list[Instance], docs: Any
-) -> tuple[Image | Clip, ...]:
+def _media(question: Question, requests: list[Instance], docs: Any) -> tuple[Image | Clip, ...]:
     arguments = requests[int(question.id)].args
     return media_of(arguments[2](docs[arguments[3]]))

@@ -15,7 +15,6 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,6 +47,9 @@ class Needs:
         """The needed fields by name, None where the record lacks one."""
         fields = {name: getattr(record, name) for name in OPTIONAL if getattr(self, name)}
         return fields | {f"hidden[{n}]": record.hidden.get(n) for n in sorted(self.layers)}
+
+
+NO_NEEDS = Needs()
 
 
 @dataclass(frozen=True)

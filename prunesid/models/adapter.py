@@ -174,8 +174,6 @@ class Adapter(Protocol):
         """Token ids -> text, special tokens left out."""
         ...
 
-    def generate(
-        self, media: Sequence[Entering], prompt: Prompt, max_new_tokens: int
-    ) -> list[int]:
+    def generate(self, media: Sequence[Entering], prompt: Prompt, max_new_tokens: int) -> list[int]:
         """The model's own greedy `generate()`: ids of one answer."""
         ...

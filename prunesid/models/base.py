@@ -6,6 +6,7 @@ Needs transformers >= 5.18 (`mm_encoder_outputs`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -87,11 +88,7 @@ class TransformersAdapter:
                 f"one places {len(places)}: {text}"
             )
         edges = [-1, *places, len(ids)]
-        return Prompt(
-            tuple(
-                tuple(ids[start + 1 : end]) for start, end in zip(edges, edges[1:], strict=False)
-            )
-        )
+        return Prompt(tuple(tuple(ids[start + 1 : end]) for start, end in pairwise(edges)))
 
     def _mark(self, kind: str) -> str:
         return self.processor.tokenizer.convert_ids_to_tokens(self.placeholders[kind])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from prunesid.methods import Needs
+from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
 from prunesid.models.base import TransformersAdapter
@@ -48,7 +48,7 @@ class Llava(TransformersAdapter):
     def encode(
         self,
         inputs: Mapping[str, Tensor],
-        needs: Needs = Needs(),
+        needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
     ) -> Records:
         tower = self.model.model.vision_tower

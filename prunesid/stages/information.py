@@ -34,7 +34,8 @@ def write_information(features: Mapping[str, Path], output: Path) -> None:
         rho, sizes = _of_inputs(records), records.sizes
         tokens[benchmark] = max(
             sum(sizes[row] for row in medium.rows)
-            for media in records.inputs.values() for medium in media
+            for media in records.inputs.values()
+            for medium in media
         )
         tables.append(pd.DataFrame({
             "benchmark": benchmark, "image_id": list(records.names),

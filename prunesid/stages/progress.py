@@ -15,7 +15,6 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-
 from prunesid.answering.store import Store
 from prunesid.models import family_module
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED

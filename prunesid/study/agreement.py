@@ -8,10 +8,12 @@ from torch.nn.functional import one_hot
 def adjusted_rand(first: Tensor, second: Tensor) -> Tensor:
     """The adjusted Rand index of two partitions per image (Hubert & Arabie 1985).
 
-    first, second (B, T) integers from 0, the group of each token. Returns (B,) float64: 1 for the
-    same partition whatever its groups are called, 0 on average for unrelated ones.
+    first, second (B, T) integers from 0, the group of each token; -1 in both is no token. Returns
+    (B,) float64: 1 for the same partition whatever its groups are called, 0 on average for unrelated
+    ones.
     """
-    table = one_hot(first.long()).float().transpose(1, 2) @ one_hot(second.long()).float()
+    one, other = (one_hot(groups.long() + 1)[..., 1:].float() for groups in (first, second))
+    table = one.transpose(1, 2) @ other
     table = table.double()
     together = _pairs(table).sum(dim=(1, 2))
     own, other = _pairs(table.sum(dim=2)).sum(dim=1), _pairs(table.sum(dim=1)).sum(dim=1)

@@ -7,7 +7,7 @@ out what is its class's default; `DEFAULTS` holds those of the classes that occu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,12 +110,10 @@ class Geometry:
 
 def geometry(config: Config) -> Geometry | None:
     """The sizes that a config.json states; None for a model type that is not known here."""
-    # The published checkpoints of Mini-Gemini are flat configurations of its language model.
-    if "mm_vision_tower_aux" in config:
-        return _mini_gemini(config)
     known = {
         "llava": _llava, "llava_next": _llava_next, "video_llava": _video_llava,
         "llava_onevision": _llava_onevision, "qwen2_vl": _qwen2_vl, "qwen2_5_vl": _qwen2_5_vl,
+        "mini_gemini": _mini_gemini, "mgm": _mini_gemini,
     }  # fmt: skip
     read = known.get(str(config.get("model_type")))
     return None if read is None else read(config)
@@ -281,38 +279,48 @@ def _qwen(
 
 
 # OpenCLIP's ConvNeXt-L trunk.
-_CONVNEXT_DEPTHS, _CONVNEXT_WIDTHS = (3, 3, 27, 3), (192, 384, 768, 1536)
+_CONVNEXT_L = {"hidden_sizes": (192, 384, 768, 1536), "depths": (3, 3, 27, 3)}
 
 
 def _mini_gemini(config: Config) -> Geometry:
-    """CLIP ViT-L/14 at 336 pixels, ConvNeXt-L at 768, patch info mining between them."""
-    text = _text({"text_config": {k: v for k, v in config.items() if k != "model_type"}}, "llama")
-    clip = _filled(_CLIP_L, "clip_vision_model")
+    """A CLIP tower, a ConvNeXt on a larger image, patch info mining between them.
+
+    Published checkpoints state their language model at the top level and its towers by name: CLIP
+    ViT-L/14 at 336 pixels and ConvNeXt-L.
+    """
+    flat = "text_config" not in config
+    stated = {k: v for k, v in config.items() if k != "model_type"} if flat else config
+    text = _text({"text_config": stated} if flat else config, "llama")
+    clip = _filled(config.get("vision_config") or _CLIP_L, "clip_vision_model")
+    trunk = config.get("aux_config") or _CONVNEXT_L
     tower, decoder = _transformer(clip, 2), _transformer(text, 3)
-    patches, wide = 576, sum(_CONVNEXT_WIDTHS)
+    patches = (clip["image_size"] // clip["patch_size"]) ** 2
+    # A cell of the first stage is 4 x 4 pixels.
     side = int(config.get("image_size_aux", 768)) // 4
-    trunk_parameters, trunk_macs = _convnext(side)
-    width, cells = tower.width, side * side
+    trunk_parameters, trunk_macs = _convnext(trunk["depths"], trunk["hidden_sizes"], side)
+    width, wide = tower.width, sum(trunk["hidden_sizes"])
+    # Queries, keys and values have a norm and a layer each.
     mining = width * width + 3 * width + 2 * (wide * width + width + 2 * wide)
-    mining_macs = patches * width * width + 2 * cells * (wide + 1) * width
+    mining_macs = patches * width * width + 2 * side * side * (wide + 1) * width
     projector = (width + decoder.width) * decoder.width
     tied = text["tie_word_embeddings"]
     return Geometry(
-        model_type=str(config.get("model_type", "mini_gemini")), tower=tower,
-        tower_tokens=patches + 1, crop_tokens=patches, width=width, crops=1, usual_crops=1,
-        fixed=True, extra_macs=trunk_macs + mining_macs + patches * projector, decoder=decoder,
+        model_type="mini_gemini", tower=tower, tower_tokens=patches + 1, crop_tokens=patches,
+        width=width, crops=1, usual_crops=1, fixed=True,
+        extra_macs=trunk_macs + mining_macs + patches * projector, decoder=decoder,
         vocabulary=text["vocab_size"],
-        parameters=_tower_parameters(tower, 14, patches + 1, True) + trunk_parameters + mining
-        + projector + 2 * decoder.width + _decoder_parameters(text, decoder, tied),
+        parameters=_tower_parameters(tower, clip["patch_size"], patches + 1, True)
+        + trunk_parameters + mining + projector + 2 * decoder.width
+        + _decoder_parameters(text, decoder, tied),
     )  # fmt: skip
 
 
-def _convnext(side: int) -> tuple[int, int]:
-    """Parameters and multiply-adds of the trunk whose first stage has side x side cells."""
-    parameters = 3 * 16 * _CONVNEXT_WIDTHS[0] + 3 * _CONVNEXT_WIDTHS[0]
-    macs = side * side * 3 * 16 * _CONVNEXT_WIDTHS[0]
+def _convnext(depths: Sequence[int], widths: Sequence[int], side: int) -> tuple[int, int]:
+    """Parameters and multiply-adds of a trunk whose first stage has side x side cells."""
+    parameters = 3 * 16 * widths[0] + 3 * widths[0]
+    macs = side * side * 3 * 16 * widths[0]
     before = None
-    for stage, (depth, width) in enumerate(zip(_CONVNEXT_DEPTHS, _CONVNEXT_WIDTHS, strict=True)):
+    for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
         cells = (side >> stage) ** 2
         if before is not None:
             parameters += 2 * before + 4 * before * width + width

@@ -10,6 +10,7 @@ computed. The exit status is 1 where something is missing.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,8 @@ from prunesid.checks.finding import MISSING, OK, Finding, summary, text
 from prunesid.checks.hub import Hub, HuggingFace
 from prunesid.checks.machine import Machine, ThisMachine, check_disks, check_gpu, check_memory
 from prunesid.checks.packages import FAMILIES, VIDEO, Installed, check_packages, installed
-from prunesid.checks.tasks import task_data
+from prunesid.checks.tasks import TaskData, task_data
+from prunesid.checks.wandb import check_wandb
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.config import Study, load_study
 from prunesid.study.documents import ConfigError, read_yaml
@@ -54,7 +56,7 @@ def check(
         *_hardware(study, hub, machine, downloads, copies),
         *(finding for finding, _ in (*checkpoint, *data)),
         *check_token(hub, tasks),
-        *_wandb(study),
+        *check_wandb(study.wandb.mode, os.environ, Path.home()),
     ]
 
 
@@ -72,7 +74,7 @@ def _also(study: Study) -> list[str]:
     return [*FAMILIES.get(family, ()), *(VIDEO if video else ())]
 
 
-def _parts(task: str) -> list:
+def _parts(task: str) -> list[TaskData]:
     try:
         return task_data(task)
     except ValueError:  # reported with the data
@@ -117,20 +119,6 @@ def _model_of(path: Path) -> str | None:
         return None
     named = document.get("model", POCKET) if isinstance(document, dict) else None
     return named if isinstance(named, str) else None
-
-
-def _wandb(study: Study) -> Iterator[Finding]:
-    if study.wandb.mode != "online":
-        return
-    from prunesid.tracking.wandb import has_key
-
-    if has_key():
-        yield Finding(OK, "W&B key", "there is one")
-    else:
-        yield Finding(
-            MISSING, "W&B key", "wandb.mode is online, and there is none",
-            "`.venv/bin/wandb login`, or WANDB_API_KEY; or wandb.mode: auto",
-        )  # fmt: skip
 
 
 def main() -> None:

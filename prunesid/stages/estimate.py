@@ -23,8 +23,7 @@ import pandas as pd
 
 from prunesid.answering.store import Store
 from prunesid.stages.material import model_digest
-from prunesid.stages.outlook import ON_GPU, existing, outlook
-from prunesid.stages.outlook import lines as outlook_lines
+from prunesid.stages.outlook import ON_GPU, existing, outlook, sentence
 from prunesid.stages.progress import Layout, Size, Step, geometry_of, size_of, steps
 from prunesid.stages.source import runtime_of
 from prunesid.study.config import Study, load_study
@@ -150,7 +149,7 @@ def text(estimate: Estimate, cores: int) -> str:
             f"{', '.join(unknown)}."
         )
     if uses_gpu(study):
-        lines += ["", "The whole study, from nothing:", *outlook_lines(outlook(study))]
+        lines += ["", f"The whole study, from nothing. {sentence(outlook(study))}"]
     return "\n".join(lines)
 
 

@@ -1,19 +1,32 @@
-"""What a whole study takes of named hardware, from nothing: for planning, not for progress."""
+"""What a whole study takes of named hardware, from nothing: for planning, not for progress.
+
+    python -m prunesid.stages.outlook configs/llava-1.5-7b.yaml
+
+prints it; with --write it replaces what the study's own first comment says (from "Estimated:" to the
+end of the paragraph) and its row in docs/models.md. `make estimate` shows it beside what is done.
+"""
 
 from __future__ import annotations
 
+import argparse
+import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prunesid.stages.features import needs_of
 from prunesid.stages.progress import Size, Step, geometry_of, image_bytes, size_of, steps
-from prunesid.study.config import Study
+from prunesid.study.config import ROOT, Study, load_study
 from prunesid.study.cost import Rates
 from prunesid.study.hardware import GPUS, memory_bytes, rates, weight_bytes
 from prunesid.study.published import published_task
 
 ON_GPU = frozenset({"features", "answer"})
+WIDTH = 112
+# A paragraph of a comment.
+ESTIMATE = re.compile(r"^# Estimated:.*(?:\n# .+)*", re.MULTILINE)
+MODELS = ROOT / "docs" / "models.md"
 
 
 @dataclass(frozen=True)
@@ -72,19 +85,33 @@ def outlook(study: Study) -> Outlook:
     )
 
 
-def lines(seen: Outlook) -> list[str]:
+def sentence(seen: Outlook) -> str:
     """The outlook for people."""
     times = ", ".join(f"{hours(s)} on one {name}" for name, s in seen.gpu_seconds.items())
-    said = [
-        f"GPU memory: {gigabytes(seen.gpu_memory)}. GPU time: {times}.",
-        f"Beside it {hours(seen.cpu_seconds)} of one CPU process, shared among benchmarks, and "
-        f"{gigabytes(seen.memory)} of memory.",
-        f"Disk: {gigabytes(seen.disk)} (checkpoint {gigabytes(seen.checkpoint)}, data sets "
-        f"{gigabytes(seen.data)}, features {gigabytes(seen.features)}).",
-    ]
-    if seen.unknown:
-        said.append(f"Not counted, of unknown size: {', '.join(seen.unknown)}.")
-    return said
+    unknown = f" Not counted, of unknown size: {', '.join(seen.unknown)}." if seen.unknown else ""
+    return (
+        f"Estimated: {gigabytes(seen.gpu_memory)} of GPU memory; {times}; beside it "
+        f"{hours(seen.cpu_seconds)} of CPU and {gigabytes(seen.memory)} of memory; "
+        f"{gigabytes(seen.disk)} of disk (checkpoint {gigabytes(seen.checkpoint)}, data sets "
+        f"{gigabytes(seen.data)}, features {gigabytes(seen.features)}).{unknown}"
+    )
+
+
+def row(name: str, study: Study, seen: Outlook) -> str:
+    """The study's row in docs/models.md."""
+    times = " / ".join(hours(seconds) for seconds in seen.gpu_seconds.values())
+    cells = (
+        f"[`{name}`](../configs/{name})", f"`{study.model}`", f"{len(study.arms)}",
+        gigabytes(seen.gpu_memory), times, hours(seen.cpu_seconds), gigabytes(seen.memory),
+        gigabytes(seen.disk),
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def commented(text: str, said: str) -> str:
+    """A study's YAML with `said` where its first comment tells the estimate."""
+    lines = [f"# {line}" for line in textwrap.wrap(said, WIDTH, break_on_hyphens=False)]
+    return ESTIMATE.sub("\n".join(lines), text, count=1)
 
 
 def gigabytes(number: float) -> str:
@@ -116,3 +143,29 @@ def existing(path: Path) -> Path:
     """The nearest folder above `path` that is there, whose disk it will be on."""
     resolved = path.resolve()
     return next(p for p in (resolved, *resolved.parents) if p.exists())
+
+
+def _write(path: Path, study: Study, seen: Outlook) -> None:
+    new = commented(path.read_text(encoding="utf-8"), sentence(seen))
+    path.write_text(new, encoding="utf-8")
+    begin = f"| [`{path.name}`]"
+    rows = MODELS.read_text(encoding="utf-8").splitlines()
+    rows = [row(path.name, study, seen) if line.startswith(begin) else line for line in rows]
+    MODELS.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What a whole study takes of named hardware.")
+    parser.add_argument("study", type=Path, nargs="+", help="studies' YAML files")
+    parser.add_argument("--write", action="store_true", help="refresh comments and docs/models.md")
+    given = parser.parse_args()
+    for path in given.study:
+        study = load_study(path)
+        seen = outlook(study)
+        print(f"{path}: {sentence(seen)}")
+        if given.write:
+            _write(path, study, seen)
+
+
+if __name__ == "__main__":
+    main()

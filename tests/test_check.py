@@ -129,9 +129,11 @@ def test_a_machine_that_has_all_is_fine(tmp_path):
 
 def test_downloads_count_against_the_disk(tmp_path):
     hub = FakeHub(tmp_path / "hub", {LLAVA: DOWNLOADABLE})
-    assert states(check(write(tmp_path), hub, FakeMachine([A100], disk=13 * GB)), MISSING) == [
-        "disk"
-    ]
+    found = check(write(tmp_path), hub, FakeMachine([A100], disk=13 * GB))
+    assert states(found, MISSING) == ["disk"]
+    # Those that cannot be had now will have to be had all the same.
+    found = check(write(tmp_path), FakeHub(tmp_path, None), FakeMachine([A100], disk=13 * GB))
+    assert states(found, MISSING) == ["disk", "checkpoint"]
 
 
 def test_a_study_with_mistakes_lists_them_beside_what_else_is_missing(tmp_path):
@@ -245,7 +247,7 @@ def test_the_real_hub_gives_a_reason_and_is_asked_once(monkeypatch):
         calls.append(name)
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(HfApi, "repo_info", fails)
+    monkeypatch.setattr(HfApi, "model_info", fails)
     hub = HuggingFace()
     for name in ("a/b", "c/d"):
         with pytest.raises(NotReachable, match="Name or service not known"):

@@ -97,13 +97,14 @@ def _on_hub(hub: Hub, part: TaskData) -> tuple[Finding, float]:
     what, name = f"data of {part.task}", str(part.repository)
     if hub.has_dataset(name):
         return Finding(OK, what, f"{name}, in the local cache"), 0.0
+    published = published_task(part.task)
+    about = None if published is None else published.download
+    expected = float(about or 0)
     if hub.offline:
         return Finding(
             MISSING, what, f"{name}: not in the local cache, and HF_HUB_OFFLINE is set",
             f"`HF_HUB_OFFLINE=0 hf download --repo-type dataset {name}` where there is a network",
-        ), 0.0  # fmt: skip
-    published = published_task(part.task)
-    about = None if published is None else published.download
+        ), expected  # fmt: skip
     try:
         repository = hub.look(name, "dataset")
     except NotReachable as error:
@@ -111,7 +112,7 @@ def _on_hub(hub: Hub, part: TaskData) -> tuple[Finding, float]:
             MISSING, what, f"{name}: not in the local cache, and the hub is not reachable ({error})",
             f"`hf download --repo-type dataset {name}` where there is a network, "
             f"or copy it into {hub.cache}",
-        ), 0.0  # fmt: skip
+        ), expected  # fmt: skip
     except NotThere as error:
         return Finding(
             MISSING, what, str(error), "a private data set needs `hf auth login`; else report it"

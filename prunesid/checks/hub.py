@@ -88,7 +88,8 @@ class HuggingFace:
             raise NotReachable(self._unreachable)
         api = HfApi()
         try:
-            info = api.repo_info(name, repo_type=kind, timeout=SECONDS, files_metadata=True)
+            ask = api.model_info if kind == "model" else api.dataset_info
+            info = ask(name, timeout=SECONDS, files_metadata=True)
             gated, readable = bool(info.gated), True
             if gated:
                 try:

@@ -26,7 +26,8 @@ from prunesid.checks.wandb import check_wandb
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.config import Study, load_study
 from prunesid.study.documents import ConfigError, read_yaml
-from prunesid.study.model import POCKET, WEIGHTS, is_hub_name, read_config
+from prunesid.study.hardware import weight_bytes
+from prunesid.study.model import POCKET, WEIGHTS, geometry_of, is_hub_name, read_config
 from prunesid.study.published import published_model
 
 
@@ -48,8 +49,10 @@ def check(
     tasks = [benchmark.task for benchmark in study.encoded]
     checkpoint = list(_checkpoint(study.model, hub))
     data = list(check_data(hub, tasks))
-    downloads = sum(size for _, size in (*checkpoint, *data))
     copies = sum(size for _, size in data)
+    downloads = sum(size for _, size in checkpoint) + copies
+    if is_hub_name(study.model) and checkpoint[0][0].state == MISSING:
+        downloads += weight_bytes(geometry_of(study.model), study.dtype)
     return [
         Finding(OK, "study", f"{len(study.arms)} arms, {len(study.benchmarks)} benchmarks"),
         *check_packages(_extras(study), _also(study), version_of),

@@ -24,13 +24,13 @@ import pandas as pd
 from prunesid.answering.store import Store
 from prunesid.stages.material import model_digest
 from prunesid.stages.outlook import ON_GPU, existing, outlook, sentence
-from prunesid.stages.progress import Layout, Size, Step, geometry_of, size_of, steps
+from prunesid.stages.progress import Layout, Size, Step, size_of, steps
 from prunesid.stages.source import runtime_of
 from prunesid.study.config import Study, load_study
 from prunesid.study.cost import SHIPPED, STAGES, Rates, Work, measured, wall_seconds
 from prunesid.study.documents import ConfigError
 from prunesid.study.hardware import Gpu, gpu_named, passes, rates
-from prunesid.study.model import POCKET
+from prunesid.study.model import POCKET, geometry_of
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def finished(study: Study, sizes: dict[str, Size]) -> Iterator[tuple[Work, float
                     continue
                 late = "late" in entry.material["arm"]
                 amount["passes"] = passes(
-                    asked[0].images or 0, amount["questions"], asked[0].answer_tokens,
+                    asked[0].images or 0, int(amount["questions"]), asked[0].answer_tokens,
                     study.batch_size, late,
                 )  # fmt: skip
             yield Work(stage, amount), entry.cost["seconds"]

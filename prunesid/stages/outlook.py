@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prunesid.stages.features import needs_of
-from prunesid.stages.progress import Size, Step, geometry_of, image_bytes, size_of, steps
+from prunesid.stages.progress import Size, Step, image_bytes, size_of, steps
 from prunesid.study.config import ROOT, Study, load_study
 from prunesid.study.cost import Rates
 from prunesid.study.hardware import GPUS, memory_bytes, rates, weight_bytes
+from prunesid.study.model import geometry_of
 from prunesid.study.published import published_task
 
 ON_GPU = frozenset({"features", "answer"})

@@ -26,10 +26,8 @@ from prunesid.stages.source import Runtime, runtime_of
 from prunesid.study.arm import Arm
 from prunesid.study.config import Benchmark, Study
 from prunesid.study.cost import Work
-from prunesid.study.documents import ConfigError
-from prunesid.study.geometry import Geometry, geometry
 from prunesid.study.hardware import BYTES, passes
-from prunesid.study.model import read_config
+from prunesid.study.model import geometry_of
 from prunesid.study.published import PublishedTask, published_task
 
 
@@ -109,7 +107,8 @@ def size_of(study: Study, benchmark: Benchmark) -> Size:
         encoded = min(study.limit, images)
     if encoded is not None:
         share = encoded / images if images else None
-        return Size(encoded, share and questions and round(share * questions), tokens)
+        taken = round(share * questions) if share and questions else None
+        return Size(encoded, taken, tokens)
     return Size(images, questions, tokens)
 
 
@@ -244,17 +243,6 @@ def _scored(state: _State, benchmark: Benchmark, arm: Arm, answers_key: str) -> 
     return Store.key(material) in state.store
 
 
-def geometry_of(model: str) -> Geometry:
-    """The sizes of a study's model; ConfigError for a model type that is not known."""
-    config = read_config(model)
-    found = geometry(config)
-    if found is None:
-        raise ConfigError(
-            [f"model: nothing is known of the sizes of '{config.get('model_type')}' models"]
-        )
-    return found
-
-
 def image_bytes(study: Study, benchmark: Benchmark) -> float:
     """What the features of one image take on disk."""
     shape, needs = geometry_of(study.model), needs_of(study.arms_of(benchmark.name))
@@ -264,4 +252,3 @@ def image_bytes(study: Study, benchmark: Benchmark) -> float:
     per_token += needs.projected * shape.decoder.width
     per_crop = shape.crop_tokens * per_token + shape.width
     return BYTES[study.dtype] * shape.usual_crops * per_crop
-

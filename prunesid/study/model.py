@@ -13,7 +13,7 @@ from typing import Any
 
 from prunesid.registry import unknown
 from prunesid.study.documents import ConfigError
-from prunesid.study.geometry import geometry
+from prunesid.study.geometry import Geometry, geometry
 from prunesid.study.published import published_model, published_models
 
 POCKET = "pocket"
@@ -79,6 +79,17 @@ def read_config(model: str) -> Mapping[str, Any]:
             f"{', '.join(published_models())}"
         ]
     )
+
+
+def geometry_of(model: str) -> Geometry:
+    """The sizes of a study's model; ConfigError for a model type that is not known."""
+    config = read_config(model)
+    found = geometry(config)
+    if found is None:
+        raise ConfigError(
+            [f"model: nothing is known of the sizes of '{config.get('model_type')}' models"]
+        )
+    return found
 
 
 def is_hub_name(model: str) -> bool:

@@ -7,6 +7,7 @@ import re
 import pytest
 from synthetic_scores import ROOT
 
+from prunesid.render.paper import load_paper
 from prunesid.stages.outlook import ESTIMATE, MODELS, commented, outlook, row, sentence
 from prunesid.study.config import load_study
 from prunesid.study.model import POCKET
@@ -93,3 +94,28 @@ def test_only_the_estimate_is_replaced():
 def test_the_docs_name_every_study(real):
     named = set(re.findall(r"`([\w.-]+\.yaml)`", MODELS.read_text()))
     assert set(real) <= named
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "tokens", "vanilla"),
+    [
+        ("llava-1.5-7b.yaml", "LLaVA-1.5-7B", "576", 61.9),
+        ("llava-next-7b.yaml", "LLaVA-NeXT-7B", "2880", 64.2),
+        ("mini-gemini-7b.yaml", "Mini-Gemini-7B", "576", 62.4),
+        ("video-llava-7b.yaml", "Video-LLaVA-7B", "2048", 47.1),
+    ],
+)
+def test_the_paper_s_own_rows_stand_beside_ours(studies, name, title, tokens, vanilla):
+    paper = load_paper(ROOT / "configs" / "paper")
+    study = studies[name]
+    ablation = study.ablations[0]
+    assert paper.model_of(ablation) == title and paper.token_count(ablation) == tokens
+    columns = [b.paper_column for b in study.benchmarks_of(ablation) if b.paper_column]
+    assert paper.all_tokens(ablation, columns[0]) == vanilla
+    ours = [cell for cell in ablation.cells if cell.row == ablation.reference]
+    assert len(ours) == len(ablation.columns)
+    for cell in ours:
+        found = [paper.printed(ablation, cell, column) for column in columns]
+        # Table 3's last row is damaged.
+        if (title, cell.arms[0].budget) != ("Mini-Gemini-7B", 64):
+            assert None not in found

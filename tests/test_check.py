@@ -150,14 +150,6 @@ def test_a_model_that_is_known_to_nobody_is_a_finding(tmp_path):
     assert any("the hub shows no model" in f.detail for f in found)
 
 
-def test_models_of_several_repositories_need_them_all(tmp_path):
-    published = {"YanweiLi/MGM-7B": DOWNLOADABLE}
-    found = check(
-        write(tmp_path, model="YanweiLi/MGM-7B"), FakeHub(tmp_path, published), FakeMachine([A100])
-    )
-    assert states(found, MISSING) == ["tower", "tower"]
-
-
 def test_video_models_need_a_decoder_of_videos(tmp_path):
     path = write(tmp_path, model="LanguageBind/Video-LLaVA-7B-hf", ablations=["budget"])
 

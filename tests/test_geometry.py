@@ -65,10 +65,15 @@ def test_defaults_are_those_of_transformers(model_type):
     assert {name: own[name] for name in DEFAULTS[model_type]} == dict(DEFAULTS[model_type])
 
 
-def test_the_older_flat_configuration_of_qwen_says_the_same():
-    tiny = TINY["qwen2_vl"]
-    flat = {"model_type": "qwen2_vl", "vision_config": tiny["vision_config"], **QWEN_TEXT}
-    assert geometry(flat) == geometry({"model_type": "qwen2_vl", **tiny})
+@pytest.mark.parametrize("model_type", ["qwen2_vl", "qwen2_5_vl"])
+def test_the_older_flat_configuration_of_qwen_says_the_same(model_type):
+    tiny = TINY[model_type]
+    # As the published checkpoints have it: the tower by the model's type, most fields left out.
+    vision = tiny["vision_config"] | {"model_type": model_type, "in_chans": 3}
+    flat = {"model_type": model_type, "vision_config": vision, **QWEN_TEXT}
+    assert geometry(flat) == geometry({"model_type": model_type, **tiny})
+    bare = {**flat, "vision_config": {"model_type": model_type, "in_chans": 3}}
+    assert geometry(bare).tower.layers == 32
 
 
 def test_tied_embeddings_count_once():
@@ -109,10 +114,23 @@ def test_mini_gemini_reads_the_same_from_both_of_its_forms():
         ("llava-hf/llava-onevision-qwen2-7b-ov-hf", 8.03, 7290),
     ],
 )
-def test_published_models_have_the_sizes_that_their_cards_state(name, billions, tokens):
+def test_published_models_have_the_sizes_that_they_are_known_by(name, billions, tokens):
     shape = geometry(published_model(name).config)
     assert shape.parameters / 1e9 == pytest.approx(billions, abs=0.005)
     assert shape.tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "gigabytes"),
+    [
+        ("llava-hf/llava-v1.6-vicuna-7b-hf", 4.99 + 4.96 + 4.18),
+        ("LanguageBind/Video-LLaVA-7B-hf", 4.98 + 4.95 + 4.81),
+        ("YanweiLi/MGM-7B", 4.94 + 4.95 + 4.65),
+    ],
+)
+def test_weights_take_what_their_published_files_do(name, gigabytes):
+    parameters = geometry(published_model(name).config).parameters
+    assert 2 * parameters / 1e9 == pytest.approx(gigabytes, abs=0.02)
 
 
 def test_every_published_model_is_of_a_known_family():

@@ -25,18 +25,14 @@ def check_folder(folder: Path) -> Iterator[Finding]:
         yield Finding(OK, "checkpoint", str(folder))
 
 
-def check_repository(hub: Hub, name: str, *, whole: bool = True) -> tuple[Finding, float]:
-    """A model on the hub, and the bytes that are still to be downloaded of it.
-
-    whole  whether the study loads it as its model; else its loader reads parts of it, such as the
-           weights of a tower, and only its configuration is looked for in the cache
-    """
-    what = "checkpoint" if whole else "tower"
+def check_repository(hub: Hub, name: str) -> tuple[Finding, float]:
+    """A model on the hub, and the bytes that are to be downloaded of it, as far as they can be."""
+    what = "checkpoint"
 
     def find(file: str) -> Path | None:
         return hub.cached(name, file)
 
-    lacking = absent(find) if whole else [f for f in ("config.json",) if find(f) is None]
+    lacking = absent(find)
     if not lacking:
         return Finding(OK, what, f"{name}, in the local cache"), 0.0
     part = find("config.json") is not None

@@ -28,7 +28,6 @@ from prunesid.study.config import Study, load_study
 from prunesid.study.documents import ConfigError, read_yaml
 from prunesid.study.hardware import weight_bytes
 from prunesid.study.model import POCKET, WEIGHTS, geometry_of, is_hub_name, read_config
-from prunesid.study.published import published_model
 
 
 def check(
@@ -109,9 +108,6 @@ def _checkpoint(model: str | None, hub: Hub) -> Iterator[tuple[Finding, float]]:
             yield from ((finding, 0.0) for finding in check_folder(folder))
         return
     yield check_repository(hub, model)
-    published = published_model(model)
-    for name in published.repositories if published else ():
-        yield check_repository(hub, name, whole=False)
 
 
 def _model_of(path: Path) -> str | None:

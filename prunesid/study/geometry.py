@@ -231,8 +231,7 @@ def _llava_onevision(config: Config) -> Geometry:
 
 
 def _qwen2_vl(config: Config) -> Geometry:
-    vision = _filled(config.get("vision_config") or {}, "qwen2_vl_vision")
-    vision["model_type"] = "qwen2_vl_vision"
+    vision = _tower(config, "qwen2_vl_vision")
     width = vision["embed_dim"]
     ffn = int(width * vision["mlp_ratio"])
     tower = Transformer(
@@ -245,7 +244,7 @@ def _qwen2_vl(config: Config) -> Geometry:
 
 def _qwen2_5_vl(config: Config) -> Geometry:
     """Most blocks attend within windows; their scores are counted as if they did not."""
-    vision = _filled(config.get("vision_config") or {}, "qwen2_5_vl_vision")
+    vision = _tower(config, "qwen2_5_vl_vision")
     width, ffn = vision["hidden_size"], vision["intermediate_size"]
     tower = Transformer(
         vision["depth"], width, ffn, vision["num_heads"], vision["num_heads"],
@@ -253,6 +252,12 @@ def _qwen2_5_vl(config: Config) -> Geometry:
     )  # fmt: skip
     block = 4 * width * width + 3 * width * ffn + 7 * width + 2 * ffn
     return _qwen(config, vision, tower, block, norms=1, out=vision["out_hidden_size"])
+
+
+def _tower(config: Config, model_type: str) -> dict[str, Any]:
+    """The tower's part; published checkpoints call it by the whole model's type."""
+    part = config.get("vision_config") or {}
+    return _filled({k: v for k, v in part.items() if k != "model_type"}, model_type)
 
 
 def _qwen(

@@ -20,10 +20,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "configs" / "published"
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """`config` holds fields of its config.json, `repositories` what else its loader reads."""
+    """`config` holds fields of its config.json."""
 
     config: Mapping[str, Any]
-    repositories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,7 @@ class PublishedTask:
 def published_model(name: str) -> PublishedModel | None:
     """A model by its name on the hub."""
     found = _table("models").get(name)
-    if found is None:
-        return None
-    return PublishedModel(found["config"], tuple(found.get("repositories", ())))
+    return None if found is None else PublishedModel(**found)
 
 
 def published_models() -> list[str]:

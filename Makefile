@@ -9,10 +9,14 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TRANSFORMERS_VERBOSITY ?= error
 
-.PHONY: reproduce estimate test lint pocket dashboard wandb gallery lock clean
+.PHONY: reproduce check estimate test lint pocket dashboard wandb gallery lock clean
 
 reproduce: .venv/.ready
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --report $(RESULTS)/report.html --report-after-run
+
+# Everything that the study lacks, before it runs: packages, GPU, disk, checkpoint, data, tokens. Downloads nothing.
+check: .venv/.ready
+	$(BIN)/python -m prunesid.stages.check $(CONFIG)
 
 # What the study will take, from what this machine has done of it; computes nothing.
 estimate: .venv/.ready

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from prunesid.render.paper import MODEL_TITLE, Paper
+from prunesid.render.paper import Paper
 from prunesid.study.ablation import Ablation
 from prunesid.study.arm import ALL_TOKENS
 from prunesid.study.comparison import AVERAGE
@@ -41,7 +41,7 @@ def paragraphs(
             _detectable(comparison, ablation, benchmarks),
             _tokens(comparison, ablation),
             FACTS if facts else "",
-            _paper(table) if beside else "",
+            _paper(ablation, paper) if paper is not None and str(table) in paper.models else "",
             _doubts(paper.notes_on(ablation)) if paper is not None and beside else "",
         )
         if text
@@ -146,12 +146,12 @@ def _tokens(comparison: pd.DataFrame, ablation: Ablation) -> str:
     return "Every image sent exactly its budget of visual tokens to the language model."
 
 
-def _paper(table: int | None) -> str:
+def _paper(ablation: Ablation, paper: Paper) -> str:
     return (
-        f"The shaded rows repeat table {table} of the paper (all tokens: table 1): {MODEL_TITLE} "
-        "on the benchmarks of those names. Model and benchmarks differ from ours, so compare the "
-        "order of rows and not the numbers. The differences between its rows are ours, of the "
-        "printed numbers."
+        f"The shaded rows repeat table {ablation.table.paper_table} of the paper (all tokens: table "
+        f"{paper.vanilla_table(ablation)}): {paper.model_of(ablation)} on the benchmarks of those "
+        "names. Where model, splits or scoring differ from ours, compare the order of rows and not "
+        "the numbers. The differences between its rows are ours, of the printed numbers."
     )
 
 

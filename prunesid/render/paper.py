@@ -10,8 +10,14 @@ from prunesid.study.ablation import Ablation, Cell
 from prunesid.study.arm import ALL_TOKENS, Arm, text
 from prunesid.study.documents import read_yaml
 
-MODEL = "llava-1.5-7b"
-MODEL_TITLE = "LLaVA-1.5-7B"
+TITLES = {
+    "llava-1.5-7b": "LLaVA-1.5-7B",
+    "llava-next-7b": "LLaVA-NeXT-7B",
+    "mini-gemini-7b": "Mini-Gemini-7B",
+    "video-llava-7b": "Video-LLaVA-7B",
+}
+# Tables without a row of all tokens, and the one that has it of the same model.
+VANILLA_TABLE = {"5": "1", "6": "1"}
 EVERYTHING = "all"
 # What the paper adds to a method's name; calibrated budgets are ours.
 DYNAMIC = {None: "", "benchmark": "-dyn"}
@@ -28,10 +34,14 @@ class Note:
 
 @dataclass(frozen=True)
 class Paper:
-    """`cells`: a printed number by (table, method, setting, tokens, benchmark), all as text."""
+    """`cells`: a printed number by (table, method, setting, tokens, benchmark), all as text.
+
+    models  title of the model of each table
+    """
 
     cells: Mapping[tuple[str, str, str, str, str], float]
     notes: tuple[Note, ...]
+    models: Mapping[str, str]
 
     def notes_on(self, ablation: Ablation) -> tuple[str, ...]:
         """Where the paper contradicts itself in what stands beside the ablation's rows."""
@@ -68,9 +78,31 @@ class Paper:
                 return value
         return None
 
-    def all_tokens(self, benchmark: str) -> float | None:
-        """The printed number of the same model with all its visual tokens (table 1)."""
-        return self.cells.get(("1", ALL_TOKENS, "", "576", benchmark))
+    def model_of(self, ablation: Ablation) -> str:
+        """Title of the model whose numbers the ablation's table of the paper has."""
+        return self.models[str(ablation.table.paper_table)]
+
+    def vanilla_table(self, ablation: Ablation) -> str:
+        """The table that prints the same model with all its visual tokens."""
+        table = str(ablation.table.paper_table)
+        return VANILLA_TABLE.get(table, table)
+
+    def all_tokens(self, ablation: Ablation, benchmark: str) -> float | None:
+        """What `vanilla_table` prints for all tokens, or None."""
+        return self._vanilla(ablation).get(benchmark, (None, None))[1]
+
+    def token_count(self, ablation: Ablation) -> str:
+        """How many tokens all are."""
+        return next((tokens for tokens, _ in self._vanilla(ablation).values()), "")
+
+    def _vanilla(self, ablation: Ablation) -> dict[str, tuple[str, float]]:
+        """{benchmark: (tokens, printed number)} with all tokens."""
+        table = self.vanilla_table(ablation)
+        return {
+            benchmark: (tokens, value)
+            for (place, method, _, tokens, benchmark), value in self.cells.items()
+            if (place, method) == (table, ALL_TOKENS)
+        }
 
 
 def _name_of(arm: Arm) -> str | None:
@@ -79,13 +111,13 @@ def _name_of(arm: Arm) -> str | None:
 
 
 def load_paper(folder: Path) -> Paper:
-    """The numbers of `folder`/results.csv that belong to LLaVA-1.5-7B, and `folder`/notes.yaml."""
+    """The numbers of `folder`/results.csv and `folder`/notes.yaml."""
     table = pd.read_csv(folder / "results.csv", dtype=str, keep_default_na=False)
-    table = table[table["model"] == MODEL]
     keys = table[["table", "method", "setting", "tokens", "benchmark"]].itertuples(index=False)
     cells = {tuple(key): float(value) for key, value in zip(keys, table["value"], strict=True)}
     notes = tuple(
         Note(frozenset(n["tables"]), frozenset(n.get("methods", ())), n["text"])
         for n in read_yaml(folder / "notes.yaml")
     )
-    return Paper(cells, notes)
+    models = {t: TITLES[m] for t, m in zip(table["table"], table["model"], strict=True)}
+    return Paper(cells, notes, models)

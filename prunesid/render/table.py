@@ -17,7 +17,7 @@ import pandas as pd
 
 from prunesid.files import atomic
 from prunesid.render import caption, formats, theme
-from prunesid.render.paper import MODEL_TITLE, Paper
+from prunesid.render.paper import Paper
 from prunesid.study.ablation import Ablation, Setting
 from prunesid.study.arm import ALL_TOKENS, text
 from prunesid.study.association import spreads
@@ -258,14 +258,14 @@ def _printed(
     found = {row: values for row, values in found.items() if any(v is not None for v in values)}
     if not found:
         return ()
-    whole = [(slot, paper.all_tokens(columns[slot.benchmark] or "")) for slot in slots]
+    whole = [(slot, paper.all_tokens(ablation, columns[slot.benchmark] or "")) for slot in slots]
     top = tuple(
         shown(slot, value) if slot.benchmark != AVERAGE else TableCell(WHOLE)
         for slot, value in whole
     )
     rows = [TableRow(row.label, tuple(map(shown, slots, values))) for row, values in found.items()]
     name = f"Paper, table {ablation.table.paper_table}"
-    title = f"{name}: {MODEL_TITLE}, its own benchmarks"
+    title = f"{name}: {paper.model_of(ablation)}, its own benchmarks"
     reference = found.get(ablation.reference, [None] * len(slots))
     deltas = [
         TableRow(row.label, tuple(map(difference, slots, values, reference)))
@@ -274,7 +274,7 @@ def _printed(
     ]
     kept = tuple(row for row in deltas if any(cell.value for cell in row.cells))
     return (
-        Block("paper", title, (TableRow("all 576 tokens", top), *rows)),
+        Block("paper", title, (TableRow(f"all {paper.token_count(ablation)} tokens", top), *rows)),
         Block("paper_difference", f"{name}: difference from {ablation.reference.label}", kept),
     )
 

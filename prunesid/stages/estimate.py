@@ -3,7 +3,9 @@
     python -m prunesid.stages.estimate configs/pocket.yaml --cores 2
 
 `make estimate` and `snakemake estimate` say the same. Times come from what this machine has already
-finished of the study; until there is something, from rates shipped with the package.
+finished of the study; until there is something, from rates shipped with the package, and, of a
+study that runs on a GPU, from the GPU's speed and the model's size. Of the models and data sets in
+configs/published/ nothing has to be downloaded for it.
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ import pandas as pd
 
 from prunesid.answering.store import Store
 from prunesid.stages.material import model_digest
+from prunesid.stages.outlook import ON_GPU, existing, outlook, sentence
 from prunesid.stages.progress import Layout, Size, Step, size_of, steps
 from prunesid.stages.source import runtime_of
 from prunesid.study.config import Study, load_study
-from prunesid.study.cost import STAGES, Rates, Work, measured, wall_seconds
+from prunesid.study.cost import SHIPPED, STAGES, Rates, Work, measured, wall_seconds
 from prunesid.study.documents import ConfigError
+from prunesid.study.hardware import Gpu, gpu_named, passes, rates
+from prunesid.study.model import POCKET, geometry_of
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,30 @@ class Estimate:
 def estimate(study: Study) -> Estimate:
     """The estimate of a study; computes nothing, loads no model."""
     sizes = {b.name: size_of(study, b) for b in study.encoded}
-    return Estimate(study, sizes, tuple(steps(study, sizes)), measured(finished(study, sizes)))
+    shipped = SHIPPED
+    if uses_gpu(study):
+        shipped = rates(geometry_of(study.model), gpu_here(), study.dtype, study.batch_size)
+    done = measured(finished(study, sizes), shipped)
+    return Estimate(study, sizes, tuple(steps(study, sizes)), done)
+
+
+def uses_gpu(study: Study) -> bool:
+    """Whether the study is one of a real model on a GPU; the shipped rates are Pocket-LLaVA's."""
+    return study.model != POCKET and runtime_of(study).device.startswith("cuda")
+
+
+def gpu_here() -> Gpu:
+    """This machine's first GPU, or the slowest that is known where there is none."""
+    import torch
+
+    return gpu_named(torch.cuda.get_device_name(0) if torch.cuda.is_available() else "")
 
 
 def finished(study: Study, sizes: dict[str, Size]) -> Iterator[tuple[Work, float]]:
     """What this study's model has done here, and the seconds that each part took."""
     places, runtime = Layout.of(study), runtime_of(study)
+    if not places.model.is_dir():  # before its first stage a model on the hub need not be here
+        return
     for benchmark in study.encoded:
         path, images = places.time(benchmark.name, "features"), sizes[benchmark.name].images
         if path.is_file() and images:
@@ -85,6 +108,15 @@ def finished(study: Study, sizes: dict[str, Size]) -> Iterator[tuple[Work, float
             continue
         if stage == "score" or all(same.get(name) == value for name, value in own.items()):
             amount = {name: value for name, value in entry.cost.items() if name != "seconds"}
+            if stage == "answer" and "passes" not in amount:
+                asked = [s for s in sizes.values() if s.questions == amount["questions"]]
+                if not asked:  # another benchmark's, or another limit's
+                    continue
+                late = "late" in entry.material["arm"]
+                amount["passes"] = passes(
+                    asked[0].images or 0, int(amount["questions"]), asked[0].answer_tokens,
+                    study.batch_size, late,
+                )  # fmt: skip
             yield Work(stage, amount), entry.cost["seconds"]
 
 
@@ -94,7 +126,7 @@ def text(estimate: Estimate, cores: int) -> str:
     unknown = [
         name for name, size in estimate.sizes.items() if None in (size.images, size.questions)
     ]
-    free = shutil.disk_usage(_existing(study.results)).free
+    free = shutil.disk_usage(existing(study.results)).free
     lines = [
         f"{study.title}: {_count(len(study.arms), 'arm')}, "
         f"{_count(len(study.ablations), 'ablation')}, {_count(len(study.benchmarks), 'benchmark')}",
@@ -116,6 +148,8 @@ def text(estimate: Estimate, cores: int) -> str:
             f"Not counted, since their size is not known before they are first read: "
             f"{', '.join(unknown)}."
         )
+    if uses_gpu(study):
+        lines += ["", f"The whole study, from nothing. {sentence(outlook(study))}"]
     return "\n".join(lines)
 
 
@@ -134,6 +168,8 @@ def _stage_lines(estimate: Estimate) -> Iterator[tuple[str, ...]]:
             continue
         left = sum(estimate.rates.seconds(step.left) for step in own)
         source = "measured here" if estimate.rates.is_measured(stage) else "shipped"
+        if source == "shipped" and stage in ON_GPU and uses_gpu(estimate.study):
+            source = f"{gpu_here().name}, computed"
         done, of = sum(step.done for step in own), sum(step.of for step in own)
         yield stage, f"{done} of {of}", _time(left) if left else "-", source
 
@@ -163,11 +199,6 @@ def _time(seconds: float) -> str:
 
 def _bytes(number: float) -> str:
     return f"{number / 1e6:,.0f} MB" if number < 1e9 else f"{number / 1e9:,.1f} GB"
-
-
-def _existing(path: Path) -> Path:
-    resolved = path.resolve()
-    return next(p for p in (resolved, *resolved.parents) if p.exists())
 
 
 def _cores(value: str) -> int:

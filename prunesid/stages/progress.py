@@ -6,7 +6,6 @@ the store. Nothing is computed and no model is loaded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,17 +26,18 @@ from prunesid.stages.source import Runtime, runtime_of
 from prunesid.study.arm import Arm
 from prunesid.study.config import Benchmark, Study
 from prunesid.study.cost import Work
-from prunesid.study.model import model_config
-
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+from prunesid.study.hardware import BYTES, passes
+from prunesid.study.model import geometry_of
+from prunesid.study.published import PublishedTask, published_task
 
 
 @dataclass(frozen=True)
 class Size:
-    """Images and questions of a benchmark; None where nothing on disk tells."""
+    """Images and questions of a benchmark, None where nothing tells, and tokens of an answer."""
 
     images: int | None
     questions: int | None
+    answer_tokens: int = 4
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,22 @@ def size_of(study: Study, benchmark: Benchmark) -> Size:
     if benchmark.task in RENDERED:
         asked = [len(own) for *_, own in items(RENDERED[benchmark.task], study.limit)]
         return Size(len(asked), sum(asked))
-    features = places.features(benchmark.name)
-    images = len(read_head(features).inputs) if features.is_file() else None
+    published = published_task(benchmark.task) or PublishedTask()
+    tokens = published.answer_tokens
     scores = places.model / benchmark.name / "scores.parquet"
-    if not scores.is_file():
-        return Size(images, None)
-    asked = pd.read_parquet(scores, columns=["question_id", "image_id"])
-    return Size(asked["image_id"].nunique(), asked["question_id"].nunique())
+    if scores.is_file():
+        table = pd.read_parquet(scores, columns=["question_id", "image_id"])
+        return Size(table["image_id"].nunique(), table["question_id"].nunique(), tokens)
+    images, questions = published.images, published.questions
+    features = places.features(benchmark.name)
+    encoded = len(read_head(features).inputs) if features.is_file() else None
+    if encoded is None and study.limit is not None and images is not None:
+        encoded = min(study.limit, images)
+    if encoded is not None:
+        share = encoded / images if images else None
+        taken = round(share * questions) if share and questions else None
+        return Size(encoded, taken, tokens)
+    return Size(images, questions, tokens)
 
 
 def steps(study: Study, sizes: dict[str, Size]) -> Iterator[Step]:
@@ -117,7 +126,7 @@ def steps(study: Study, sizes: dict[str, Size]) -> Iterator[Step]:
         state = _State.of(study, benchmark, places)
         unread += 0 if state else images
         work = Work("features", {} if state else {"images": images, "jobs": 1})
-        volume = 0.0 if state else images * _image_bytes(study, benchmark)
+        volume = 0.0 if state else images * image_bytes(study, benchmark)
         yield Step("features", benchmark.name, 1, int(state is not None), work, volume)
         if benchmark in study.benchmarks:
             for step in _arm_steps(study, benchmark, sizes[benchmark.name], state):
@@ -200,12 +209,18 @@ def _arm_steps(
             to_answer.append(arm)
         if state is None or key is None or not _scored(state, benchmark, arm, key):
             to_score.append(arm)
-    whole = vision_tokens(study.model)
+    whole = geometry_of(study.model).usual_tokens
 
     def visual(chosen: list[Arm]) -> int:
         # What a late arm drops depends on the question, so that each question runs on its own.
         return sum(
-            (questions if arm.is_late else images) * (whole if arm.budget is None else arm.budget)
+            (questions if arm.is_late else images) * min(whole, arm.budget or whole)
+            for arm in chosen
+        )
+
+    def run(chosen: list[Arm]) -> int:
+        return sum(
+            passes(images, questions, size.answer_tokens, study.batch_size, arm.is_late)
             for arm in chosen
         )
 
@@ -213,7 +228,8 @@ def _arm_steps(
         ("select", pruned, to_select,
          {"images": images * len(to_select), "tokens": visual(to_select)}),
         ("answer", arms, to_answer,
-         {"tokens": visual(to_answer), "questions": questions * len(to_answer)}),
+         {"tokens": visual(to_answer), "questions": questions * len(to_answer),
+          "passes": run(to_answer)}),
         ("score", arms, to_score, {"questions": questions * len(to_score)}),
     ):  # fmt: skip
         work = Work(stage, amount | {"jobs": 1} if left else {}, entries=len(left))
@@ -227,28 +243,12 @@ def _scored(state: _State, benchmark: Benchmark, arm: Arm, answers_key: str) -> 
     return Store.key(material) in state.store
 
 
-def vision_tokens(model: str) -> int:
-    """T, the patch tokens that the model's tower makes of an image."""
-    vision = _vision(model)
-    return (vision["image_size"] // vision["patch_size"]) ** 2
-
-
-def _image_bytes(study: Study, benchmark: Benchmark) -> float:
+def image_bytes(study: Study, benchmark: Benchmark) -> float:
     """What the features of one image take on disk."""
-    vision, needs = _vision(study.model), needs_of(study.arms_of(benchmark.name))
-    tokens, width = vision_tokens(study.model), vision["hidden_size"]
-    per_token = width * (1 + len(needs.layers) + needs.keys + needs.last_keys)
-    per_token += needs.cls_attention * vision["num_attention_heads"] + needs.last_attention
-    if needs.projected:
-        # A checkpoint's configuration leaves out what is its class's default, Llama's 4096.
-        text = _config(study.model).get("text_config", {})
-        per_token += text.get("hidden_size", 4096)
-    return _BYTES[study.dtype] * (tokens * per_token + width)
-
-
-def _vision(model: str) -> dict[str, Any]:
-    return _config(model)["vision_config"]
-
-
-def _config(model: str) -> dict[str, Any]:
-    return json.loads(model_config(model).read_text(encoding="utf-8"))
+    shape, needs = geometry_of(study.model), needs_of(study.arms_of(benchmark.name))
+    per_token = shape.width * (1 + len(needs.layers))
+    per_token += shape.tower.width * (needs.keys + needs.last_keys)
+    per_token += needs.cls_attention * shape.tower.heads + needs.last_attention
+    per_token += needs.projected * shape.decoder.width
+    per_crop = shape.crop_tokens * per_token + shape.width
+    return BYTES[study.dtype] * shape.usual_crops * per_crop

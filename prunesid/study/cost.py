@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 # Seconds by what they are spent on: starting a job, and then images, or images, tokens or questions
 # of every arm. Answering pays for the visual tokens that are prefilled and for the questions that
-# are asked on them.
+# are asked on them; on a GPU also for passes of the model (prunesid.study.hardware).
 SHIPPED: Mapping[str, Mapping[str, float]] = {
     "images": {"jobs": 3, "images": 0.02},
     "features": {"jobs": 8, "images": 0.147},
@@ -54,26 +54,33 @@ class Work:
 
 @dataclass(frozen=True)
 class Rates:
-    """`factors` scales the shipped rates of the stages that were measured; a missing one is 1."""
+    """`factors` scales the rates of the stages that were measured; a missing one is 1."""
 
     factors: Mapping[str, float] = field(default_factory=dict)
+    rates: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: SHIPPED)
 
     def seconds(self, work: Work) -> float:
         """How long the work takes one process."""
-        return self.factors.get(work.stage, 1.0) * _shipped(work)
+        return self.factors.get(work.stage, 1.0) * _expected(work, self.rates)
 
     def is_measured(self, stage: str) -> bool:
         return stage in self.factors
 
 
-def measured(finished: Iterable[tuple[Work, float]]) -> Rates:
-    """Rates by which the finished work takes, stage by stage, the seconds that it took."""
+def measured(
+    finished: Iterable[tuple[Work, float]], rates: Mapping[str, Mapping[str, float]] = SHIPPED
+) -> Rates:
+    """Rates by which the finished work takes, stage by stage, the seconds that it took.
+
+    `rates` are those that a stage keeps of which nothing is finished.
+    """
     took: dict[str, float] = {}
     expected: dict[str, float] = {}
     for work, seconds in finished:
         took[work.stage] = took.get(work.stage, 0.0) + seconds
-        expected[work.stage] = expected.get(work.stage, 0.0) + _shipped(work)
-    return Rates({stage: took[stage] / expected[stage] for stage in took if expected[stage] > 0})
+        expected[work.stage] = expected.get(work.stage, 0.0) + _expected(work, rates)
+    factors = {stage: took[stage] / expected[stage] for stage in took if expected[stage] > 0}
+    return Rates(factors, rates)
 
 
 def wall_seconds(chains: Iterable[float], cores: int) -> float:
@@ -82,5 +89,5 @@ def wall_seconds(chains: Iterable[float], cores: int) -> float:
     return max(sum(lengths) / cores, *lengths) if lengths else 0.0
 
 
-def _shipped(work: Work) -> float:
-    return sum(SHIPPED[work.stage].get(what, 0.0) * count for what, count in work.amount.items())
+def _expected(work: Work, rates: Mapping[str, Mapping[str, float]]) -> float:
+    return sum(rates[work.stage].get(what, 0.0) * count for what, count in work.amount.items())

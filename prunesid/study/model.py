@@ -1,11 +1,20 @@
-"""What a study has to know of its model before anything runs: its config.json."""
+"""What a study has to know of its model before anything runs: its config.json.
+
+The file is read where the model lies: in its folder or in the local Hugging Face cache. Of the
+published models in configs/published/models.yaml enough is known without it, so that a study of
+them can be planned, checked and estimated before a checkpoint is downloaded.
+"""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prunesid.registry import unknown
 from prunesid.study.documents import ConfigError
+from prunesid.study.geometry import Geometry, geometry
+from prunesid.study.published import published_model, published_models
 
 POCKET = "pocket"
 WEIGHTS = Path(__file__).resolve().parents[1] / "pocket" / "weights"
@@ -15,7 +24,7 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "pocket" / "weights"
 class Vision:
     """What a model's config.json says of what images meet; None where it says nothing.
 
-    tokens  patch tokens per image
+    tokens  patch tokens of an image with the most crops, or of a clip
     depth   blocks of the vision tower
     layers  layers of the language model
     """
@@ -27,8 +36,18 @@ class Vision:
 
 def read_vision(model: str) -> Vision:
     """The vision tower of a study's `model`; ConfigError where there is no such model."""
-    described = model_config(model)
-    config = json.loads(described.read_text(encoding="utf-8"))
+    return vision_of(read_config(model))
+
+
+def vision_of(config: Mapping[str, Any]) -> Vision:
+    """What a config.json says; of a model type that is not known, what can be read all the same."""
+    try:
+        known = geometry(config)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):  # a field has another meaning
+        known = None
+    if known is not None:
+        tokens = known.tokens if known.fixed else None
+        return Vision(tokens, known.tower.layers, known.decoder.layers)
     vision, decoder = (config.get(f"{part}_config") or {} for part in ("vision", "text"))
     size, patch = vision.get("image_size"), vision.get("patch_size")
     tokens = (size // patch) ** 2 if isinstance(size, int) and isinstance(patch, int) else None
@@ -40,8 +59,51 @@ def read_vision(model: str) -> Vision:
     )
 
 
-def model_config(model: str) -> Path:
-    """The model's config.json. ConfigError, naming the choices, where there is no such model."""
+def read_config(model: str) -> Mapping[str, Any]:
+    """What is known of the model's config.json.
+
+    ConfigError, naming the choices, where there is no such model, or nothing is known of it yet.
+    """
+    path = model_config(model)
+    if path is not None:
+        return json.loads(path.read_text(encoding="utf-8"))
+    published = published_model(model)
+    if published is not None:
+        return published.config
+    raise ConfigError(
+        [
+            f"model: there is no folder '{model}' and no such model in the local Hugging Face "
+            f"cache; `hf download {model} config.json` fetches the few kilobytes that planning "
+            f"needs, `hf download {model}` all of it, and `make check` lists whatever else is "
+            f"missing. 'pocket' is the embedded model. Known without a download: "
+            f"{', '.join(published_models())}"
+        ]
+    )
+
+
+def geometry_of(model: str) -> Geometry:
+    """The sizes of a study's model; ConfigError for a model type that is not known."""
+    config = read_config(model)
+    found = geometry(config)
+    if found is None:
+        raise ConfigError(
+            [f"model: nothing is known of the sizes of '{config.get('model_type')}' models"]
+        )
+    return found
+
+
+def is_hub_name(model: str) -> bool:
+    """Whether a study's `model` names one on the Hugging Face hub."""
+    return (
+        model.count("/") == 1 and not model.startswith((".", "~", "/")) and not Path(model).exists()
+    )
+
+
+def model_config(model: str) -> Path | None:
+    """The model's config.json; None for a model on the hub that the local cache does not have.
+
+    ConfigError, naming the choices, where there is no such model.
+    """
     if model == POCKET:
         config = WEIGHTS / "config.json"
         if config.is_file():
@@ -54,18 +116,11 @@ def model_config(model: str) -> Path:
         raise ConfigError(
             [f"model: '{model}' holds no config.json; it is no model saved by transformers"]
         )
-    if model.count("/") == 1 and not model.startswith((".", "~", "/")):
+    if is_hub_name(model):
         from huggingface_hub import try_to_load_from_cache
 
         cached = try_to_load_from_cache(model, "config.json")
-        if isinstance(cached, str):
-            return Path(cached)
-        raise ConfigError(
-            [
-                f"model: there is no folder '{model}' and no such model in the local Hugging Face "
-                f"cache; `hf download {model}` fetches it, 'pocket' is the embedded model"
-            ]
-        )
+        return Path(cached) if isinstance(cached, str) else None
     near = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
     found = unknown("model", path.name, [POCKET, *near])
     raise ConfigError([f"model: there is no folder '{model}'. {found}"])

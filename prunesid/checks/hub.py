@@ -1,0 +1,106 @@
+"""The Hugging Face hub, as a check sees it: the local cache, and a repository's description."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+SECONDS = 5.0
+
+
+class NotReachable(Exception):
+    """The hub gives no answer; the message says why."""
+
+
+class NotThere(Exception):
+    """The hub has no such repository, or shows it to nobody without a token."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """`files` are sizes in bytes by name (None where the hub does not say).
+
+    gated  whether its files have to be asked for
+    open   whether this user's token may read them
+    """
+
+    files: Mapping[str, int | None] = field(default_factory=dict)
+    gated: bool = False
+    open: bool = True
+
+    @property
+    def size(self) -> int:
+        return sum(size or 0 for size in self.files.values())
+
+
+class Hub(Protocol):
+    """`kind` is "model" or "dataset"."""
+
+    offline: bool
+    """Whether HF_HUB_OFFLINE keeps the libraries from asking."""
+    cache: Path
+    """Where downloads go."""
+    has_token: bool
+    """Whether there is a token to log in with."""
+
+    def cached(self, name: str, file: str) -> Path | None:
+        """A model repository's file in the local cache."""
+        ...
+
+    def has_dataset(self, name: str) -> bool:
+        """Whether the local cache holds files of a data set."""
+        ...
+
+    def look(self, name: str, kind: str) -> Repository:
+        """A repository on the hub. NotReachable or NotThere."""
+        ...
+
+
+class HuggingFace:
+    """The hub by `huggingface_hub`; once it could not be reached it is not asked again."""
+
+    def __init__(self) -> None:
+        from huggingface_hub import constants, get_token
+
+        self.offline = bool(constants.HF_HUB_OFFLINE)
+        self.cache = Path(constants.HF_HUB_CACHE)
+        self.has_token = get_token() is not None
+        self._unreachable: str | None = None
+
+    def cached(self, name: str, file: str) -> Path | None:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(name, file, cache_dir=self.cache)
+        return Path(found) if isinstance(found, str) else None
+
+    def has_dataset(self, name: str) -> bool:
+        folder = self.cache / f"datasets--{name.replace('/', '--')}" / "snapshots"
+        # A snapshot that holds but the card was only looked at.
+        return any(p.is_file() and p.suffix != ".md" for p in folder.rglob("*"))
+
+    def look(self, name: str, kind: str) -> Repository:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+        if self._unreachable is not None:
+            raise NotReachable(self._unreachable)
+        api = HfApi()
+        try:
+            ask = api.model_info if kind == "model" else api.dataset_info
+            info = ask(name, timeout=SECONDS, files_metadata=True)
+            gated, readable = bool(info.gated), True
+            if gated:
+                try:
+                    api.auth_check(name, repo_type=kind)
+                except GatedRepoError:
+                    readable = False
+        except RepositoryNotFoundError as error:
+            raise NotThere(f"the hub shows no {kind} '{name}'") from error
+        except Exception as error:  # every transport has its own; a check reports and goes on
+            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            self._unreachable = reason
+            raise NotReachable(reason) from error
+        sizes = {file.rfilename: file.size for file in info.siblings or ()}
+        return Repository(sizes, gated, readable)

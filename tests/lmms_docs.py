@@ -6,7 +6,7 @@ Each benchmark has a few questions with a right and a wrong reply to each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,23 @@ class Made:
     images: Sequence[int] = ()
     columns: Sequence[str] = (IMAGE,)
     listed: bool = False
-    data: Path | None = field(default=None)
 
     def write(self, path: Path) -> Path:
         """Parquet; `images[i]` is the number of the picture in document i, by default its own."""
         places = self.images or range(len(self.docs))
         pictures = random_images(max(places) + 4, seed=3)
-        table = Dataset.from_list([dict(doc) for doc in self.docs])
+        columns: dict[str, list[Any]] = {key: [doc[key] for doc in self.docs] for key in self.docs[0]}
         for offset, column in enumerate(self.columns):
-            own: list[Any] = [pictures[place + offset] for place in places]
+            columns[column] = [pictures[place + offset] for place in places]
             if self.listed:
-                own = [
-                    pictures[place : place + (3 if doc["data_type"] == "video" else 1)]
-                    for place, doc in zip(places, self.docs, strict=True)
+                counts = [3 if doc["data_type"] == "video" else 1 for doc in self.docs]
+                columns[column] = [
+                    pictures[place : place + count]
+                    for place, count in zip(places, counts, strict=True)
                 ]
-            table = table.add_column(column, own, feature=List(Image()) if self.listed else Image())
+        table = Dataset.from_dict(columns)
+        for column in self.columns:
+            table = table.cast_column(column, List(Image()) if self.listed else Image())
         table.to_parquet(path)
         return path
 
@@ -161,9 +163,9 @@ MADE: dict[str, Made] = {
             _mmmu(2, "C", "multiple-choice", "['<image 1>', '<image 2>', 'neither']",
                   "Which one is right?"),
             _mmmu(3, "24", "open", "[]", "How many are in <image 2>, given <image 1>?"),
-            _mmmu(4, "['Turing', 'Alan Turing']", "open", "[]", "Who is in <image 1>?"),
+            _mmmu(4, "Turing", "open", "[]", "Who is in <image 1>?"),
         ],
-        right=["B", "The answer is (C).", "The result is 24.", "the answer is ['Turing', 'Alan Turing']"],
+        right=["B", "The answer is (C).", "The result is 24.", "It is Alan Turing"],
         wrong=["A", "(A)", "25", "Church"], columns=("image_1", "image_2"),
     ),
     "seedbench": Made(

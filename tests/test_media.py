@@ -98,7 +98,8 @@ def test_visuals_become_media_in_their_order(tmp_path):
     assert first is picture
     assert isinstance(second, Clip) and second.indices == (0, 3, 6, 9)
     assert np.array_equal(np.asarray(third), np.asarray(picture))
-    assert media_of(None) == media_of([]) == ()
+    assert media_of([[picture], None, [[picture]]]) == (picture, picture)
+    assert media_of(None) == media_of([]) == media_of([[], None]) == ()
 
 
 def test_other_visuals_are_refused(tmp_path):

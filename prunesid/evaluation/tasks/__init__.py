@@ -26,7 +26,7 @@ from tenacity import RetryError
 
 from prunesid.answering import Question
 from prunesid.files import DIGEST_LENGTH, file_digest
-from prunesid.media import FRAMES, Clip, first_image, media_of
+from prunesid.media import FRAMES, Clip, first_image, flat, media_of
 from prunesid.registry import unknown
 
 FOLDER = Path(__file__).parent
@@ -147,10 +147,10 @@ def only_image(visuals: Sequence[Any] | None) -> Image:
 
 
 def _name(visuals: Sequence[Any] | None, number: int) -> str:
-    if not visuals:
-        return f"nothing-{number}"
-    each = [_digest(visual) for visual in visuals]
-    return each[0] if len(each) == 1 else _hash("".join(each).encode())
+    each = [_digest(visual) for visual in flat(visuals)]
+    if len(each) == 1:
+        return each[0]
+    return _hash("".join(each).encode()) if each else f"nothing-{number}"
 
 
 def _digest(visual: Any) -> str:

@@ -112,10 +112,20 @@ def media_of(visuals: Sequence[Any] | None, frames: int = FRAMES) -> tuple[Image
     """What lmms-eval's `doc_to_visual` gives, as images and clips, in the same order.
 
     Images stay as they are; a path is read as an image or as a clip of `frames` frames, by its
-    suffix. None and an empty list give (), a question about nothing to see. ValueError on anything
-    else.
+    suffix. Lists within the list are opened. None and an empty list give (), a question about
+    nothing to see. ValueError on anything else.
     """
-    return tuple(_medium(visual, frames) for visual in visuals or ())
+    return tuple(_medium(visual, frames) for visual in flat(visuals))
+
+
+def flat(visuals: Sequence[Any] | None) -> list[Any]:
+    """The visuals of a question one by one: lists opened, None left out.
+
+    A task whose `doc_to_visual` names a field gives the field in a list, be it a list or empty.
+    """
+    if not isinstance(visuals, (list, tuple)):
+        return [] if visuals is None else [visuals]
+    return [each for visual in visuals for each in flat(visual)]
 
 
 def first_image(media: Sequence[Image | Clip]) -> Image:

@@ -93,5 +93,6 @@ def _answered(
         question="What is it?",
         answer=questions["target"].where(right, wrong),
         score=right.astype(float),
+        weight=1.0,
         tokens=arm.budget or 576,
     )

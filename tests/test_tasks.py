@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import random_images
+from datasets import Dataset, Image, List
 from pocket_data import BENCHMARKS, rows_of, write_benchmark
+from videos import write_video
 
 from prunesid.evaluation.tasks import image_names, load_task, only_image
 
@@ -79,3 +81,39 @@ def test_errors_are_early_and_name_the_choices(tmp_path, monkeypatch):
 def test_one_image_per_question(visuals):
     with pytest.raises(ValueError, match="one image per question"):
         only_image(visuals)
+
+
+def test_visuals_without_a_name_are_told_apart_by_all_that_they_show(tmp_path):
+    one, two, three = random_images(3)
+    video = write_video(tmp_path / "one.mp4", 4)
+    copy = tmp_path / "two.mp4"
+    copy.write_bytes(video.read_bytes())
+    shown = [
+        [one], [one, two], [two, one], [one, two], [str(video)], [str(copy)], [one, str(copy)],
+        [three], [], None,
+    ]  # fmt: skip
+    names = image_names(Documents(shown), range(len(shown)), lambda doc: doc)
+    assert names[1] == names[3] and names[4] == names[5]
+    assert len(set(names)) == len(shown) - 2
+
+
+class Documents(list):
+    """Documents without a field that names what they show."""
+
+    column_names: tuple[str, ...] = ()
+
+
+def test_questions_about_nothing_have_no_media_and_share_no_name(tmp_path):
+    (tmp_path / "words.yaml").write_text(
+        "task: words\ndataset_path: parquet\ntest_split: test\noutput_type: generate_until\n"
+        "doc_to_text: question\ndoc_to_target: answer\ndoc_to_visual: images\n"
+        "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+    )
+    columns = {"question": ["why ?"] * 3, "answer": ["so"] * 3}
+    pictures = random_images(2)
+    table = Dataset.from_dict(columns | {"images": [[], pictures, []]})
+    table.cast_column("images", List(Image())).to_parquet(tmp_path / "words.parquet")
+    task = load_task("words", tmp_path, data=tmp_path / "words.parquet")
+    questions = task.questions()
+    assert [len(task.media(question)) for question in questions] == [0, 2, 0]
+    assert len({question.image_id for question in questions}) == 3

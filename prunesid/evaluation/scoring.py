@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from lmms_eval.api.instance import Instance
@@ -17,6 +19,7 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 
 from prunesid.answering import Answer, Question
+from prunesid.evaluation.grades import check_judge, grades
 from prunesid.evaluation.tasks import LmmsTask
 from prunesid.registry import unknown
 
@@ -33,16 +36,22 @@ COLUMNS = (
     "answer",
     "target",
     "score",
+    "weight",
     "tokens",
 )
 
 
 @dataclass(frozen=True)
 class Scores:
-    """`metrics` by lmms-eval's keys ("exact_match,none"); `by_question` in the task's order."""
+    """`metrics` by lmms-eval's keys ("exact_match,none"), those that are numbers.
+
+    `by_question` and `weights` hold the questions that count toward the metric, in the task's
+    order; the weights are 1 but for metrics that are weighted means.
+    """
 
     metrics: dict[str, float]
     by_question: dict[str, float]
+    weights: dict[str, float]
 
 
 class Replay(lmms):
@@ -74,35 +83,36 @@ class Replay(lmms):
 def score(task: LmmsTask, answers: Mapping[str, str], metric: str) -> Scores:
     """lmms-eval's metrics for answers by question id, and each question's own score.
 
-    `metric` names the score kept per question, as "pope_f1_score" or "pope_f1_score,none"; where a
-    question counts toward another of the task's metrics, its score there is taken. The task is not
-    built again, so a process may score any number of arms. ValueError on an unknown metric, or if an
-    answer is missing.
+    `metric` names the score kept per question, as "pope_f1_score" or "pope_f1_score,none". The task
+    is not built again, so a process may score any number of arms. ValueError on an unknown metric,
+    if an answer is missing, or a judge is needed that cannot be asked.
     """
     name = metric.partition(",")[0]
     if name not in task.metrics:
         raise ValueError(unknown(f"metric of {task.name}", name, task.metrics))
-    results = simple_evaluate(
-        model=Replay(answers),
-        tasks=[task.task],
-        task_manager=TaskManager("WARNING", include_defaults=False),
-        limit=task.limit,
-        bootstrap_iters=0,
-        log_samples=True,
-        process_docs_parallel=1,
-        # Without it every document's image is decoded again.
-        cli_args=argparse.Namespace(process_with_media=False),
-    )
-    samples = results["samples"][task.name]
+    check_judge(task.name, task.metrics)
+    with TemporaryDirectory() as folder:
+        results = simple_evaluate(
+            model=Replay(answers),
+            tasks=[task.task],
+            task_manager=TaskManager("WARNING", include_defaults=False),
+            limit=task.limit,
+            bootstrap_iters=0,
+            log_samples=True,
+            process_docs_parallel=1,
+            # Without media, or every document's image is decoded again. Some tasks also write
+            # their answers as files for a server, which nobody needs here.
+            cli_args=argparse.Namespace(process_with_media=False, output_path=folder),
+        )
+    found = grades(task.name, name, results["samples"][task.name])
     return Scores(
         metrics={
             key: float(value)
             for key, value in results["results"][task.name].items()
-            if "," in key and "_stderr" not in key and not isinstance(value, str)
+            if "," in key and "_stderr" not in key and isinstance(value, Real)
         },
-        by_question={
-            str(sample["doc_id"]): _number(sample, [name, *task.metrics]) for sample in samples
-        },
+        by_question={number: grade.score for number, grade in found.items()},
+        weights={number: grade.weight for number, grade in found.items()},
     )
 
 
@@ -114,7 +124,7 @@ def score_table(
     benchmark: str,
     arm: str,
 ) -> pd.DataFrame:
-    """One row per question with the columns COLUMNS, in the order of `questions`."""
+    """One row per question that counts, with the columns COLUMNS, in the order of `questions`."""
     import pandas as pd
 
     given = {answer.question_id: answer for answer in answers}
@@ -129,17 +139,11 @@ def score_table(
             given[question.id].answer,
             question.target,
             scores.by_question[question.id],
+            scores.weights[question.id],
             given[question.id].tokens,
         )
         for question in questions
+        if question.id in scores.by_question
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
-
-def _number(sample: Mapping[str, Any], names: Sequence[str]) -> float:
-    for name in names:
-        if name in sample:
-            value = sample[name]
-            # Metrics that need more than a number carry it in a field, by lmms-eval's convention.
-            return float(value["score"] if isinstance(value, dict) else value)
-    raise ValueError(f"document {sample['doc_id']} has no score under {', '.join(names)}")

@@ -20,7 +20,9 @@ from prunesid.study.comparison import ALL, AVERAGE, OVERALL
 from prunesid.study.config import Benchmark
 
 NAMES = {"budget": "visual tokens kept", "num_groups": "groups K", "layer": "ViT block"}
-METRICS = {"mean": "accuracy (%)", "f1": "F1 (%)", "mme": "score (points)"}
+METRICS = {
+    "mean": "accuracy (%)", "weighted": "relative mark (%)", "f1": "F1 (%)", "mme": "score (points)",
+}  # fmt: skip
 AVERAGE_METRIC = "% of all tokens"
 WHOLE = "all tokens"
 LEVEL = 0.05

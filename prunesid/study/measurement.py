@@ -13,7 +13,8 @@ from prunesid.study.metrics import Floats, Statistic, image_sums, statistic
 from prunesid.study.statistics import replicates
 
 SCORE_COLUMNS = (
-    "benchmark", "arm", "question_id", "image_id", "category", "answer", "target", "score", "tokens"
+    "benchmark", "arm", "question_id", "image_id", "category", "answer", "target", "score", "weight",
+    "tokens",
 )  # fmt: skip
 
 

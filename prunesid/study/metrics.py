@@ -47,6 +47,11 @@ def _mean_value(sums: Floats) -> Floats:
     return _ratio(sums[..., 0], sums[..., 1])
 
 
+def _weighted_contributions(scores: pd.DataFrame) -> Floats:
+    weight = scores["weight"].to_numpy(np.float64)
+    return np.stack([weight * scores["score"].to_numpy(np.float64), weight], axis=1)
+
+
 def _f1_contributions(scores: pd.DataFrame) -> Floats:
     said = scores["answer"].str.lower().str.strip()
     said_yes, said_no = (said == "yes").to_numpy(), (said == "no").to_numpy()
@@ -99,6 +104,7 @@ STATISTICS = {
     s.name: s
     for s in (
         Statistic("mean", "accuracy", "%", 100.0, _mean_contributions, _mean_value),
+        Statistic("weighted", "relative mark", "%", 100.0, _weighted_contributions, _mean_value),
         Statistic("f1", "F1", "%", 100.0, _f1_contributions, _f1_value),
         Statistic("mme", "score", "points", 1.0, _mme_contributions, _mme_value),
     )

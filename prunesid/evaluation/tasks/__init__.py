@@ -1,6 +1,7 @@
-"""lmms-eval tasks as questions and images, exactly as lmms-eval would ask them.
+"""lmms-eval tasks as questions and what they show, exactly as lmms-eval would ask them.
 
-This folder also holds the task definitions of the pocket benchmarks:
+This folder also holds the task definitions of the pocket benchmarks, and of those that lmms-eval
+does not ship or scores by a judge alone (docs/benchmarks.md):
 
     lmms-eval --model prunesid --model_args pretrained=... --tasks pocket_pope \\
         --include_path prunesid/evaluation/tasks
@@ -9,8 +10,11 @@ This folder also holds the task definitions of the pocket benchmarks:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +25,15 @@ from PIL.Image import Image
 from tenacity import RetryError
 
 from prunesid.answering import Question
-from prunesid.media import Clip, first_image, media_of
+from prunesid.files import DIGEST_LENGTH, file_digest
+from prunesid.media import FRAMES, Clip, first_image, flat, media_of
 from prunesid.registry import unknown
 
 FOLDER = Path(__file__).parent
-# Fields by which lmms-eval's tasks name the image of a question.
-_IMAGE_FIELDS = ("image_id", "imageId", "image_source")
+# Fields by which lmms-eval's tasks name the image or video of a question.
+_IMAGE_FIELDS = ("image_id", "imageId", "image_source", "video_name")
+# Fields that sort a benchmark's questions into kinds.
+_CATEGORY_FIELDS = ("category", "answer_type", "question_type", "data_type", "type")
 
 
 @dataclass(frozen=True)
@@ -50,17 +57,17 @@ class LmmsTask:
                 image_id=image,
                 context=context,
                 gen_kwargs=gen_kwargs,
-                target=str(self.task.doc_to_target(docs[number])),
-                category=str(docs[number].get("category") or ""),
+                target=_target(self.task, docs[number]),
+                category=_category(docs[number]),
             )
             for (context, gen_kwargs, *_), number, image in zip(
                 requests, numbers, images, strict=True
             )
         ]
 
-    def media(self, question: Question) -> tuple[Image | Clip, ...]:
-        """What the question shows, in order."""
-        return media_of(self.task.doc_to_visual(self.task.eval_docs[int(question.id)]))
+    def media(self, question: Question, frames: int = FRAMES) -> tuple[Image | Clip, ...]:
+        """What the question shows, in order; `frames` of each video. () if it shows nothing."""
+        return media_of(self.task.doc_to_visual(self.task.eval_docs[int(question.id)]), frames)
 
     def image(self, question: Question) -> Image:
         """The question's first image, or the first frame of its clip; ValueError if it has none."""
@@ -90,17 +97,17 @@ def load_task(
     paths = [str(folder) for folder in folders]
     manager = TaskManager("WARNING", paths, include_defaults=False, model_name="prunesid")
     if name not in manager.all_tasks:
-        # Indexing lmms-eval's own tasks takes seconds, so only when needed.
-        manager = TaskManager("WARNING", paths, include_defaults=True, model_name="prunesid")
+        # Indexing lmms-eval's own tasks takes seconds, so only when needed, and once.
+        manager = _all_tasks(*paths)
     if name not in manager.all_subtasks:
         kind = "task (this is a group or tag)" if name in manager.all_tasks else "task"
         raise ValueError(unknown(kind, name, manager.all_subtasks))
     config: dict[str, Any] = {"task": name}
+    own = load_yaml_config(manager.task_index[name]["yaml_path"], mode="simple")
     if data is not None:
-        config |= {"dataset_path": "parquet", "dataset_kwargs": {"data_files": {"test": str(data)}}}
-    _refuse_missing(
-        name, load_yaml_config(manager.task_index[name]["yaml_path"], mode="simple") | config
-    )
+        split = own.get("test_split") or own.get("validation_split")
+        config |= {"dataset_path": "parquet", "dataset_kwargs": {"data_files": {split: str(data)}}}
+    _refuse_missing(name, own | config)
     try:
         task = manager.load_task_or_group([config])[name]
     except RetryError as error:
@@ -117,15 +124,17 @@ def load_task(
 def image_names(
     docs: Any, numbers: Sequence[int], doc_to_visual: Callable[[Any], list[Any]]
 ) -> list[str]:
-    """What tells the images of the documents `numbers` apart: a field, else a digest of the pixels.
+    """What tells apart the visual inputs of the documents `numbers`: a field, else a digest.
 
-    `docs` is a `datasets.Dataset`. Only the digest decodes images.
+    The digest is of the pixels of images and the bytes of video files, all of a question together.
+    A question that shows nothing shares its name with no other. `docs` is a `datasets.Dataset`;
+    only the digest decodes images.
     """
     for field in _IMAGE_FIELDS:
         if field in docs.column_names:
             names = docs.select_columns([field])[field]
             return [str(names[number]) for number in numbers]
-    return [_pixel_digest(only_image(doc_to_visual(docs[number]))) for number in numbers]
+    return [_name(doc_to_visual(docs[number]), number) for number in numbers]
 
 
 def only_image(visuals: Sequence[Any] | None) -> Image:
@@ -137,9 +146,46 @@ def only_image(visuals: Sequence[Any] | None) -> Image:
     return found[0]
 
 
-def _pixel_digest(image: Image) -> str:
-    pixels = image.convert("RGB")
-    return hashlib.sha256(repr(pixels.size).encode() + pixels.tobytes()).hexdigest()[:16]
+def _name(visuals: Sequence[Any] | None, number: int) -> str:
+    each = [_digest(visual) for visual in flat(visuals)]
+    if len(each) == 1:
+        return each[0]
+    return _hash("".join(each).encode()) if each else f"nothing-{number}"
+
+
+def _digest(visual: Any) -> str:
+    if isinstance(visual, (str, os.PathLike)):
+        return file_digest(visual)
+    (medium,) = media_of([visual])
+    if isinstance(medium, Clip):
+        return _hash(repr(medium.frames.shape).encode() + medium.frames.tobytes())
+    pixels = medium.convert("RGB")
+    return _hash(repr(pixels.size).encode() + pixels.tobytes())
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]
+
+
+def _target(task: ConfigurableTask, doc: Mapping[str, Any]) -> str:
+    """The right answer as text; where people gave many (VQAv2, TextVQA, VizWiz), the commonest.
+
+    Those tasks name a field `answer` that their documents lack.
+    """
+    answers = doc.get("answers")
+    if not answers or task.config.doc_to_target in doc:
+        return str(task.doc_to_target(doc))
+    said = [each["answer"] if isinstance(each, dict) else each for each in answers]
+    return str(Counter(said).most_common(1)[0][0])
+
+
+def _category(doc: Mapping[str, Any]) -> str:
+    return next((str(doc[name]) for name in _CATEGORY_FIELDS if doc.get(name) is not None), "")
+
+
+@cache
+def _all_tasks(*paths: str) -> TaskManager:
+    return TaskManager("WARNING", list(paths), include_defaults=True, model_name="prunesid")
 
 
 def _refuse_missing(name: str, config: dict[str, Any]) -> None:

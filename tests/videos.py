@@ -1,0 +1,29 @@
+"""Small videos in which frame number f is told by its brightness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+
+def write_video(
+    path: Path, frames: int, *, step: int = 8, size: tuple[int, int] = (48, 32), fps: int = 10
+) -> Path:
+    """`frames` plain frames of width and height `size`; frame f has brightness f * step."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    codec = {".gif": "gif", ".webm": "libvpx-vp9"}.get(path.suffix, "mpeg4")
+    width, height = size
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        for number in range(frames):
+            picture = np.full((height, width, 3), number * step, np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path

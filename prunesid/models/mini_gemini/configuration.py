@@ -53,12 +53,6 @@ class MiniGeminiConfig(LlavaConfig):
         problems = []
         if self.image_aspect_ratio not in ASPECT_RATIOS:
             problems.append(unknown("image_aspect_ratio", self.image_aspect_ratio, ASPECT_RATIOS))
-        cells = self.image_size_aux // self.aux_config.patch_size
-        if cells % self.grid:
-            problems.append(
-                f"image_size_aux {self.image_size_aux} makes {cells} cells per side, which do not "
-                f"divide among {self.grid} patches"
-            )
         if self.image_token_id < self.text_config.vocab_size:
             problems.append(
                 f"image_token_id {self.image_token_id} is in the vocabulary, which has "

@@ -35,6 +35,12 @@ class MiniGeminiModel(LlavaModel):
 
     def __init__(self, config: MiniGeminiConfig) -> None:
         LlavaPreTrainedModel.__init__(self, config)
+        cells = config.image_size_aux // config.aux_config.patch_size
+        if cells % config.grid:
+            raise ValueError(
+                f"image_size_aux {config.image_size_aux} makes {cells} cells per side, which "
+                f"{config.grid} patches cannot share evenly"
+            )
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.vision_tower_aux = ConvNextTrunk(config.aux_config)
         self.mining = PatchInfoMining(

@@ -90,7 +90,12 @@ def published_tensors() -> dict[str, Tensor]:
         tensors[name] = torch.randn(shape) * fan**-0.5
         if len(shape) == 1 and name.endswith(".weight"):
             tensors[name] += 1
+    # No near ties among the logits, and images that matter to the answer.
     tensors["lm_head.weight"] *= 20
+    tensors["model.mm_projector.2.weight"] *= 4
+    for name in tensors:
+        if "self_attn.v_proj" in name and name.startswith("model.layers"):
+            tensors[name] *= 4
     return tensors
 
 

@@ -5,6 +5,7 @@ info mining between the two, a projector and a LLaMA. Importing this package tea
 the model types "mini_gemini" and "mgm".
 """
 
+from prunesid.models.mini_gemini.adapter import MiniGemini
 from prunesid.models.mini_gemini.configuration import MiniGeminiConfig
 from prunesid.models.mini_gemini.modeling import (
     MiniGeminiForConditionalGeneration,
@@ -13,6 +14,7 @@ from prunesid.models.mini_gemini.modeling import (
 from prunesid.models.mini_gemini.processing import MiniGeminiProcessor
 
 __all__ = [
+    "MiniGemini",
     "MiniGeminiConfig",
     "MiniGeminiForConditionalGeneration",
     "MiniGeminiModel",

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MARK = "<image>"
+# Vicuna v1's.
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user's questions."
+)
 
 
 class MiniGeminiProcessor:
     """Called with images and texts that hold `<image>` where an image goes."""
-
-    chat_template: str | None = None
 
     def __init__(self, config: MiniGeminiConfig, tokenizer: Any) -> None:
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -41,9 +44,16 @@ class MiniGeminiProcessor:
     @classmethod
     def from_pretrained(cls, path: str | Path) -> MiniGeminiProcessor:
         """Of a model's folder or hub id: its configuration and its tokenizer."""
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoConfig
 
-        return cls(AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path))
+        return cls.of(AutoConfig.from_pretrained(path), path)
+
+    @classmethod
+    def of(cls, config: MiniGeminiConfig, path: str | Path) -> MiniGeminiProcessor:
+        """For a loaded model, whose configuration has the geometry of its weights."""
+        from transformers import AutoTokenizer
+
+        return cls(config, AutoTokenizer.from_pretrained(path))
 
     def __call__(self, images: Sequence[Image], text: Sequence[str]) -> dict[str, Tensor]:
         """All that `generate` takes: images in the order in which the texts show them.
@@ -86,6 +96,11 @@ class MiniGeminiProcessor:
         found = [self.tokenizer(piece)["input_ids"] for piece in text.split(MARK)]
         later = [ids[1:] if ids[:1] == [start] else ids for ids in found[1:]]
         return [found[0], *later]
+
+
+def vicuna_prompt(question: str) -> str:
+    """One question in Vicuna's chat format, ready for the answer."""
+    return f"{SYSTEM} USER: {question} ASSISTANT:"
 
 
 def _squared(picture: Image, color: tuple[int, ...]) -> Image:

@@ -210,9 +210,10 @@ def _clip(place: str) -> tuple[dict[str, _Stored], dict[str, Any]]:
     """The tensors of a CLIP's vision tower, by this model's names, and its configuration."""
     from transformers import CLIPVisionModel
 
-    model, info = CLIPVisionModel.from_pretrained(
+    loaded: Any = CLIPVisionModel.from_pretrained(
         place, use_safetensors=True, dtype="auto", output_loading_info=True
     )
+    model, info = loaded
     if info["missing_keys"]:
         lacking = listed({"missing": info["missing_keys"]})
         raise ValueError(f"The CLIP tower at {place} is not whole: {lacking}")

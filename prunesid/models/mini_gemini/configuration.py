@@ -33,6 +33,8 @@ class MiniGeminiConfig(LlavaConfig):
         "aux_config": ConvNextConfig,
     }
 
+    vision_config: Any = None
+    text_config: Any = None
     aux_config: Any = None
     image_size_aux: int = 768
     image_aspect_ratio: str = "pad"

@@ -107,7 +107,7 @@ class MiniGeminiModel(LlavaModel):
         places = ids == self.config.image_token_id
         # The placeholder has no embedding; what stands in for it is overwritten.
         embeddings = self.get_input_embeddings()(ids.masked_fill(places, 0))
-        tokens = [] if seen is None else list(seen.pooler_output)
+        tokens = list([] if seen is None else seen.pooler_output)  # type: ignore[arg-type]
         count = sum(map(len, tokens))
         # While decoding there is one token per row, which the head chose from the vocabulary.
         if (tokens or ids.shape[1] > 1) and (wanted := int(places.sum())) != count:
@@ -186,7 +186,8 @@ class MiniGeminiForConditionalGeneration(LlavaForConditionalGeneration):
             kwargs["state_dict"], source = published.tensors, None
         elif vision_tower is not None or vision_tower_aux is not None:
             raise ValueError(f"{path} holds its towers: vision_tower(_aux) have no use")
-        model, info = super().from_pretrained(source, output_loading_info=True, **kwargs)
+        loaded: Any = super().from_pretrained(source, output_loading_info=True, **kwargs)
+        model, info = loaded
         problems = {
             "missing": info["missing_keys"],
             "unexpected": info["unexpected_keys"],

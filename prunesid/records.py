@@ -18,8 +18,9 @@ from prunesid.methods import compress
 from prunesid.record import Kept, VisionRecord
 
 IMAGE, VIDEO = "image", "video"
-# What the first crop of a medium shows: the middle square of the image, or all of it.
-CENTER, WHOLE = "center", "whole"
+# What the first crop of a medium shows: the middle square of the image, all of it, or all of it in
+# the middle of a larger square.
+CENTER, WHOLE, PADDED = "center", "whole", "padded"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Medium:
     kind    "image" or "video"
     rows    numbers of its crops or frames among all R, in their order
     layout  what its model family has to know to put the crops together, as JSON values; "view" is
-            CENTER or WHOLE
+            CENTER, WHOLE or PADDED
     """
 
     kind: str

@@ -1,7 +1,7 @@
 """Model families: images -> VisionRecord, kept tokens -> language model.
 
-A family is one file in this folder that registers an adapter for its `config.model_type`;
-nothing outside this folder knows which family runs.
+A family is one file (or one package) in this folder that registers an adapter for its
+`config.model_type`; nothing outside this folder knows which family runs.
 """
 
 from __future__ import annotations
@@ -77,13 +77,20 @@ def adapt(model: Any, processor: Any, **options: object) -> Adapter:
 
 
 def family_module(path: str | Path) -> str:
-    """Name of the module that would load `path`, for the digest of the code behind an answer."""
-    return _family(path).__module__
+    """Name of what would load `path`, for the digest of the code behind an answer.
+
+    It is a module, or the whole package of a family that has one.
+    """
+    module = _family(path).__module__
+    inside = module.removeprefix(f"{__name__}.")
+    return module if inside == module else f"{__name__}.{inside.partition('.')[0]}"
 
 
 def _family(path: str | Path) -> Any:
     from transformers import AutoConfig
 
+    # Families that transformers lacks teach it their configurations.
+    _FAMILIES.names()
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:

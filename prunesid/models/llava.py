@@ -18,6 +18,7 @@ from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
 from prunesid.models.base import TransformersAdapter
 from prunesid.models.clip import feature_block, read_clip
+from prunesid.record import VisionRecord
 from prunesid.records import CENTER, IMAGE, Medium, Records, grouped, row_names
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 @register("llava")
 class Llava(TransformersAdapter):
     """Adapter; see `prunesid.models.Adapter` for the shapes."""
+
+    view = CENTER
 
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         super().__init__(model, processor, **options)
@@ -51,16 +54,20 @@ class Llava(TransformersAdapter):
         needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
     ) -> Records:
-        tower = self.model.model.vision_tower
-        record = read_clip(tower, inputs["pixel_values"], self.feature_block, needs)
+        record = self.read(inputs, needs)
         if needs.projected:
             record = replace(record, projected=self.project(record.features))
-        media = [Medium(IMAGE, (row,), {"view": CENTER}) for row in range(len(record))]
+        media = [Medium(IMAGE, (row,), {"view": self.view}) for row in range(len(record))]
         found = grouped(names or [str(row) for row in range(len(record))], media)
         if names is not None:
             rows = row_names(found)
             record = replace(record, image_ids=tuple(rows[row] for row in range(len(record))))
         return Records((record,), (tuple(range(len(record))),), found)
+
+    def read(self, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
+        """What `encode` reads from the towers: the features are those that go to the projector."""
+        tower = self.model.model.vision_tower
+        return read_clip(tower, inputs["pixel_values"], self.feature_block, needs)
 
     @torch.no_grad()
     def project(self, tokens: Tensor) -> Tensor:

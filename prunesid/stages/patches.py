@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import safe_open
 
 from prunesid.answering.store import Store
-from prunesid.records import CENTER
+from prunesid.records import CENTER, PADDED
 from prunesid.stages.features import Head
 from prunesid.stages.selection import read_keys
 from prunesid.stages.source import Source
@@ -20,6 +20,8 @@ from prunesid.study.patches import KeptPatches, Patches, Scene
 
 # Pixels that a patch is shown with.
 PATCH = 14
+# CLIP's mean color.
+PADDING = (122, 116, 104)
 
 
 def read_scenes(
@@ -72,13 +74,17 @@ def spaced(phi: NDArray[np.float64], count: int) -> list[int]:
 def as_seen(image: Image.Image, size: tuple[int, int], view: str) -> NDArray[np.uint8]:
     """An image as the tower sees its first crop: (height, width, 3) of a size in that order.
 
-    view  "center", the middle square (CLIP's own preprocessing), or "whole", stretched to the crop
+    view  "center", the middle square (CLIP's own preprocessing); "whole", stretched to the crop; or
+          "padded" to a square
     """
     if view == CENTER:
         width, height = image.size
         shortest = min(width, height)
         left, top = (width - shortest) // 2, (height - shortest) // 2
         image = image.crop((left, top, left + shortest, top + shortest))
+    if view == PADDED:
+        side = max(image.size)
+        image = ImageOps.pad(image.convert("RGB"), (side, side), color=PADDING)
     height, width = size
     return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
 

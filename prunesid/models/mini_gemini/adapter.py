@@ -1,0 +1,78 @@
+"""The adapter of Mini-Gemini.
+
+What is compressed are the 576 tokens that go to the projector: CLIP's patches and what they mined.
+Everything else in the record (CLS, its attention, keys, other blocks) is the CLIP tower's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from prunesid.methods import Needs
+from prunesid.models import register
+from prunesid.models.adapter import Prompt
+from prunesid.models.clip import read_clip
+from prunesid.models.llava import Llava, only_images
+from prunesid.models.mini_gemini.modeling import MiniGeminiForConditionalGeneration
+from prunesid.models.mini_gemini.processing import MARK, MiniGeminiProcessor, vicuna_prompt
+from prunesid.record import VisionRecord
+from prunesid.records import CENTER, PADDED
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from prunesid.media import Clip
+
+VICUNA_VOCABULARY = 32_000
+
+
+@register("mini_gemini")
+class MiniGemini(Llava):
+    """Adapter; see `prunesid.models.Adapter` for the shapes."""
+
+    def __init__(self, model: Any, processor: MiniGeminiProcessor, **options: object) -> None:
+        super().__init__(model, processor, **options)
+        vocabulary = model.config.text_config.vocab_size
+        if vocabulary > VICUNA_VOCABULARY:
+            raise ValueError(
+                f"the mini_gemini adapter asks in Vicuna's chat format (7B and 13B), and this "
+                f"language model, with a vocabulary of {vocabulary}, is not a Vicuna"
+            )
+        self.view = PADDED if model.config.image_aspect_ratio == "pad" else CENTER
+
+    @classmethod
+    def load(
+        cls, path: str | Path, device: torch.device, dtype: torch.dtype, **options: object
+    ) -> MiniGemini:
+        """Weights and tokenizer from `path`, published or our own; attention runs on SDPA."""
+        model = MiniGeminiForConditionalGeneration.from_pretrained(
+            path, dtype=dtype, attn_implementation="sdpa"
+        )
+        return cls(model.to(device), MiniGeminiProcessor.of(model.config, path), **options)
+
+    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+        return self.processor.images(only_images(media))
+
+    def read(self, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
+        model = self.model.model
+        record = read_clip(model.vision_tower, inputs["pixel_values"], self.feature_block, needs)
+        sharp = inputs["pixel_values_aux"].to(self.device, self.dtype)
+        return replace(record, features=model.mine(record.features, sharp))
+
+    def _tokenize(self, context: str, kinds: Sequence[str]) -> Prompt:
+        # Some tasks place the images themselves; then the text is taken as it stands.
+        marks = "" if MARK in context and kinds else f"{MARK}\n" * len(kinds)
+        text = vicuna_prompt(marks + context)
+        pieces = self.processor.pieces(text)
+        if len(pieces) != len(kinds) + 1:
+            raise ValueError(
+                f"a prompt has to place its media ({', '.join(kinds) or 'none'}) once each; this "
+                f"one places {len(pieces) - 1}: {text}"
+            )
+        return Prompt(tuple(map(tuple, pieces)))

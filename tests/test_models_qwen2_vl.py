@@ -157,9 +157,7 @@ def test_kept_tokens_keep_the_positions_of_the_full_prompt(adapter, plain, name)
     media = shown()[name]
     inputs = asked(adapter, media)
     grids = {k: v for k, v in inputs.items() if k.endswith(("thw", "grid_ts"))}
-    whole, _ = plain.model.get_rope_index(
-        inputs["input_ids"], inputs["mm_token_type_ids"], **grids
-    )
+    whole, _ = plain.model.get_rope_index(inputs["input_ids"], inputs["mm_token_type_ids"], **grids)
     records = encoded(adapter, name)
     sizes = records.sizes
     starts = [sum(sizes[:row]) for row in range(len(sizes))]
@@ -207,7 +205,8 @@ def test_ragged_batches_equal_one_question_at_a_time(adapter):
         for place, name in enumerate(records.names)
         for number in range(1 + (place + 2) % 3)
     ]
-    for kept in (records.all_tokens(), some(records), records.compress("prunesid", budget=12)):
+    early = [records.compress("prunesid", budget=12), records.compress("pool", budget=9)]
+    for kept in (records.all_tokens(), some(records), *early):
         answers = engine.answer(adapter, kept, records.inputs, questions, batch_size=4)
         alone = engine.answer(adapter, kept, records.inputs, questions, batch_size=1)
         plainly = [

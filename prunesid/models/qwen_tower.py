@@ -100,6 +100,7 @@ def _received(query: Tensor, key: Tensor, shapes: list[tuple[int, int]], scale: 
     sizes = [frames * patches for frames, patches in shapes]
     parts = []
     for own_query, own_key, shape in zip(query.split(sizes), key.split(sizes), shapes, strict=True):
-        framed = (own.unflatten(0, shape).transpose(1, 2) for own in (own_query, own_key))
-        parts.append(received_attention(*framed, scale).transpose(1, 2).flatten(0, 1))
+        framed = [own.unflatten(0, shape).transpose(1, 2) for own in (own_query, own_key)]
+        found = received_attention(framed[0], framed[1], scale)
+        parts.append(found.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts)

@@ -60,7 +60,12 @@ class TransformersAdapter:
         model: Any = AutoModelForImageTextToText.from_pretrained(
             path, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
         )
-        return cls(model.to(device), AutoProcessor.from_pretrained(path), **options)
+        return cls(model.to(device), cls.load_processor(path), **options)
+
+    @staticmethod
+    def load_processor(path: str | Path) -> Any:
+        """The processor of the checkpoint at `path`."""
+        return AutoProcessor.from_pretrained(path)
 
     def prompt(self, context: str, kinds: Sequence[str]) -> Prompt:
         key = (context, tuple(kinds))

@@ -31,3 +31,18 @@ def outputs(modules: dict[str, torch.nn.Module]) -> Iterator[dict[str, torch.Ten
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def keywords(module: torch.nn.Module) -> Iterator[dict[str, Any]]:
+    """Collects the keyword arguments that a module is called with while the block runs."""
+    seen: dict[str, Any] = {}
+
+    def hook(_module: torch.nn.Module, _inputs: Any, given: dict[str, Any]) -> None:
+        seen.update(given)
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -1,0 +1,146 @@
+"""Images and clips -> the inputs of Qwen2-VL and Qwen2.5-VL, with or without torchvision.
+
+transformers' video processor, and with it the families' processor, needs torchvision. The image
+processor does not, and it makes the same patches: a clip is its frames' patches, two frames (or
+what temporal_patch_size says) put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoTokenizer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from prunesid.media import Clip
+
+# mm_token_type_ids has the same numbers.
+IMAGE_TYPE, CLIP_TYPE = 1, 2
+# Pixels of a frame where the checkpoint does not say: those of transformers' video processor.
+CLIP_SIZE = {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28}
+# What images and clips of a checkpoint might do differently.
+SHARED_SETTINGS = (
+    "do_resize", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean",
+    "image_std", "patch_size", "temporal_patch_size", "merge_size",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class QwenProcessor:
+    """What the adapters need of transformers' processor of these families, under the same names.
+
+    video_processor  the settings of the video processor
+    """
+
+    tokenizer: Any
+    image_processor: Any
+    chat_template: str | None
+    video_processor: Mapping[str, Any]
+
+    def apply_chat_template(self, conversation: Any, **given: Any) -> Any:
+        return self.tokenizer.apply_chat_template(
+            conversation, **{"chat_template": self.chat_template, **given}
+        )
+
+
+def load_processor(path: str | Path) -> QwenProcessor:
+    """From a folder or a hub id, from the files that transformers' own processor reads."""
+    from transformers.processing_utils import ProcessorMixin
+    from transformers.video_processing_utils import BaseVideoProcessor
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    template = ProcessorMixin.get_processor_dict(path)[0].get("chat_template")
+    if isinstance(template, Mapping):
+        template = template["default"]
+    return QwenProcessor(
+        tokenizer=tokenizer,
+        image_processor=AutoImageProcessor.from_pretrained(path),
+        chat_template=template or tokenizer.chat_template,
+        video_processor=BaseVideoProcessor.get_video_processor_dict(path)[0],
+    )
+
+
+def preprocess(
+    processor: Any, media: Sequence[Image | Clip], *, timed: bool = False
+) -> dict[str, Tensor]:
+    """Media -> pixel_values and image_grid_thw, pixel_values_videos and video_grid_thw.
+
+    timed  also second_per_grid_ts, the seconds that a temporal patch of each clip lasts
+
+    Where there are both, `media_types` (M,) says which are images (1) and clips (2). A clip's frames
+    are taken as they are; the last is repeated where temporal_patch_size does not divide them.
+    ValueError on an image whose sides differ by more than a factor of 200.
+    """
+    pictures = [medium for medium in media if hasattr(medium, "convert")]
+    clips = [medium for medium in media if not hasattr(medium, "convert")]
+    found: dict[str, Tensor] = {}
+    if pictures:
+        images = [picture.convert("RGB") for picture in pictures]
+        own = processor.image_processor(images, return_tensors="pt")
+        found |= {name: own[name] for name in ("pixel_values", "image_grid_thw")}
+    if clips:
+        settings = _settings(processor)
+        parts = [_clip(processor.image_processor, settings, clip) for clip in clips]
+        found["pixel_values_videos"] = torch.cat([patches for patches, _ in parts])
+        found["video_grid_thw"] = torch.tensor([grid for _, grid in parts])
+        if timed:
+            length = _temporal(processor.image_processor, settings)
+            seconds = [length / clip.rate for clip in clips]
+            found["second_per_grid_ts"] = torch.tensor(seconds, dtype=torch.float32)
+    if pictures and clips:
+        types = [IMAGE_TYPE if hasattr(medium, "convert") else CLIP_TYPE for medium in media]
+        found["media_types"] = torch.tensor(types)
+    return found
+
+
+def _settings(processor: Any) -> Mapping[str, Any]:
+    video = processor.video_processor
+    return video if isinstance(video, Mapping) else video.to_dict()
+
+
+def _temporal(images: Any, settings: Mapping[str, Any]) -> int:
+    return settings.get("temporal_patch_size") or images.temporal_patch_size
+
+
+def _clip(
+    images: Any, settings: Mapping[str, Any], clip: Clip
+) -> tuple[Tensor, tuple[int, int, int]]:
+    """Patches (P, channels * time * height * width) and grid (frames, rows, columns) of a clip."""
+    length = _temporal(images, settings)
+    frames = [*clip.frames, *[clip.frames[-1]] * (-len(clip.frames) % length)]
+    shared = {name: settings[name] for name in SHARED_SETTINGS if settings.get(name) is not None}
+    found = images(
+        frames,
+        size=_size(settings, len(clip.frames), images, length),
+        input_data_format="channels_last",
+        return_tensors="pt",
+        **shared,
+    )
+    _, rows, columns = found["image_grid_thw"][0].tolist()
+    # As an image, every frame fills its temporal patch by itself.
+    single = found["pixel_values"].unflatten(1, (3, length, -1))[:, :, 0]
+    paired = single.unflatten(0, (-1, length, rows * columns)).permute(0, 2, 3, 1, 4)
+    patches = paired.reshape(-1, found["pixel_values"].shape[1])
+    return patches, (len(frames) // length, rows, columns)
+
+
+def _size(settings: Mapping[str, Any], frames: int, images: Any, length: int) -> dict[str, int]:
+    """Least and most pixels of a frame, as transformers' video processor has them."""
+    size = dict(settings.get("size") or CLIP_SIZE)
+    for edge, name in (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels")):
+        if settings.get(name) is not None:
+            size[edge] = settings[name]
+    if settings.get("cap_pixels_per_frame"):
+        # 90 % of the tokens of a whole clip, which its frames share.
+        side = images.patch_size * images.merge_size
+        total = int(settings.get("max_video_tokens", 128000) * side * side * 0.9)
+        least = int(size["shortest_edge"] * 1.05)
+        size["longest_edge"] = max(min(size["longest_edge"], total * length // frames), least)
+    return size

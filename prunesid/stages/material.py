@@ -21,7 +21,10 @@ _CORE = (
     "prunesid.scores.cls_attention",
 )  # fmt: skip
 # What all model families share.
-_FAMILY = ("prunesid.records", *(f"prunesid.models.{m}" for m in ("adapter", "base", "clip", "hooks")))
+_FAMILY = (
+    "prunesid.records",
+    *(f"prunesid.models.{m}" for m in ("adapter", "anyres", "base", "clip", "hooks", "llava")),
+)
 POCKET_WEIGHTS = Path(__file__).resolve().parents[1] / "pocket" / "weights"
 
 

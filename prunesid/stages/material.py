@@ -23,7 +23,12 @@ _CORE = (
 # What all model families share.
 _FAMILY = (
     "prunesid.records",
-    *(f"prunesid.models.{m}" for m in ("adapter", "base", "clip", "hooks")),
+    *(
+        f"prunesid.models.{name}"
+        for name in (
+            "adapter", "anyres", "base", "clip", "hooks", "llava", "qwen_inputs", "qwen_tower", "received"
+        )
+    ),  # fmt: skip
 )
 POCKET_WEIGHTS = Path(__file__).resolve().parents[1] / "pocket" / "weights"
 

@@ -1,0 +1,142 @@
+"""LLaVA-NeXT (transformers' `LlavaNextForConditionalGeneration`): LLaVA-1.6.
+
+An image is a base crop and 1 to 4 sub-crops (see `anyres`); each is a row that a method reduces on
+its own. Only CLIP towers whose CLS token is dropped and a single feature layer are supported.
+
+An image of which everything is kept enters as the unmodified model has it: base crop, then the
+high-resolution map without its padding, a newline behind each row. Otherwise, by the options:
+
+unpad    true: a sub-crop's candidates are the patches that show the image, so the crops of an image
+         may differ in size. false: all patches, as in the code of methods that switch unpadding off;
+         those of the padding are left out where everything is kept.
+scope    "crop": a budget is meant for the most crops that the checkpoint makes, each getting an equal
+         share (N / 5), whatever the image; "image": for the crops that the image has
+newline  "drop": no newlines, as the LLaVA-NeXT code of VisionZip and HiRED; crop after crop, tokens
+         in the order that the method gave them. "rows": the base crop so, then the tokens of the
+         sub-crops in raster order of the map, a newline behind each row that holds one; then tokens
+         of the sub-crops that come from no patch (CLS, merged), crop after crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from prunesid.methods import Needs
+from prunesid.models import register
+from prunesid.models.adapter import Crop, Entering
+from prunesid.models.anyres import (
+    DROP,
+    NEWLINES,
+    Box,
+    check_resolutions,
+    crop_boxes,
+    crop_grid,
+    cut_all,
+    in_rows,
+    is_whole,
+    map_cells,
+    most_crops,
+    shown_box,
+)
+from prunesid.models.clip import read_clip
+from prunesid.models.llava import Llava, only_images
+from prunesid.parameters import Param
+from prunesid.records import IMAGE, WHOLE, Medium, Records, grouped, row_names
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from prunesid.media import Clip
+
+CROP, PER_IMAGE = "crop", "image"
+
+
+@register("llava_next")
+class LlavaNext(Llava):
+    """Adapter; see `prunesid.models.Adapter` for the shapes."""
+
+    OPTIONS: ClassVar[Mapping[str, Param]] = {
+        "newline": Param(DROP, str, NEWLINES),
+        "scope": Param(CROP, str, (CROP, PER_IMAGE)),
+        "unpad": Param(True, bool),
+    }
+
+    def __init__(self, model: Any, processor: Any, **options: object) -> None:
+        super().__init__(model, processor, **options)
+        check_resolutions(model.config, processor.image_processor)
+        vision = model.config.vision_config
+        self.side = vision.image_size // vision.patch_size
+        self.num_tokens = None
+
+    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+        """`pixel_values` (M, most crops, 3, H, W), padded with crops of zeros, and `image_sizes`."""
+        found = self.processor.image_processor(only_images(media), return_tensors="pt")
+        return {name: found[name] for name in ("pixel_values", "image_sizes")}
+
+    @torch.no_grad()
+    def encode(
+        self,
+        inputs: Mapping[str, Tensor],
+        needs: Needs = Needs(),
+        names: Sequence[str] | None = None,
+    ) -> Records:
+        config, side = self.model.config, self.side
+        sizes = inputs["image_sizes"].tolist()
+        grids = [crop_grid(size, config) for size in sizes]
+        real = [
+            own[: 1 + rows * columns]
+            for own, (rows, columns) in zip(inputs["pixel_values"], grids, strict=True)
+        ]
+        parts: list[tuple[int, Box]] = []
+        media: list[Medium] = []
+        first = 0
+        for size, grid in zip(sizes, grids, strict=True):
+            shown = shown_box(size, grid, side)
+            own, boxes = [(first, Box(0, 0, side, side))], []
+            for number, crop in enumerate(crop_boxes(grid, side), start=first + 1):
+                part = shown.within(crop) if self.options["unpad"] else own[0][1]
+                # A very narrow image may leave nothing of a sub-crop.
+                if part.size:
+                    own.append((number, part))
+                    boxes.append(part.moved(crop.top, crop.left).values)
+            layout = {"view": WHOLE, "boxes": boxes, "shown": shown.values}
+            media.append(Medium(IMAGE, tuple(range(len(parts), len(parts) + len(own))), layout))
+            parts += own
+            first += 1 + grid[0] * grid[1]
+        tower = self.model.model.vision_tower
+        record = read_clip(tower, torch.cat(real), self.feature_block, needs)
+        groups, members = cut_all(record, parts)
+        if needs.projected:
+            groups = tuple(replace(own, projected=self.project(own.features)) for own in groups)
+        found = grouped(names or [str(number) for number in range(len(media))], media)
+        if names is not None:
+            rows = row_names(found)
+            groups = tuple(
+                replace(own, image_ids=tuple(rows[row] for row in numbers))
+                for own, numbers in zip(groups, members, strict=True)
+            )
+        share = most_crops(config) if self.options["scope"] == CROP else None
+        return Records(groups, members, found, share)
+
+    @torch.no_grad()
+    def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
+        boxes = [Box(*values) for values in layout["boxes"]]
+        tokens = self.project(torch.cat([crop.tokens for crop in crops]))
+        whole = is_whole(crops, [self.side**2, *(box.size for box in boxes)])
+        if not whole and self.options["newline"] == DROP:
+            return Entering(tokens)
+        base = len(crops[0].index)
+        cells, high = map_cells(crops[1:], boxes), tokens[base:]
+        rows = None
+        if whole:
+            shown = Box(*layout["shown"])
+            rows = range(shown.top, shown.bottom)
+            real = shown.holds(cells)
+            cells, high = cells[real], high[real.to(high.device)]
+        high = in_rows(high, cells, self.model.model.image_newline, rows)
+        return Entering(torch.cat([tokens[:base], high]))

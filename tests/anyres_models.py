@@ -1,0 +1,115 @@
+"""Tiny LLaVA-NeXT and LLaVA-OneVision of the real classes, and images of many shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# (height, width): square, wide, tall, of other roundings, and too narrow for a row or column of
+# patches of its own.
+SIZES = (
+    (100, 100), (60, 150), (150, 60), (56, 56), (41, 130), (111, 87), (30, 34), (77, 200),
+    (10, 300), (300, 10),
+)  # fmt: skip
+TURNS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
+TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}USER: "
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }} "
+    "{% else %}<{{ part['type'] }}>\n{% endif %}{% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+def pictures(sizes: Any = SIZES, *, seed: int = 0) -> list:
+    """RGB images of noise over a gradient, one for every (height, width)."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    found = []
+    for height, width in sizes:
+        slope = np.linspace(0, 1, height)[:, None, None] * rng.integers(0, 160, 3)
+        noise = rng.integers(0, 96, (height, width, 3))
+        found.append(Image.fromarray((slope + noise).astype(np.uint8)))
+    return found
+
+
+def save_tiny_llava_next(folder: Path, words: Path) -> None:
+    """Crops of 56 px (16 patches), up to 4 sub-crops; the tokenizer is that of the folder `words`."""
+    from transformers import (
+        AutoTokenizer,
+        CLIPVisionConfig,
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        LlavaNextImageProcessor,
+        LlavaNextProcessor,
+    )
+
+    tokenizer = AutoTokenizer.from_pretrained(words)
+    side = 56
+    pinpoints = [[rows * side, columns * side] for rows, columns in TURNS]
+    processor = LlavaNextProcessor(
+        image_processor=LlavaNextImageProcessor(
+            size={"shortest_edge": side},
+            crop_size={"height": side, "width": side},
+            image_grid_pinpoints=pinpoints,
+        ),
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+    config = LlavaNextConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            image_size=side,
+            patch_size=14,
+            projection_dim=32,
+        ).to_dict(),
+        text_config=_text(tokenizer, "llama"),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=pinpoints,
+    )
+    _save(LlavaNextForConditionalGeneration, config, tokenizer, folder)
+    processor.save_pretrained(folder)
+
+
+def _text(tokenizer: Any, kind: str) -> dict:
+    from transformers import LlamaConfig, Qwen2Config
+
+    return {"llama": LlamaConfig, "qwen2": Qwen2Config}[kind](
+        hidden_size=48,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=1024,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    ).to_dict()
+
+
+def _save(cls: Any, config: Any, tokenizer: Any, folder: Path) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    model = cls(config).eval()
+    for parameter in model.parameters():
+        # The default start is so small that the image hardly reaches the answer.
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+    model.model.multi_modal_projector.linear_2.weight.data *= 4
+    model.model.image_newline.data *= 4
+    # No two logits near a tie, and short answers common.
+    model.lm_head.weight.data *= 20
+    model.lm_head.weight.data[tokenizer.eos_token_id] *= 2
+    for name in ("bos", "eos", "pad"):
+        setattr(model.generation_config, f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
+    model.save_pretrained(folder)

@@ -68,7 +68,13 @@ def answer(
         if progress is not None:
             progress(sum(len(asked) for group in batch for asked in group.packs))
     return [
-        Answer(question.id, question.image_id, text, int(counts[rows[question.image_id]]))
+        Answer(
+            question.id,
+            question.image_id,
+            text,
+            int(counts[rows[question.image_id]]),
+            text=adapter.prompt(question.context).text_tokens,
+        )
         for question, text in zip(questions, texts, strict=True)
     ]
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunesid.methods import Needs, register
+from prunesid.accounting import Visual
+from prunesid.methods import Needs, Resolved, register
 from prunesid.methods.ragged import per_budget
 from prunesid.numerics import on_grid, rank_descending
 from prunesid.parameters import Param
@@ -35,6 +36,13 @@ def split_budget(budget: int, contextual: int | None) -> tuple[int, int]:
     return budget - merged, merged
 
 
+def _macs(visual: Visual, budget: int, params: Resolved) -> int:
+    """Keys of the rest against those of the targets, and the sums of the members."""
+    dominant, merged = split_budget(budget, params["contextual"])
+    members = max(0, visual.tokens - (dominant - 1) - merged)
+    return members * (merged * visual.head_dim + (visual.width if merged else 0))
+
+
 @register(
     "visionzip",
     params={
@@ -42,6 +50,7 @@ def split_budget(budget: int, contextual: int | None) -> tuple[int, int]:
         "merge": Param("target_plus_mean", str, ("target_plus_mean", "mean")),
     },
     needs=Needs(cls_attention=True, cls=True, keys=True),
+    macs=_macs,
 )
 def visionzip(
     record: VisionRecord, budget: Tensor, draws: Draws, *, contextual: int | None, merge: str

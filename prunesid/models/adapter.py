@@ -11,6 +11,7 @@ import torch
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from prunesid.accounting import Sizes
     from prunesid.record import VisionRecord
 
 
@@ -20,6 +21,11 @@ class Prompt:
 
     before: tuple[int, ...]
     after: tuple[int, ...]
+
+    @property
+    def text_tokens(self) -> int:
+        """How many they are."""
+        return len(self.before) + len(self.after)
 
 
 class Adapter(Protocol):
@@ -37,6 +43,8 @@ class Adapter(Protocol):
     """0-based block whose output is the model's usual visual feature."""
     end_ids: frozenset[int]
     """Tokens that end an answer."""
+    sizes: Sizes
+    """What the cost of a prompt depends on."""
     decoder: Any
     """The language model's own decoder, for methods that drop tokens inside it."""
 

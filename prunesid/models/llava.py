@@ -14,6 +14,7 @@ import torch
 from transformers import AutoProcessor, DynamicCache, LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from prunesid.accounting import Sizes, Transformer
 from prunesid.models import register
 from prunesid.models.adapter import Prompt
 from prunesid.models.hooks import outputs, split_heads
@@ -40,6 +41,11 @@ class Llava:
         self.feature_block = config.vision_feature_layer % states - 1
         side = config.vision_config.image_size // config.vision_config.patch_size
         self.grid, self.num_tokens = (side, side), side * side
+        self.sizes = Sizes(
+            Transformer.decoder(config.text_config),
+            Transformer.encoder(config.vision_config),
+            encoder_tokens=1 + self.num_tokens,
+        )
         ends = model.generation_config.eos_token_id
         self.end_ids = frozenset([ends] if isinstance(ends, int) else ends or ())
         self._image_id = config.image_token_id

@@ -13,10 +13,13 @@ from prunesid.study.metrics import statistic
 
 FACTS = (
     "What the arms did (second table), means over benchmarks, images and seeds. Tokens: visual tokens "
-    "per image in the language model, and their range. τ: threshold of the suppression; at 1 nothing is "
-    "suppressed. Suppressed: share of all tokens. Refilled: kept although suppressed, to fill the budget. "
-    "ρ: redundancy. Rand: adjusted Rand index of the groups, 1 where they are the same, 0 for unrelated "
-    "ones."
+    "per image in a layer of the language model, and their range. Entering: in its first layer. KV "
+    "entries: visual tokens in the caches of all layers together when decoding starts. τ: threshold of "
+    "the suppression; at 1 nothing is suppressed. Suppressed: share of all tokens. Refilled: kept "
+    "although suppressed, to fill the budget. ρ: redundancy. Rand: adjusted Rand index of the groups, 1 "
+    "where they are the same, 0 for unrelated ones. Encoder, selection, LLM: multiply-adds of a question "
+    "asked alone up to its answer's first token, by counted formulas; ≥ in the total where one of them "
+    "has none."
 )
 
 

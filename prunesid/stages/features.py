@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from prunesid.accounting import Sizes
 from prunesid.files import atomic
 from prunesid.methods import Needs, requirements
 from prunesid.models import family_module, load
@@ -48,7 +49,8 @@ def needs_of(arms: Sequence[Arm]) -> Needs:
 def extract(source: Source, runtime: Runtime, needs: Needs, output: Path) -> None:
     """Encode every image of a benchmark once and write the record as safetensors.
 
-    The metadata hold the image ids (rows), the grid, and the material that identifies the features.
+    The metadata hold the image ids (rows), the grid, the model's sizes, and the material that
+    identifies the features.
     """
     task = source.open()
     questions = task.questions()
@@ -68,13 +70,25 @@ def extract(source: Source, runtime: Runtime, needs: Needs, output: Path) -> Non
         family=family_module(path), batch_size=runtime.batch_size, dtype=runtime.dtype,
         device=runtime.device,
     )  # fmt: skip
-    metadata = {"image_ids": names, "grid": adapter.grid, "material": material}
+    metadata = {
+        "image_ids": names,
+        "grid": adapter.grid,
+        "sizes": adapter.sizes.to_json(),
+        "material": material,
+    }
     with atomic(output) as temporary:
         save_file(
             {key: torch.cat(value).contiguous() for key, value in parts.items()},
             temporary,
             metadata={key: json.dumps(value) for key, value in metadata.items()},
         )
+
+
+def read_sizes(path: Path) -> tuple[Sizes, int]:
+    """Of a file of `extract`: the sizes of its model, and the patch tokens of an image."""
+    with safe_open(path, "np") as file:
+        sizes = Sizes.from_json(json.loads(file.metadata()["sizes"]))
+        return sizes, file.get_slice("features").get_shape()[1]
 
 
 def _tensors(record: VisionRecord) -> dict[str, torch.Tensor]:

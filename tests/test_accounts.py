@@ -1,6 +1,5 @@
 """What a question costs under an arm: means over questions, of counts by hand."""
 
-import pytest
 
 from prunesid.accounting import Sizes, Transformer
 from prunesid.answering import Answer

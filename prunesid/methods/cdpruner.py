@@ -21,8 +21,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunesid.information import cosine
 from prunesid.accounting import Visual
+from prunesid.information import cosine
 from prunesid.methods import Needs, Resolved, register
 from prunesid.methods.ragged import largest_partial
 from prunesid.numerics import on_grid, rank_of_picks

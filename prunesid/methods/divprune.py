@@ -15,8 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunesid.information import similarity
 from prunesid.accounting import Visual
+from prunesid.information import similarity
 from prunesid.methods import Needs, Resolved, register
 from prunesid.methods.ragged import largest_partial
 from prunesid.numerics import rank_of_picks

@@ -113,7 +113,7 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int | None:
         return None
     tokens, width = visual.tokens, visual.width
     similarities = tokens * tokens * width
-    if "psca" != grouping and score != "abs_v":
+    if grouping != "psca" and score != "abs_v":
         return similarities
     groups = params["num_groups"]
     wanted = max(1, budget // 4) if groups is None else int(groups)

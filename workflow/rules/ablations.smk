@@ -95,6 +95,7 @@ rule figure:
         information=rules.information.output[0],
         pairs=rules.compare.output.pairs,
         strata=rules.compare.output.strata,
+        arms=rules.compare.output.arms,
         code=sources("render", "study/association.py"),
         plugins=plugin_sources(),
     output:

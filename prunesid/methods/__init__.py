@@ -140,6 +140,16 @@ def selection_macs(method: str, visual: Visual, budget: int, **params: object) -
     return 0 if budget >= visual.tokens else _METHODS[method].macs(visual, budget, resolved)
 
 
+def parameters(method: str) -> Mapping[str, Param]:
+    """The parameters of the method, by name."""
+    return _METHODS[method].params
+
+
+def function_of(method: str) -> Callable[..., Kept]:
+    """The registered function, whose docstring says what the parameters mean."""
+    return _METHODS[method].run
+
+
 def modules_of(method: str) -> list[str]:
     """Names of the modules that hold the method, for the digest of the code behind a result."""
     return _METHODS.modules_of(method)

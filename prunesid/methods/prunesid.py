@@ -1,4 +1,4 @@
-"""PruneSID: principal semantic groups, non-maximum suppression in each, quotas (sections 3.2-3.3).
+"""PruneSID (ICLR 2026): principal groups, non-maximum suppression in each, quotas (sections 3.2-3.3).
 
 Three presets. `paper` is the paper's text, `release` the authors' LLaVA code, `matched` replaces
 the paper's threshold by the one that leaves as many survivors as there are places. Every difference

@@ -38,7 +38,8 @@ def split_budget(budget: int, contextual: int | None) -> tuple[int, int]:
 
 def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     """Keys of the rest against those of the targets, and the sums of the members."""
-    dominant, merged = split_budget(budget, params["contextual"])
+    given = params["contextual"]
+    dominant, merged = split_budget(budget, None if given is None else int(given))
     members = max(0, visual.tokens - (dominant - 1) - merged)
     return members * (merged * visual.head_dim + (visual.width if merged else 0))
 

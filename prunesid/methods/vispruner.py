@@ -33,7 +33,7 @@ def _complete(given: dict) -> dict:
 
 def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     """Similarities of all tokens, where some are chosen by them."""
-    leading = int(budget * float(params["important"]))
+    leading = int(budget * float(params["important"] or 0))
     return visual.tokens**2 * visual.width if leading < budget else 0
 
 

@@ -72,7 +72,7 @@ def build_page(method: str, subject: Subject, agreement: pd.DataFrame | None = N
     part = replace(ablation, rows=rows, cells=cells)
     facts = facts_table(subject.arms, agreement, part)
     whole = subject.arms.loc[subject.arms["arm"] == ALL_TOKENS, "total_macs"].mean()
-    costs = ()
+    costs: tuple[Table, ...] = ()
     if facts is not None:
         words = caption.facts_text(facts.columns)
         with_all = f"With all tokens a question takes {count_text(whole)} multiply-adds."

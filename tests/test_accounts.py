@@ -1,6 +1,5 @@
 """What a question costs under an arm: means over questions, of counts by hand."""
 
-
 from prunesid.accounting import Sizes, Transformer
 from prunesid.answering import Answer
 from prunesid.stages.accounts import COLUMNS, read_accounts, spent

@@ -10,7 +10,7 @@ from synthetic_scores import BENCHMARKS, GQA, ablation_of, scores_of
 
 from prunesid.render import method_losses
 from prunesid.render.figures import Subject
-from prunesid.render.method_page import build_page, write_page
+from prunesid.render.method_page import build_page, write_page, write_pages
 from prunesid.stages.accounts import COLUMNS
 from prunesid.stages.arms import ARM_COLUMNS
 from prunesid.study.comparison import AVERAGE, compare
@@ -113,7 +113,7 @@ def test_the_picture_has_a_series_per_column_or_per_row(subject):
 
 def test_a_page_says_where_the_method_acts_and_what_it_costs(subject, tmp_path):
     page = build_page("fastv", subject)
-    write_page(page, subject, [tmp_path / f"fastv.{suffix}" for suffix in SUFFIXES])
+    write_page(page, subject, tmp_path)
     text = (tmp_path / "fastv.md").read_text()
     assert "| Acts | inside the language model, by what is asked |" in text
     assert "| Source | ECCV 2024 |" in text
@@ -127,20 +127,19 @@ def test_a_page_says_where_the_method_acts_and_what_it_costs(subject, tmp_path):
     assert "src=" in page_text and "http" not in page_text
 
 
-def test_the_same_page_each_time(subject, tmp_path):
+def test_the_same_pages_each_time(subject, tmp_path):
     for folder in ("one", "other"):
-        page = build_page("grid", subject)
-        write_page(page, subject, [tmp_path / folder / f"grid.{suffix}" for suffix in SUFFIXES])
+        write_pages(subject, None, tmp_path / folder)
+    names = {f"{method}.{end}" for method in ("prunesid", "grid", "fastv") for end in SUFFIXES}
+    assert {path.name for path in (tmp_path / "one").iterdir()} == names
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
 
 
-def test_what_is_missing_is_said(subject, tmp_path):
+def test_what_is_missing_is_said(subject):
     with pytest.raises(ValueError, match="no method 'pool'. Available: prunesid, grid, fastv"):
         build_page("pool", subject)
     with pytest.raises(ValueError, match="by stratum"):
         build_page("grid", replace(subject, strata=None))
     with pytest.raises(ValueError, match="what the arms cost"):
         build_page("grid", replace(subject, arms=None))
-    with pytest.raises(ValueError, match="written as"):
-        write_page(build_page("grid", subject), subject, [tmp_path / "grid.html"])

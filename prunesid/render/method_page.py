@@ -88,24 +88,25 @@ def build_page(method: str, subject: Subject, agreement: pd.DataFrame | None = N
     )
 
 
-def write_page(page: MethodPage, subject: Subject, paths: Sequence[Path]) -> None:
-    """Write the page as .html and .md, and the picture of losses as .svg, .png and .csv.
+def write_pages(subject: Subject, agreement: pd.DataFrame | None, folder: Path) -> None:
+    """A page per method of the ablation in `folder`, all of `write_page`."""
+    for method in subject.ablation.methods:
+        write_page(build_page(method, subject, agreement), subject, folder)
+
+
+def write_page(page: MethodPage, subject: Subject, folder: Path) -> None:
+    """Write <method>.html and .md, and the picture of losses as .svg, .png and .csv.
 
     The .html holds the .svg and needs nothing beside itself; the .md shows the .png beside it.
-    ValueError on other suffixes, or where what a page shows is not among the paths.
     """
-    by_suffix = {path.suffix: path for path in paths}
-    expected = (".html", ".md", ".svg", ".png", ".csv")
-    if sorted(by_suffix) != sorted(expected) or len(paths) != len(expected):
-        raise ValueError(f"a page is written as {', '.join(expected)}, not as {sorted(by_suffix)}")
+    svg, png, points = (folder / f"{page.about.name}{end}" for end in (".svg", ".png", ".csv"))
     drawn = method_losses.draw(page.losses, subject, page.rows)
-    write_drawn(drawn, page.losses, [by_suffix[s] for s in (".svg", ".png", ".csv")])
-    writers = {
-        ".html": to_html(page, by_suffix[".svg"].read_bytes()),
-        ".md": to_markdown(page, by_suffix[".png"].name),
-    }
-    for suffix, content in writers.items():
-        with atomic(by_suffix[suffix]) as part:
+    write_drawn(drawn, page.losses, [svg, png, points])
+    for path, content in (
+        (svg.with_suffix(".html"), to_html(page, svg.read_bytes())),
+        (svg.with_suffix(".md"), to_markdown(page, png.name)),
+    ):
+        with atomic(path) as part:
             part.write_text(content, encoding="utf-8", newline="\n")
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from prunesid.render.facts import read_facts
 from prunesid.render.figures import Subject
-from prunesid.render.method_page import build_page, write_page
+from prunesid.render.method_page import write_pages
 from prunesid.study.comparison import read_comparison
 from prunesid.study.config import parse_study
 from prunesid.study.strata import read_strata
@@ -17,5 +17,5 @@ subject = Subject(
     strata=read_strata(Path(snakemake.input.strata)),
     arms=read_facts(Path(snakemake.input.arms)),
 )
-page = build_page(snakemake.wildcards.method, subject, read_facts(Path(snakemake.input.agreement)))
-write_page(page, subject, [Path(path) for path in snakemake.output])
+agreement = read_facts(Path(snakemake.input.agreement))
+write_pages(subject, agreement, Path(snakemake.output[0]))

@@ -5,12 +5,15 @@ multiply-adds: four projections, scores and mixing over the full square, three F
 grouped queries the key and value projections are narrower: 2 n d (h_q + h_kv) in place of
 4 n d^2, where h is heads times head width. An encoder layer has two FFN matrices. Norms, biases,
 activations, the patch embedding, the projector and the output layer are left out.
+
+Of choosing tokens the products of vectors and matrices count, and decompositions; comparing,
+sorting, scaling and sums of attention do not. A method registers its own formula.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -68,6 +71,54 @@ class Transformer:
     def kv_bytes_per_token(self, bytes_per_value: int = 2) -> int:
         """Bytes of one token's keys and values in all layers."""
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value
+
+
+@dataclass(frozen=True)
+class Visual:
+    """What the cost of choosing among an image's visual tokens depends on.
+
+    tokens     T: patches of an image (or crop)
+    width      D: of a patch as the tower leaves it, and of the keys of all heads together
+    head_dim   of one head's key
+    projected  E: width of a token after the projector
+    """
+
+    tokens: int
+    width: int
+    head_dim: int
+    projected: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a model; `encoder_tokens` of one image (or crop) enter the tower, CLS included.
+
+    A tower that is no plain transformer has no formula here: its `encoder` is None.
+    """
+
+    decoder: Transformer
+    encoder: Transformer | None
+    encoder_tokens: int
+
+    def visual(self, tokens: int) -> Visual | None:
+        """Of an image of that many patches; None without a formula for the tower."""
+        if self.encoder is None:
+            return None
+        tower, projected = self.encoder, self.decoder.width
+        return Visual(tokens, tower.width, tower.head_dim, projected)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, which `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Sizes:
+        encoder = values["encoder"]
+        return cls(
+            Transformer(**values["decoder"]),
+            None if encoder is None else Transformer(**encoder),
+            values["encoder_tokens"],
+        )
 
 
 @dataclass(frozen=True)

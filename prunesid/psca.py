@@ -71,6 +71,27 @@ def assign(components: Tensor) -> tuple[Tensor, Tensor]:
     return group, score
 
 
+def macs(tokens: int, channels: int, num_components: int, solver: str = "exact") -> int:
+    """Multiply-adds of `token_components` for one image.
+
+    exact       the Gram matrix of the smaller side n, and 9/2 n^3 for its eigenvectors: the symmetric
+                QR algorithm (Golub and Van Loan, section 8.3), above what divide and conquer takes
+    randomized  six products with the K columns, five QR decompositions of 2 m K^2 with the factor
+                formed, and an SVD of K rows, 3 n K^2 + 10 K^3 (the same, sections 5.2 and 8.6)
+    """
+    n, m = sorted((tokens, channels))
+    k = num_components
+    if solver == "exact":
+        projected = tokens * channels * k if tokens > channels else 0
+        return n * n * m + 9 * n**3 // 2 + projected
+    tall, wide = 2 * m * k * k, 2 * n * k * k
+    qr = (1 + POWER_ITERATIONS) * tall + POWER_ITERATIONS * wide
+    svd = 3 * n * k * k + 10 * k**3
+    products = (2 + 2 * POWER_ITERATIONS) * tokens * channels * k
+    lifted = m * k * k if tokens > channels else 0
+    return products + qr + svd + lifted
+
+
 def _rescale(features: Tensor, center: str) -> Tensor:
     if center not in CENTERS:
         raise ValueError(f"center must be one of {', '.join(CENTERS)}, not {center!r}")

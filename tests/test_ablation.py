@@ -50,6 +50,15 @@ def test_methods_can_be_compared_in_a_list_of_settings():
     assert (ablation.figure.x, ablation.figure.hue) == ("row", "column")
 
 
+def test_an_ablation_is_of_methods_where_every_row_names_one_and_they_differ():
+    rows = [{"method": "prunesid"}, {"method": "grid"}, {"method": "prunesid", "preset": "release"}]
+    assert ablation_of(vary=rows).methods == ("prunesid", "grid")
+    assert ablation_of(vary=rows[:1]).methods == ()
+    assert ablation_of(vary=[rows[0], rows[2]]).methods == ()
+    assert ablation_of(vary=[*rows, {"preset": "matched"}]).methods == ()
+    assert grouping().methods == ()
+
+
 def shipped(name, **given):
     return load_ablation(ROOT / "configs" / "ablations" / f"{name}.yaml", ROOT, **given)
 

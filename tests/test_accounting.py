@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, LlamaConfig, Qwen2Config
 
-from prunesid.accounting import Transformer, account
+from prunesid import methods
+from prunesid.accounting import Sizes, Transformer, Visual, account
+from prunesid.record import VisionRecord
 
 LLAVA = Transformer.decoder(
     LlamaConfig(
@@ -84,3 +90,76 @@ def test_a_late_method_is_counted_layer_by_layer():
     assert found.total_macs == found.llm_macs + 7
     with pytest.raises(ValueError, match="3 counts for 32 layers"):
         account(LLAVA, [1, 2, 3], TEXT)
+
+
+def record_of(tokens, width):
+    """Everything that any method reads, of one image."""
+    draw = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn((1, *shape), generator=draw)
+
+    return VisionRecord(
+        features=normal(tokens, width), cls=normal(width), keys=normal(4, tokens, 6),
+        cls_attention=normal(4, tokens).abs(), projected=normal(tokens, 32),
+        last_attention=normal(tokens).abs(), last_keys=normal(tokens, width),
+    )  # fmt: skip
+
+
+def outside(method, params, tokens, width, budget):
+    """Multiply-adds of a formula that are no product of matrices, and so are not seen by torch."""
+    n, m, k = min(tokens, width), max(tokens, width), budget // 4
+    return {
+        "cdpruner": tokens * budget,  # the last row of each step's difference
+        "pool": tokens * width,
+        "prumerge": width * ((budget - 1) * min(32, tokens - 1) + tokens - budget + 1),
+        "prunesid": 9 * n**3 // 2,
+        "release": 6 * m * k * k + 4 * n * k * k + 3 * n * k * k + 10 * k**3,
+        "scope": tokens**2 * budget,
+    }.get(params.get("preset", "groups" if "grouping" in params else method), 0)
+
+
+@pytest.mark.parametrize("tokens", [20, 40])
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        *((name, {}) for name in sorted(set(methods.list_methods()) - {"random"})),
+        ("prunesid", {"preset": "release"}),
+        ("prunesid", {"grouping": "random", "score": "cls_attention"}),
+        ("vispruner", {"important": 1.0}),
+    ],
+)
+def test_formulas_of_selection_count_what_runs(method, params, tokens):
+    width, budget = 24, 12
+    record = record_of(tokens, width)
+    with FlopCounterMode(display=False) as counter:
+        methods.compress(record, method, budget=budget, **params)
+    products = counter.get_total_flops() // 2
+    visual = Visual(tokens, width, head_dim=6, projected=32)
+    found = methods.selection_macs(method, visual, budget, **params)
+    if method == "vispruner" and params:
+        assert found == 0  # similarities are computed all the same, and not looked at
+    else:
+        assert found == products + outside(method, params, tokens, width, budget)
+
+
+def test_selection_without_a_choice_or_a_formula():
+    visual = Visual(40, 24, head_dim=6, projected=32)
+    assert methods.selection_macs("prunesid", visual, 40) == 0
+    assert methods.selection_macs("prunesid", visual, 12, grouping="kmeans") is None
+    with pytest.raises(ValueError, match="Unknown method"):
+        methods.selection_macs("prunsid", visual, 12)
+
+
+def test_the_merged_tokens_of_visionzip_counted_by_hand():
+    # 64 of 576: CLS, 53 dominant patches, 10 targets, and 576 - 63 members that join one of them.
+    visual = Visual(576, 1024, head_dim=64, projected=4096)
+    expected = (576 - 63) * (10 * 64 + 1024)
+    assert methods.selection_macs("visionzip", visual, 64) == expected
+
+
+@pytest.mark.parametrize("encoder", [TOWER, None])
+def test_sizes_survive_json(encoder):
+    sizes = Sizes(LLAVA, encoder, 577)
+    assert Sizes.from_json(json.loads(json.dumps(sizes.to_json()))) == sizes
+    assert sizes.visual(576) == (encoder and Visual(576, 1024, 64, 4096))

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from synthetic_scores import BENCHMARKS, grouping
 
-from prunesid.render.facts import facts_table, read_facts
+from prunesid.render.facts import count_text, facts_table, read_facts
 from prunesid.render.formats import to_html, to_markdown
 from prunesid.render.table import Table
 
@@ -21,9 +21,13 @@ def arms_of(ablation, **values):
             facts = dict.fromkeys(
                 ("tau", "suppressed", "survivors", "refilled", "rho"), float("nan")
             )
+            facts |= dict.fromkeys(("kv", "text"), float("nan"))
+            macs = dict.fromkeys(
+                ("encoder_macs", "selection_macs", "llm_macs", "total_macs"), float("nan")
+            )
             line = {"arm": arm.name, "benchmark": benchmark.name, "tokens_mean": tokens,
                     "tokens_min": tokens, "tokens_max": tokens, "input_mean": tokens}  # fmt: skip
-            lines.append(line | {f"{k}_mean": v for k, v in facts.items()} | given)
+            lines.append(line | macs | {f"{k}_mean": v for k, v in facts.items()} | given)
     return pd.DataFrame(lines)
 
 
@@ -58,11 +62,38 @@ def test_there_is_no_table_where_there_is_nothing_to_tell():
 
 
 def test_what_enters_the_language_model_is_told_where_some_of_it_goes_inside():
-    arms = arms_of(grouping(), input_mean=lambda arm, _: 576 if arm.seed == 0 else arm.budget)
+    arms = arms_of(
+        grouping(), input_mean=lambda arm, _: 576 if arm.seed == 0 else arm.budget, kv_mean=384
+    )
     table = facts_table(arms, None, grouping())
-    assert table.columns == ("Tokens", "Entering")
+    assert table.columns == ("Tokens", "Entering", "KV entries")
     random, *_ = table.blocks[0].rows
-    assert [cell.value for cell in random.cells] == ["64", "234.7"]
+    assert [cell.value for cell in random.cells] == ["64", "234.7", "384"]
+
+
+def test_multiply_adds_are_told_and_a_sum_that_lacks_one_is_a_lower_bound():
+    ablation = grouping()
+
+    def selection(arm, _):
+        return float("nan") if arm.params.get("grouping") == "kmeans" else 2.5e6
+
+    arms = arms_of(
+        ablation, encoder_macs=1e9, selection_macs=selection, llm_macs=lambda arm, place: place * 4e8,
+        total_macs=lambda arm, place: 1e9 + place * 4e8,
+    )  # fmt: skip
+    table = facts_table(arms, NONE, ablation)
+    assert table.columns == ("Tokens", "Encoder", "Selection", "LLM", "Total")
+    cells = {row.label: [cell.value for cell in row.cells] for row in table.blocks[0].rows}
+    assert cells["random"][1:] == ["1.00 G", "2.50 M", "600 M", "1.60 G"]
+    assert cells["k-means"][1:] == ["1.00 G", "", "600 M", "≥ 1.60 G"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (64, "64.0"), (999.4, "999"), (999.6, "1.00 k"), (4.254e12, "4.25 T")],
+)
+def test_counts_have_three_digits_and_a_unit(value, shown):
+    assert count_text(value) == shown
 
 
 def test_it_stands_below_the_table_in_markdown_and_html():

@@ -20,6 +20,7 @@ from prunesid.render.figures import (
     gain,
     layers,
     losses,
+    pareto,
     radar,
     wins,
 )
@@ -212,7 +213,7 @@ def methods():
     ablation = ablation_of(
         vary=[{"method": name} for name in ("random", "grid", "prunesid")], seeds=1,
         across={"budget": [64, 128]}, reference={"method": "prunesid"},
-        figure={"kind": "dots", "also": ["radar", "wins", "losses"]},
+        figure={"kind": "dots", "also": ["radar", "wins", "losses", "pareto"]},
     )  # fmt: skip
     skill = {"vanilla": 0.95} | SKILL
     images = pd.concat(
@@ -284,3 +285,80 @@ def test_losses_stand_the_losses_under_the_first_column(methods):
     assert np.allclose(by_family[0], families["diff"])
     with pytest.raises(ValueError, match="by stratum"):
         losses.points(replace(methods, strata=None))
+
+
+COSTS = {"random": 1e9, "grid": 2e9, "prunesid": 3e9, "vanilla": 9e9}
+
+
+@pytest.fixture(scope="module")
+def costly(methods):
+    lines = [
+        {"arm": arm.name, "benchmark": b.name, "encoder_macs": 5e8, "selection_macs": 0.0,
+         "llm_macs": 5e8, "total_macs": (COSTS[arm.method] + 1e7 * (arm.budget or 0)) * (1 + place)}
+        for arm in methods.ablation.arms for place, b in enumerate(BENCHMARKS)
+    ]  # fmt: skip
+    return replace(methods, arms=pd.DataFrame(lines))
+
+
+def test_a_pareto_plot_has_a_point_per_row_and_column_and_one_of_all_tokens(costly):
+    data = pareto.points(costly).set_index(["row", "column"])
+    assert len(data) == 3 * 2 + 1
+    assert data.loc[("method=grid", "budget=64"), "macs"] == pytest.approx(2.64e9 * 2.5)
+    line = costly.comparison.set_index(["row", "column", "benchmark"])
+    for key in (("method=grid", "budget=64"), ("method=random", "budget=128")):
+        assert data.loc[key, "value"] == line.loc[(*key, AVERAGE), "value"]
+    assert data.loc[("vanilla", "all"), ["value", "front"]].tolist() == [100, True]
+    # PruneSID costs more than the grid and is worse: not on the front.
+    assert not data.loc["method=prunesid", "front"].any()
+    with pytest.raises(ValueError, match="what the arms cost"):
+        pareto.points(replace(costly, arms=None))
+
+
+def test_a_cost_that_is_a_lower_bound_is_hollow_and_not_on_the_front(costly):
+    arms = costly.arms.copy()
+    arms.loc[arms["arm"].str.startswith("method-grid"), "selection_macs"] = np.nan
+    subject = replace(costly, arms=arms)
+    data = pareto.points(subject)
+    own = data["row"] == "method=grid"
+    assert data.loc[own, "bound"].all() and not data.loc[own, "front"].any()
+    assert not data.loc[~own, "bound"].any()
+    assert "Hollow" in note_of(pareto.draw(data, subject))
+    assert "Hollow" not in note_of(pareto.draw(pareto.points(costly), costly))
+
+
+def test_the_front_is_what_nothing_beats():
+    cost, value = np.array([1.0, 2, 2, 3, 4, 4]), np.array([5.0, 6, 5, 6, 8, 8])
+    assert pareto.on_front(cost, value).tolist() == [True, True, False, False, True, True]
+    rivals = pd.Series([False, True, True, True, True, True])
+    assert pareto.on_front(cost, value, rivals)[2] == False  # noqa: E712
+    assert pareto.on_front(cost[:2], value[:2], rivals[:2]).all()
+
+
+def test_labels_stay_in_order_and_apart():
+    wanted = np.array([0.5, 0.9, 0.51, 0.52, 0.95])
+    found = pareto.spread(wanted, 0.1)
+    assert (np.argsort(found) == np.argsort(wanted)).all()
+    assert (np.diff(np.sort(found)) >= 0.1 - 1e-12).all()
+    assert found.min() >= 0 and found.max() <= 1 + 1e-12
+    free = np.array([0.1, 0.5, 0.9])
+    assert np.allclose(pareto.spread(free, 0.1), free)
+    many = np.sort(pareto.spread(np.full(20, 0.5), 0.1))
+    assert np.allclose(many, np.linspace(0, 1, 20))
+
+
+def test_names_on_a_pareto_plot_do_not_overlap(costly):
+    drawn = pareto.draw(pareto.points(costly), costly)
+    drawn.canvas.draw()
+    boxes = [t.get_window_extent() for t in drawn.axes[0].texts]
+    assert len(boxes) == 4
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert [pareto.tick_text(v) for v in (1.5e9, 2e11)] == ["1.5 G", "200 G"]
+
+
+@pytest.mark.parametrize("kind", [dots, radar, wins, losses, pareto])
+def test_the_small_print_says_what_was_asked(kind, costly):
+    whole = costly.comparison[costly.comparison["row"] == "vanilla"]
+    note = note_of(kind.draw(kind.points(costly), costly))
+    asked = f"GQA, MME, POPE, SQA ({whole['questions'].sum():,} questions on 120 images)"
+    assert asked in note
+    assert "95 % interval" in note or kind is radar

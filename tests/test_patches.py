@@ -4,12 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from PIL import Image
 
+from prunesid import VisionRecord, compress
 from prunesid.answering.store import Store
 from prunesid.record import Kept
-from prunesid.render.patches import FADE, draw, group_color, kept_points, write_patches
-from prunesid.stages.patches import as_seen, read_scenes, spaced
+from prunesid.render.panels import note_of
+from prunesid.render.patches import FADE, MERGED, draw, group_color, kept_points, write_patches
+from prunesid.stages.patches import as_seen, read_kept, read_scenes, spaced
 from prunesid.stages.selection import save_kept, write_keys
 from prunesid.study.arm import VANILLA, make_arm
 from prunesid.study.config import parse_study
@@ -27,7 +30,7 @@ def test_the_usual_arms_are_those_that_the_study_has():
     found, problems = parse_patches(DEFAULT | {"benchmark": "b"}, ("a", "b"), ARMS)
     assert not problems
     assert [(label, arm.name) for label, arm in found.columns] == [
-        ("PruneSID", "default"), ("uniform grid", "method-grid")
+        ("PruneSID: groups", "default"), ("uniform grid", "method-grid")
     ]  # fmt: skip
 
 
@@ -35,6 +38,17 @@ def test_without_the_usual_arms_the_first_ones_are_shown():
     found, _ = parse_patches(DEFAULT, ("a", "b"), ARMS)
     assert found.benchmark == "a"
     assert [arm.name for _, arm in found.columns] == ["budget-128"]
+
+
+def test_every_paradigm_is_shown_where_the_study_has_it():
+    methods = ("cls_topk", "visionzip", "prumerge", "divprune", "grid")
+    arms = [make_arm(setting) for setting in (
+        {}, {"preset": "matched"}, {"preset": "release"}, {"grouping": "random"},
+        *({"method": method} for method in methods),
+    )]  # fmt: skip
+    found, _ = parse_patches(DEFAULT, ("b",), {"b": (VANILLA, *arms)})
+    shown = [arm.method for _, arm in found.columns]
+    assert shown == ["prunesid"] * 3 + list(methods)
 
 
 def test_named_arms_have_to_be_arms_of_the_study():
@@ -50,7 +64,7 @@ def test_named_arms_have_to_be_arms_of_the_study():
 def test_a_study_checks_its_picture_before_anything_runs():
     study = {"title": "t", "benchmarks": ["pocket_gqa"], "ablations": ["grouping"]}
     found = parse_study(study).patches
-    assert [label for label, _ in found.columns] == ["PruneSID", "random groups"]
+    assert [label for label, _ in found.columns] == ["PruneSID: groups", "random groups"]
     wrong = study | {"patches": {"arms": [{"method": "grid"}]}}
     with pytest.raises(
         ConfigError, match=r"patches\.arms: Unknown arm on pocket_gqa 'method-grid'"
@@ -146,6 +160,42 @@ def test_kept_patches_stay_and_the_others_fade():
     assert np.allclose(shown[14:28, 14:28], pixels[14:28, 14:28] / 255)
     assert shown[:14].min() >= FADE
     assert [len(collection.get_paths()) for collection in ax.collections] == [1]
+
+
+def test_merged_tokens_are_shown_by_their_centers():
+    pixels = np.random.default_rng(0).integers(0, 255, (56, 56, 3), dtype=np.uint8)
+    kept = KeptPatches("arm", np.array([-1, 5, -1]), made=np.arange(16) == 3)
+    scene = Scene("img", 0.5, pixels, (4, 4), (kept,))
+    data = kept_points([scene])
+    assert list(zip(data["patch"], data["merged"], strict=True)) == [(5, False), (3, True)]
+    drawn = draw([scene])
+    ax = drawn.axes[1]
+    shown = np.asarray(ax.images[0].get_array())
+    assert np.allclose(shown[:14, 42:], pixels[:14, 42:] / 255)
+    assert np.allclose(ax.collections[0].get_edgecolor()[0, :3], to_rgb(MERGED))
+    assert "center of a merged token" in note_of(drawn)
+    plain = Scene("img", 0.5, pixels, (4, 4), (KeptPatches("arm", np.array([5])),))
+    assert "merged" not in note_of(draw([plain]))
+
+
+@pytest.mark.parametrize(("method", "centers"), [("visionzip", 1), ("prumerge", 11)])
+def test_methods_that_merge_tell_their_centers(method, centers, tmp_path):
+    draws = torch.Generator().manual_seed(0)
+    record = VisionRecord(
+        **{name: torch.randn((2, *shape), generator=draws).abs() for name, shape in {
+            "features": (36, 8), "cls": (8,), "cls_attention": (2, 36), "keys": (2, 36, 4),
+            "last_attention": (36,), "last_keys": (36, 8),
+        }.items()}
+    )  # fmt: skip
+    kept = compress(record, method, budget=torch.tensor([12, 36]))
+    save_kept(kept, tmp_path / "kept.safetensors")
+    parts = read_kept(tmp_path / "kept.safetensors", [0, 1])
+    assert parts["made"].sum(axis=1).tolist() == [centers, 0]
+    shown = KeptPatches("", parts["index"][0], made=parts["made"][0])
+    own = shown.index[shown.index >= 0]
+    # A center is no patch that is kept as well; one made token has no center (CLS, the extra one).
+    assert not set(own) & set(shown.centers)
+    assert len(own) + len(shown.centers) == 11
 
 
 def test_frames_have_the_colors_of_their_groups():

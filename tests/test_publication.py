@@ -16,6 +16,7 @@ from published_runs import (
 )
 from safetensors.torch import save_file
 
+from prunesid.accounting import Sizes, Transformer
 from prunesid.answering.store import Store
 from prunesid.evaluation.scoring import COLUMNS
 from prunesid.pocket.benchmarks import render
@@ -27,6 +28,8 @@ from prunesid.study.config import load_study
 from prunesid.tracking.artifacts import read_artifacts
 from prunesid.tracking.pictures import GAP
 from prunesid.tracking.receipt import read_ledger
+
+SIZES = Sizes(Transformer(6, 192, 512, 4, 4, 48, 3), None, 0)
 
 IMAGES = 3
 ABLATION = """
@@ -72,6 +75,7 @@ def work(tmp_path_factory, study):
     head = {
         "inputs": {name: [medium] for name, medium in zip(image_ids, media, strict=True)},
         "members": [list(range(IMAGES))], "grids": [(24, 24)], "share": None, "material": {},
+        "model_sizes": SIZES.to_json(),
     }  # fmt: skip
     metadata = {key: json.dumps(value) for key, value in head.items()}
     save_file({"0.features": torch.zeros(IMAGES, 1, 1)}, files.features, metadata)

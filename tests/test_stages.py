@@ -14,6 +14,7 @@ from prunesid.answering.store import Store
 from prunesid.methods import Needs, compress
 from prunesid.models import load
 from prunesid.pocket.benchmarks import render
+from prunesid.stages.accounts import write_accounts
 from prunesid.stages.answers import answer_benchmark, material_of
 from prunesid.stages.arms import write_arms
 from prunesid.stages.budgets import read_budgets, write_budgets
@@ -326,9 +327,14 @@ def test_a_late_arm_answers_on_all_tokens_and_tells_what_it_dropped(
     assert late["arm"]["late"].keys() == {"method", "budget", "params", "code"}
 
     scores = pd.read_parquet(tmp_path / "scores.parquet").assign(benchmark="pocket_mme")
+    write_accounts(
+        work[0] / "features.safetensors", tmp_path / "answers.json", ablation.arms, store,
+        tmp_path / "accounts.csv",
+    )  # fmt: skip
     write_arms(
-        ablation, scores, {"pocket_mme": tmp_path / "selections.json"}, information, store,
-        tmp_path / "arms.csv", tmp_path / "agreement.csv",
+        ablation, scores, {"pocket_mme": tmp_path / "selections.json"},
+        {"pocket_mme": tmp_path / "accounts.csv"}, information, store, tmp_path / "arms.csv",
+        tmp_path / "agreement.csv",
     )  # fmt: skip
     facts = pd.read_csv(tmp_path / "arms.csv").set_index("arm")
     mean = direct.entering.double().mean().item()
@@ -337,6 +343,16 @@ def test_a_late_arm_answers_on_all_tokens_and_tells_what_it_dropped(
     assert facts["input_mean"].to_dict() == {
         "vanilla": 576, fastv.name: 576, "method-grid_budget-128": 128
     }  # fmt: skip
+    assert facts.loc[fastv.name, "kv_mean"] == direct.cached.sum(dim=1).double().mean().item()
+    assert facts.loc[fastv.name, "selection_macs"] == pytest.approx(
+        direct.selection_macs.double().mean().item(), rel=1e-5
+    )
+    llm = facts["llm_macs"]
+    # About the same tokens in the mean of the layers; unequal ones cost more, by the square.
+    assert 1 < llm[fastv.name] / llm["method-grid_budget-128"] < 1.3
+    assert llm["vanilla"] > 2.5 * llm[fastv.name]
+    total = facts[["encoder_macs", "selection_macs", "llm_macs"]].sum(axis=1)
+    assert facts["total_macs"].tolist() == pytest.approx(total.tolist(), rel=1e-5)
 
     put, stored = Store.put, []
 
@@ -356,13 +372,18 @@ def test_the_facts_of_every_arm_and_the_agreement_of_its_groups(work, informatio
     )
     features, store = work[0] / "features.safetensors", Store(tmp_path / "store")
     select_arms(features, ablation.arms, store, tmp_path / "selections.json")
+    pd.DataFrame(
+        {"arm": arm.name, "llm_macs": place} for place, arm in enumerate(ablation.arms)
+    ).to_csv(tmp_path / "accounts.csv", index=False)  # fmt: skip
     write_arms(
-        ablation, pd.DataFrame(), {"pocket_mme": tmp_path / "selections.json"}, information, store,
-        tmp_path / "arms.csv", tmp_path / "agreement.csv",
+        ablation, pd.DataFrame(), {"pocket_mme": tmp_path / "selections.json"},
+        {"pocket_mme": tmp_path / "accounts.csv"}, information, store, tmp_path / "arms.csv",
+        tmp_path / "agreement.csv",
     )  # fmt: skip
     facts = pd.read_csv(tmp_path / "arms.csv").set_index("arm")
     assert set(facts.index) == {arm.name for arm in ablation.arms}
     assert facts.loc["vanilla", "tokens_mean"] == 576
+    assert facts["llm_macs"].tolist() == list(range(len(ablation.arms)))
     assert facts.loc["default", ["tokens_min", "tokens_max"]].tolist() == [64, 64]
     kept = read_features(features)[0].compress("prunesid", budget=64)
     for name in ("tau", "suppressed", "survivors", "refilled", "rho"):

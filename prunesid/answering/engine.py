@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from prunesid.answering.decoding import Asked, Inputs, check_inputs, decode, prepare
 from prunesid.answering.prefix import prefix_owners
 from prunesid.answering.questions import Answer, Question, Stopping
-from prunesid.models.adapter import Adapter, Entering, kept_crops, positions_of
+from prunesid.models.adapter import Adapter, Entering, Prompt, kept_crops, positions_of
 from prunesid.record import Kept
 from prunesid.records import Medium
 
@@ -68,7 +68,10 @@ def answer(
         if progress is not None:
             progress(sum(len(asked) for group in batch for asked in group.packs))
     return [
-        Answer(question.id, question.image_id, text, tokens)
+        Answer(
+            question.id, question.image_id, text, tokens,
+            text=_prompt(adapter, question, inputs[question.image_id]).text_tokens,
+        )  # fmt: skip
         for question, (text, tokens) in zip(questions, found, strict=True)
     ]
 
@@ -78,9 +81,13 @@ def answer_plainly(
 ) -> str:
     """One answer by the model's own `generate()` on what is kept of its media; nothing is shared."""
     stopping = Stopping.of(question.gen_kwargs)
-    prompt = adapter.prompt(question.context, [medium.kind for medium in media])
+    prompt = _prompt(adapter, question, media)
     ids = adapter.generate(enter(adapter, kept, media), prompt, stopping.max_new_tokens)
     return stopping.cut(adapter.decode(ids))
+
+
+def _prompt(adapter: Adapter, question: Question, media: Sequence[Medium]) -> Prompt:
+    return adapter.prompt(question.context, [medium.kind for medium in media])
 
 
 def enter(adapter: Adapter, kept: Kept, media: Sequence[Medium]) -> list[Entering]:

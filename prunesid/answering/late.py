@@ -125,11 +125,19 @@ def answer_late(
             )
             if progress is not None:
                 progress(len(batch))
+    means = found.entering.double().mean(dim=1).tolist()
     found.answers.extend(
-        Answer(question.id, question.image_id, text, tokens)
-        for question, text, tokens in zip(
-            questions, texts, found.entering.double().mean(dim=1).tolist(), strict=True
+        Answer(
+            question.id,
+            question.image_id,
+            text,
+            means[place],
+            text=int(found.text[place]),
+            entering=tuple(found.entering[place].tolist()),
+            cached=tuple(found.cached[place].tolist()),
+            selection_macs=int(found.selection_macs[place]),
         )
+        for place, (question, text) in enumerate(zip(questions, texts, strict=True))
     )
     return found
 

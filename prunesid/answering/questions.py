@@ -29,13 +29,20 @@ class Question:
 class Answer:
     """`tokens`: visual tokens entering a layer of the language model, mean over its layers.
 
-    Where tokens are chosen before the language model, that is the number that entered it.
+    Where tokens are chosen before the language model, that is the number that entered it. `text`
+    are the other tokens of the prompt. Where tokens are dropped inside, `entering` and `cached` are
+    the visual tokens that enter each layer and that its cache holds when decoding starts, and
+    `selection_macs` the multiply-adds of choosing; elsewhere these are None.
     """
 
     question_id: str
     image_id: str
     answer: str
     tokens: float
+    text: int
+    entering: tuple[int, ...] | None = None
+    cached: tuple[int, ...] | None = None
+    selection_macs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class Stopping:
 
 
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
-    """Parquet with the columns question_id, image_id, answer (text) and tokens (float64)."""
+    """Parquet with a column per field of `Answer`, a line per answer."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -87,6 +94,10 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
             ("image_id", pa.string()),
             ("answer", pa.string()),
             ("tokens", pa.float64()),
+            ("text", pa.int64()),
+            ("entering", pa.list_(pa.int64())),
+            ("cached", pa.list_(pa.int64())),
+            ("selection_macs", pa.int64()),
         ]
     )
     columns = {name: [getattr(answer, name) for answer in answers] for name in schema.names}
@@ -97,4 +108,8 @@ def read_answers(path: Path) -> list[Answer]:
     """The answers that `write_answers` wrote, in the same order."""
     import pyarrow.parquet as pq
 
-    return [Answer(**row) for row in pq.read_table(path).to_pylist()]
+    per_layer = ("entering", "cached")
+    return [
+        Answer(**row | {k: None if row[k] is None else tuple(row[k]) for k in per_layer})
+        for row in pq.read_table(path).to_pylist()
+    ]

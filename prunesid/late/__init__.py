@@ -25,9 +25,11 @@ from prunesid.registry import Registry, unknown
 __all__ = [
     "Schedule",
     "Shape",
+    "function_of",
     "list_late_methods",
     "modules_of",
     "needs_cls_attention",
+    "parameters",
     "plan",
     "register",
     "resolve",
@@ -91,6 +93,16 @@ def resolve_any(method: str, **params: object) -> Resolved:
 def needs_cls_attention(method: str, **params: object) -> bool:
     """Whether the method reads the vision tower's CLS attention with these parameters."""
     return _METHODS[method].needs_cls_attention(resolve(method, **params))
+
+
+def parameters(method: str) -> Mapping[str, Param]:
+    """The parameters of the method, by name."""
+    return _METHODS[method].params
+
+
+def function_of(method: str) -> Callable[..., Schedule]:
+    """The registered function, whose docstring says what the parameters mean."""
+    return _METHODS[method].run
 
 
 def modules_of(method: str) -> list[str]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from prunesid.accounting import Visual
 from prunesid.parameters import Param, Value, check_parameters
 from prunesid.record import OPTIONAL, Kept, VisionRecord
 from prunesid.registry import Registry
@@ -28,6 +29,7 @@ from prunesid.seeding import Draws
 CHUNK_ELEMENTS = 2**23
 
 Resolved = dict[str, Value]
+Macs = Callable[[Visual, int, Resolved], "int | None"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Method:
     complete: Callable[[Resolved], Resolved]
     needs: Callable[[Resolved], Needs]
     random: Callable[[Resolved], bool]
+    macs: Macs
 
 
 _METHODS: Registry[Method] = Registry("method", __name__)
@@ -73,11 +76,15 @@ def register(
     complete: Callable[[Resolved], Resolved] = dict,
     needs: Needs | Callable[[Resolved], Needs] = Needs(),
     random: bool | Callable[[Resolved], bool] = False,
+    macs: int | Macs | None = None,
 ) -> Callable[[Callable[..., Kept]], Callable[..., Kept]]:
     """A decorator that registers a method; ValueError if the name is taken.
 
     complete  fills parameters that depend on others (presets) and rejects combinations
     needs, random  constants, or functions of the complete parameters
+    macs      multiply-adds of choosing among an image's tokens (`prunesid.accounting` says what
+              counts): a constant, or a function `(visual, budget, parameters)`; None, or a function
+              that gives None, where there is no formula
     """
 
     def add(run: Callable[..., Kept]) -> Callable[..., Kept]:
@@ -87,6 +94,7 @@ def register(
             complete=complete,
             needs=needs if callable(needs) else lambda _: needs,
             random=random if callable(random) else lambda _: random,
+            macs=macs if callable(macs) else lambda *_: macs,
         )
         _METHODS.register(name)(entry)
         return run
@@ -117,6 +125,26 @@ def requirements(method: str, **params: object) -> Needs:
 def is_random(method: str, **params: object) -> bool:
     """Whether the result depends on the seed."""
     return _METHODS[method].random(resolve(method, **params))
+
+
+def selection_macs(method: str, visual: Visual, budget: int, **params: object) -> int | None:
+    """Multiply-adds by which the method chooses `budget` of an image's tokens, by its formula.
+
+    0 where nothing is to be chosen, None where the method has no formula. ValueError on unknown
+    names and values.
+    """
+    resolved = resolve(method, **params)
+    return 0 if budget >= visual.tokens else _METHODS[method].macs(visual, budget, resolved)
+
+
+def parameters(method: str) -> Mapping[str, Param]:
+    """The parameters of the method, by name."""
+    return _METHODS[method].params
+
+
+def function_of(method: str) -> Callable[..., Kept]:
+    """The registered function, whose docstring says what the parameters mean."""
+    return _METHODS[method].run
 
 
 def modules_of(method: str) -> list[str]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prunesid.accounting import Visual
 from prunesid.information import cosine
 from prunesid.methods import Needs, Resolved, register
 from prunesid.methods.ragged import largest_partial
@@ -36,7 +37,18 @@ def _needs(params: Resolved) -> Needs:
     return Needs(projected=True, relevance=params["relevance"] == "question")
 
 
-@register("cdpruner", params={"relevance": Param("none", str, ("none", "question"))}, needs=_needs)
+def _macs(visual: Visual, budget: int, params: Resolved) -> int:
+    """Similarities of all projected tokens, and step by step the rows of the Cholesky factor."""
+    factor = budget * (budget - 1) // 2 + budget
+    return visual.tokens**2 * visual.projected + visual.tokens * factor
+
+
+@register(
+    "cdpruner",
+    params={"relevance": Param("none", str, ("none", "question"))},
+    needs=_needs,
+    macs=_macs,
+)
 def cdpruner(record: VisionRecord, budget: Tensor, draws: Draws, *, relevance: str) -> Kept:
     """Greedy MAP of a DPP by incremental Cholesky; a smaller budget keeps a prefix.
 

@@ -9,7 +9,7 @@ from prunesid.scores.cls_attention import cls_attention
 from prunesid.seeding import Draws
 
 
-@register("cls_topk", needs=Needs(cls_attention=True))
+@register("cls_topk", needs=Needs(cls_attention=True), macs=0)
 def cls_topk(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
     """Top N by attention summed over heads, in raster order, ties to the lower index."""
     return keep(record, rank_descending(cls_attention(record)), budget)

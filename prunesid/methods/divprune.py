@@ -15,8 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prunesid.accounting import Visual
 from prunesid.information import similarity
-from prunesid.methods import Needs, register
+from prunesid.methods import Needs, Resolved, register
 from prunesid.methods.ragged import largest_partial
 from prunesid.numerics import rank_of_picks
 from prunesid.parameters import Param
@@ -24,10 +25,16 @@ from prunesid.record import Kept, VisionRecord, keep
 from prunesid.seeding import Draws
 
 
+def _macs(visual: Visual, budget: int, params: Resolved) -> int:
+    """Similarities of all projected tokens; the rest compares."""
+    return visual.tokens**2 * visual.projected
+
+
 @register(
     "divprune",
     params={"order": Param("raster", str, ("raster", "selection"))},
     needs=Needs(projected=True),
+    macs=_macs,
 )
 def divprune(record: VisionRecord, budget: Tensor, draws: Draws, *, order: str) -> Kept:
     """Max-min cosine distance of `record.projected`; a smaller budget keeps a prefix.

@@ -24,7 +24,7 @@ def grid_index(rows: int, columns: int, budget: int) -> list[int]:
     return index
 
 
-@register("grid")
+@register("grid", macs=0)
 def grid(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
     """The budget spread evenly over the record's grid; a record without one is a single row."""
     tokens = record.num_tokens

@@ -37,7 +37,10 @@ def kept_count(budget: int, tokens: int, rounding: str = "upstream") -> int:
 
 
 @register(
-    "hired", params={"rounding": Param("upstream", str, ROUNDINGS)}, needs=Needs(cls_attention=True)
+    "hired",
+    params={"rounding": Param("upstream", str, ROUNDINGS)},
+    needs=Needs(cls_attention=True),
+    macs=0,
 )
 def hired(record: VisionRecord, budget: Tensor, draws: Draws, *, rounding: str) -> Kept:
     """Top patches by attention summed over heads, in raster order; each image is one crop.

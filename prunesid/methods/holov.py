@@ -30,6 +30,7 @@ from prunesid.seeding import Draws
         "order": Param("runs", str, ("runs", "raster")),
     },
     needs=Needs(cls_attention=True),
+    macs=0,
 )
 def holov(record: VisionRecord, budget: Tensor, draws: Draws, *, runs: int, order: str) -> Kept:
     """Keep `budget` patches, shared among `runs` equal runs by their mean attention."""

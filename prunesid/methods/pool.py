@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prunesid.methods import register
+from prunesid.accounting import Visual
+from prunesid.methods import Resolved, register
 from prunesid.methods.ragged import per_budget
 from prunesid.record import Kept, VisionRecord
 from prunesid.seeding import Draws
@@ -23,7 +24,12 @@ def pooled_grid(rows: int, columns: int, budget: int) -> tuple[int, int]:
     return min(sizes, key=lambda size: (abs(size[0] * size[1] - budget), size))
 
 
-@register("pool")
+def _macs(visual: Visual, budget: int, params: Resolved) -> int:
+    """Every patch goes into one mean."""
+    return visual.tokens * visual.width
+
+
+@register("pool", macs=_macs)
 def pool(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
     """Means of the patches of each cell, in raster order; every index is -1.
 

@@ -30,8 +30,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prunesid.accounting import Visual
 from prunesid.information import similarity
-from prunesid.methods import Needs, register
+from prunesid.methods import Needs, Resolved, register
 from prunesid.methods.ragged import per_budget
 from prunesid.numerics import on_grid, rank_descending
 from prunesid.parameters import Param
@@ -43,10 +44,18 @@ NEIGHBORS = 32
 VARIANTS = ("fixed", "plus", "adaptive", "adaptive_plus")
 
 
+def _macs(visual: Visual, budget: int, params: Resolved) -> int:
+    """Similarities of all keys, the neighbors in each token, and the others in the extra one."""
+    tokens, own = visual.tokens, budget - 1
+    near = min(NEIGHBORS, tokens - 1)
+    return visual.width * (tokens**2 + own * near + tokens - own)
+
+
 @register(
     "prumerge",
     params={"variant": Param("fixed", str, VARIANTS)},
     needs=Needs(last_attention=True, last_keys=True),
+    macs=_macs,
 )
 def prumerge(record: VisionRecord, budget: Tensor, draws: Draws, *, variant: str) -> Kept:
     """Select and merge; every token is made, so every index is -1.

@@ -1,4 +1,4 @@
-"""PruneSID: principal semantic groups, non-maximum suppression in each, quotas (sections 3.2-3.3).
+"""PruneSID (ICLR 2026): principal groups, non-maximum suppression in each, quotas (sections 3.2-3.3).
 
 Three presets. `paper` is the paper's text, `release` the authors' LLaVA code, `matched` replaces
 the paper's threshold by the one that leaves as many survivors as there are places. Every difference
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prunesid import information, nms, psca
 from prunesid import quotas as quota
+from prunesid.accounting import Visual
 from prunesid.groupings import GROUPINGS, GroupingContext
 from prunesid.methods import Needs, Resolved, register
 from prunesid.numerics import rank_descending
@@ -101,7 +102,26 @@ def _random(params: Resolved) -> bool:
     return GROUPINGS[str(params["grouping"])].random or params["solver"] == "randomized"
 
 
-@register("prunesid", params=PARAMS, complete=_complete, needs=_needs, random=_random)
+def _macs(visual: Visual, budget: int, params: Resolved) -> int | None:
+    """Similarities of all tokens, and PSCA where groups or scores come from it.
+
+    None for k-means, whose number of passes is not known before, and for groupings and scores that
+    are not the library's.
+    """
+    grouping, score = params["grouping"], params["score"]
+    if grouping not in ("psca", "random") or score not in ("abs_v", "cls_attention"):
+        return None
+    tokens, width = visual.tokens, visual.width
+    similarities = tokens * tokens * width
+    if grouping != "psca" and score != "abs_v":
+        return similarities
+    groups = params["num_groups"]
+    wanted = max(1, budget // 4) if groups is None else int(groups)
+    count = min(wanted, tokens, width)
+    return similarities + psca.macs(tokens, width, count, str(params["solver"]))
+
+
+@register("prunesid", params=PARAMS, complete=_complete, needs=_needs, random=_random, macs=_macs)
 def prunesid(
     record: VisionRecord,
     budget: Tensor,

@@ -8,7 +8,7 @@ from prunesid.record import Kept, VisionRecord, keep
 from prunesid.seeding import Draws
 
 
-@register("random", random=True)
+@register("random", random=True, macs=0)
 def random(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
     """Uniform without replacement, in raster order; a smaller budget keeps a subset of a larger."""
     ranks = [

@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prunesid.accounting import Visual
 from prunesid.information import similarity
-from prunesid.methods import Needs, register
+from prunesid.methods import Needs, Resolved, register
 from prunesid.numerics import rank_of_picks
 from prunesid.parameters import Param
 from prunesid.record import Kept, VisionRecord, keep
@@ -18,8 +19,16 @@ from prunesid.scores.cls_attention import cls_attention
 from prunesid.seeding import Draws
 
 
+def _macs(visual: Visual, budget: int, params: Resolved) -> int:
+    """Similarities of all tokens, and in each step what every candidate would add to each token."""
+    return visual.tokens**2 * (visual.width + budget)
+
+
 @register(
-    "scope", params={"alpha": Param(1.0, float, minimum=0.0)}, needs=Needs(cls_attention=True)
+    "scope",
+    params={"alpha": Param(1.0, float, minimum=0.0)},
+    needs=Needs(cls_attention=True),
+    macs=_macs,
 )
 def scope(record: VisionRecord, budget: Tensor, draws: Draws, *, alpha: float) -> Kept:
     """Greedy facility location, weighted by attention; a smaller budget keeps a prefix.

@@ -15,7 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunesid.methods import Needs, register
+from prunesid.accounting import Visual
+from prunesid.methods import Needs, Resolved, register
 from prunesid.methods.ragged import per_budget
 from prunesid.numerics import on_grid, rank_descending
 from prunesid.parameters import Param
@@ -35,6 +36,14 @@ def split_budget(budget: int, contextual: int | None) -> tuple[int, int]:
     return budget - merged, merged
 
 
+def _macs(visual: Visual, budget: int, params: Resolved) -> int:
+    """Keys of the rest against those of the targets, and the sums of the members."""
+    given = params["contextual"]
+    dominant, merged = split_budget(budget, None if given is None else int(given))
+    members = max(0, visual.tokens - (dominant - 1) - merged)
+    return members * (merged * visual.head_dim + (visual.width if merged else 0))
+
+
 @register(
     "visionzip",
     params={
@@ -42,6 +51,7 @@ def split_budget(budget: int, contextual: int | None) -> tuple[int, int]:
         "merge": Param("target_plus_mean", str, ("target_plus_mean", "mean")),
     },
     needs=Needs(cls_attention=True, cls=True, keys=True),
+    macs=_macs,
 )
 def visionzip(
     record: VisionRecord, budget: Tensor, draws: Draws, *, contextual: int | None, merge: str
@@ -50,7 +60,8 @@ def visionzip(
 
     contextual  merged tokens, by default 10 of every 64
     merge       what a contextual token is: "target_plus_mean" (upstream) or "mean"
-    Index is -1 for CLS and for contextual tokens.
+    Index is -1 for CLS and for contextual tokens. info: selected, (B, T) bool, the patches that are
+    targets of the merge.
     """
 
     def run(images: VisionRecord, count: int) -> Kept:
@@ -69,33 +80,40 @@ def _zip(record: VisionRecord, dominant: int, merged: int, merge: str) -> Kept:
     top, rest = order[:, :dominant], order[:, dominant:]
     features = record.features.double()
     parts = [_cls(record).double(), _take(features, top)]
+    target = _targets(rest, merged)
     if merged:
-        parts.append(_contextual(record, features, rest, merged, merge))
+        parts.append(_contextual(record, features, rest, target, merge))
     kept = torch.cat(parts, dim=1)
     index = torch.cat([top.new_full((batch, 1), -1), top, top.new_full((batch, merged), -1)], dim=1)
     return Kept(
         tokens=kept.to(record.features.dtype),
         index=index,
         count=torch.full((batch,), kept.shape[1], dtype=torch.long, device=rank.device),
+        info={"selected": torch.zeros_like(chosen).scatter_(1, rest[:, target], True)},
     )
 
 
+def _targets(rest: Tensor, merged: int) -> Tensor:
+    """(R,) bool: `merged` of the R places of `rest`, evenly spread."""
+    target = torch.zeros(rest.shape[1], dtype=torch.bool, device=rest.device)
+    step = max(1, rest.shape[1] // max(1, merged))
+    target[: merged * step : step] = True
+    return target
+
+
 def _contextual(
-    record: VisionRecord, features: Tensor, rest: Tensor, merged: int, merge: str
+    record: VisionRecord, features: Tensor, rest: Tensor, target: Tensor, merge: str
 ) -> Tensor:
     """(B, merged, D): every other token of `rest` joins the target whose key is most similar."""
     if record.keys is None:
         raise ValueError("visionzip needs a record with keys")
-    step = max(1, rest.shape[1] // merged)
-    target = torch.zeros(rest.shape[1], dtype=torch.bool, device=rest.device)
-    target[: merged * step : step] = True
     key = _take(record.keys.double().mean(dim=1), rest)
     unit = key / key.norm(dim=2, keepdim=True).clamp_min(torch.finfo(key.dtype).tiny)
     similarity = on_grid(unit[:, ~target] @ unit[:, target].transpose(1, 2))
     owner = similarity.argmax(dim=2)  # (B, members)
     values = _take(features, rest)
     centers, members = values[:, target], values[:, ~target]
-    belongs = torch.nn.functional.one_hot(owner, merged).transpose(1, 2).double()
+    belongs = torch.nn.functional.one_hot(owner, centers.shape[1]).transpose(1, 2).double()
     number = belongs.sum(dim=2, keepdim=True)
     if merge == "mean":
         return (centers + belongs @ members) / (1 + number)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prunesid.accounting import Visual
 from prunesid.information import similarity
-from prunesid.methods import Needs, register
+from prunesid.methods import Needs, Resolved, register
 from prunesid.methods.ragged import per_budget
 from prunesid.numerics import rank_descending
 from prunesid.parameters import Param
@@ -30,11 +31,18 @@ def _complete(given: dict) -> dict:
     return given
 
 
+def _macs(visual: Visual, budget: int, params: Resolved) -> int:
+    """Similarities of all tokens, where some are chosen by them."""
+    leading = int(budget * float(params["important"] or 0))
+    return visual.tokens**2 * visual.width if leading < budget else 0
+
+
 @register(
     "vispruner",
     params={"important": Param(0.5, float, minimum=0.0)},
     complete=_complete,
     needs=Needs(cls_attention=True),
+    macs=_macs,
 )
 def vispruner(record: VisionRecord, budget: Tensor, draws: Draws, *, important: float) -> Kept:
     """Keep `important` of the budget by attention (1: FasterVLM), the rest by diversity."""

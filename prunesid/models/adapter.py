@@ -15,6 +15,7 @@ from prunesid.records import Medium
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from prunesid.accounting import Sizes
     from prunesid.media import Clip
     from prunesid.record import Kept
     from prunesid.records import Records
@@ -35,6 +36,11 @@ class Prompt:
     def after(self) -> tuple[int, ...]:
         """The text behind the last medium."""
         return self.texts[-1]
+
+    @property
+    def text_tokens(self) -> int:
+        """How many they are."""
+        return sum(map(len, self.texts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +113,8 @@ class Adapter(Protocol):
     """Visual tokens of an image before compression; None where they depend on its size."""
     end_ids: frozenset[int]
     """Tokens that end an answer."""
+    sizes: Sizes
+    """What the cost of a prompt depends on."""
     decoder: Any
     """The language model's own decoder, for methods that drop tokens inside it."""
     placeholders: Mapping[str, int]

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from prunesid.accounting import Sizes, Transformer
 from prunesid.models.adapter import Entering, Prompt, positions_of
 from prunesid.parameters import Param, Value, check_parameters
 from prunesid.records import IMAGE, VIDEO
@@ -44,6 +45,8 @@ class TransformersAdapter:
         self.processor = processor
         self.device, self.dtype = model.device, model.dtype
         self.decoder = model.model.language_model
+        # A family whose tower is a plain transformer says so.
+        self.sizes = Sizes(Transformer.decoder(config.get_text_config()), None, 0)
         ends = model.generation_config.eos_token_id
         self.end_ids = frozenset([ends] if isinstance(ends, int) else ends or ())
         kinds = {IMAGE: "image_token_id", VIDEO: "video_token_id"}

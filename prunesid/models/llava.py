@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from prunesid.accounting import Sizes, Transformer
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
@@ -41,6 +42,11 @@ class Llava(TransformersAdapter):
         self.feature_block = feature_block(config.vision_feature_layer, self.num_blocks)
         side = config.vision_config.image_size // config.vision_config.patch_size
         self.num_tokens = side * side
+        self.sizes = Sizes(
+            Transformer.decoder(config.text_config),
+            Transformer.encoder(config.vision_config),
+            encoder_tokens=1 + self.num_tokens,
+        )
 
     def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
         pictures = only_images(media)

@@ -11,13 +11,23 @@ from prunesid.study.comparison import AVERAGE
 from prunesid.study.config import Benchmark, Bootstrap
 from prunesid.study.metrics import statistic
 
-FACTS = (
-    "What the arms did (second table), means over benchmarks, images and seeds. Tokens: visual tokens "
-    "per image in the language model, and their range. τ: threshold of the suppression; at 1 nothing is "
-    "suppressed. Suppressed: share of all tokens. Refilled: kept although suppressed, to fill the budget. "
-    "ρ: redundancy. Rand: adjusted Rand index of the groups, 1 where they are the same, 0 for unrelated "
-    "ones."
-)
+# What the columns of the table of facts mean, by their titles.
+FACTS = {
+    "Tokens": "visual tokens per image in a layer of the language model, and their range",
+    "Entering": "those in its first layer",
+    "KV entries": "visual tokens in the caches of all layers together when decoding starts",
+    "τ": "threshold of the suppression; at 1 nothing is suppressed",
+    "Suppressed": "share of all tokens",
+    "Refilled": "kept although suppressed, to fill the budget",
+    "ρ": "redundancy",
+    "Rand, seeds": "adjusted Rand index of the groups of two seeds, 1 where they are the same, 0 for "
+    "unrelated ones",
+    "Rand, reference": "the same index, of the groups and the reference's",
+    "Encoder": "multiply-adds of the vision tower for an image, by a counted formula as those that follow",
+    "Selection": "of choosing its tokens, empty where the method has no formula",
+    "LLM": "of the prompt of a question asked alone, up to the answer's first token",
+    "Total": "their sum, after ≥ where a part has no formula",
+}
 
 
 def paragraphs(
@@ -26,21 +36,24 @@ def paragraphs(
     benchmarks: Sequence[Benchmark],
     bootstrap: Bootstrap,
     paper: Paper | None,
-    facts: bool = False,
+    facts: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """The caption of an ablation's table, a paragraph per subject; `facts`: a second table."""
+    """The caption of an ablation's table, a paragraph per subject.
+
+    `facts` are the columns of a second table.
+    """
     table = ablation.table.paper_table
     beside = paper is not None and table is not None
     return tuple(
         text
         for text in (
             ablation.description,
-            _definition(comparison, ablation, benchmarks, bootstrap),
+            definition(comparison, ablation, benchmarks, bootstrap),
             _average(ablation),
             _tests(comparison, ablation),
             _detectable(comparison, ablation, benchmarks),
             _tokens(comparison, ablation),
-            FACTS if facts else "",
+            f"What the arms did (second table), {facts_text(facts)}" if facts else "",
             _paper(ablation, paper) if paper is not None and str(table) in paper.models else "",
             _doubts(paper.notes_on(ablation)) if paper is not None and beside else "",
         )
@@ -48,12 +61,19 @@ def paragraphs(
     )
 
 
-def _definition(
+def facts_text(columns: Sequence[str]) -> str:
+    """What the columns of a table of facts mean."""
+    meanings = " ".join(f"{title}: {FACTS[title]}." for title in columns)
+    return f"means over benchmarks, images and seeds. {meanings}"
+
+
+def definition(
     comparison: pd.DataFrame,
     ablation: Ablation,
     benchmarks: Sequence[Benchmark],
     bootstrap: Bootstrap,
 ) -> str:
+    """What the values are of, and what their intervals and spreads mean."""
     whole = comparison[comparison["row"] == ALL_TOKENS].set_index("benchmark")
     parts = []
     for b in benchmarks:

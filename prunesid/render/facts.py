@@ -15,6 +15,9 @@ from prunesid.study.ablation import Ablation, Cell
 from prunesid.study.arm import VANILLA
 from prunesid.study.comparison import ALL
 
+UNITS = ("", "k", "M", "G", "T", "P")
+# Told only where an arm drops tokens inside the language model.
+INSIDE = ("input_mean", "kv_mean")
 TITLE = "What the arms did with the tokens"
 
 
@@ -27,15 +30,29 @@ class Column:
     show: Callable[[float], str]
 
 
+def count_text(value: float) -> str:
+    """A count with three digits and its unit: 412 M, 4.25 T."""
+    exponent = 0
+    while float(f"{value:.3g}") >= 1000 and exponent < len(UNITS) - 1:
+        value, exponent = value / 1000, exponent + 1
+    shown = f"{value:#.3g}".rstrip(".") if value else "0"
+    return f"{shown} {UNITS[exponent]}".rstrip()
+
+
 COLUMNS = (
     Column("Tokens", "tokens_mean", lambda v: f"{v:.1f}".removesuffix(".0")),
     Column("Entering", "input_mean", lambda v: f"{v:.1f}".removesuffix(".0")),
+    Column("KV entries", "kv_mean", lambda v: f"{v:.1f}".removesuffix(".0")),
     Column("τ", "tau_mean", lambda v: f"{v:.2f}"),
     Column("Suppressed", "suppressed_mean", lambda v: f"{100 * v:.0f} %"),
     Column("Refilled", "refilled_mean", lambda v: f"{v:.1f}"),
     Column("ρ", "rho_mean", lambda v: f"{v:.2f}"),
     Column("Rand, seeds", "between_seeds", lambda v: f"{v:.2f}"),
     Column("Rand, reference", "with_reference", lambda v: f"{v:.2f}"),
+    Column("Encoder", "encoder_macs", count_text),
+    Column("Selection", "selection_macs", count_text),
+    Column("LLM", "llm_macs", count_text),
+    Column("Total", "total_macs", count_text),
 )
 
 
@@ -92,7 +109,7 @@ def _values(arms: pd.DataFrame, agreement: pd.DataFrame | None, cell: Cell) -> p
 
 
 def _tells(own: pd.DataFrame, column: Column) -> bool:
-    if column.source == "input_mean":
+    if column.source in INSIDE:
         # What enters the language model is what stays in it, unless an arm drops tokens inside.
         return bool((own["input_mean"] - own["tokens_mean"]).abs().gt(1e-6).any())
     return bool(own[column.source].notna().any())
@@ -102,6 +119,8 @@ def _cell(own: pd.DataFrame, column: Column) -> TableCell:
     value = own[column.source].mean()
     if pd.isna(value):
         return TableCell()
+    if column.source == "total_macs" and own[["encoder_macs", "selection_macs"]].isna().all().any():
+        return TableCell(f"≥ {column.show(float(value))}")
     span = ""
     if column.source == "tokens_mean":
         low, high = own["tokens_min"].min(), own["tokens_max"].max()

@@ -60,6 +60,13 @@ table.dense td.first, table.dense thead tr.columns th.first { padding-left: 16px
 table.dense tr.heading th { padding: 7px 5px 3px; }
 table.dense tr.heading th span { left: 5px; }
 table.dense td small { font-size: 10px; letter-spacing: -0.01em; }
+table.words th, table.words td { text-align: left; }
+h2 { font-size: 16px; margin: 26px 0 8px; font-weight: 650; }
+.text { max-width: 104ch; }
+.text p { margin: 0 0 8px; }
+pre { font: 12.5px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; white-space: pre-wrap;
+  max-width: 104ch; color: #424a53; }
+img { max-width: 100%; }
 """.strip()
 
 
@@ -79,7 +86,7 @@ def to_markdown(table: Table) -> str:
     """A GitHub table with the interval below each value, then the caption."""
     columns = _flat_columns(table)
     lines = [f"### {table.title}", "", f"| | {' | '.join(columns)} |"]
-    lines.append(f"|:--|{'--:|' * len(columns)}")
+    lines.append(f"|:--|{(':--|' if table.words else '--:|') * len(columns)}")
     for block in table.blocks:
         if block.title:
             lines.append(f"| ***{block.title}*** |{' |' * len(columns)}")
@@ -93,22 +100,27 @@ def to_markdown(table: Table) -> str:
 def to_html(table: Table) -> str:
     """One page that needs nothing beside itself."""
     texts = "\n".join(f"<p>{escape(text)}</p>" for text in table.caption)
+    facts = _html_facts(table.facts) if table.facts else ""
+    return html_page(
+        table.title, f'{html_table(table)}\n{facts}<div class="caption">\n{texts}\n</div>'
+    )
+
+
+def html_page(title: str, body: str) -> str:
+    """A page of that title around what stands below its headline."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(table.title)}</title>
+<title>{escape(title)}</title>
 <style>
 {CSS}
 </style>
 </head>
 <body>
-<h1>{escape(table.title)}</h1>
-{_html_table(table)}
-{_html_facts(table.facts) if table.facts else ""}<div class="caption">
-{texts}
-</div>
+<h1>{escape(title)}</h1>
+{body}
 </body>
 </html>
 """
@@ -117,12 +129,13 @@ def to_html(table: Table) -> str:
 def _html_facts(table: Table) -> str:
     shown = " open" if sum(len(block.rows) for block in table.blocks) <= OPEN_ROWS else ""
     return f"""<details{shown}><summary>{escape(table.title)}</summary>
-{_html_table(table, "facts")}
+{html_table(table, "facts")}
 </details>
 """
 
 
-def _html_table(table: Table, kind: str = "") -> str:
+def html_table(table: Table, kind: str = "") -> str:
+    """The table alone; `kind` 'facts' makes it small."""
     starts = _starts(table)
     groups = "".join(
         f'<th colspan="{span}">{f"<span>{escape(label)}</span>" if label else ""}</th>'
@@ -131,7 +144,13 @@ def _html_table(table: Table, kind: str = "") -> str:
     named = any(label for label, _ in table.groups)
     upper = f'<tr class="groups"><th class="row"></th>{groups}</tr>\n' if named else ""
     classes = " ".join(
-        part for part in (kind, "dense" if len(table.columns) > DENSE else "") if part
+        part
+        for part in (
+            kind,
+            "words" if table.words else "",
+            "dense" if len(table.columns) > DENSE else "",
+        )
+        if part
     )
     columns = "".join(
         f'<th class="first">{escape(c)}</th>' if place in starts else f"<th>{escape(c)}</th>"

@@ -171,6 +171,15 @@ def note_of(drawn: Figure) -> str:
     return " ".join(drawn.get_supxlabel().split())
 
 
+def sample_text(comparison: pd.DataFrame, benchmarks: Sequence[Benchmark]) -> str:
+    """What was asked of every row: 'GQA, SQA (2,023 questions on 440 images)'."""
+    whole = comparison[comparison["row"] == ALL_TOKENS]
+    asked = whole[whole["benchmark"].isin([b.name for b in benchmarks])]
+    questions, images = (int(asked[name].sum()) for name in ("questions", "images"))
+    titles = ", ".join(b.title for b in benchmarks)
+    return f"{titles} ({questions:,} questions on {images:,} images)"
+
+
 def bars_note(points: pd.DataFrame, confidence: float) -> str:
     """What the bars of a figure's points say."""
     seeds = int(points["seeds"].max())

@@ -20,6 +20,7 @@ from prunesid.study.patches import KeptPatches, Scene
 COLUMN = 0.98
 # How far patches that are not kept fade to white, and how much of their group's color they carry.
 FADE, TINT = 0.72, 0.22
+MERGED = "#e65c00"
 DOTS = 300
 LETTERS = 14
 # Neighbors on the circle of hues look alike, so groups go round it in steps of 7.
@@ -27,14 +28,17 @@ STRIDE, HUES = 7, 24
 
 
 def kept_points(scenes: Sequence[Scene]) -> pd.DataFrame:
-    """A line per kept patch: image_id, phi, arm, patch (raster order), row, column, group."""
+    """A line per kept patch: image_id, phi, arm, patch (raster order), row, column, group, merged.
+
+    `merged` says that it is no kept patch but the center of a merged token.
+    """
     lines = [
         {
             "image_id": scene.image_id, "phi": scene.phi, "arm": kept.label, "patch": patch,
             "row": patch // scene.grid[1], "column": patch % scene.grid[1],
-            "group": "" if kept.group is None else int(kept.group[patch]),
+            "group": "" if kept.group is None else int(kept.group[patch]), "merged": merged,
         }
-        for scene in scenes for kept in scene.kept for patch in _patches(kept)
+        for scene in scenes for kept in scene.kept for patch, merged in _patches(kept)
     ]  # fmt: skip
     return pd.DataFrame(lines)
 
@@ -65,8 +69,11 @@ def draw(scenes: Sequence[Scene]) -> Figure:
         panels.note(drawn, [
             "Kept patches in full, framed in the color of their group (black: the method has no "
             "groups); the others faded, with a trace of that color. Groups of two arms share "
-            "colors only where the grouping is the same. φ: information score; the images stand "
-            "at evenly spaced ranks of it.",
+            "colors only where the grouping is the same.",
+            "Orange: no kept patch, but the center of a merged token, which holds others besides."
+            if any(len(kept.centers) for scene in scenes for kept in scene.kept)
+            else "",
+            "φ: information score; the images stand at evenly spaced ranks of it.",
         ])  # fmt: skip
     return drawn
 
@@ -84,8 +91,10 @@ def write_patches(scenes: Sequence[Scene], paths: Sequence[Path]) -> None:
     write_drawn(draw(scenes), kept_points(scenes), paths, dots=DOTS)
 
 
-def _patches(kept: KeptPatches) -> Iterator[int]:
-    return (int(patch) for patch in sorted(kept.index[kept.index >= 0]))
+def _patches(kept: KeptPatches) -> Iterator[tuple[int, bool]]:
+    """The kept patches in raster order, then the centers of merged tokens."""
+    yield from ((int(patch), False) for patch in sorted(kept.index[kept.index >= 0]))
+    yield from ((int(patch), True) for patch in kept.centers)
 
 
 def _draw_kept(ax: Axes, scene: Scene, kept: KeptPatches) -> None:
@@ -94,6 +103,8 @@ def _draw_kept(ax: Axes, scene: Scene, kept: KeptPatches) -> None:
     height, width = tall / rows, wide / columns
     chosen = np.zeros(rows * columns, dtype=bool)
     chosen[kept.index[kept.index >= 0]] = True
+    merged = np.isin(np.arange(len(chosen)), kept.centers)
+    chosen |= merged
     within = np.arange(tall) * rows // tall, np.arange(wide) * columns // wide
     mask = chosen.reshape(rows, columns)[np.ix_(*within)]
     pixels = scene.pixels.astype(np.float64) / 255
@@ -108,8 +119,10 @@ def _draw_kept(ax: Axes, scene: Scene, kept: KeptPatches) -> None:
         for place in places
     ]
     colors = [
-        to_rgb(theme.INK) if kept.group is None else group_color(int(kept.group[place]))
+        to_rgb(MERGED) if merged[place]
+        else to_rgb(theme.INK) if kept.group is None
+        else group_color(int(kept.group[place]))
         for place in places
-    ]
+    ]  # fmt: skip
     ax.add_collection(PatchCollection(frames, facecolor="none", edgecolor=colors, linewidth=0.9))
     ax.set(xlim=(-0.5, wide - 0.5), ylim=(tall - 0.5, -0.5))

@@ -68,7 +68,7 @@ class Block:
 class Table:
     """`groups` are the upper headings and how many columns each spans, `columns` the lower ones.
 
-    `facts` is a smaller table that belongs to this one.
+    `facts` is a smaller table that belongs to this one; `words` says that the cells are texts.
     """
 
     title: str
@@ -77,6 +77,7 @@ class Table:
     blocks: tuple[Block, ...]
     caption: tuple[str, ...]
     facts: "Table | None" = None
+    words: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def build_table(
         columns=tuple(titles[slot.benchmark] for slot in slots),
         blocks=tuple(block for block in blocks if block and block.rows),
         caption=caption.paragraphs(
-            comparison, ablation, benchmarks, bootstrap, paper, facts is not None
+            comparison, ablation, benchmarks, bootstrap, paper, facts.columns if facts else ()
         ),
         facts=facts,
     )
@@ -157,7 +158,7 @@ def _ours(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Block:
         values = [lines[row.key, slot.column, slot.benchmark]["value"] for row in ablation.rows]
         best[slot] = max(values)
     whole = [
-        _value_cell(lines[ALL_TOKENS, ALL, slot.benchmark])
+        value_cell(lines[ALL_TOKENS, ALL, slot.benchmark])
         if slot.benchmark != AVERAGE
         else TableCell(WHOLE)
         for slot in slots
@@ -170,7 +171,7 @@ def _ours(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Block:
         cells = []
         for slot in slots:
             line = lines[row.key, slot.column, slot.benchmark]
-            cells.append(_value_cell(line, line["value"] == best[slot] and len(ablation.rows) > 1))
+            cells.append(value_cell(line, line["value"] == best[slot] and len(ablation.rows) > 1))
         rows.append(TableRow(row.label, tuple(cells), shades.get(row.key)))
     return Block("ours", "", tuple(rows))
 
@@ -196,7 +197,7 @@ def _differences(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Bl
     rows = []
     for row in ablation.rows:
         if row != ablation.reference:
-            cells = (_difference_cell(lines[row.key, s.column, s.benchmark]) for s in slots)
+            cells = (difference_cell(lines[row.key, s.column, s.benchmark]) for s in slots)
             rows.append(TableRow(row.label, tuple(cells), shades.get(row.key)))
     return Block("difference", f"Difference from {ablation.reference.label}", tuple(rows))
 
@@ -246,7 +247,7 @@ def _printed(
     def difference(slot: _Slot, value: float | None, other: float | None) -> TableCell:
         if value is None or other is None:
             return TableCell()
-        return TableCell(_signed(value - other, places[slot.benchmark]))
+        return TableCell(signed(value - other, places[slot.benchmark]))
 
     def number(row: Setting, slot: _Slot) -> float | None:
         whole = slot.column == OVERALL
@@ -284,21 +285,24 @@ def digits(unit: str) -> int:
     return 0 if unit == "points" else 1
 
 
-def _value_cell(line: Line, best: bool = False) -> TableCell:
+def value_cell(line: Line, best: bool = False) -> TableCell:
+    """A value with its interval and the spread over seeds."""
     places = digits(line["unit"])
     interval = f"{line['ci_low']:.{places}f}–{line['ci_high']:.{places}f}"
     spread = "" if isnan(line["spread"]) else f"±{line['spread']:.{places}f}"
     return TableCell(f"{line['value']:.{places}f}", interval, spread, best=best)
 
 
-def _difference_cell(line: Line) -> TableCell:
+def difference_cell(line: Line) -> TableCell:
+    """The difference from the reference with its interval; marked where it holds after Holm."""
     places = digits(line["unit"])
-    low, high = (_signed(line[name], places) for name in ("diff_low", "diff_high"))
+    low, high = (signed(line[name], places) for name in ("diff_low", "diff_high"))
     return TableCell(
-        _signed(line["diff"], places), f"{low} to {high}", mark=bool(line["p_holm"] < LEVEL)
+        signed(line["diff"], places), f"{low} to {high}", mark=bool(line["p_holm"] < LEVEL)
     )
 
 
-def _signed(value: float, places: int) -> str:
+def signed(value: float, places: int) -> str:
+    """A difference with its sign; no sign for what is 0 as shown."""
     shown = f"{value:+.{places}f}".replace("-", "−")
     return shown[1:] if float(f"{value:.{places}f}") == 0 else shown

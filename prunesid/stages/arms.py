@@ -12,6 +12,8 @@ import torch
 
 from prunesid.answering.store import Store
 from prunesid.files import atomic
+from prunesid.stages.accounts import COLUMNS as ACCOUNT_COLUMNS
+from prunesid.stages.accounts import read_accounts
 from prunesid.stages.information import num_tokens
 from prunesid.stages.selection import load_facts, read_keys
 from prunesid.study.ablation import Ablation
@@ -21,7 +23,7 @@ from prunesid.study.comparison import ALL
 MEANS = ("tau", "suppressed", "survivors", "refilled", "rho")
 ARM_COLUMNS = (
     "arm", "benchmark", "tokens_mean", "tokens_min", "tokens_max", "input_mean",
-    *(f"{m}_mean" for m in MEANS),
+    *(f"{m}_mean" for m in MEANS), *ACCOUNT_COLUMNS,
 )  # fmt: skip
 AGREEMENT_COLUMNS = ("row", "column", "benchmark", "arms", "between_seeds", "with_reference")
 
@@ -32,19 +34,20 @@ def write_arms(
     ablation: Ablation,
     scores: pd.DataFrame,
     selections: Mapping[str, Path],
+    accounts: Mapping[str, Path],
     information: Path,
     store: Store,
     arms: Path,
     agreement: Path,
 ) -> None:
-    """Two CSV files of an ablation; `selections` holds the table of each of its benchmarks.
+    """Two CSV files of an ablation; `selections`, `accounts` hold the tables of its benchmarks.
 
     scores     columns benchmark, arm, image_id and tokens, which late arms' tokens are read from
     arms       a line per arm and benchmark: visual tokens per image in a layer of the language
                model, mean over layers (of these the mean, min and max over images), those that
                enter its first layer (`input_mean`), and the means over images of tau, suppressed
                (share of T), survivors and refilled (tokens) and rho; empty where the method has
-               none
+               none; then what `accounts.write_accounts` says
     agreement  a line per row, column and benchmark: the mean adjusted Rand index of the groups,
                over images, of pairs of seeds (`between_seeds`) and of the row's arms and the
                reference row's in that column (`with_reference`); only where there are groups to
@@ -65,8 +68,10 @@ def write_arms(
                 found[arm.name] = {"count": per_image, "input": whole}
             else:
                 found[arm.name] = {"count": whole}
+        spent = read_accounts(accounts[benchmark])
         lines += [
-            {"arm": name, "benchmark": benchmark} | _means(facts) for name, facts in found.items()
+            {"arm": name, "benchmark": benchmark} | _means(facts) | spent.loc[name].to_dict()
+            for name, facts in found.items()
         ]
         comparisons += [line | {"benchmark": benchmark} for line in _agreement(ablation, found)]
     _write(lines, ARM_COLUMNS, arms)

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from prunesid.accounting import Sizes
 from prunesid.files import atomic
 from prunesid.methods import Needs, requirements
 from prunesid.models import family_module, load
@@ -81,6 +82,7 @@ def extract(source: Source, runtime: Runtime, needs: Needs, output: Path) -> Non
         "members": records.members,
         "grids": [record.grid for record in records.groups],
         "share": records.share,
+        "model_sizes": adapter.sizes.to_json(),
         "material": material,
     }
     with atomic(output) as temporary:
@@ -108,6 +110,7 @@ class Head:
 
     inputs, members, share  as in `Records`
     grids                   rows and columns of the patches of every group
+    model_sizes             what a prompt's cost depends on
     material                what identifies the features
     """
 
@@ -115,6 +118,7 @@ class Head:
     members: tuple[tuple[int, ...], ...]
     grids: tuple[tuple[int, int], ...]
     share: int | None
+    model_sizes: Sizes
     material: Mapping[str, Any]
 
     @property
@@ -141,7 +145,8 @@ def read_head(path: Path) -> Head:
     }
     members = tuple(tuple(rows) for rows in found["members"])
     grids = tuple((rows, columns) for rows, columns in found["grids"])
-    return Head(inputs, members, grids, found["share"], found["material"])
+    sizes = Sizes.from_json(found["model_sizes"])
+    return Head(inputs, members, grids, found["share"], sizes, found["material"])
 
 
 def read_features(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,7 @@ def read_scenes(
     media = [head.inputs[str(table["image_id"][row])][0] for row in rows]
     firsts = [medium.rows[0] for medium in media]
     grids = [head.row_grids[first] for first in firsts]
-    parts = {arm.name: _read(store.get(keys[arm.name]), firsts) for _, arm in chosen.columns}
+    parts = {arm.name: read_kept(store.get(keys[arm.name]), firsts) for _, arm in chosen.columns}
     pictures = _open(source, [str(table["image_id"][row]) for row in rows])
     return [
         Scene(
@@ -55,7 +56,10 @@ def read_scenes(
             phi=float(table["phi"][row]),
             pixels=as_seen(picture, _size(grids[place]), media[place].layout["view"]),
             grid=grids[place],
-            kept=tuple(_kept(label, *parts[arm.name], place) for label, arm in chosen.columns),
+            kept=tuple(
+                KeptPatches(label, **{name: of[place] for name, of in parts[arm.name].items()})
+                for label, arm in chosen.columns
+            ),
         )
         for place, (row, picture) in enumerate(zip(rows, pictures, strict=True))
     ]
@@ -100,16 +104,10 @@ def _open(source: Source, names: Sequence[str]) -> list[Image.Image]:
     return [task.image(first[name]) for name in names]
 
 
-def _read(path: Path, rows: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Index (R, N) and, where the method has groups, group (R, T) of those rows."""
+def read_kept(path: Path, rows: Sequence[int]) -> dict[str, NDArray[Any]]:
+    """Index (R, N) of those rows, and group and selected (R, T) where the method tells them."""
+    names = {"index": "index", "info.group": "group", "info.selected": "made"}
     with safe_open(path, "np") as file:
-        index = file.get_tensor("index")[list(rows)]
-        grouped = "info.group" in file.keys()  # noqa: SIM118
-        group = file.get_tensor("info.group")[list(rows)].astype(np.int64) if grouped else None
-    return index, group
-
-
-def _kept(
-    label: str, index: NDArray[np.int64], group: NDArray[np.int64] | None, place: int
-) -> KeptPatches:
-    return KeptPatches(label, index[place], None if group is None else group[place])
+        return {
+            names[name]: file.get_tensor(name)[list(rows)] for name in file.keys() if name in names  # noqa: SIM118
+        }  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prunesid.registry import listed, unknown
-from prunesid.study.arm import VANILLA, Arm, seeds_of, text
+from prunesid.study.arm import ALL_TOKENS, VANILLA, Arm, seeds_of, text
 from prunesid.study.documents import ConfigError, check, read_schema, read_yaml
 from prunesid.study.layers import with_blocks
 
@@ -97,6 +97,14 @@ class Ablation:
     def axes(self) -> tuple[str, ...]:
         """All axes in the order in which the rows, then the columns, first name them."""
         return _axes((*self.rows, *self.columns))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods of the rows, each once, where every row names one and they differ, else none."""
+        named = [row.as_dict().get("method") for row in self.rows]
+        if None in named or len(set(named)) < 2:
+            return ()
+        return tuple(dict.fromkeys(str(name) for name in named if name != ALL_TOKENS))
 
     @property
     def arms(self) -> tuple[Arm, ...]:

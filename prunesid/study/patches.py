@@ -10,15 +10,20 @@ from numpy.typing import NDArray
 from prunesid.registry import unknown
 from prunesid.study.arm import DEFAULT_BUDGET, Arm, make_arm
 
-# Shown where the study has them and its file names none: the presets, then what they are to beat.
+# Shown where the study has them and its file names none: groups in the presets, then the other
+# paradigms (attention, merging, diversity), then baselines; the first of them, at most `MOST`.
 USUAL: tuple[tuple[str, Mapping[str, Any]], ...] = (
-    ("PruneSID", {}),
+    ("PruneSID: groups", {}),
     ("matched threshold", {"preset": "matched"}),
     ("released code", {"preset": "release"}),
-    ("random groups", {"grouping": "random"}),
-    ("highest CLS attention", {"method": "cls_topk"}),
+    ("CLS attention", {"method": "cls_topk"}),
+    ("VisionZip: attention, merging", {"method": "visionzip"}),
+    ("PruMerge: merging", {"method": "prumerge"}),
+    ("DivPrune: diversity", {"method": "divprune"}),
     ("uniform grid", {"method": "grid"}),
+    ("random groups", {"grouping": "random"}),
 )
+MOST = 8
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,19 @@ class KeptPatches:
 
     index  (N,) patches in raster order, below 0 for a token that is none (CLS, merged, padding)
     group  (T,) group of every patch, or None for a method without groups
+    made   (T,) bool patches that merged tokens stand for, their centers, or None without any
     """
 
     label: str
     index: NDArray[np.int64]
     group: NDArray[np.int64] | None = None
+    made: NDArray[np.bool_] | None = None
+
+    @property
+    def centers(self) -> NDArray[np.int64]:
+        """The patches that merged tokens stand for, in raster order."""
+        none = np.empty(0, dtype=np.int64)
+        return none if self.made is None else np.flatnonzero(self.made)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +102,7 @@ def parse_patches(
 
 
 def _usual(known: Mapping[str, Arm]) -> list[tuple[str, Arm]]:
-    """The usual arms at the default budget as far as a study has them, else its first six arms."""
+    """The usual arms at the default budget as far as a study has them, else its first arms."""
     usual = [(label, make_arm({"budget": DEFAULT_BUDGET, **setting})) for label, setting in USUAL]
     found = [(label, known[arm.name]) for label, arm in usual if arm.name in known]
-    return found or [(name, arm) for name, arm in list(known.items())[: len(USUAL)]]
+    return (found or list(known.items()))[:MOST]

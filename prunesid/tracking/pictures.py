@@ -110,4 +110,10 @@ def side_by_side(images: list[Image.Image]) -> Image.Image:
 def _read_index(path: Path) -> np.ndarray:
     """(B, N) numbers of the kept patches."""
     with safe_open(path, "np") as file:
-        return file.get_tensor("index")
+        index = file.get_tensor("index")
+        if "info.selected" not in file.keys():  # noqa: SIM118
+            return index
+        # Patches that merged tokens stand for.
+        selected = file.get_tensor("info.selected")
+    raster = np.where(selected, np.arange(selected.shape[1]), -1)
+    return np.concatenate([index, raster], axis=1)

@@ -10,6 +10,12 @@ def selection_tables(wildcards):
     return expand(rules.select.output[0], benchmark=[b.name for b in chosen])
 
 
+def account_tables(wildcards):
+    """What the arms cost on the benchmarks that an ablation is measured on."""
+    chosen = STUDY.benchmarks_of(STUDY.ablation(wildcards.ablation))
+    return expand(rules.account.output[0], benchmark=[b.name for b in chosen])
+
+
 def ablation_text(wildcards):
     """What the ablation's YAML says; a change of it redoes its comparison and pictures."""
     return str(STUDY.ablation(wildcards.ablation))
@@ -19,6 +25,7 @@ rule compare:
     input:
         scores=score_tables,
         selections=selection_tables,
+        accounts=account_tables,
         information=rules.information.output[0],
         code=sources(
             "stages/arms.py",
@@ -88,6 +95,7 @@ rule figure:
         information=rules.information.output[0],
         pairs=rules.compare.output.pairs,
         strata=rules.compare.output.strata,
+        arms=rules.compare.output.arms,
         code=sources("render", "study/association.py"),
         plugins=plugin_sources(),
     output:

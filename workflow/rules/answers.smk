@@ -65,6 +65,26 @@ rule answer:
         "../scripts/answer.py"
 
 
+rule account:
+    input:
+        features=rules.features.output[0],
+        answers=rules.answer.output[0],
+        code=sources(
+            "accounting.py", "psca.py", "methods/__init__.py", "stages/accounts.py"
+        ),
+        arms=arm_sources,
+    output:
+        MODEL / "{benchmark}" / "accounts.csv",
+    params:
+        arms=arm_names,
+        store=STORE,
+        folder=str(STUDY_FOLDER),
+    message:
+        "Counting what the arms cost on {wildcards.benchmark}"
+    script:
+        "../scripts/accounts.py"
+
+
 rule score:
     input:
         data=task_data,

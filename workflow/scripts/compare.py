@@ -20,11 +20,15 @@ write_comparison(compare_pairs(samples), Path(snakemake.output.pairs))
 information = pd.read_parquet(snakemake.input.information)
 strata = by_stratum(scores, ablation, benchmarks, information, study.bootstrap)
 write_comparison(strata, Path(snakemake.output.strata))
-selections = map(Path, snakemake.input.selections)
+selections, accounts = (
+    {b.name: Path(path) for b, path in zip(benchmarks, snakemake.input[name], strict=True)}
+    for name in ("selections", "accounts")
+)
 write_arms(
     ablation,
     scores,
-    {b.name: path for b, path in zip(benchmarks, selections, strict=True)},
+    selections,
+    accounts,
     Path(snakemake.input.information),
     Store(snakemake.params.store),
     Path(snakemake.output.arms),

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from prunesid.render.facts import read_facts
 from prunesid.render.figure import write_figure
 from prunesid.render.figures import Subject
 from prunesid.study.comparison import read_comparison
@@ -19,6 +20,7 @@ subject = Subject(
     pd.read_parquet(snakemake.input.information),
     read_pairs(Path(snakemake.input.pairs)),
     read_strata(Path(snakemake.input.strata)),
+    read_facts(Path(snakemake.input.arms)),
 )
 paths = [Path(path) for path in snakemake.output]
 write_figure(subject, paths, snakemake.wildcards.picture)

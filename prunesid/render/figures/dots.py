@@ -29,7 +29,11 @@ def ranking(data: pd.DataFrame, ablation: Ablation) -> list[Setting]:
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     """The figure of `points`."""
     rows = ranking(data, subject.ablation)
-    return forest.draw_rows(data, subject, rows, "value", "From above by the average.")
+    sentence = (
+        f"Values on {panels.sample_text(subject.comparison, subject.benchmarks)}, of all tokens "
+        f"dashed; from above by the average, in percent of all tokens."
+    )
+    return forest.draw_rows(data, subject, rows, "value", sentence)
 
 
 register("dots", points=points, draw=draw)

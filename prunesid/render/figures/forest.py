@@ -35,7 +35,10 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     """The figure of `points`."""
     ablation = subject.ablation
     rows = [row for row in ablation.rows if row != ablation.reference]
-    sentence = f"Differences from {ablation.reference.label} under the same column."
+    sentence = (
+        f"Differences from {ablation.reference.label} under the same column, on "
+        f"{panels.sample_text(subject.comparison, subject.benchmarks)}."
+    )
     return draw_rows(data, subject, rows, "diff", sentence)
 
 

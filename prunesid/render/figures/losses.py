@@ -49,6 +49,8 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     names = [labels[key] for key in rows]
     longest = max(len(stratum) for table in tables.values() for _, stratum in table.columns)
     height = (CELL * len(rows) + HEAD + 0.6 * LETTER * longest) * len(kinds) + FOOT
+    sample = panels.sample_text(subject.comparison, subject.benchmarks)
+    asked = data["questions"]
     reach = max(float(data["diff"].abs().max()), 1e-9)
     with theme.style():
         drawn = theme.figure(CELL * widest * 1.25 + LETTER * max(map(len, names)) + BAR, height)
@@ -60,8 +62,9 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
         drawn.colorbar(image, ax=axes, shrink=0.6, label="change from all tokens (points)")
         column = ablation.columns[0].label if ablation.columns[0].values else "this study"
         panels.note(drawn, [
-            f"Share of right answers minus that with all tokens, in percentage points, at {column}; "
-            "from above by the average over benchmarks and columns.",
+            f"Share of right answers minus that with all tokens, in percentage points, at {column}, on "
+            f"{sample}, {asked.min():,} to {asked.max():,} questions in a cell; from above by the "
+            "average over benchmarks and columns.",
             f"*: the {100 * subject.bootstrap.confidence:g} % interval over images leaves out 0 (not "
             "corrected for the number of cells).",
         ])  # fmt: skip

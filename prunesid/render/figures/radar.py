@@ -51,6 +51,7 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     shades = theme.colors([row.key for row in rows])
     wide = min(panels.ACROSS, len(columns.values))
     down = ceil(len(columns.values) / wide)
+    sample = panels.sample_text(subject.comparison, subject.benchmarks)
     low = float(np.floor(data["share"].min() / 5) * 5)
     with theme.style():
         width = max(theme.COLUMN, theme.TEXT * wide / panels.ACROSS)
@@ -77,8 +78,9 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
         handles, labels = flat[0].get_legend_handles_labels()
         panels.legend(drawn, flat[len(columns.values) :], dict(zip(labels, handles, strict=True)))
         panels.note(drawn, [
-            f"Percent of the value with all tokens; the center is {low:g} %, not 0.",
-            "Areas say nothing, and intervals are not shown: see the picture 'dots'.",
+            f"Percent of the value with all tokens, on {sample}; means over seeds where chance "
+            f"plays a part. The center is {low:g} %, not 0; areas say nothing. Without intervals, "
+            "which stand in the table and in figures of the kind 'dots'.",
         ])  # fmt: skip
     return drawn
 

@@ -44,6 +44,7 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     labels = {row.key: row.label for row in ablation.rows}
     names = [labels[key] for key in rows]
     down = len(ablation.columns)
+    sample = panels.sample_text(subject.comparison, subject.benchmarks)
     reach = max(float(data["diff"].abs().max()), 1e-9)
     side, margin = CELL * len(rows), LETTER * max(map(len, names))
     with theme.style():
@@ -65,9 +66,10 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
         for ax in axes[1:]:  # as wide as the first, which gave up room for its bar
             drawn.colorbar(image, ax=ax, shrink=0.8).ax.set_visible(False)
         panels.note(drawn, [
-            "Row minus column, mean over benchmarks in percentage points of the value with all "
-            "tokens; from above by that mean over all columns. *: the difference survives Holm's "
-            f"correction over the panel's pairs (p < {panels.LEVEL:g}).",
+            f"Row minus column on average over {sample}, in percentage points of the value with all "
+            "tokens; from above by that average over all columns. *: the difference survives Holm's "
+            f"correction over the panel's pairs (p < {panels.LEVEL:g}, paired bootstrap over images). "
+            f"The {100 * subject.bootstrap.confidence:g} % intervals are in the CSV beside it.",
         ])  # fmt: skip
     return drawn
 

@@ -1,0 +1,110 @@
+"""What a question costs under each arm of a benchmark, by counting (`prunesid.accounting`).
+
+A question is counted as if it were asked alone: the vision tower on its image, the choice of tokens,
+and the prompt through the language model, without the answer's own tokens. The study shares the
+first two, and the prompt up to the image, among the questions of an image.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from prunesid import methods
+from prunesid.accounting import Sizes, account
+from prunesid.answering import Answer, read_answers
+from prunesid.answering.store import Store
+from prunesid.files import atomic
+from prunesid.records import shared_out
+from prunesid.stages.features import read_head
+from prunesid.stages.selection import read_keys
+from prunesid.study.arm import Arm
+
+COLUMNS = (
+    "text_mean", "kv_mean", "encoder_macs", "selection_macs", "llm_macs", "total_macs",
+)  # fmt: skip
+
+
+def write_accounts(
+    features: Path, answers: Path, arms: Iterable[Arm], store: Store, output: Path
+) -> None:
+    """A CSV with a line per arm; means over the questions of the benchmark.
+
+    text_mean       tokens of the prompt that are not visual
+    kv_mean         visual tokens in the caches when decoding starts, summed over layers
+    encoder_macs, selection_macs, llm_macs  multiply-adds; empty where there is no formula
+    total_macs      sum of those that are there
+    """
+    head = read_head(features)
+    patches = head.sizes
+    crops = {
+        name: tuple(patches[row] for medium in media for row in medium.rows)
+        for name, media in head.inputs.items()
+    }
+    keys = read_keys(answers)
+    lines = [
+        {"arm": arm.name}
+        | spent(arm, read_answers(store.get(keys[arm.name])), head.model_sizes, crops)
+        for arm in arms
+    ]
+    with atomic(output) as temporary:
+        table = pd.DataFrame(lines, columns=["arm", *COLUMNS])
+        table.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
+
+
+def read_accounts(path: Path) -> pd.DataFrame:
+    """What `write_accounts` wrote, by the arm's name."""
+    table = pd.read_csv(path, dtype={"arm": str}, keep_default_na=False, na_values=[""])
+    return table.set_index("arm")
+
+
+def spent(
+    arm: Arm,
+    answers: Sequence[Answer],
+    sizes: Sizes,
+    crops: Mapping[str, tuple[int, ...]],
+) -> dict[str, float | None]:
+    """The `COLUMNS` of an arm, from its answers; `crops` are the patches of every image's crops."""
+    tower, tokens = sizes.encoder, sizes.encoder_tokens
+    alike = Counter(
+        (a.tokens, a.text, a.entering, a.cached, a.selection_macs, crops[a.image_id])
+        for a in answers
+    )
+    sums: Counter[str] = Counter()
+    uncounted = {"encoder_macs"} if tower is None else set()
+    for (visual, text, entering, cached, inside, patches), number in alike.items():
+        layers = [int(visual)] * sizes.decoder.layers if entering is None else entering
+        choosing = _choosing(arm, int(visual), sizes, patches) if inside is None else inside
+        uncounted |= {"selection_macs"} if choosing is None else set()
+        found = account(
+            sizes.decoder, layers, text, cached=cached, encoder=tower, encoder_tokens=tokens,
+            crops=len(patches), selection_macs=choosing or 0,
+        )  # fmt: skip
+        values: Mapping[str, int] = {
+            "text_mean": text, "kv_mean": found.kv_entries, "encoder_macs": found.encoder_macs,
+            "selection_macs": found.selection_macs, "llm_macs": found.llm_macs,
+            "total_macs": found.total_macs,
+        }  # fmt: skip
+        for name, value in values.items():
+            sums[name] += number * value
+    return {name: None if name in uncounted else sums[name] / len(answers) for name in COLUMNS}
+
+
+def _choosing(arm: Arm, kept: int, sizes: Sizes, patches: Sequence[int]) -> int | None:
+    """Multiply-adds of choosing `kept` tokens before the language model, evenly among the crops."""
+    if arm.is_vanilla:
+        return 0
+    total = 0
+    shares = shared_out(min(max(kept, len(patches)), sum(patches)), patches)
+    for size, share in zip(patches, shares, strict=True):
+        visual = sizes.visual(size)
+        macs = None if visual is None else methods.selection_macs(
+            arm.method, visual, share, **arm.params
+        )
+        if macs is None:
+            return None
+        total += macs
+    return total

@@ -1,0 +1,76 @@
+"""What there is to know of a method before it has run: what its registration and its file say."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from prunesid import late, methods
+from prunesid.methods import Needs
+from prunesid.parameters import Param
+
+# A source in brackets: 'Alvar et al., CVPR 2025'.
+SOURCE = re.compile(r"\(([^()]*\b(?:19|20)\d\d)\)")
+
+
+@dataclass(frozen=True)
+class About:
+    """A method's name, whether it acts inside the language model, and what it reads and takes.
+
+    summary, remarks  the first paragraph of its file's description, and the others
+    meanings          what its function says of the parameters
+    source            paper and year as the summary names them, '' where it names none
+    module            where its code is
+    params            its parameters by name
+    needs             what it reads beside the tokens
+    """
+
+    name: str
+    inside: bool
+    summary: str
+    remarks: str
+    meanings: str
+    source: str
+    module: str
+    params: Mapping[str, Param]
+    needs: tuple[str, ...]
+
+
+def about(method: str, **params: object) -> About:
+    """Of a method of either kind; its needs are those with these parameters.
+
+    A module that is named otherwise than the method (a plug-in with several) is described by the
+    method's function. ValueError on unknown names and values.
+    """
+    late.resolve_any(method, **params)
+    inside = method in late.list_late_methods()
+    registry = late if inside else methods
+    module = registry.modules_of(method)[0]
+    meanings = inspect.getdoc(registry.function_of(method)) or ""
+    own = importlib.import_module(module).__doc__ if module.endswith(f".{method}") else None
+    summary, _, remarks = inspect.cleandoc(own or meanings).partition("\n\n")
+    summary = " ".join(summary.split())
+    source = SOURCE.search(summary)
+    return About(
+        name=method,
+        inside=inside,
+        summary=summary,
+        remarks=remarks.strip(),
+        meanings=meanings if own else "",
+        source=source[1] if source else "",
+        module=module,
+        params=registry.parameters(method),
+        needs=_late_needs(method, params) if inside else _needs(methods.requirements(method, **params)),
+    )  # fmt: skip
+
+
+def _needs(needs: Needs) -> tuple[str, ...]:
+    named = [each.name for each in fields(needs) if getattr(needs, each.name) is True]
+    return (*named, *(f"block {n}" for n in sorted(needs.layers)))
+
+
+def _late_needs(method: str, params: Mapping[str, object]) -> tuple[str, ...]:
+    return ("cls_attention",) if late.needs_cls_attention(method, **params) else ()

@@ -1,0 +1,39 @@
+def described(wildcards):
+    """The files that describe the methods of an ablation, plug-ins' too."""
+    from prunesid.study.methods import about
+
+    modules = [
+        about(method).module for method in STUDY.ablation(wildcards.ablation).methods
+    ]
+    return here(path for name in modules for path in source_files(name))
+
+
+rule methods:
+    input:
+        comparison=rules.compare.output.comparison,
+        strata=rules.compare.output.strata,
+        arms=rules.compare.output.arms,
+        agreement=rules.compare.output.agreement,
+        code=sources("render", "study/methods.py"),
+        described=described,
+    output:
+        report(
+            directory(MODEL / "ablations" / "{ablation}" / "methods"),
+            patterns=["{method}.html"],
+            category="Methods",
+            labels={"method": "{method}", "ablation": "{ablation}"},
+            caption="../report/method.rst",
+        ),
+    params:
+        ablation=ablation_text,
+        bootstrap=str(STUDY.bootstrap),
+        folder=str(STUDY_FOLDER),
+    message:
+        "Pages of the methods of {wildcards.ablation}"
+    script:
+        "../scripts/methods.py"
+
+
+TARGETS += expand(
+    rules.methods.output[0], ablation=[a.name for a in STUDY.ablations if a.methods]
+)

@@ -188,18 +188,20 @@ def _decode(
     with av.open(os.fspath(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        fps: Fraction | None = stream.average_rate or stream.guessed_rate
-        if not fps:
+        rate: Fraction | None = stream.average_rate or stream.guessed_rate
+        if not rate:
             raise ValueError(f"video {os.fspath(path)} states no frame rate")
-        size = {"width": stream.codec_context.width, "height": stream.codec_context.height}
+        fps = float(rate)
+        width, height = stream.codec_context.width, stream.codec_context.height
         found: dict[int, NDArray[np.uint8]] = {}
         count = 0
         for frame in container.decode(stream):
             if count in wanted:
-                found[count] = frame.to_ndarray(format="rgb24", **size)
+                picture = frame.reformat(width=width, height=height, format="rgb24")
+                found[count] = np.asarray(picture.to_ndarray(), np.uint8)
             count += 1
             if count > wanted[-1]:
-                return np.stack([found[index] for index in wanted]), count, float(fps)
+                return np.stack([found[index] for index in wanted]), count, fps
     if not count:
         raise ValueError(f"video {os.fspath(path)} holds no frames")
-    return None, count, float(fps)
+    return None, count, fps

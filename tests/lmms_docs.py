@@ -31,7 +31,9 @@ class Made:
         """Parquet; `images[i]` is the number of the picture in document i, by default its own."""
         places = self.images or range(len(self.docs))
         pictures = random_images(max(places) + 4, seed=3)
-        columns: dict[str, list[Any]] = {key: [doc[key] for doc in self.docs] for key in self.docs[0]}
+        columns: dict[str, list[Any]] = {
+            key: [doc[key] for doc in self.docs] for key in self.docs[0]
+        }
         for offset, column in enumerate(self.columns):
             columns[column] = [pictures[place + offset] for place in places]
             if self.listed:

@@ -82,7 +82,9 @@ def value(table: pd.DataFrame, benchmark: Benchmark) -> float:
 
 def metric(found, benchmark: Benchmark) -> float:
     if benchmark.statistic == "mme":
-        return found.metrics["mme_perception_score,none"] + found.metrics["mme_cognition_score,none"]
+        return (
+            found.metrics["mme_perception_score,none"] + found.metrics["mme_cognition_score,none"]
+        )
     return found.metrics[f"{benchmark.metric},none"] / UNITS.get(benchmark.name, 1.0)
 
 

@@ -100,7 +100,24 @@ def test_inflections_are_one_word_and_different_words_stay_apart():
     ):  # fmt: skip
         stems = {tuple(words(word)) for word in family.split()}
         assert len(stems) == 1, (family, stems)
-    different = "sing king ring bus dress dog car card red bed read run rug string grass gas".split()
+    different = [
+        "sing",
+        "king",
+        "ring",
+        "bus",
+        "dress",
+        "dog",
+        "car",
+        "card",
+        "red",
+        "bed",
+        "read",
+        "run",
+        "rug",
+        "string",
+        "grass",
+        "gas",
+    ]
     assert len({tuple(words(word)) for word in different}) == len(different)
 
 
@@ -111,7 +128,9 @@ def test_answers_of_several_words_stand_side_by_side():
 
 def test_missing_videos_are_listed_or_left_out(original):
     (original / "videos" / "v_second.mkv").unlink()
-    with pytest.raises(ValueError, match=r"1 of 2 videos are missing, the first are second; .*--allow"):
+    with pytest.raises(
+        ValueError, match=r"1 of 2 videos are missing, the first are second; .*--allow"
+    ):
         converted(original)
     output = converted(original, allow_missing=True)
     assert [q.image_id for q in load_task("msvd_qa", data=output).questions()] == ["first"] * 2
@@ -123,7 +142,9 @@ def test_missing_videos_are_listed_or_left_out(original):
 def test_problems_of_the_lists_come_all_at_once(original):
     (original / "test_q.json").write_text(json.dumps([{"question_id": 1, "question": "what?"}]))
     (original / "test_a.json").write_text(json.dumps([{"question_id": 2}]))
-    with pytest.raises(ValueError, match=r"(?s)test_q.json: 1 entries lack .*test_a.json: 1 entries"):
+    with pytest.raises(
+        ValueError, match=r"(?s)test_q.json: 1 entries lack .*test_a.json: 1 entries"
+    ):
         converted(original)
     (original / "test_q.json").write_text(
         json.dumps([{"question_id": 1, "question": "what?", "video_name": "first"}])

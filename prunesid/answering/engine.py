@@ -69,9 +69,12 @@ def answer(
             progress(sum(len(asked) for group in batch for asked in group.packs))
     return [
         Answer(
-            question.id, question.image_id, text, tokens,
+            question.id,
+            question.image_id,
+            text,
+            tokens,
             text=_prompt(adapter, question, inputs[question.image_id]).text_tokens,
-        )  # fmt: skip
+        )
         for question, (text, tokens) in zip(questions, found, strict=True)
     ]
 

@@ -109,9 +109,7 @@ def _comparison(value: Any) -> Grade | None:
 
 def _mme(metric: str, samples: Sequence[Sample]) -> dict[str, Grade]:
     """MME: questions on perception and on cognition both count; categories tell them apart."""
-    return {
-        str(s["doc_id"]): _plain(next(s[name] for name in _MME if name in s)) for s in samples
-    }
+    return {str(s["doc_id"]): _plain(next(s[name] for name in _MME if name in s)) for s in samples}
 
 
 def _circular(metric: str, samples: Sequence[Sample]) -> dict[str, Grade]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
@@ -146,4 +146,3 @@ def score_table(
         if question.id in scores.by_question
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
-

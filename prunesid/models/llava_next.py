@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from prunesid.methods import Needs
+from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
 from prunesid.models.anyres import (
@@ -82,7 +82,7 @@ class LlavaNext(Llava):
     def encode(
         self,
         inputs: Mapping[str, Tensor],
-        needs: Needs = Needs(),
+        needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
     ) -> Records:
         config, side = self.model.config, self.side

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from prunesid.methods import Needs
+from prunesid.methods import NO_NEEDS, Needs
 from prunesid.methods.pool import pooled_grid
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
@@ -72,7 +72,7 @@ class Qwen2VL(TransformersAdapter):
     def encode(
         self,
         inputs: Mapping[str, Tensor],
-        needs: Needs = Needs(),
+        needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
     ) -> Records:
         parts: list[tuple[str, list[int], float | None, VisionRecord]] = []

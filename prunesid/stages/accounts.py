@@ -101,8 +101,10 @@ def _choosing(arm: Arm, kept: int, sizes: Sizes, patches: Sequence[int]) -> int 
     shares = shared_out(min(max(kept, len(patches)), sum(patches)), patches)
     for size, share in zip(patches, shares, strict=True):
         visual = sizes.visual(size)
-        macs = None if visual is None else methods.selection_macs(
-            arm.method, visual, share, **arm.params
+        macs = (
+            None
+            if visual is None
+            else methods.selection_macs(arm.method, visual, share, **arm.params)
         )
         if macs is None:
             return None

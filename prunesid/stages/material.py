@@ -26,9 +26,17 @@ _FAMILY = (
     *(
         f"prunesid.models.{name}"
         for name in (
-            "adapter", "anyres", "base", "clip", "hooks", "llava", "qwen_inputs", "qwen_tower", "received"
+            "adapter",
+            "anyres",
+            "base",
+            "clip",
+            "hooks",
+            "llava",
+            "qwen_inputs",
+            "qwen_tower",
+            "received",
         )
-    ),  # fmt: skip
+    ),
 )
 POCKET_WEIGHTS = Path(__file__).resolve().parents[1] / "pocket" / "weights"
 

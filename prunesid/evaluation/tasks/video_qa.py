@@ -162,7 +162,9 @@ def convert(
             f"{videos}: {len(missing)} of {len(names)} videos are missing, the first are "
             f"{', '.join(missing[:5])}; --allow-missing leaves their questions out"
         )
-    kept = [row | {"video": str(found[row["video_name"]])} for row in rows if row["video_name"] in found]
+    kept = [
+        row | {"video": str(found[row["video_name"]])} for row in rows if row["video_name"] in found
+    ]
     if not kept:
         raise ValueError(f"{videos}: none of {len(names)} videos is there")
     with atomic(output) as temporary:

@@ -38,6 +38,8 @@ class MiniGemini(Llava):
 
     def __init__(self, model: Any, processor: MiniGeminiProcessor, **options: object) -> None:
         super().__init__(model, processor, **options)
+        # The second tower is a convolutional network, for which there is no formula.
+        self.sizes = replace(self.sizes, encoder=None)
         vocabulary = model.config.text_config.vocab_size
         if vocabulary > VICUNA_VOCABULARY:
             raise ValueError(

@@ -4,11 +4,15 @@
     record = prunesid.VisionRecord(features)                      # (B, T, D) patch tokens
     kept = prunesid.compress(record, "prunesid", budget=64)       # kept.tokens: (B, 64, D)
 
+    with prunesid.pruned(model, processor, budget=64):            # any supported transformers model
+        model.generate(**inputs)
+
 Needs torch alone; models, benchmarks and the pipeline live in subpackages with their own needs.
 """
 
 from prunesid.methods import compress, list_methods
+from prunesid.pruning import prune, pruned
 from prunesid.record import Kept, VisionRecord
 
 __version__ = "0.1.0"
-__all__ = ["Kept", "VisionRecord", "compress", "list_methods"]
+__all__ = ["Kept", "VisionRecord", "compress", "list_methods", "prune", "pruned"]

@@ -178,6 +178,10 @@ class Adapter(Protocol):
         """Final hidden states (..., E) -> logits (..., vocabulary)."""
         ...
 
+    def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
+        """{kind: what enters (N, E) for each of its media} -> the model's `mm_encoder_outputs`."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """Token ids -> text, special tokens left out."""
         ...

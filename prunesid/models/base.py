@@ -129,6 +129,13 @@ class TransformersAdapter:
     def logits(self, hidden: Tensor) -> Tensor:
         return self.model.lm_head(hidden)
 
+    def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
+        found = {}
+        for kind, own in media.items():
+            embeddings: Any = list(own)
+            found[kind] = BaseModelOutputWithPooling(pooler_output=embeddings)
+        return found
+
     def decode(self, ids: Sequence[int]) -> str:
         return self.processor.tokenizer.decode(list(ids), skip_special_tokens=True)
 
@@ -143,10 +150,11 @@ class TransformersAdapter:
             ids += [*[self.placeholders[kind]] * len(medium), *text]
         inputs = torch.tensor([ids], device=self.device)
         given: dict[str, Any] = {}
-        for kind in dict.fromkeys(kinds):
-            own: Any = [m.embeddings for m, k in zip(media, kinds, strict=True) if k == kind]
-            visual = BaseModelOutputWithPooling(pooler_output=own)
-            given.setdefault("mm_encoder_outputs", {})[kind] = visual
+        if media:
+            given["mm_encoder_outputs"] = self.encoder_outputs({
+                kind: [m.embeddings for m, k in zip(media, kinds, strict=True) if k == kind]
+                for kind in dict.fromkeys(kinds)
+            })  # fmt: skip
         if any(medium.positions is not None for medium in media):
             positions, _ = positions_of(list(map(len, prompt.texts)), media)
             given["position_ids"] = positions[:, None].to(self.device)

@@ -230,12 +230,12 @@ def test_rotary_positions_of_three_kinds_are_given_explicitly(
 
     monkeypatch.setattr(Llava, "enter", turned)
     positions = prunesid.prune(model, processor, inputs, budget=5)["position_ids"]
-    assert positions.shape == (3, 4, 17)
-    # <s> USER:, five visual tokens, eight of text, two of padding before.
-    assert positions[0, 0].tolist() == [0] * 2 + [0, 1] + [2] * 5 + list(range(32, 40))
+    assert positions.shape == (3, 4, 16)
+    # <s> USER:, five visual tokens, seven of text, two of padding before.
+    assert positions[0, 0].tolist() == [0] * 2 + [0, 1] + [2] * 5 + list(range(32, 39))
     assert positions[2, 0, 4:9].tolist() == [2, 4, 6, 8, 10]
     assert positions[1, 1].tolist()[2:12] == [*range(2, 7), *range(32, 37)]
-    assert positions[:, 2].tolist() == [[0] * 9 + list(range(8))] * 3
+    assert positions[:, 2].tolist() == [[0] * 8 + list(range(8))] * 3
 
 
 def test_nothing_is_left_of_it(model, processor, inputs):
@@ -243,7 +243,8 @@ def test_nothing_is_left_of_it(model, processor, inputs):
         hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
         return dict(vars(model)), hooks, [module.training for module in model.modules()]
 
-    before, logits = state(), model(**inputs).logits
+    # transformers puts hooks of its own into a model that runs for the first time.
+    logits, before = model(**inputs).logits, state()
     with prunesid.pruned(model, processor, budget=5):
         assert model(**inputs).logits.shape[1] < logits.shape[1]
     assert state() == before
@@ -290,7 +291,8 @@ def test_upstream_bug_placeholder_count(model, processor, inputs):
     """Every prompt of a batch has as many placeholders as tokens that enter it."""
     for budget in (1, 5, 15):
         for method in ("prunesid", "visionzip", "pool", "grid"):
-            if method == "visionzip" and budget == 1:
+            # One token is no budget for two kinds; the grid nearest to 15 cells has 16.
+            if (method, budget) in (("visionzip", 1), ("pool", 15)):
                 continue
             short = prunesid.prune(model, processor, inputs, method, budget)
             places, counts = entering_counts(model, short)
@@ -383,7 +385,7 @@ def test_training_and_nesting_are_refused(model, processor, inputs):
             prunesid.pruned(model, processor, budget=3),
         ):
             raise AssertionError("the block ran")
-        assert model(**inputs).logits.shape[1] == 17
+        assert model(**inputs).logits.shape[1] == 16
     model.model.language_model.train()
     with pytest.raises(ValueError, match="training mode"):
         prunesid.prune(model, processor, inputs, budget=5)

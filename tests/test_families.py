@@ -1,0 +1,137 @@
+"""Every model family through the stages of the pipeline, file to file, on tiny random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mini_gemini_data
+import pandas as pd
+import pytest
+from anyres_models import save_tiny_llava_next
+from qwen_models import save_tiny_qwen
+from transformers import AutoTokenizer
+from videos import write_video
+
+from prunesid.answering.store import Store
+from prunesid.evaluation.tasks.video_qa import convert
+from prunesid.pocket.benchmarks import render
+from prunesid.stages.accounts import read_accounts, write_accounts
+from prunesid.stages.answers import answer_benchmark
+from prunesid.stages.budgets import read_budgets, write_budgets
+from prunesid.stages.features import extract, needs_of, read_head
+from prunesid.stages.information import write_information
+from prunesid.stages.scores import score_benchmark
+from prunesid.stages.selection import select_arms
+from prunesid.stages.source import Runtime, Source
+from prunesid.study.arm import VANILLA, make_arm, shared_budgets
+
+BUDGET = 12
+ARMS = (
+    VANILLA,
+    make_arm({"budget": BUDGET}),
+    make_arm({"budget": BUDGET, "dynamic": "benchmark"}),
+    make_arm({"budget": BUDGET, "method": "cls_topk"}),
+    make_arm({"budget": BUDGET, "method": "random"}),
+)
+
+
+def save_tiny_mini_gemini(folder: Path, words: Path) -> None:
+    """A published checkpoint beside its towers, with the tokenizer of the folder `words`."""
+    tensors = mini_gemini_data.published_tensors()
+    towers = mini_gemini_data.save_towers(folder.parent, tensors)
+    mini_gemini_data.save_published(folder, tensors, **towers)
+    AutoTokenizer.from_pretrained(words).save_pretrained(folder)
+
+
+FAMILIES = {
+    "llava_next": save_tiny_llava_next,
+    "mini_gemini": save_tiny_mini_gemini,
+    "qwen2_vl": lambda folder, _: save_tiny_qwen(folder, "qwen2_vl"),
+    "qwen2_5_vl": lambda folder, _: save_tiny_qwen(folder, "qwen2_5_vl"),
+}
+CLIPS = ("qwen2_vl", "qwen2_5_vl")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    data = tmp_path_factory.mktemp("images") / "mme.parquet"
+    render("pocket_mme", data, 2)
+    return Source("pocket_mme", data), "mme_perception_score"
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    names = ("first", "second")
+    asked = [
+        {"video_name": name, "question_id": f"{name}{n}", "question": "what is a man doing?"}
+        for name in names for n in range(2)
+    ]  # fmt: skip
+    given = [{"question_id": q["question_id"], "answer": "sing", "type": 0} for q in asked]
+    (folder / "q.json").write_text(json.dumps(asked))
+    (folder / "a.json").write_text(json.dumps(given))
+    for number, name in enumerate(names):
+        write_video(folder / "videos" / f"{name}.mp4", 10 + 6 * number)
+    data = folder / "msvd_qa.parquet"
+    convert(folder / "q.json", folder / "a.json", folder / "videos", data)
+    return Source("msvd_qa", data), "answer_match"
+
+
+def run(
+    folder: Path, model: Path, source: Source, metric: str, batch_size: int, arms=ARMS
+) -> pd.DataFrame:
+    """All stages -> the table of scores; `accounts.csv` and the rest stay in the folder."""
+    folder.mkdir()
+    features, store = folder / "features.safetensors", Store(folder / "store")
+    runtime = Runtime(str(model), batch_size=batch_size)
+    extract(source, runtime, needs_of(arms), features)
+    write_information({source.task: features}, folder / "information.parquet")
+    write_budgets(
+        folder / "information.parquet", {source.task: shared_budgets(arms)}, None,
+        folder / "budgets.parquet",
+    )  # fmt: skip
+    budgets = read_budgets(folder / "budgets.parquet", source.task)
+    select_arms(features, arms, store, folder / "selections.json", budgets)
+    answers = folder / "answers.json"
+    answer_benchmark(source, runtime, features, folder / "selections.json", arms, store, answers)
+    score_benchmark(source, source.task, metric, answers, store, folder / "scores.parquet")
+    write_accounts(features, answers, arms, store, folder / "accounts.csv")
+    return pd.read_parquet(folder / "scores.parquet")
+
+
+def check(folder: Path, table: pd.DataFrame, arms=ARMS) -> None:
+    head = read_head(folder / "features.safetensors")
+    assert set(table["arm"]) == {arm.name for arm in arms}
+    assert table.groupby("arm").size().nunique() == 1
+    assert table["answer"].map(type).eq(str).all()
+    sizes = head.sizes
+    for arm, own in table.groupby("arm"):
+        patches = own["image_id"].map(
+            lambda name: sum(sizes[row] for m in head.inputs[name] for row in m.rows)
+        )
+        if arm == "vanilla":
+            # Newlines and class tokens come on top where the model has them.
+            assert (own["tokens"] >= patches).all()
+        elif "dynamic" not in arm:
+            assert (own["tokens"] <= BUDGET).all()
+    accounts = read_accounts(folder / "accounts.csv")
+    assert accounts.loc["vanilla", "llm_macs"] > accounts.loc[arms[1].name, "llm_macs"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_images_go_through_every_stage(family, images, tiny_llava, tmp_path):
+    FAMILIES[family](tmp_path / "model", tiny_llava)
+    table = run(tmp_path / "run", tmp_path / "model", *images, batch_size=2)
+    check(tmp_path / "run", table)
+    again = run(tmp_path / "again", tmp_path / "model", *images, batch_size=1)
+    pd.testing.assert_frame_equal(table, again)
+
+
+@pytest.mark.parametrize("family", CLIPS)
+def test_clips_go_through_every_stage(family, clips, tiny_llava, tmp_path):
+    FAMILIES[family](tmp_path / "model", tiny_llava)
+    # Frames of one color hold no information to share budgets by.
+    arms = tuple(arm for arm in ARMS if arm.dynamic is None)
+    table = run(tmp_path / "run", tmp_path / "model", *clips, batch_size=2, arms=arms)
+    check(tmp_path / "run", table, arms)

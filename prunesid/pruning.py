@@ -87,7 +87,9 @@ def prune(
     """
     recipe = _recipe(model, processor, method, budget, seed, options, params)
     named = {name: value for name, value in inputs.items() if value is not None}
-    strange = [name for name in named if not (name in (*TEXT, *PER_TOKEN, *REFUSED) or _visual(name))]
+    strange = [
+        name for name in named if not (name in (*TEXT, *PER_TOKEN, *REFUSED) or _visual(name))
+    ]
     if strange:
         raise ValueError(
             f"{', '.join(strange)}: not what a processor returns; give arguments of generate() to "
@@ -167,7 +169,9 @@ def _pruning_forward(recipe: _Recipe, forward: Callable[..., Any]) -> Callable[.
     return pruning
 
 
-def _by_name(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _by_name(
+    call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
     """All arguments of a call that are not None, by their names."""
     if args:
         names = list(inspect.signature(call).parameters)
@@ -208,7 +212,9 @@ def _recipe(
         raise ValueError(f"budget must be a positive number of tokens, not {budget!r}")
     if any(module.training for module in model.modules()):
         raise ValueError("the model is in training mode; call model.eval() first")
-    return _Recipe(model, adapt(model, processor, **(options or {})), method, budget, seed, resolved)
+    return _Recipe(
+        model, adapt(model, processor, **(options or {})), method, budget, seed, resolved
+    )
 
 
 @dataclass(frozen=True)

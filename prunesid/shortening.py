@@ -80,7 +80,7 @@ def find_runs(
 
 
 def padding_side(mask: Tensor) -> str:
-    """"left" or "right", "left" where nothing is padded; ValueError where padding is on both sides."""
+    """ "left" or "right", "left" where nothing is padded; ValueError where padding is on both sides."""
     real = mask.bool()
     if not bool(real.any(dim=1).all()):
         raise ValueError("attention_mask leaves a prompt without tokens")

@@ -67,7 +67,7 @@ def tasks(tmp_path_factory) -> dict[str, LmmsTask]:
 def scored(task: LmmsTask, benchmark: Benchmark, replies: list[str]):
     questions = task.questions()
     answers = [
-        Answer(question.id, question.image_id, reply, 64.0)
+        Answer(question.id, question.image_id, reply, 64.0, text=8)
         for question, reply in zip(questions, replies, strict=True)
     ]
     found = score(task, {a.question_id: a.answer for a in answers}, benchmark.metric)

@@ -8,10 +8,13 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from prunesid import VisionRecord, compress
+from prunesid.accounting import Sizes, Transformer
 from prunesid.answering.store import Store
 from prunesid.record import Kept
+from prunesid.records import CENTER, IMAGE, Medium
 from prunesid.render.panels import note_of
 from prunesid.render.patches import FADE, MERGED, draw, group_color, kept_points, write_patches
+from prunesid.stages.features import Head
 from prunesid.stages.patches import as_seen, read_kept, read_scenes, spaced
 from prunesid.stages.selection import save_kept, write_keys
 from prunesid.study.arm import VANILLA, make_arm
@@ -106,6 +109,16 @@ class Source:
         return Task()
 
 
+HEAD = Head(
+    inputs={f"img{row}": (Medium(IMAGE, (row,), {"view": CENTER}),) for row in range(2)},
+    members=((0, 1),),
+    grids=((4, 4),),
+    share=None,
+    model_sizes=Sizes(Transformer(1, 4, 8, 1, 1, 4, 3), None, 0),
+    material={},
+)
+
+
 @pytest.fixture
 def scenes(tmp_path):
     store, grouped, plain = Store(tmp_path / "store"), make_arm({}), make_arm({"method": "grid"})
@@ -127,7 +140,7 @@ def scenes(tmp_path):
     ).to_parquet(tmp_path / "information.parquet")
     chosen = Patches("b", 2, (("PruneSID", grouped), ("even", plain)))
     return read_scenes(
-        chosen, Source(), tmp_path / "information.parquet", tmp_path / "selections.json", (4, 4),
+        chosen, Source(), tmp_path / "information.parquet", tmp_path / "selections.json", HEAD,
         store,
     )  # fmt: skip
 

@@ -145,7 +145,9 @@ def test_beam_search_equals_generation_from_embeddings(flat, processor, inputs):
     assert torch.equal(flat.generate(**short, **beams)[:, width:], expected)
     with prunesid.pruned(flat, processor, budget=5):
         output = flat.generate(**inputs, **beams, num_return_sequences=2)
-    assert torch.equal(output[::2, inputs["input_ids"].shape[1] :][:, : expected.shape[1]], expected)
+    assert torch.equal(
+        output[::2, inputs["input_ids"].shape[1] :][:, : expected.shape[1]], expected
+    )
     assert torch.equal(output[1::2, : inputs["input_ids"].shape[1]], inputs["input_ids"])
     assert not torch.equal(expected, flat.generate(**short, **GREEDY)[:, width:])
 

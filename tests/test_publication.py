@@ -94,7 +94,7 @@ def work(tmp_path_factory, study):
             tokens = arm.budget or 576
             rows.append(
                 ("pocket_mme", arm.name, q.id, q.image_id, q.category, q.context, answer, q.target,
-                 right, tokens)
+                 right, 1.0, tokens)
             )  # fmt: skip
     write_keys(keys, files.selections)
     scores = pd.DataFrame(rows, columns=list(COLUMNS))

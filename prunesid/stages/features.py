@@ -136,9 +136,11 @@ class Head:
 
 
 def read_head(path: Path) -> Head:
-    """The head of a file of `extract`."""
+    """The head of a file of `extract`; ValueError for one that an earlier version wrote."""
     with safe_open(path, "np") as file:
         found = {key: json.loads(value) for key, value in file.metadata().items()}
+    if "model_sizes" not in found:
+        raise ValueError(f"{path} was written by an earlier version; the next run makes it anew")
     inputs = {
         name: tuple(Medium(m["kind"], tuple(m["rows"]), m["layout"]) for m in media)
         for name, media in found["inputs"].items()

@@ -20,7 +20,7 @@ from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.pocket.benchmarks import items
 from prunesid.stages import answers, selection
 from prunesid.stages.budgets import Budgets, read_budgets
-from prunesid.stages.features import needs_of, read_head
+from prunesid.stages.features import Head, needs_of, read_head
 from prunesid.stages.material import features_material, model_digest, model_path, score_material
 from prunesid.stages.source import Runtime, runtime_of
 from prunesid.study.arm import Arm
@@ -101,8 +101,8 @@ def size_of(study: Study, benchmark: Benchmark) -> Size:
         table = pd.read_parquet(scores, columns=["question_id", "image_id"])
         return Size(table["image_id"].nunique(), table["question_id"].nunique(), tokens)
     images, questions = published.images, published.questions
-    features = places.features(benchmark.name)
-    encoded = len(read_head(features).inputs) if features.is_file() else None
+    head = _head(places.features(benchmark.name))
+    encoded = None if head is None else len(head.inputs)
     if encoded is None and study.limit is not None and images is not None:
         encoded = min(study.limit, images)
     if encoded is not None:
@@ -144,6 +144,14 @@ def steps(study: Study, sizes: dict[str, Size]) -> Iterator[Step]:
         yield Step("compare", ablation.name, 1, int(done), Work("compare", amount))
 
 
+def _head(features: Path) -> Head | None:
+    """The head of a file of features; None where there is none that this version can read."""
+    try:
+        return read_head(features) if features.is_file() else None
+    except ValueError:
+        return None
+
+
 @dataclass(frozen=True)
 class _State:
     """What is there of a benchmark whose features are up to date."""
@@ -157,10 +165,9 @@ class _State:
 
     @staticmethod
     def of(study: Study, benchmark: Benchmark, places: Layout) -> _State | None:
-        path = places.features(benchmark.name)
-        if not path.is_file():
+        head, runtime = _head(places.features(benchmark.name)), runtime_of(study)
+        if head is None:
             return None
-        head, runtime = read_head(path), runtime_of(study)
         current = features_material(
             benchmark=head.material["benchmark"], model=model_digest(study.model),
             family=family_module(model_path(study.model)), batch_size=runtime.batch_size,

@@ -54,7 +54,6 @@ class Wandb:
 class Study:
     title: str
     model: str
-    model_options: tuple[tuple[str, Any], ...]
     benchmarks: tuple[Benchmark, ...]
     ablations: tuple[Ablation, ...]
     plugins: tuple[Path, ...]
@@ -69,6 +68,7 @@ class Study:
     calibration: Benchmark | None = None
     trackio: bool = True
     patches: Patches | None = None
+    model_options: tuple[tuple[str, Any], ...] = ()
 
     @property
     def model_name(self) -> str:

@@ -23,6 +23,10 @@ IMAGE, VIDEO = "image", "video"
 CENTER, WHOLE, PADDED = "center", "whole", "padded"
 
 
+# Key of a layout: true where the model has the CLS token in front of a crop that is kept whole.
+WITH_CLS = "with_cls"
+
+
 @dataclass(frozen=True)
 class Medium:
     """An image or a clip.
@@ -105,16 +109,16 @@ class Records:
             )
             for record, rows in zip(self.groups, self.members, strict=True)
         ]  # fmt: skip
-        return self._in_order(parts)
+        return self._with_cls(self._in_order(parts))
 
     def all_tokens(self) -> Kept:
-        """Every patch of every crop: R rows as they are."""
+        """Every patch of every crop: R rows as they are, CLS first where the model has it so."""
         parts = []
         for record in self.groups:
             index, count = whole_index([record.num_tokens] * len(record))
             device = record.features.device
             parts.append(Kept(record.features, index.to(device), count.to(device)))
-        return self._in_order(parts)
+        return self._with_cls(self._in_order(parts))
 
     def gather(self, index: Tensor) -> Tensor:
         """The features (R, N, D) of patches by their index (R, N); zero where it is below 0."""
@@ -134,6 +138,39 @@ class Records:
             whole.tokens[order], whole.index[order], whole.count[order],
             {name: value[order] for name, value in whole.info.items()},
         )  # fmt: skip
+
+    def _with_cls(self, kept: Kept) -> Kept:
+        """The CLS token before the patches of crops that are kept whole, where the layout says so."""
+        rows = [
+            row
+            for media in self.inputs.values()
+            for medium in media
+            if medium.layout.get(WITH_CLS)
+            for row in medium.rows
+        ]
+        if not rows:
+            return kept
+        sizes = torch.tensor(self.sizes, device=kept.count.device)
+        whole = kept.count == sizes
+        whole &= torch.isin(torch.arange(len(whole)), torch.tensor(rows)).to(whole.device)
+        cls = torch.cat([record.cls for record in self.groups if record.cls is not None])
+        cls = cls[self._order()][:, None].to(kept.tokens.dtype)
+        longer = Kept(
+            tokens=torch.cat([cls, kept.tokens], dim=1),
+            index=torch.cat([torch.full_like(kept.index[:, :1], -1), kept.index], dim=1),
+            count=kept.count + 1,
+        )
+        shorter = Kept(
+            tokens=torch.cat([kept.tokens, torch.zeros_like(cls)], dim=1),
+            index=torch.cat([kept.index, torch.full_like(kept.index[:, :1], -1)], dim=1),
+            count=kept.count,
+        )
+        return Kept(
+            torch.where(whole[:, None, None], longer.tokens, shorter.tokens),
+            torch.where(whole[:, None], longer.index, shorter.index),
+            torch.where(whole, longer.count, shorter.count),
+            kept.info,
+        )
 
     def _order(self) -> Tensor:
         return torch.tensor([row for rows in self.members for row in rows]).argsort()

@@ -11,6 +11,7 @@ import pytest
 from anyres_models import save_tiny_llava_next
 from qwen_models import save_tiny_qwen
 from transformers import AutoTokenizer
+from video_llava_models import save_tiny_video_llava
 from videos import write_video
 
 from prunesid.answering.store import Store
@@ -49,8 +50,9 @@ FAMILIES = {
     "mini_gemini": save_tiny_mini_gemini,
     "qwen2_vl": lambda folder, _: save_tiny_qwen(folder, "qwen2_vl"),
     "qwen2_5_vl": lambda folder, _: save_tiny_qwen(folder, "qwen2_5_vl"),
+    "video_llava": save_tiny_video_llava,
 }
-CLIPS = ("qwen2_vl", "qwen2_5_vl")
+CLIPS = ("qwen2_vl", "qwen2_5_vl", "video_llava")
 
 
 @pytest.fixture(scope="module")

@@ -140,21 +140,16 @@ class TransformersAdapter:
         return self.processor.tokenizer.decode(list(ids), skip_special_tokens=True)
 
     @torch.no_grad()
-    def generate(
-        self, media: Sequence[Entering], prompt: Prompt, max_new_tokens: int,
-        kinds: Sequence[str] | None = None,
-    ) -> list[int]:  # fmt: skip
-        kinds = [IMAGE] * len(media) if kinds is None else kinds
+    def generate(self, media: Sequence[Entering], prompt: Prompt, max_new_tokens: int) -> list[int]:
         ids = list(prompt.texts[0])
-        for medium, kind, text in zip(media, kinds, prompt.texts[1:], strict=True):
-            ids += [*[self.placeholders[kind]] * len(medium), *text]
+        for medium, text in zip(media, prompt.texts[1:], strict=True):
+            # The placeholder only holds the place, whatever the kind of the medium.
+            ids += [*[self.placeholders[IMAGE]] * len(medium), *text]
         inputs = torch.tensor([ids], device=self.device)
         given: dict[str, Any] = {}
         if media:
-            given["mm_encoder_outputs"] = self.encoder_outputs({
-                kind: [m.embeddings for m, k in zip(media, kinds, strict=True) if k == kind]
-                for kind in dict.fromkeys(kinds)
-            })  # fmt: skip
+            own = {IMAGE: [medium.embeddings for medium in media]}
+            given["mm_encoder_outputs"] = self.encoder_outputs(own)
         if any(medium.positions is not None for medium in media):
             positions, _ = positions_of(list(map(len, prompt.texts)), media)
             given["position_ids"] = positions[:, None].to(self.device)

@@ -47,7 +47,7 @@ def answer_benchmark(
     store: Store, output: Path,
 ) -> None:  # fmt: skip
     """Answer and store what is missing, then write {arm: key} as JSON."""
-    records, material = read_features(features, layers=(), fields=())
+    records, material = read_features(features, layers=(), fields=("cls",))
     chosen = read_keys(selections)
     whole = whole_digest(records.sizes)
 

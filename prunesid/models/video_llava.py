@@ -1,0 +1,135 @@
+"""Video-LLaVA (transformers' `VideoLlavaForConditionalGeneration`): images, and clips of a few frames.
+
+transformers keeps the CLS token of every frame: 257 tokens, 2056 for 8 frames, where the paper
+counts 2048. It enters with a frame of which every patch is kept, and is left out elsewhere, so that
+136 tokens are 8 x 17 patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoTokenizer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from prunesid.methods import NO_NEEDS, Needs
+from prunesid.models import register
+from prunesid.models.adapter import Crop, Entering
+from prunesid.models.clip import read_clip
+from prunesid.models.llava import Llava
+from prunesid.records import CENTER, IMAGE, VIDEO, WITH_CLS, Medium, Records, grouped, row_names
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from prunesid.media import Clip
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What is needed of transformers' processor, which has to have torchvision for clips."""
+
+    tokenizer: Any
+    image_processor: Any
+    chat_template: str | None
+
+    def apply_chat_template(self, conversation: Any, **given: Any) -> Any:
+        return self.tokenizer.apply_chat_template(
+            conversation, **{"chat_template": self.chat_template, **given}
+        )
+
+
+@register("video_llava")
+class VideoLlava(Llava):
+    """Adapter; see `prunesid.models.Adapter` for the shapes. A clip's frames are its crops."""
+
+    # The form that the checkpoint's page gives, for a processor without a template.
+    CHAT_TEMPLATE: ClassVar[str] = (
+        "{% for message in messages %}{% if message['role'] == 'user' %}USER: "
+        "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }} "
+        "{% else %}<{{ part['type'] }}>\n{% endif %}{% endfor %}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    )
+
+    @staticmethod
+    def load_processor(path: str | Path) -> Parts:
+        """From the files that transformers' own processor reads; torchvision is not needed."""
+        from transformers.processing_utils import ProcessorMixin
+
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        template = ProcessorMixin.get_processor_dict(path)[0].get("chat_template")
+        return Parts(
+            tokenizer,
+            AutoImageProcessor.from_pretrained(path),
+            template or tokenizer.chat_template,
+        )
+
+    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+        """`pixel_values` (M, 3, H, W) of images, or `pixel_values_videos` (M, F, 3, H, W) of clips.
+
+        ValueError where both are mixed, or clips differ in their number of frames.
+        """
+        clips = [medium for medium in media if not hasattr(medium, "convert")]
+        if not clips:
+            return {"pixel_values": self._pixels([m.convert("RGB") for m in media])}
+        if len(clips) != len(media):
+            raise ValueError("images and clips cannot be encoded at once by this model family")
+        counts = {len(clip.frames) for clip in clips}
+        if len(counts) > 1:
+            raise ValueError(f"clips of one batch have one number of frames, not {sorted(counts)}")
+        pixels = self._pixels([np.asarray(frame) for clip in clips for frame in clip.frames])
+        return {"pixel_values_videos": pixels.unflatten(0, (len(clips), -1))}
+
+    def _pixels(self, pictures: Sequence[Any]) -> Tensor:
+        found = self.processor.image_processor(
+            list(pictures), return_tensors="pt", return_legacy_image_output=False
+        )
+        return found["pixel_values"]
+
+    @torch.no_grad()
+    def encode(
+        self,
+        inputs: Mapping[str, Tensor],
+        needs: Needs = NO_NEEDS,
+        names: Sequence[str] | None = None,
+    ) -> Records:
+        clips = inputs.get("pixel_values_videos")
+        if clips is not None and "pixel_values" in inputs:
+            raise ValueError("images and clips cannot be encoded at once by this model family")
+        model = self.model.model
+        if clips is None:
+            record = read_clip(model.image_tower, inputs["pixel_values"], self.feature_block, needs)
+            layout = {"view": CENTER}
+            media = [Medium(IMAGE, (row,), layout) for row in range(len(record))]
+        else:
+            pixels = clips.flatten(0, 1)
+            record = read_clip(model.video_tower, pixels, self.feature_block, needs)
+            size = clips.shape[1]
+            layout = {"view": CENTER, WITH_CLS: True}
+            media = [
+                Medium(VIDEO, tuple(range(first, first + size)), layout)
+                for first in range(0, len(record), size)
+            ]
+        if needs.projected:
+            record = replace(record, projected=self.project(record.features))
+        found = grouped(names or [str(number) for number in range(len(media))], media)
+        if names is not None:
+            rows = row_names(found)
+            record = replace(record, image_ids=tuple(rows[row] for row in range(len(record))))
+        return Records((record,), (tuple(range(len(record))),), found)
+
+    def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
+        return Entering(torch.cat([self.project(crop.tokens) for crop in crops]))
+
+    def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
+        # The model flattens its first two dimensions.
+        return {
+            kind: BaseModelOutputWithPooling(pooler_output=torch.cat(list(own))[None])
+            for kind, own in media.items()
+        }

@@ -98,6 +98,32 @@ def test_texts_before_the_image_may_differ(adapter, records):
     assert [each.answer for each in answers] == plainly(adapter, kept, records, questions)
 
 
+def test_several_images_of_a_question_and_none(adapter):
+    pixels = adapter.preprocess(random_images(4))
+    records = adapter.encode(pixels, names=["pair", "pair", "one", "other"])
+    inputs = {**records.inputs, "nothing": ()}
+    kept = records.compress("grid", budget=5)
+    texts = {
+        "pair": ("what color ?", "<image> is there a star ? <image> how many ?"),
+        "one": ("what color ?",),
+        "nothing": ("what color is the star ?", "how many ?"),
+        "other": ("how many bars ?",),
+    }
+    questions = [
+        Question(f"{name}/{n}", name, text, {"max_new_tokens": 5})
+        for name, own in texts.items()
+        for n, text in enumerate(own)
+    ]
+    for batch_size in (1, 2, 4):
+        found = engine.answer(adapter, kept, inputs, questions, batch_size=batch_size)
+        assert [each.tokens for each in found] == [10, 10, 5, 0, 0, 5]
+        assert [each.answer for each in found] == [
+            engine.answer_plainly(adapter, kept, inputs[q.image_id], q) for q in questions
+        ]
+    alone = engine.answer(adapter, Kept.nothing(), {"nothing": ()}, questions[3:5])
+    assert [each.answer for each in alone] == [each.answer for each in found[3:5]]
+
+
 def test_generation_arguments_are_followed_per_question(adapter, records):
     kept = kept_of(records, [8] * 7)
     lengths = [1, 2, 9, 4, 3, 7, 5]

@@ -18,13 +18,6 @@ from prunesid.checks.finding import MISSING, OK, Finding
 PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 # Where a package's module is not called like the package.
 MODULES = {"pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml"}
-# What a family's processors need beside the project's requirements.
-FAMILIES = {
-    "video_llava": ("torchvision",),
-    "qwen2_vl": ("torchvision",),
-    "qwen2_5_vl": ("torchvision",),
-    "llava_onevision": ("torchvision",),
-}
 VIDEO = ("av",)
 
 Installed = Callable[[str], str | None]

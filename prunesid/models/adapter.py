@@ -87,7 +87,7 @@ def positions_of(texts: Sequence[int], media: Sequence[Entering]) -> tuple[Tenso
 
     Returns (3, S) int64 and the position that follows; the three are the same for text.
     """
-    parts, place = [], 0
+    parts, place = [torch.zeros(3, 0, dtype=torch.int64)], 0
     for number, length in enumerate(texts):
         parts.append(torch.arange(place, place + length).expand(3, -1))
         place += length

@@ -103,15 +103,15 @@ class VideoLlava(Llava):
         if clips is not None and "pixel_values" in inputs:
             raise ValueError("images and clips cannot be encoded at once by this model family")
         model = self.model.model
+        layout: dict[str, Any] = {"view": CENTER}
         if clips is None:
             record = read_clip(model.image_tower, inputs["pixel_values"], self.feature_block, needs)
-            layout = {"view": CENTER}
             media = [Medium(IMAGE, (row,), layout) for row in range(len(record))]
         else:
             pixels = clips.flatten(0, 1)
             record = read_clip(model.video_tower, pixels, self.feature_block, needs)
             size = clips.shape[1]
-            layout = {"view": CENTER, WITH_CLS: True}
+            layout[WITH_CLS] = True
             media = [
                 Medium(VIDEO, tuple(range(first, first + size)), layout)
                 for first in range(0, len(record), size)

@@ -20,14 +20,14 @@ from prunesid.checks.data import check_data, check_token
 from prunesid.checks.finding import MISSING, OK, Finding, summary, text
 from prunesid.checks.hub import Hub, HuggingFace
 from prunesid.checks.machine import Machine, ThisMachine, check_disks, check_gpu, check_memory
-from prunesid.checks.packages import FAMILIES, VIDEO, Installed, check_packages, installed
+from prunesid.checks.packages import VIDEO, Installed, check_packages, installed
 from prunesid.checks.tasks import TaskData, task_data
 from prunesid.checks.wandb import check_wandb
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.config import Study, load_study
 from prunesid.study.documents import ConfigError, read_yaml
 from prunesid.study.hardware import weight_bytes
-from prunesid.study.model import POCKET, WEIGHTS, geometry_of, is_hub_name, read_config
+from prunesid.study.model import POCKET, WEIGHTS, geometry_of, is_hub_name
 
 
 def check(
@@ -68,12 +68,11 @@ def _extras(study: Study) -> list[str]:
 
 def _also(study: Study) -> list[str]:
     """Packages that only this study needs."""
-    family = str(read_config(study.model).get("model_type"))
-    video = family == "video_llava" or any(
+    video = any(
         part.video for benchmark in study.encoded if benchmark.task not in RENDERED
         for part in _parts(benchmark.task)
     )  # fmt: skip
-    return [*FAMILIES.get(family, ()), *(VIDEO if video else ())]
+    return list(VIDEO if video else ())
 
 
 def _parts(task: str) -> list[TaskData]:

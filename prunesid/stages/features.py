@@ -64,6 +64,11 @@ def extract(source: Source, runtime: Runtime, needs: Needs, output: Path) -> Non
     parts: list[Records] = []
     for start in tqdm(range(0, len(names), runtime.batch_size), desc="images", unit="batch"):
         shown = {n: task.media(first[n]) for n in names[start : start + runtime.batch_size]}
+        blind = [first[name].id for name, media in shown.items() if not media]
+        if blind:
+            raise ValueError(
+                f"questions {', '.join(blind[:5])} show nothing, so that there is nothing to prune"
+            )
         owners = [name for name, media in shown.items() for _ in media]
         inputs = adapter.preprocess([medium for media in shown.values() for medium in media])
         record = adapter.encode(inputs, needs, owners)

@@ -22,7 +22,7 @@ from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
 from prunesid.models.clip import read_clip
-from prunesid.models.llava import Llava
+from prunesid.models.llava import Llava, only_images
 from prunesid.records import CENTER, IMAGE, VIDEO, WITH_CLS, Medium, Records, grouped, row_names
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class VideoLlava(Llava):
         """
         clips = [medium for medium in media if not hasattr(medium, "convert")]
         if not clips:
-            return {"pixel_values": self._pixels([m.convert("RGB") for m in media])}
+            return {"pixel_values": self._pixels(only_images(media))}
         if len(clips) != len(media):
             raise ValueError("images and clips cannot be encoded at once by this model family")
         counts = {len(clip.frames) for clip in clips}

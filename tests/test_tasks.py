@@ -9,7 +9,7 @@ from datasets import Dataset, Image, List
 from pocket_data import BENCHMARKS, rows_of, write_benchmark
 from videos import write_video
 
-from prunesid.evaluation.tasks import image_names, load_task, only_image
+from prunesid.evaluation.tasks import image_names, load_task
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +75,6 @@ def test_errors_are_early_and_name_the_choices(tmp_path, monkeypatch):
         load_task("pocket_pop")
     with pytest.raises(ValueError, match="group"):
         load_task("mmbench")
-
-
-@pytest.mark.parametrize("visuals", [None, [], ["video.mp4"], random_images(2)])
-def test_one_image_per_question(visuals):
-    with pytest.raises(ValueError, match="one image per question"):
-        only_image(visuals)
 
 
 def test_visuals_without_a_name_are_told_apart_by_all_that_they_show(tmp_path):

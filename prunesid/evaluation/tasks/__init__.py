@@ -137,15 +137,6 @@ def image_names(
     return [_name(doc_to_visual(docs[number]), number) for number in numbers]
 
 
-def only_image(visuals: Sequence[Any] | None) -> Image:
-    """The one image among a question's visuals; ValueError otherwise."""
-    found = list(visuals or ())
-    if len(found) != 1 or not isinstance(found[0], Image):
-        kinds = ", ".join(type(visual).__name__ for visual in found) or "nothing"
-        raise ValueError(f"one image per question is supported; this one has: {kinds}")
-    return found[0]
-
-
 def _name(visuals: Sequence[Any] | None, number: int) -> str:
     each = [_digest(visual) for visual in flat(visuals)]
     if len(each) == 1:

@@ -113,3 +113,59 @@ def _save(cls: Any, config: Any, tokenizer: Any, folder: Path) -> None:
     for name in ("bos", "eos", "pad"):
         setattr(model.generation_config, f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
     model.save_pretrained(folder)
+
+
+# As SIZES; (150, 150) and (140, 160) have maps that are shrunk, (150, 150) the larger one.
+ONEVISION_SIZES = (
+    (56, 56), (60, 150), (150, 60), (150, 150), (111, 87), (140, 160), (30, 34), (4, 300), (300, 4),
+)  # fmt: skip
+
+
+def save_tiny_onevision(folder: Path, words: Path) -> None:
+    """Crops of 56 px (16 patches), up to 9 sub-crops, maps of about 4 crops; "anyres_max_4".
+
+    The tokenizer is that of the folder `words`, with `<video>`.
+    """
+    import json
+
+    from transformers import (
+        AutoTokenizer,
+        LlavaOnevisionConfig,
+        LlavaOnevisionForConditionalGeneration,
+        SiglipVisionConfig,
+    )
+    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+        LlavaOnevisionImageProcessorPil,
+    )
+
+    tokenizer = AutoTokenizer.from_pretrained(words)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<video>"]})
+    tokenizer.chat_template = TEMPLATE
+    side = 56
+    pinpoints = [[rows * side, columns * side] for rows in (1, 2, 3) for columns in (1, 2, 3)]
+    config = LlavaOnevisionConfig(
+        vision_config=SiglipVisionConfig(
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            image_size=side,
+            patch_size=14,
+            vision_use_head=False,
+        ).to_dict(),
+        text_config=_text(tokenizer, "qwen2"),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=pinpoints,
+        vision_aspect_ratio="anyres_max_4",
+    )
+    _save(LlavaOnevisionForConditionalGeneration, config, tokenizer, folder)
+    tokenizer.save_pretrained(folder)
+    LlavaOnevisionImageProcessorPil(
+        size={"height": side, "width": side}, image_grid_pinpoints=pinpoints
+    ).save_pretrained(folder)
+    path = folder / "preprocessor_config.json"
+    settings = json.loads(path.read_text())
+    # As published checkpoints have it.
+    settings |= {"image_processor_type": "LlavaOnevisionImageProcessor"}
+    path.write_text(json.dumps(settings))

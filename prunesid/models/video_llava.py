@@ -8,14 +8,13 @@ counts 2048. It enters with a frame of which every patch is kept, and is left ou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.methods import NO_NEEDS, Needs
@@ -23,26 +22,13 @@ from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
 from prunesid.models.clip import read_clip
 from prunesid.models.llava import Llava, only_images
+from prunesid.models.processors import Parts, load_parts
 from prunesid.records import CENTER, IMAGE, VIDEO, WITH_CLS, Medium, Records, grouped, row_names
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from prunesid.media import Clip
-
-
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """What is needed of transformers' processor, which has to have torchvision for clips."""
-
-    tokenizer: Any
-    image_processor: Any
-    chat_template: str | None
-
-    def apply_chat_template(self, conversation: Any, **given: Any) -> Any:
-        return self.tokenizer.apply_chat_template(
-            conversation, **{"chat_template": self.chat_template, **given}
-        )
 
 
 @register("video_llava")
@@ -59,16 +45,7 @@ class VideoLlava(Llava):
 
     @staticmethod
     def load_processor(path: str | Path) -> Parts:
-        """From the files that transformers' own processor reads; torchvision is not needed."""
-        from transformers.processing_utils import ProcessorMixin
-
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        template = ProcessorMixin.get_processor_dict(path)[0].get("chat_template")
-        return Parts(
-            tokenizer,
-            AutoImageProcessor.from_pretrained(path),
-            template or tokenizer.chat_template,
-        )
+        return load_parts(path)
 
     def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
         """`pixel_values` (M, 3, H, W) of images, or `pixel_values_videos` (M, F, 3, H, W) of clips.

@@ -1,0 +1,78 @@
+"""The high-resolution map as LLaVA-OneVision packs it: unpadded, and shrunk where it is too large.
+
+With `vision_aspect_ratio` "anyres_max_9" a map of clearly more patches than 9 crops have is scaled
+down bilinearly to about as many. A token of such a map is a mean of up to four patches.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from prunesid.models.anyres import Box
+from prunesid.record import VisionRecord
+
+# Maps are shrunk where their sides are by more than this too long.
+SLACK = 1.1
+
+
+def most_crops_kept(config: Any) -> int:
+    """The 9 of "anyres_max_9"; ValueError where the config names another kind of packing."""
+    found = re.fullmatch(r"anyres_max_([1-9]\d*)", config.vision_aspect_ratio)
+    if found is None:
+        raise ValueError(
+            f"vision_aspect_ratio must be anyres_max_N, not {config.vision_aspect_ratio!r}"
+        )
+    return int(found[1])
+
+
+def shrunk(grid: tuple[int, int], side: int, most: int) -> tuple[int, int]:
+    """Rows and columns of an unpadded map of `grid` that may have `most` crops of side x side."""
+    rows, columns = grid
+    ratio = math.sqrt(rows * columns / (most * side**2))
+    return (int(rows // ratio), int(columns // ratio)) if ratio > SLACK else grid
+
+
+def pack_map(tokens: Tensor, grid: tuple[int, int], shown: Box, target: tuple[int, int]) -> Tensor:
+    """Tokens (C, T, X) of the sub-crops, `grid` of them -> (1, rows * columns, X) of the map.
+
+    shown   the part of the map that shows the image
+    target  rows and columns that it is to have
+    """
+    side = math.isqrt(tokens.shape[1])
+    spread = tokens.unflatten(1, (side, side)).unflatten(0, grid).permute(4, 0, 2, 1, 3)
+    whole = spread.contiguous().flatten(1, 2).flatten(2, 3)
+    part = whole[:, shown.top : shown.bottom, shown.left : shown.right]
+    if shown.grid != target:
+        part = interpolate(part[None], target, mode="bilinear")[0]
+    return part.flatten(1, 2).transpose(0, 1)[None]
+
+
+def pack_record(
+    record: VisionRecord, grid: tuple[int, int], shown: Box, target: tuple[int, int]
+) -> VisionRecord:
+    """The record of sub-crops -> that of their map, one row: every field is packed as features are."""
+
+    def pack(tokens: Tensor) -> Tensor:
+        return pack_map(tokens, grid, shown, target)
+
+    return VisionRecord(
+        features=pack(record.features),
+        cls_attention=_by_token(record.cls_attention, pack),
+        keys=_by_token(record.keys, pack),
+        hidden={block: pack(tensor) for block, tensor in record.hidden.items()},
+        grid=target,
+    )
+
+
+def _by_token(tensor: Tensor | None, pack: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """Packs (C, H, T) or (C, H, T, d)."""
+    if tensor is None:
+        return None
+    tokens = tensor.transpose(1, 2)
+    return pack(tokens.flatten(2)).unflatten(2, tokens.shape[2:]).transpose(1, 2)

@@ -25,6 +25,10 @@ TINY = {
     "llava": LLAVA,
     "llava_next": LLAVA,
     "video_llava": LLAVA,
+    "llava_onevision": {
+        "vision_config": VISION | {"model_type": "siglip_vision_model", "vision_use_head": False},
+        "text_config": TEXT | {"model_type": "qwen2"},
+    },
     "qwen2_vl": {
         "vision_config": {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2},
         "text_config": QWEN_TEXT,
@@ -107,6 +111,7 @@ def test_mini_gemini_reads_the_same_from_both_of_its_forms():
         ("LanguageBind/Video-LLaVA-7B-hf", 7.37, 2048),
         ("Qwen/Qwen2-VL-7B-Instruct", 8.29, 391),
         ("Qwen/Qwen2.5-VL-7B-Instruct", 8.29, 391),
+        ("llava-hf/llava-onevision-qwen2-7b-ov-hf", 8.03, 7290),
     ],
 )
 def test_published_models_have_the_sizes_that_they_are_known_by(name, billions, tokens):
@@ -133,6 +138,11 @@ def test_every_published_model_is_of_a_known_family():
     assert geometry({"model_type": "bert"}) is None
 
 
-def test_usual_images_have_four_tiles():
-    shape = geometry(published_model("llava-hf/llava-v1.6-vicuna-7b-hf").config)
-    assert (shape.usual_crops, shape.crops) == (5, 5)
+def test_usual_images_have_four_tiles_and_never_more_than_the_model_allows():
+    next_, onevision = (
+        geometry(published_model(f"llava-hf/{name}").config)
+        for name in ("llava-v1.6-vicuna-7b-hf", "llava-onevision-qwen2-7b-ov-hf")
+    )
+    assert (next_.usual_crops, next_.crops) == (5, 5)
+    assert (onevision.usual_crops, onevision.crops) == (5, 10)
+    assert onevision.usual_tokens == 5 * 729

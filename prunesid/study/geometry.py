@@ -112,7 +112,7 @@ def geometry(config: Config) -> Geometry | None:
     """The sizes that a config.json states; None for a model type that is not known here."""
     known = {
         "llava": _llava, "llava_next": _llava_next, "video_llava": _video_llava,
-        "qwen2_vl": _qwen2_vl, "qwen2_5_vl": _qwen2_5_vl,
+        "llava_onevision": _llava_onevision, "qwen2_vl": _qwen2_vl, "qwen2_5_vl": _qwen2_5_vl,
         "mini_gemini": _mini_gemini, "mgm": _mini_gemini,
     }  # fmt: skip
     read = known.get(str(config.get("model_type")))
@@ -219,6 +219,15 @@ def _video_llava(config: Config) -> Geometry:
     """Images and frames have a tower each."""
     small = config.get("vision_config") or _CLIP_L | {"image_size": 224}
     return _vit({**config, "vision_config": small}, frames=FRAMES, towers=2)
+
+
+def _llava_onevision(config: Config) -> Geometry:
+    """Beyond the n tiles of `anyres_max_n` an image's tokens are scaled down to as many."""
+    most = str(config.get("vision_aspect_ratio", "anyres_max_9")).rsplit("_", 1)[-1]
+    return _vit(
+        config, tiles=int(most), vision_type="siglip_vision_model", text_type="qwen2",
+        newline=True,
+    )  # fmt: skip
 
 
 def _qwen2_vl(config: Config) -> Geometry:

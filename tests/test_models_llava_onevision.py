@@ -82,9 +82,9 @@ def whole_prompt(adapter, counts, question=QUESTION):
 def slow(plain, texts, media, ends, length):
     """Greedy decoding of the unmodified model that sees the whole sequence again every time."""
     embed = plain.get_input_embeddings()
-    parts = [embed(torch.tensor(texts[0]))]
+    parts = [embed(torch.tensor(texts[0], dtype=torch.int64))]
     for medium, text in zip(media, texts[1:], strict=True):
-        parts += [medium, embed(torch.tensor(text))]
+        parts += [medium, embed(torch.tensor(text, dtype=torch.int64))]
     sequence, ids = torch.cat(parts)[None], []
     while len(ids) < length and not (ids and ids[-1] in ends):
         logits = plain(inputs_embeds=sequence, use_cache=False).logits
@@ -356,7 +356,7 @@ def test_errors_name_the_reason(adapter, plain, inputs):
         adapter.encode({"pixel_values_videos": torch.zeros(1, 2, 3, 56, 56)})
     with pytest.raises(ValueError, match=r"layers \[7\] are not among 0..3"):
         adapter.encode(inputs, Needs(layers=frozenset({7})))
-    with pytest.raises(ValueError, match="CLS"):
+    with pytest.raises(ValueError, match="needs cls, which this record lacks"):
         adapter.encode(inputs, Needs(cls_attention=True)).compress(
             "prunesid", budget=20, preset="release", cls_token=True
         )

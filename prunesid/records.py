@@ -7,14 +7,14 @@ rows of one grid share a record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from prunesid.methods import compress
+from prunesid.methods import compress, requirements
 from prunesid.record import Kept, VisionRecord
 
 IMAGE, VIDEO = "image", "video"
@@ -23,8 +23,10 @@ IMAGE, VIDEO = "image", "video"
 CENTER, WHOLE, PADDED = "center", "whole", "padded"
 
 
-# Key of a layout: true where the model has the CLS token in front of a crop that is kept whole.
-WITH_CLS = "with_cls"
+# Key of a layout: when the CLS token stands before the patches of a crop. WHEN_WHOLE: where all of
+# the medium is kept; ALWAYS: elsewhere as well, in one of the places of the crop's budget.
+CLS = "cls"
+WHEN_WHOLE, ALWAYS = "whole", "always"
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,15 @@ class Records:
     def compress(
         self, method: str, *, budget: int | Mapping[str, int], seed: int = 0, **params: object
     ) -> Kept:
-        """`prunesid.compress` on every crop -> R rows. `budget` is meant per medium."""
+        """`prunesid.compress` on every crop -> R rows. `budget` is meant per medium.
+
+        A method that keeps CLS by itself gets no other one. ValueError where CLS takes the only
+        place of a crop.
+        """
         budgets = self.budgets(budget)
+        own = requirements(method, **params).cls
+        if not own:
+            budgets -= self._reserved(budgets)
         parts = [
             compress(
                 record, method, seed=seed, **params,
@@ -109,7 +118,7 @@ class Records:
             )
             for record, rows in zip(self.groups, self.members, strict=True)
         ]  # fmt: skip
-        return self._with_cls(self._in_order(parts))
+        return self._with_cls(self._in_order(parts), always=not own)
 
     def all_tokens(self) -> Kept:
         """Every patch of every crop: R rows as they are, CLS first where the model has it so."""
@@ -139,38 +148,61 @@ class Records:
             {name: value[order] for name, value in whole.info.items()},
         )  # fmt: skip
 
-    def _with_cls(self, kept: Kept) -> Kept:
-        """The CLS token before the patches of crops that are kept whole, where the layout says so."""
-        rows = [
-            row
-            for media in self.inputs.values()
-            for medium in media
-            if medium.layout.get(WITH_CLS)
-            for row in medium.rows
-        ]
-        if not rows:
+    def _reserved(self, budgets: Tensor) -> Tensor:
+        """(R,) int64 places of each crop's budget that CLS takes."""
+        whole = budgets >= torch.tensor(self.sizes)
+        found = torch.zeros_like(budgets)
+        for medium in self._media():
+            rows = list(medium.rows)
+            if medium.layout.get(CLS) == ALWAYS and not bool(whole[rows].all()):
+                found[rows] = 1
+        if bool((budgets[found > 0] < 2).any()):
+            raise ValueError(
+                "a crop or frame with a budget of 1 token has no place for a patch beside its CLS "
+                "token; raise the budget or leave CLS out"
+            )
+        return found
+
+    def _with_cls(self, kept: Kept, *, always: bool = True) -> Kept:
+        """The CLS token before the patches of crops, where their layout says so.
+
+        always  False: ALWAYS means WHEN_WHOLE
+        """
+        whole = self._whole(kept)
+        first = torch.zeros_like(whole)
+        for medium in self._media():
+            rows, when = list(medium.rows), medium.layout.get(CLS)
+            if (always and when == ALWAYS) or (when is not None and bool(whole[rows].all())):
+                first[rows] = True
+        if not bool(first.any()):
             return kept
-        sizes = torch.tensor(self.sizes, device=kept.count.device)
-        whole = kept.count == sizes
-        whole &= torch.isin(torch.arange(len(whole)), torch.tensor(rows)).to(whole.device)
+        without = [number for number, record in enumerate(self.groups) if record.cls is None]
+        if without:
+            raise ValueError(f"the CLS token goes in front, which groups {without} lack")
         cls = torch.cat([record.cls for record in self.groups if record.cls is not None])
         cls = cls[self._order()][:, None].to(kept.tokens.dtype)
-        longer = Kept(
-            tokens=torch.cat([cls, kept.tokens], dim=1),
-            index=torch.cat([torch.full_like(kept.index[:, :1], -1), kept.index], dim=1),
-            count=kept.count + 1,
+        none = torch.full_like(kept.index[:, :1], -1)
+        longer = torch.cat([cls, kept.tokens], 1), torch.cat([none, kept.index], 1)
+        padded = (
+            torch.cat([kept.tokens, torch.zeros_like(cls)], 1),
+            torch.cat([kept.index, none], 1),
         )
-        shorter = Kept(
-            tokens=torch.cat([kept.tokens, torch.zeros_like(cls)], dim=1),
-            index=torch.cat([kept.index, torch.full_like(kept.index[:, :1], -1)], dim=1),
-            count=kept.count,
-        )
-        return Kept(
-            torch.where(whole[:, None, None], longer.tokens, shorter.tokens),
-            torch.where(whole[:, None], longer.index, shorter.index),
-            torch.where(whole, longer.count, shorter.count),
-            kept.info,
-        )
+        tokens = torch.where(first[:, None, None], longer[0], padded[0])
+        index = torch.where(first[:, None], longer[1], padded[1])
+        count = kept.count + first
+        width = int(count.max())
+        return Kept(tokens[:, :width], index[:, :width], count, kept.info)
+
+    def _whole(self, kept: Kept) -> Tensor:
+        """(R,) bool, true for crops that keep all of their patches in raster order."""
+        sizes = torch.tensor(self.sizes, device=kept.count.device)
+        places = torch.arange(kept.index.shape[1], device=kept.count.device)
+        raster = (kept.index == places) | (places >= sizes[:, None])
+        return (kept.count == sizes) & raster.all(1)
+
+    def _media(self) -> Iterator[Medium]:
+        for media in self.inputs.values():
+            yield from media
 
     def _order(self) -> Tensor:
         return torch.tensor([row for rows in self.members for row in rows]).argsort()

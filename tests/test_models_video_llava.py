@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from conftest import random_images
+from PIL import Image
+from synthetic import record
 from transformers import AutoModelForImageTextToText
 from video_llava_models import clip, save_tiny_video_llava
 
-from prunesid import models
+from prunesid import methods, models
 from prunesid.answering import Question, engine
 from prunesid.methods import Needs
 from prunesid.models.adapter import kept_crops
-from prunesid.records import IMAGE, VIDEO
+from prunesid.records import ALWAYS, CLS, IMAGE, VIDEO, WHEN_WHOLE, Medium, Records
+from prunesid.stages.selection import load_kept, save_kept
 
 QUESTION = "is there a red circle ?"
 NAMES = ("a", "b", "c")
+# Methods that make tokens of their own, or as many as a grid has, take what room they need.
+EXACT = sorted(set(methods.list_methods()) - {"grid", "pool", "prumerge", "visionzip"})
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +53,45 @@ def records(adapter, clips):
     return adapter.encode(clips, Needs(cls_attention=True), NAMES)
 
 
+def real_frames():
+    """8 frames of 256 patches with every field that a method may read."""
+    generator = torch.Generator().manual_seed(3)
+
+    def rand(*shape):
+        return torch.rand(shape, generator=generator)
+
+    return replace(
+        record(images=8, tokens=256, grid=(16, 16)),
+        keys=rand(8, 3, 256, 4), projected=rand(8, 256, 20), relevance=rand(8, 256),
+        last_attention=rand(8, 256).softmax(-1), last_keys=rand(8, 256, 16),
+    )  # fmt: skip
+
+
 def prompt_of(adapter, kind, count):
     before, after = adapter.prompt(QUESTION, [kind]).texts
     return torch.tensor([[*before, *[adapter.placeholders[kind]] * count, *after]])
 
 
-def test_frames_are_the_image_processor_s_and_keep_their_order(adapter, clips):
+def plain_pixels(frame, side=56):
+    """CLIP's preparation of one (H, W, 3) frame: shorter edge to `side`, middle square, normalized."""
+    picture = Image.fromarray(np.asarray(frame))
+    width, height = picture.size
+    scale = side / min(width, height)
+    size = int(width * scale), int(height * scale)
+    values = np.asarray(picture.resize(size, Image.Resampling.BICUBIC)).astype(np.float64)
+    top, left = (size[1] - side) // 2, (size[0] - side) // 2
+    values = values[top : top + side, left : left + side] / 255
+    mean = np.array([0.48145466, 0.4578275, 0.40821073])
+    std = np.array([0.26862954, 0.26130258, 0.27577711])
+    return torch.from_numpy(((values - mean) / std).transpose(2, 0, 1)).float()
+
+
+def test_frames_are_prepared_as_clip_s_images_and_keep_their_order(adapter, clips):
     pixels = clips["pixel_values_videos"]
     assert pixels.shape == (3, 8, 3, 56, 56)
-    from PIL import Image
-
+    for number in range(3):
+        expected = torch.stack([plain_pixels(frame) for frame in clip(number).frames])
+        torch.testing.assert_close(pixels[number], expected, atol=1e-5, rtol=0)
     frames = [Image.fromarray(np.asarray(frame)) for frame in clip(1).frames]
     assert torch.equal(adapter.preprocess(frames)["pixel_values"], pixels[1])
 
@@ -86,41 +122,115 @@ def test_a_clip_kept_whole_gives_the_unmodified_model_s_logits(adapter, plain, c
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
 
 
-def test_alone_it_is_so_bit_for_bit(adapter, plain, clips):
-    alone = {"pixel_values_videos": clips["pixel_values_videos"][:1]}
-    records = adapter.encode(alone)
+@pytest.mark.parametrize("kind", [VIDEO, IMAGE])
+def test_alone_it_is_so_bit_for_bit(adapter, plain, clips, kind):
+    if kind == VIDEO:
+        inputs, count = {"pixel_values_videos": clips["pixel_values_videos"][1:2]}, 8 * 17
+    else:
+        inputs, count = adapter.preprocess(random_images(1)), 16
+    records = adapter.encode(inputs)
     (medium,) = records.inputs["0"]
     entering = adapter.enter(kept_crops(records.all_tokens(), medium), medium.layout)
+    ids = prompt_of(adapter, kind, count)
+    given = {kind: [entering.embeddings]}
     with torch.no_grad():
-        expected = plain.model.get_video_features(alone["pixel_values_videos"]).pooler_output
-    assert torch.equal(
-        adapter.project(records.all_tokens().tokens).flatten(0, 1), expected.flatten(0, 1)
-    )
-    torch.testing.assert_close(entering.embeddings, expected.flatten(0, 1))
+        expected = plain(input_ids=ids, **inputs).logits
+        found = plain(input_ids=ids, mm_encoder_outputs=adapter.encoder_outputs(given)).logits
+    assert torch.equal(found, expected)
 
 
 def test_images_have_no_cls_token(adapter, plain):
     inputs = adapter.preprocess(random_images(2))
     records = adapter.encode(inputs)
     assert records.all_tokens().count.tolist() == [16, 16]
-    ids = prompt_of(adapter, IMAGE, 16)
+    with torch.no_grad():
+        expected = plain.model.get_image_features(inputs["pixel_values"]).pooler_output
     for row, (medium,) in enumerate(records.inputs.values()):
         entering = adapter.enter(kept_crops(records.all_tokens(), medium), medium.layout)
-        with torch.no_grad():
-            expected = plain(input_ids=ids, pixel_values=inputs["pixel_values"][[row]]).logits
-            found = plain(
-                input_ids=ids,
-                mm_encoder_outputs=adapter.encoder_outputs({IMAGE: [entering.embeddings]}),
-            ).logits
-        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(entering.embeddings, expected[row], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("budget", "frame"), [(136, 16), (88, 11), (24, 3)])
+@pytest.mark.parametrize(("budget", "frame"), [(88, 11), (24, 3)])
 def test_a_budget_is_shared_among_the_frames(records, budget, frame):
-    """With 256 patches a frame, 136 of a clip are 17 each; here a frame has 16 in all."""
     kept = records.compress("prunesid", budget=budget)
-    assert set((kept.index >= 0).sum(1).tolist()) == {frame}
-    assert kept.count.tolist() == [frame + (frame == 16)] * 24
+    assert kept.count.tolist() == [frame] * 24
+    assert (kept.index >= 0).sum(1).tolist() == [frame] * 24
+
+
+def test_cls_comes_only_where_all_of_the_clip_is_kept(records):
+    """127 of 128 patches leave seven frames whole, but not their clip."""
+    kept = records.compress("cls_topk", budget=127)
+    assert kept.count.tolist() == [*[16] * 7, 15] * 3
+    assert torch.equal(records.compress("cls_topk", budget=128).tokens, records.all_tokens().tokens)
+    mixed = records.compress("cls_topk", budget={"a": 127, "b": 500, "c": 24})
+    assert mixed.count.tolist() == [*[16] * 7, 15, *[17] * 8, *[3] * 8]
+
+
+@pytest.mark.parametrize("method", methods.list_methods())
+@pytest.mark.parametrize(("frame_cls", "patches"), [("drop", 17), ("keep", 16)])
+def test_136_tokens_of_8_frames_are_17_a_frame(method, frame_cls, patches):
+    """At the real size, 257 tokens a frame."""
+    when = {"drop": WHEN_WHOLE, "keep": ALWAYS}[frame_cls]
+    frames = real_frames()
+    media = (Medium(VIDEO, tuple(range(8)), {CLS: when}),)
+    found = Records((frames,), (tuple(range(8)),), {"clip": media})
+    assert found.all_tokens().count.tolist() == [257] * 8
+    kept = found.compress(method, budget=136)
+    is_cls = (kept.tokens == frames.cls[:, None]).all(2)
+    own = methods.requirements(method).cls
+    assert is_cls[:, 0].tolist() == [own or frame_cls == "keep"] * 8
+    assert not bool(is_cls[:, 1:].any())
+    if method in EXACT:
+        assert kept.count.tolist() == [17] * 8
+        assert (kept.index >= 0).sum(1).tolist() == [patches] * 8
+    else:
+        assert bool((kept.count <= 17).all())
+
+
+def test_a_kept_cls_token_enters_before_its_frame(folder, clips):
+    keeping = models.load(folder, frame_cls="keep")
+    records = keeping.encode(clips, Needs(cls_attention=True), NAMES)
+    kept = records.compress("cls_topk", budget=24)
+    (medium,) = records.inputs["b"]
+    rows = list(medium.rows)
+    own = records.groups[0]
+    index = kept.index[rows]
+    assert (index[:, 0] == -1).all() and (index[:, 1:] >= 0).all() and index.shape == (8, 3)
+    expected = torch.stack([
+        torch.cat([own.cls[[row]], own.features[row, index[n, 1:]]]) for n, row in enumerate(rows)
+    ])  # fmt: skip
+    entering = keeping.enter(kept_crops(kept, medium), medium.layout)
+    torch.testing.assert_close(entering.embeddings, keeping.project(expected).flatten(0, 1))
+    asked = Question("b0", "b", QUESTION, {"max_new_tokens": 5})
+    (found,) = engine.answer(keeping, kept, records.inputs, [asked], batch_size=1)
+    assert found.tokens == 24
+    assert found.answer == engine.answer_plainly(keeping, kept, (medium,), asked)
+    assert torch.equal(records.compress("cls_topk", budget=128).tokens, records.all_tokens().tokens)
+    with pytest.raises(ValueError, match="no place for a patch beside its CLS"):
+        records.compress("cls_topk", budget=8)
+
+
+def test_a_stored_selection_comes_back_with_its_cls(folder, clips, tmp_path):
+    keeping = models.load(folder, frame_cls="keep")
+    records = keeping.encode(clips, names=NAMES)
+    for number, budget in enumerate((24, 128)):
+        kept = records.compress("random", budget=budget)
+        save_kept(kept, tmp_path / f"{number}.safetensors")
+        again = load_kept(tmp_path / f"{number}.safetensors", records)
+        assert torch.equal(again.tokens, kept.tokens) and torch.equal(again.index, kept.index)
+
+
+def test_an_unknown_policy_names_the_choices(folder):
+    with pytest.raises(ValueError, match=r"frame_cls.*drop.*keep"):
+        models.load(folder, frame_cls="pool")
+
+
+def test_images_go_by_both_names_of_transformers_processor(adapter):
+    inputs = adapter.preprocess(random_images(2))
+    older = {"pixel_values_images": inputs["pixel_values"]}
+    assert torch.equal(
+        adapter.encode(older).all_tokens().tokens, adapter.encode(inputs).all_tokens().tokens
+    )
 
 
 def test_frames_enter_in_their_order_without_their_cls(adapter, records):

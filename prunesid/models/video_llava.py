@@ -1,8 +1,12 @@
 """Video-LLaVA (transformers' `VideoLlavaForConditionalGeneration`): images, and clips of a few frames.
 
 transformers keeps the CLS token of every frame: 257 tokens, 2056 for 8 frames, where the paper
-counts 2048. It enters with a frame of which every patch is kept, and is left out elsewhere, so that
-136 tokens are 8 x 17 patches.
+counts 2048. A clip of which every patch is kept enters so; otherwise, by the option:
+
+frame_cls  "drop": no CLS, so that 136 tokens are 8 x 17 patches; "keep": CLS stands before the
+           patches of its frame and takes one of its places, 8 x (CLS and 16 patches)
+
+Images enter without CLS, as in the unmodified model.
 """
 
 from __future__ import annotations
@@ -23,7 +27,19 @@ from prunesid.models.adapter import Crop, Entering
 from prunesid.models.clip import read_clip
 from prunesid.models.llava import Llava, only_images
 from prunesid.models.processors import Parts, load_parts
-from prunesid.records import CENTER, IMAGE, VIDEO, WITH_CLS, Medium, Records, grouped, row_names
+from prunesid.parameters import Param
+from prunesid.records import (
+    ALWAYS,
+    CENTER,
+    CLS,
+    IMAGE,
+    VIDEO,
+    WHEN_WHOLE,
+    Medium,
+    Records,
+    grouped,
+    row_names,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,10 +47,14 @@ if TYPE_CHECKING:
     from prunesid.media import Clip
 
 
+DROP, KEEP = "drop", "keep"
+
+
 @register("video_llava")
 class VideoLlava(Llava):
     """Adapter; see `prunesid.models.Adapter` for the shapes. A clip's frames are its crops."""
 
+    OPTIONS: ClassVar[Mapping[str, Param]] = {"frame_cls": Param(DROP, str, (DROP, KEEP))}
     # The form that the checkpoint's page gives, for a processor without a template.
     CHAT_TEMPLATE: ClassVar[str] = (
         "{% for message in messages %}{% if message['role'] == 'user' %}USER: "
@@ -77,18 +97,20 @@ class VideoLlava(Llava):
         names: Sequence[str] | None = None,
     ) -> Records:
         clips = inputs.get("pixel_values_videos")
-        if clips is not None and "pixel_values" in inputs:
+        # The older of two names that transformers' processor gives the images.
+        images = inputs.get("pixel_values", inputs.get("pixel_values_images"))
+        if clips is not None and images is not None:
             raise ValueError("images and clips cannot be encoded at once by this model family")
         model = self.model.model
         layout: dict[str, Any] = {"view": CENTER}
         if clips is None:
-            record = read_clip(model.image_tower, inputs["pixel_values"], self.feature_block, needs)
+            record = read_clip(model.image_tower, images, self.feature_block, needs)
             media = [Medium(IMAGE, (row,), layout) for row in range(len(record))]
         else:
             pixels = clips.flatten(0, 1)
             record = read_clip(model.video_tower, pixels, self.feature_block, needs)
             size = clips.shape[1]
-            layout[WITH_CLS] = True
+            layout[CLS] = ALWAYS if self.options["frame_cls"] == KEEP else WHEN_WHOLE
             media = [
                 Medium(VIDEO, tuple(range(first, first + size)), layout)
                 for first in range(0, len(record), size)
@@ -102,7 +124,8 @@ class VideoLlava(Llava):
         return Records((record,), (tuple(range(len(record))),), found)
 
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
-        return Entering(torch.cat([self.project(crop.tokens) for crop in crops]))
+        # At once, as the model does: products of other shapes differ in their last bits.
+        return Entering(self.project(torch.cat([crop.tokens for crop in crops])))
 
     def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
         # The model flattens its first two dimensions.

@@ -8,7 +8,7 @@ from pathlib import Path
 import mini_gemini_data
 import pandas as pd
 import pytest
-from anyres_models import save_tiny_llava_next
+from anyres_models import save_tiny_llava_next, save_tiny_onevision
 from qwen_models import save_tiny_qwen
 from transformers import AutoTokenizer
 from video_llava_models import save_tiny_video_llava
@@ -47,6 +47,7 @@ def save_tiny_mini_gemini(folder: Path, words: Path) -> None:
 
 FAMILIES = {
     "llava_next": save_tiny_llava_next,
+    "llava_onevision": save_tiny_onevision,
     "mini_gemini": save_tiny_mini_gemini,
     "qwen2_vl": lambda folder, _: save_tiny_qwen(folder, "qwen2_vl"),
     "qwen2_5_vl": lambda folder, _: save_tiny_qwen(folder, "qwen2_5_vl"),

@@ -82,12 +82,12 @@ def clips(tmp_path_factory):
 
 
 def run(
-    folder: Path, model: Path, source: Source, metric: str, batch_size: int, arms=ARMS
+    folder: Path, model: Path, source: Source, metric: str, batch_size: int, arms=ARMS, options=()
 ) -> pd.DataFrame:
     """All stages -> the table of scores; `accounts.csv` and the rest stay in the folder."""
     folder.mkdir()
     features, store = folder / "features.safetensors", Store(folder / "store")
-    runtime = Runtime(str(model), batch_size=batch_size)
+    runtime = Runtime(str(model), batch_size=batch_size, options=options)
     extract(source, runtime, needs_of(arms), features)
     write_information({source.task: features}, folder / "information.parquet")
     write_budgets(
@@ -138,3 +138,19 @@ def test_clips_go_through_every_stage(family, clips, tiny_llava, tmp_path):
     arms = tuple(arm for arm in ARMS if arm.dynamic is None)
     table = run(tmp_path / "run", tmp_path / "model", *clips, batch_size=2, arms=arms)
     check(tmp_path / "run", table, arms)
+
+
+def test_class_tokens_of_frames_go_through_every_stage(clips, tiny_llava, tmp_path):
+    """Of 24 tokens of a clip, 8 are class tokens, which a stored selection brings back."""
+    save_tiny_video_llava(tmp_path / "model", tiny_llava)
+    arms = (VANILLA, make_arm({"budget": 24, "method": "cls_topk"}), make_arm({"budget": 128}))
+    table = run(
+        tmp_path / "run", tmp_path / "model", *clips, batch_size=2, arms=arms,
+        options=(("frame_cls", "keep"),),
+    )  # fmt: skip
+    head = read_head(tmp_path / "run" / "features.safetensors")
+    assert {m.layout["cls"] for media in head.inputs.values() for m in media} == {"always"}
+    vanilla, pruned, whole = (table[table["arm"] == arm.name] for arm in arms)
+    assert set(vanilla["tokens"]) == set(whole["tokens"]) == {8 * 17}
+    assert set(pruned["tokens"]) == {24}
+    assert vanilla["answer"].tolist() == whole["answer"].tolist()

@@ -103,10 +103,12 @@ class VideoLlava(Llava):
             raise ValueError("images and clips cannot be encoded at once by this model family")
         model = self.model.model
         layout: dict[str, Any] = {"view": CENTER}
-        if clips is None:
+        if clips is None and images is None:
+            raise ValueError("inputs hold neither images nor clips")
+        if images is not None:
             record = read_clip(model.image_tower, images, self.feature_block, needs)
             media = [Medium(IMAGE, (row,), layout) for row in range(len(record))]
-        else:
+        elif clips is not None:
             pixels = clips.flatten(0, 1)
             record = read_clip(model.video_tower, pixels, self.feature_block, needs)
             size = clips.shape[1]

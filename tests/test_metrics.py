@@ -103,10 +103,18 @@ def test_mean_is_the_mean():
     assert value(scores, "mean") == pytest.approx(scores["score"].mean())
 
 
-@pytest.mark.parametrize("name", ["mean", "f1", "mme"])
+def test_weighted_is_the_ratio_of_the_marks():
+    given, reference = [6.0, 2.0, 9.0], [8.0, 9.0, 6.0]
+    scores = pd.DataFrame({"image_id": ["a", "b", "b"], "weight": reference})
+    scores["score"] = [ours / theirs for ours, theirs in zip(given, reference, strict=True)]
+    assert value(scores, "weighted") == pytest.approx(17 / 23)
+
+
+@pytest.mark.parametrize("name", ["mean", "weighted", "f1", "mme"])
 def test_weighted_sums_are_the_metric_of_the_resample(name):
     random = np.random.default_rng(1)
     scores = pairs(random) if name == "mme" else yes_no(random)
+    scores["weight"] = random.uniform(1, 10, len(scores))
     image, names = pd.factorize(scores["image_id"])
     drawn = random.integers(len(names), size=len(names))
     copies = [

@@ -10,6 +10,7 @@ import torch
 from anyres_models import ONEVISION_SIZES, pictures, save_tiny_onevision
 from torch.nn.functional import interpolate
 from transformers import AutoModelForImageTextToText
+from transformers.models.llava_onevision.modeling_llava_onevision import image_size_to_num_patches
 
 import prunesid
 from prunesid import models
@@ -23,7 +24,7 @@ QUESTION = "is there a red circle ?"
 CONTEXTS = (QUESTION, "what color is the star ?", "how many bars are taller than 3 ?")
 SIZES = ONEVISION_SIZES
 SIDE = 4
-# Rows and columns of the map of each; None where nothing of it is left.
+# Rows and columns of each map; None where nothing of it is left.
 MAPS = ((4, 4), (4, 12), (12, 4), (8, 8), (8, 6), (7, 8), (4, 4), None, None)
 
 
@@ -109,14 +110,9 @@ def reference_map(plain, tokens, size):
 
 
 @torch.no_grad()
-def tower_states(plain, inputs, number, block=None):
-    """Of the real crops of an image: hidden states of every block (C, T, D), or attention maps."""
-    size = SIZES[number]
-    from transformers.models.llava_onevision.modeling_llava_onevision import (
-        image_size_to_num_patches,
-    )
-
-    count = image_size_to_num_patches(list(size), plain.config.image_grid_pinpoints, 56)
+def tower_states(plain, inputs, number):
+    """Of the real crops of an image: hidden states of every block (C, T, D), and attention maps."""
+    count = image_size_to_num_patches(list(SIZES[number]), plain.config.image_grid_pinpoints, 56)
     eager = copy.deepcopy(plain.model.vision_tower)
     eager.set_attn_implementation("eager")
     return eager(
@@ -329,7 +325,7 @@ def test_the_library_call_prunes_what_the_processor_gives(adapter, plain):
     nested = [shown()[3:4], shown()[1:3]]
     own = adapter.processor.image_processor(nested, return_tensors="pt")
     given = {name: torch.as_tensor(own[name]) for name in own}
-    counts = [[len(tokens) for tokens in packed(plain, given)[:1]], [SIDE**2 + 1] * 2]
+    counts = [[len(packed(plain, given)[0])], [SIDE**2 + 1] * 2]
     prompts = [whole_prompt(adapter, count)[0] for count in counts]
     width = max(map(len, prompts))
     pad = plain.generation_config.pad_token_id
@@ -344,7 +340,13 @@ def test_the_library_call_prunes_what_the_processor_gives(adapter, plain):
     image = adapter.placeholders[IMAGE]
     assert (short["input_ids"] == image).sum(1).tolist() == [8, 16]
     output = plain.generate(**short, do_sample=False, max_new_tokens=5)
-    assert output.shape[0] == 2
+    records = adapter.encode(given)
+    kept = records.compress("grid", budget=8)
+    media = [medium for (medium,) in records.inputs.values()]
+    for row, own in enumerate((media[:1], media[1:])):
+        question = Question("0", "0", QUESTION, {"max_new_tokens": 5})
+        answer = engine.answer_plainly(adapter, kept, own, question)
+        assert adapter.decode(output[row, short["input_ids"].shape[1] :]) == answer
 
 
 def test_errors_name_the_reason(adapter, plain, inputs):

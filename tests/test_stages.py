@@ -306,9 +306,7 @@ def test_an_arm_that_reads_the_question_is_refused_before_anything_runs():
         needs_of([arm])
 
 
-def test_a_late_arm_answers_on_all_tokens_and_tells_what_it_dropped(
-    work, information, tmp_path, monkeypatch
-):
+def test_a_late_arm_answers_on_all_tokens_and_tells_what_it_dropped(work, tmp_path, monkeypatch):
     ablation = ablation_of(vary=[{"method": "fastv"}, {"method": "grid"}], across={"budget": [128]})
     fastv = next(arm for arm in ablation.arms if arm.is_late)
     assert needs_of([fastv]) == needs_of([VANILLA])
@@ -333,7 +331,7 @@ def test_a_late_arm_answers_on_all_tokens_and_tells_what_it_dropped(
     )  # fmt: skip
     write_arms(
         ablation, scores, {"pocket_mme": tmp_path / "selections.json"},
-        {"pocket_mme": tmp_path / "accounts.csv"}, information, store, tmp_path / "arms.csv",
+        {"pocket_mme": tmp_path / "accounts.csv"}, store, tmp_path / "arms.csv",
         tmp_path / "agreement.csv",
     )  # fmt: skip
     facts = pd.read_csv(tmp_path / "arms.csv").set_index("arm")
@@ -365,7 +363,7 @@ def test_a_late_arm_answers_on_all_tokens_and_tells_what_it_dropped(
     assert stored == []
 
 
-def test_the_facts_of_every_arm_and_the_agreement_of_its_groups(work, information, tmp_path):
+def test_the_facts_of_every_arm_and_the_agreement_of_its_groups(work, tmp_path):
     ablation = ablation_of(
         vary=[{"solver": "exact"}, {"solver": "randomized"}, {"method": "grid"}],
         across={"budget": [32, 64]},
@@ -375,9 +373,16 @@ def test_the_facts_of_every_arm_and_the_agreement_of_its_groups(work, informatio
     pd.DataFrame(
         {"arm": arm.name, "llm_macs": place} for place, arm in enumerate(ablation.arms)
     ).to_csv(tmp_path / "accounts.csv", index=False)  # fmt: skip
+    scores = pd.DataFrame(
+        {
+            "benchmark": "pocket_mme", "arm": arm.name, "image_id": str(image),
+            "tokens": float(arm.budget or 576),
+        }
+        for arm in ablation.arms for image in range(4)
+    )  # fmt: skip
     write_arms(
-        ablation, pd.DataFrame(), {"pocket_mme": tmp_path / "selections.json"},
-        {"pocket_mme": tmp_path / "accounts.csv"}, information, store, tmp_path / "arms.csv",
+        ablation, scores, {"pocket_mme": tmp_path / "selections.json"},
+        {"pocket_mme": tmp_path / "accounts.csv"}, store, tmp_path / "arms.csv",
         tmp_path / "agreement.csv",
     )  # fmt: skip
     facts = pd.read_csv(tmp_path / "arms.csv").set_index("arm")

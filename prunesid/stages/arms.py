@@ -14,10 +14,10 @@ from prunesid.answering.store import Store
 from prunesid.files import atomic
 from prunesid.stages.accounts import COLUMNS as ACCOUNT_COLUMNS
 from prunesid.stages.accounts import read_accounts
-from prunesid.stages.information import num_tokens
 from prunesid.stages.selection import load_facts, read_keys
 from prunesid.study.ablation import Ablation
 from prunesid.study.agreement import adjusted_rand
+from prunesid.study.arm import ALL_TOKENS
 from prunesid.study.comparison import ALL
 
 MEANS = ("tau", "suppressed", "survivors", "refilled", "rho")
@@ -35,14 +35,13 @@ def write_arms(
     scores: pd.DataFrame,
     selections: Mapping[str, Path],
     accounts: Mapping[str, Path],
-    information: Path,
     store: Store,
     arms: Path,
     agreement: Path,
 ) -> None:
     """Two CSV files of an ablation; `selections`, `accounts` hold the tables of its benchmarks.
 
-    scores     columns benchmark, arm, image_id and tokens, which late arms' tokens are read from
+    scores     columns benchmark, arm, image_id and tokens, what really entered
     arms       a line per arm and benchmark: visual tokens per image in a layer of the language
                model, mean over layers (of these the mean, min and max over images), those that
                enter its first layer (`input_mean`), and the means over images of tau, suppressed
@@ -53,21 +52,20 @@ def write_arms(
                reference row's in that column (`with_reference`); only where there are groups to
                compare
     """
-    table = pd.read_parquet(information)
     lines: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []
     for benchmark, path in selections.items():
         keys = read_keys(path)
-        whole = torch.tensor([num_tokens(table, benchmark)])
+        whole = _tokens(scores, benchmark, ALL_TOKENS)
         found: dict[str, Facts] = {}
         for arm in ablation.arms:
+            # Not what was kept: newlines and class tokens may have come on top of it.
+            facts = {"count": _tokens(scores, benchmark, arm.name)}
             if arm.selects:
-                found[arm.name] = load_facts(store.get(keys[arm.name]))
+                facts = load_facts(store.get(keys[arm.name])) | facts
             elif arm.is_late:
-                per_image = _tokens(scores, benchmark, arm.name)
-                found[arm.name] = {"count": per_image, "input": whole}
-            else:
-                found[arm.name] = {"count": whole}
+                facts["input"] = whole
+            found[arm.name] = facts
         spent = read_accounts(accounts[benchmark])
         lines += [
             {"arm": name, "benchmark": benchmark} | _means(facts) | spent.loc[name].to_dict()

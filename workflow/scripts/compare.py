@@ -29,7 +29,6 @@ write_arms(
     scores,
     selections,
     accounts,
-    Path(snakemake.input.information),
     Store(snakemake.params.store),
     Path(snakemake.output.arms),
     Path(snakemake.output.agreement),

@@ -33,7 +33,7 @@ from prunesid.shortening import Run, Shortened, find_runs, shorten
 TEXT = ("input_ids", "attention_mask")
 # One value per token, which goes with its token.
 PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
-VISUAL = ("batch_num_images", "second_per_grid_ts")
+VISUAL = ("batch_num_images", "media_types", "second_per_grid_ts")
 VISUAL_PREFIXES = ("pixel_", "image_", "video_")
 REFUSED = {
     "labels": "pruned inputs are for inference, the vision side passes no gradients",

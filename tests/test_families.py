@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import mini_gemini_data
 import pandas as pd
 import pytest
-from anyres_models import save_tiny_llava_next, save_tiny_onevision
-from qwen_models import save_tiny_qwen
-from transformers import AutoTokenizer
+from family_models import FAMILIES
 from video_llava_models import save_tiny_video_llava
 from videos import write_video
 
@@ -35,24 +32,6 @@ ARMS = (
     make_arm({"budget": BUDGET, "method": "cls_topk"}),
     make_arm({"budget": BUDGET, "method": "random"}),
 )
-
-
-def save_tiny_mini_gemini(folder: Path, words: Path) -> None:
-    """A published checkpoint beside its towers, with the tokenizer of the folder `words`."""
-    tensors = mini_gemini_data.published_tensors()
-    towers = mini_gemini_data.save_towers(folder.parent, tensors)
-    mini_gemini_data.save_published(folder, tensors, **towers)
-    AutoTokenizer.from_pretrained(words).save_pretrained(folder)
-
-
-FAMILIES = {
-    "llava_next": save_tiny_llava_next,
-    "llava_onevision": save_tiny_onevision,
-    "mini_gemini": save_tiny_mini_gemini,
-    "qwen2_vl": lambda folder, _: save_tiny_qwen(folder, "qwen2_vl"),
-    "qwen2_5_vl": lambda folder, _: save_tiny_qwen(folder, "qwen2_5_vl"),
-    "video_llava": save_tiny_video_llava,
-}
 CLIPS = ("qwen2_vl", "qwen2_5_vl", "video_llava")
 
 

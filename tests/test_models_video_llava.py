@@ -13,6 +13,7 @@ from synthetic import record
 from transformers import AutoModelForImageTextToText
 from video_llava_models import clip, save_tiny_video_llava
 
+import prunesid
 from prunesid import methods, models
 from prunesid.answering import Question, engine
 from prunesid.methods import Needs
@@ -272,8 +273,56 @@ def test_pruned_generation_equals_a_reference_from_inputs_embeds(adapter, record
     assert adapter.generate([entering], prompt, 5) == ids
 
 
-def test_what_cannot_be_encoded_at_once_is_refused(adapter):
-    with pytest.raises(ValueError, match="images and clips cannot be encoded at once"):
-        adapter.preprocess([clip(0), random_images(1)[0]])
+def test_images_and_clips_together_are_what_they_are_apart(adapter, plain, clips):
+    pictures = random_images(2)
+    inputs = adapter.preprocess([pictures[0], clip(0), clip(1), pictures[1]])
+    records = adapter.encode(inputs, names=("a", "b", "c", "c"))
+    kinds = {name: [medium.kind for medium in own] for name, own in records.inputs.items()}
+    assert kinds == {"a": [IMAGE], "b": [VIDEO], "c": [VIDEO, IMAGE]}
+    images = adapter.encode(adapter.preprocess(pictures)).all_tokens()
+    frames = adapter.encode({"pixel_values_videos": clips["pixel_values_videos"][:2]}).all_tokens()
+    kept = records.all_tokens()
+    for name, number, alone, rows in (
+        ("a", 0, images, [0]), ("b", 0, frames, list(range(8))),
+        ("c", 0, frames, list(range(8, 16))), ("c", 1, images, [1]),
+    ):  # fmt: skip
+        found = kept_crops(kept, records.inputs[name][number])
+        for crop, row in zip(found, rows, strict=True):
+            torch.testing.assert_close(crop.tokens, alone.tokens[row, : alone.count[row]])
+
+
+def test_a_batch_of_the_model_s_own_processor_can_be_pruned(adapter, plain, clips):
+    """Its image processor names the pixels otherwise; images and clips stand in one batch."""
+    image, video = (adapter.placeholders[kind] for kind in (IMAGE, VIDEO))
+    (before, after), (other, last) = (
+        adapter.prompt(QUESTION, [kind]).texts for kind in (VIDEO, IMAGE)
+    )
+    rows = [[*before, *[video] * 136, *after], [*other, *[image] * 16, *last]]
+    pads = [136 + len(before) + len(after) - len(row) for row in rows]
+    inputs = {
+        "input_ids": torch.tensor([[0] * n + row for n, row in zip(pads, rows, strict=True)]),
+        "attention_mask": torch.tensor(
+            [[0] * n + [1] * len(row) for n, row in zip(pads, rows, strict=True)]
+        ),
+        "pixel_values_images": adapter.preprocess(random_images(1))["pixel_values"],
+        "pixel_values_videos": clips["pixel_values_videos"][:1],
+    }
+    short = prunesid.prune(plain, adapter.processor, inputs, budget=8)
+    assert [(short["input_ids"] == token).sum(1).tolist() for token in (image, video)] == [
+        [0, 8], [8, 0]
+    ]  # fmt: skip
+    width = short["input_ids"].shape[1]
+    found = plain.generate(**short, do_sample=False, max_new_tokens=4)[:, width:]
+    for row, (kind, name) in enumerate(
+        ((VIDEO, "pixel_values_videos"), (IMAGE, "pixel_values_images"))
+    ):
+        records = adapter.encode({name: inputs[name]})
+        kept, (medium,) = records.compress("prunesid", budget=8), records.inputs["0"]
+        entering = adapter.enter(kept_crops(kept, medium), medium.layout)
+        alone = adapter.generate([entering], adapter.prompt(QUESTION, [kind]), 4)
+        assert found[row, : len(alone)].tolist() == alone
+
+
+def test_clips_of_a_batch_have_one_number_of_frames(adapter):
     with pytest.raises(ValueError, match=r"one number of frames, not \[4, 8\]"):
         adapter.preprocess([clip(0), clip(1, frames=4)])

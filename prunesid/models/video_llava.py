@@ -27,7 +27,9 @@ from prunesid.models.adapter import Crop, Entering
 from prunesid.models.clip import read_clip
 from prunesid.models.llava import Llava, only_images
 from prunesid.models.processors import Parts, load_parts
+from prunesid.models.qwen_inputs import CLIP_TYPE, IMAGE_TYPE
 from prunesid.parameters import Param
+from prunesid.record import VisionRecord
 from prunesid.records import (
     ALWAYS,
     CENTER,
@@ -68,20 +70,28 @@ class VideoLlava(Llava):
         return load_parts(path)
 
     def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
-        """`pixel_values` (M, 3, H, W) of images, or `pixel_values_videos` (M, F, 3, H, W) of clips.
+        """`pixel_values` (I, 3, H, W) of images, `pixel_values_videos` (V, F, 3, H, W) of clips.
 
-        ValueError where both are mixed, or clips differ in their number of frames.
+        Where there are both, `media_types` (M,) says which are images (1) and clips (2). ValueError
+        where clips differ in their number of frames.
         """
         clips = [medium for medium in media if not hasattr(medium, "convert")]
-        if not clips:
-            return {"pixel_values": self._pixels(only_images(media))}
-        if len(clips) != len(media):
-            raise ValueError("images and clips cannot be encoded at once by this model family")
-        counts = {len(clip.frames) for clip in clips}
-        if len(counts) > 1:
-            raise ValueError(f"clips of one batch have one number of frames, not {sorted(counts)}")
-        pixels = self._pixels([np.asarray(frame) for clip in clips for frame in clip.frames])
-        return {"pixel_values_videos": pixels.unflatten(0, (len(clips), -1))}
+        pictures = only_images([medium for medium in media if hasattr(medium, "convert")])
+        found: dict[str, Tensor] = {}
+        if pictures:
+            found["pixel_values"] = self._pixels(pictures)
+        if clips:
+            counts = {len(clip.frames) for clip in clips}
+            if len(counts) > 1:
+                raise ValueError(
+                    f"clips of one batch have one number of frames, not {sorted(counts)}"
+                )
+            pixels = self._pixels([np.asarray(frame) for clip in clips for frame in clip.frames])
+            found["pixel_values_videos"] = pixels.unflatten(0, (len(clips), -1))
+        if pictures and clips:
+            types = [IMAGE_TYPE if hasattr(medium, "convert") else CLIP_TYPE for medium in media]
+            found["media_types"] = torch.tensor(types)
+        return found
 
     def _pixels(self, pictures: Sequence[Any]) -> Tensor:
         found = self.processor.image_processor(
@@ -96,27 +106,31 @@ class VideoLlava(Llava):
         needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
     ) -> Records:
-        clips = inputs.get("pixel_values_videos")
+        model, layout = self.model.model, {"view": CENTER}
+        records: list[VisionRecord] = []
+        images: list[Medium] = []
+        clips: list[Medium] = []
         # The older of two names that transformers' processor gives the images.
-        images = inputs.get("pixel_values", inputs.get("pixel_values_images"))
-        if clips is not None and images is not None:
-            raise ValueError("images and clips cannot be encoded at once by this model family")
-        model = self.model.model
-        layout: dict[str, Any] = {"view": CENTER}
-        if clips is None and images is None:
-            raise ValueError("inputs hold neither images nor clips")
-        if images is not None:
-            record = read_clip(model.image_tower, images, self.feature_block, needs)
-            media = [Medium(IMAGE, (row,), layout) for row in range(len(record))]
-        elif clips is not None:
-            pixels = clips.flatten(0, 1)
-            record = read_clip(model.video_tower, pixels, self.feature_block, needs)
-            size = clips.shape[1]
-            layout[CLS] = ALWAYS if self.options["frame_cls"] == KEEP else WHEN_WHOLE
-            media = [
+        pixels = inputs.get("pixel_values", inputs.get("pixel_values_images"))
+        if pixels is not None:
+            records.append(read_clip(model.image_tower, pixels, self.feature_block, needs))
+            images = [Medium(IMAGE, (row,), layout) for row in range(len(pixels))]
+        pixels = inputs.get("pixel_values_videos")
+        if pixels is not None:
+            frames, size = pixels.flatten(0, 1), pixels.shape[1]
+            records.append(read_clip(model.video_tower, frames, self.feature_block, needs))
+            layout = layout | {CLS: ALWAYS if self.options["frame_cls"] == KEEP else WHEN_WHOLE}
+            clips = [
                 Medium(VIDEO, tuple(range(first, first + size)), layout)
-                for first in range(0, len(record), size)
+                for first in range(len(images), len(images) + len(frames), size)
             ]
+        if not records:
+            raise ValueError("inputs hold neither images nor clips")
+        record = VisionRecord.cat(records)
+        media = [*images, *clips]
+        if "media_types" in inputs:
+            waiting = {IMAGE_TYPE: iter(images), CLIP_TYPE: iter(clips)}
+            media = [next(waiting[number]) for number in inputs["media_types"].tolist()]
         if needs.projected:
             record = replace(record, projected=self.project(record.features))
         found = grouped(names or [str(number) for number in range(len(media))], media)
@@ -130,8 +144,9 @@ class VideoLlava(Llava):
         return Entering(self.project(torch.cat([crop.tokens for crop in crops])))
 
     def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
-        # The model flattens its first two dimensions.
+        # The model flattens the first two dimensions. Beam search repeats rows of the first prompt by
+        # prompt, so that no row may hold tokens of two prompts.
         return {
-            kind: BaseModelOutputWithPooling(pooler_output=torch.cat(list(own))[None])
+            kind: BaseModelOutputWithPooling(pooler_output=torch.cat(list(own))[:, None])
             for kind, own in media.items()
         }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tiny_parts import VISION, build, clip_vision, text_config
 
 # (height, width): square, wide, tall, of other roundings, and too narrow for a row or column of
 # patches of its own.
@@ -39,7 +40,6 @@ def save_tiny_llava_next(folder: Path, words: Path) -> None:
     """Crops of 56 px (16 patches), up to 4 sub-crops; the tokenizer is that of the folder `words`."""
     from transformers import (
         AutoTokenizer,
-        CLIPVisionConfig,
         LlavaNextConfig,
         LlavaNextForConditionalGeneration,
         LlavaNextImageProcessor,
@@ -62,16 +62,8 @@ def save_tiny_llava_next(folder: Path, words: Path) -> None:
         chat_template=TEMPLATE,
     )
     config = LlavaNextConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=4,
-            num_attention_heads=2,
-            image_size=side,
-            patch_size=14,
-            projection_dim=32,
-        ).to_dict(),
-        text_config=_text(tokenizer, "llama"),
+        vision_config=clip_vision().to_dict(),
+        text_config=text_config(tokenizer),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_grid_pinpoints=pinpoints,
     )
@@ -79,39 +71,9 @@ def save_tiny_llava_next(folder: Path, words: Path) -> None:
     processor.save_pretrained(folder)
 
 
-def _text(tokenizer: Any, kind: str) -> dict:
-    from transformers import LlamaConfig, Qwen2Config
-
-    return {"llama": LlamaConfig, "qwen2": Qwen2Config}[kind](
-        hidden_size=48,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=1024,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    ).to_dict()
-
-
 def _save(cls: Any, config: Any, tokenizer: Any, folder: Path) -> None:
-    import torch
-
-    torch.manual_seed(0)
-    model = cls(config).eval()
-    for parameter in model.parameters():
-        # The default start is so small that the image hardly reaches the answer.
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
-    model.model.multi_modal_projector.linear_2.weight.data *= 4
+    model = build(cls, config, tokenizer)
     model.model.image_newline.data *= 4
-    # No two logits near a tie, and short answers common.
-    model.lm_head.weight.data *= 20
-    model.lm_head.weight.data[tokenizer.eos_token_id] *= 2
-    for name in ("bos", "eos", "pad"):
-        setattr(model.generation_config, f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
     model.save_pretrained(folder)
 
 
@@ -144,16 +106,8 @@ def save_tiny_onevision(folder: Path, words: Path) -> None:
     side = 56
     pinpoints = [[rows * side, columns * side] for rows in (1, 2, 3) for columns in (1, 2, 3)]
     config = LlavaOnevisionConfig(
-        vision_config=SiglipVisionConfig(
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=4,
-            num_attention_heads=2,
-            image_size=side,
-            patch_size=14,
-            vision_use_head=False,
-        ).to_dict(),
-        text_config=_text(tokenizer, "qwen2"),
+        vision_config=SiglipVisionConfig(**VISION, vision_use_head=False).to_dict(),
+        text_config=text_config(tokenizer, "qwen2"),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
         image_grid_pinpoints=pinpoints,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_parts import build, clip_vision, text_config
 
 WORDS = [
     "<pad>",
@@ -74,12 +75,9 @@ def save_tiny_llava(folder: Path, *, sharpness: float = 20.0) -> None:
 
     `sharpness` scales the output head, so that no two logits are near a tie.
     """
-    import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import (
         CLIPImageProcessor,
-        CLIPVisionConfig,
-        LlamaConfig,
         LlavaConfig,
         LlavaForConditionalGeneration,
         LlavaProcessor,
@@ -110,46 +108,14 @@ def save_tiny_llava(folder: Path, *, sharpness: float = 20.0) -> None:
         num_additional_image_tokens=1,
         chat_template=TEMPLATE,
     )
-    ids = {
-        f"{name}_token_id": vocabulary[word]
-        for name, word in (("bos", "<s>"), ("eos", "</s>"), ("pad", "<pad>"))
-    }
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=4,
-            num_attention_heads=2,
-            image_size=56,
-            patch_size=14,
-            projection_dim=32,
-        ).to_dict(),
-        text_config=LlamaConfig(
-            hidden_size=48,
-            intermediate_size=64,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            vocab_size=len(WORDS),
-            max_position_embeddings=256,
-            **ids,
-        ).to_dict(),
+        vision_config=clip_vision().to_dict(),
+        text_config=text_config(tokenizer, positions=256),
         image_token_id=vocabulary["<image>"],
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
     )
-    torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(config).eval()
-    for parameter in model.parameters():
-        # The default start is so small that the image hardly reaches the answer.
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
-    model.model.multi_modal_projector.linear_2.weight.data *= 4
-    model.lm_head.weight.data *= sharpness
-    # Makes short answers common.
-    model.lm_head.weight.data[vocabulary["</s>"]] *= 2
-    for name, value in ids.items():
-        setattr(model.generation_config, name, value)
+    model = build(LlavaForConditionalGeneration, config, tokenizer, sharpness)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 

@@ -7,26 +7,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from tiny_parts import TEXT, clip_vision
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from transformers import CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 WIDTHS, DEPTHS = (8, 12, 16, 20), (1, 1, 2, 1)
-CLIP = CLIPVisionConfig(
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=4,
-    num_attention_heads=2,
-    image_size=56,
-    patch_size=14,
-    projection_dim=32,
-)
+CLIP = clip_vision()
 LLAMA = LlamaConfig(
-    hidden_size=48,
-    intermediate_size=64,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
+    **TEXT,
     vocab_size=47,
     max_position_embeddings=256,
     bos_token_id=1,

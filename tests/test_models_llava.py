@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from reference_decoding import slow_greedy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from prunesid import models
@@ -153,9 +154,9 @@ def test_pruned_generation_equals_a_cache_free_reference(adapter, inputs):
     prompt = adapter.prompt(QUESTION, [IMAGE])
     for row, count in enumerate((1, 3, 7, 16)):
         tokens = record.features[row, torch.randperm(16)[:count].sort().values]
-        assert adapter.generate([_entering(adapter, tokens)], prompt, 6) == _slow(
-            adapter, tokens, prompt, 6
-        )
+        visual = adapter.project(tokens)
+        expected = slow_greedy(adapter.model, prompt.texts, [visual], adapter.end_ids, 6)
+        assert adapter.generate([_entering(adapter, tokens)], prompt, 6) == expected
 
 
 def test_errors_name_the_choices(tmp_path, tiny_llava, adapter, inputs):
@@ -177,13 +178,3 @@ def _entering(adapter, tokens):
 def _embedded(adapter, tokens, prompt):
     before, after = (adapter.embed(torch.tensor(ids)) for ids in prompt.texts)
     return torch.cat([before, adapter.project(tokens), after])[None]
-
-
-def _slow(adapter, tokens, prompt, length):
-    """Greedy decoding that runs the whole sequence again for every token."""
-    sequence, ids = _embedded(adapter, tokens, prompt), []
-    while len(ids) < length and not (ids and ids[-1] in adapter.end_ids):
-        hidden = adapter.run(sequence, adapter.new_cache())
-        ids.append(int(adapter.logits(hidden[0, -1]).argmax()))
-        sequence = torch.cat([sequence, adapter.embed(torch.tensor([[ids[-1]]]))], dim=1)
-    return ids

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from anyres_models import SIZES, pictures, save_tiny_llava_next
+from reference_decoding import slow_greedy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from prunesid import models
@@ -288,7 +289,8 @@ def test_pruned_generation_equals_a_reference_from_inputs_embeds(adapter, plain,
         prompt = adapter.prompt(QUESTION, [IMAGE])
         question = Question("0", str(number), QUESTION, {"max_new_tokens": 6})
         ours = engine.answer_plainly(adapter, kept, [medium], question)
-        assert ours == adapter.decode(_slow(plain, visual, prompt, adapter.end_ids, 6))
+        expected = slow_greedy(plain, prompt.texts, [visual], adapter.end_ids, 6)
+        assert ours == adapter.decode(expected)
 
 
 @pytest.mark.parametrize("newline", ["drop", "rows"])
@@ -439,16 +441,3 @@ def _reference_crops(states, grid, size):
 def _embedded(adapter, visual, prompt):
     before, after = (adapter.embed(torch.tensor(ids)) for ids in prompt.texts)
     return torch.cat([before, visual, after])[None]
-
-
-@torch.no_grad()
-def _slow(plain, visual, prompt, ends, length):
-    """Greedy decoding of the unmodified model that sees the whole sequence again every time."""
-    embed = plain.get_input_embeddings()
-    before, after = (embed(torch.tensor(text)) for text in prompt.texts)
-    sequence, ids = torch.cat([before, visual, after])[None], []
-    while len(ids) < length and not (ids and ids[-1] in ends):
-        logits = plain(inputs_embeds=sequence, use_cache=False).logits
-        ids.append(int(logits[0, -1].argmax()))
-        sequence = torch.cat([sequence, embed(torch.tensor([[ids[-1]]]))], dim=1)
-    return ids

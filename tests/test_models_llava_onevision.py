@@ -8,6 +8,7 @@ import json
 import pytest
 import torch
 from anyres_models import ONEVISION_SIZES, pictures, save_tiny_onevision
+from reference_decoding import slow_greedy
 from torch.nn.functional import interpolate
 from transformers import AutoModelForImageTextToText
 from transformers.models.llava_onevision.modeling_llava_onevision import image_size_to_num_patches
@@ -77,21 +78,6 @@ def whole_prompt(adapter, counts, question=QUESTION):
     for count, text in zip(counts, prompt.texts[1:], strict=True):
         ids += [*[adapter.placeholders[IMAGE]] * count, *text]
     return torch.tensor([ids])
-
-
-@torch.no_grad()
-def slow(plain, texts, media, ends, length):
-    """Greedy decoding of the unmodified model that sees the whole sequence again every time."""
-    embed = plain.get_input_embeddings()
-    parts = [embed(torch.tensor(texts[0], dtype=torch.int64))]
-    for medium, text in zip(media, texts[1:], strict=True):
-        parts += [medium, embed(torch.tensor(text, dtype=torch.int64))]
-    sequence, ids = torch.cat(parts)[None], []
-    while len(ids) < length and not (ids and ids[-1] in ends):
-        logits = plain(inputs_embeds=sequence, use_cache=False).logits
-        ids.append(int(logits[0, -1].argmax()))
-        sequence = torch.cat([sequence, embed(torch.tensor([[ids[-1]]]))], dim=1)
-    return ids
 
 
 def reference_map(plain, tokens, size):
@@ -253,7 +239,7 @@ def test_pruned_generation_equals_a_reference_from_inputs_embeds(adapter, plain,
         texts = adapter.prompt(QUESTION, [IMAGE]).texts
         question = Question("0", str(number), QUESTION, {"max_new_tokens": 6})
         ours = engine.answer_plainly(adapter, kept, [medium], question)
-        assert ours == adapter.decode(slow(plain, texts, [visual], adapter.end_ids, 6))
+        assert ours == adapter.decode(slow_greedy(plain, texts, [visual], adapter.end_ids, 6))
 
 
 def test_ragged_batches_equal_one_at_a_time(adapter, inputs):
@@ -303,7 +289,7 @@ def test_several_images_of_one_question_are_squares(adapter, plain):
     ]
     texts = adapter.prompt(QUESTION, [IMAGE] * 3).texts
     assert pruned.tokens == 18
-    assert pruned.answer == adapter.decode(slow(plain, texts, visual, adapter.end_ids, 6))
+    assert pruned.answer == adapter.decode(slow_greedy(plain, texts, visual, adapter.end_ids, 6))
 
 
 def test_an_image_gives_the_same_alone_and_in_company(adapter, inputs):

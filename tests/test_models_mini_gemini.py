@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import random_images
 from PIL import Image
+from reference_decoding import slow_greedy
 from transformers import AutoTokenizer
 
 from prunesid import models
@@ -63,16 +64,6 @@ def entering(adapter, tokens):
 def embedded(adapter, tokens, prompt):
     before, after = (adapter.embed(torch.tensor(ids)) for ids in prompt.texts)
     return torch.cat([before, adapter.project(tokens), after])[None]
-
-
-def slow(adapter, tokens, prompt, length):
-    """Greedy decoding that runs the whole sequence again for every token."""
-    sequence, ids = embedded(adapter, tokens, prompt), []
-    while len(ids) < length and not (ids and ids[-1] in adapter.end_ids):
-        hidden = adapter.run(sequence, adapter.new_cache())
-        ids.append(int(adapter.logits(hidden[0, -1]).argmax()))
-        sequence = torch.cat([sequence, adapter.embed(torch.tensor([[ids[-1]]]))], dim=1)
-    return ids
 
 
 def test_geometry(adapter, checkpoint):
@@ -152,7 +143,8 @@ def test_pruned_generation_equals_a_cache_free_reference(adapter, inputs):
     torch.testing.assert_close(kept.tokens, records.gather(kept.index))
     for tokens in kept.tokens:
         ours = adapter.generate([entering(adapter, tokens)], prompt, 6)
-        assert ours == slow(adapter, tokens, prompt, 6)
+        visual = adapter.project(tokens)
+        assert ours == slow_greedy(adapter.model, prompt.texts, [visual], adapter.end_ids, 6)
 
 
 def test_ragged_batches_answer_as_each_question_alone(adapter, images):

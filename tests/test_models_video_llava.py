@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import random_images
 from PIL import Image
+from reference_decoding import slow_greedy
 from synthetic import record
 from transformers import AutoModelForImageTextToText
 from video_llava_models import clip, save_tiny_video_llava
@@ -264,13 +265,9 @@ def test_pruned_generation_equals_a_reference_from_inputs_embeds(adapter, record
     (medium,) = records.inputs["c"]
     entering = adapter.enter(kept_crops(kept, medium), medium.layout)
     prompt = adapter.prompt(QUESTION, [VIDEO])
-    before, after = (adapter.embed(torch.tensor(ids)) for ids in prompt.texts)
-    sequence, ids = torch.cat([before, entering.embeddings, after])[None], []
-    while len(ids) < 5 and not (ids and ids[-1] in adapter.end_ids):
-        hidden = adapter.run(sequence, adapter.new_cache())
-        ids.append(int(adapter.logits(hidden[0, -1]).argmax()))
-        sequence = torch.cat([sequence, adapter.embed(torch.tensor([[ids[-1]]]))], dim=1)
-    assert adapter.generate([entering], prompt, 5) == ids
+    media = [entering.embeddings]
+    expected = slow_greedy(adapter.model, prompt.texts, media, adapter.end_ids, 5)
+    assert adapter.generate([entering], prompt, 5) == expected
 
 
 def test_images_and_clips_together_are_what_they_are_apart(adapter, plain, clips):

@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
+from tiny_parts import build, clip_vision, text_config
 
 
 def save_tiny_video_llava(folder: Path, words: Path) -> None:
     """56 px, 16 patches a frame; the tokenizer is that of the folder `words`, and has `<video>`."""
     from transformers import (
         AutoTokenizer,
-        CLIPVisionConfig,
-        LlamaConfig,
         VideoLlavaConfig,
         VideoLlavaForConditionalGeneration,
     )
@@ -26,30 +24,14 @@ def save_tiny_video_llava(folder: Path, words: Path) -> None:
     tokenizer.chat_template = None
     tokenizer.add_special_tokens({"additional_special_tokens": ["<video>"]})
     config = VideoLlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=2,
-            image_size=56, patch_size=14, projection_dim=32,
-        ).to_dict(),
-        text_config=LlamaConfig(
-            hidden_size=48, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
-            num_key_value_heads=2, vocab_size=len(tokenizer), max_position_embeddings=512,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        ).to_dict(),
+        vision_config=clip_vision().to_dict(),
+        text_config=text_config(tokenizer),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
-        image_seq_length=16, video_seq_length=8 * 17,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = VideoLlavaForConditionalGeneration(config).eval()
-    for parameter in model.parameters():
-        # The default start is so small that the image hardly reaches the answer.
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
-    model.model.multi_modal_projector.linear_2.weight.data *= 4
-    model.lm_head.weight.data *= 20
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
+        image_seq_length=16,
+        video_seq_length=8 * 17,
+    )
+    model = build(VideoLlavaForConditionalGeneration, config, tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     side = {"height": 56, "width": 56}

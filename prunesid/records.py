@@ -212,17 +212,36 @@ class Records:
         return replace(self, groups=tuple(record.to(device) for record in self.groups))
 
     @staticmethod
+    def named(
+        groups: Sequence[VisionRecord],
+        members: Sequence[Sequence[int]],
+        media: Sequence[Medium],
+        names: Sequence[str] | None,
+        share: int | None = None,
+    ) -> Records:
+        """The records of media, each of the input in `names`; without names, of one by its number.
+
+        Named inputs name their crops, so that random choices depend on nothing else. ValueError where
+        the media of one input are apart.
+        """
+        inputs = grouped(names or [str(number) for number in range(len(media))], media)
+        if names is not None:
+            rows = row_names(inputs)
+            groups = [
+                replace(record, image_ids=tuple(rows[row] for row in own))
+                for record, own in zip(groups, members, strict=True)
+            ]
+        return Records(tuple(groups), tuple(map(tuple, members)), inputs, share)
+
+    @staticmethod
     def cat(parts: Sequence[Records]) -> Records:
         """The inputs of all parts, which have names of their own."""
-        rows: dict[tuple[int, int] | int, list[int]] = {}
-        records: dict[tuple[int, int] | int, list[VisionRecord]] = {}
+        crops: list[tuple[VisionRecord, list[int]]] = []
         inputs: dict[str, tuple[Medium, ...]] = {}
         start = 0
         for part in parts:
             for record, members in zip(part.groups, part.members, strict=True):
-                key = record.grid or record.num_tokens
-                records.setdefault(key, []).append(record)
-                rows.setdefault(key, []).extend(start + row for row in members)
+                crops.append((record, [start + row for row in members]))
             for name, media in part.inputs.items():
                 if name in inputs:
                     raise ValueError(f"the input {name!r} occurs twice")
@@ -230,8 +249,21 @@ class Records:
                     replace(m, rows=tuple(start + row for row in m.rows)) for m in media
                 )
             start += sum(map(len, part.members))
-        groups = tuple(VisionRecord.cat(own) for own in records.values())
-        return Records(groups, tuple(map(tuple, rows.values())), inputs, parts[0].share)
+        groups, rows = by_grid(crops)
+        return Records(tuple(groups), tuple(map(tuple, rows)), inputs, parts[0].share)
+
+
+def by_grid(
+    crops: Sequence[tuple[VisionRecord, Sequence[int]]],
+) -> tuple[list[VisionRecord], list[list[int]]]:
+    """Records and the numbers of their rows -> one record for every grid, and its numbers."""
+    records: dict[tuple[int, int] | int, list[VisionRecord]] = {}
+    rows: dict[tuple[int, int] | int, list[int]] = {}
+    for record, numbers in crops:
+        key = record.grid or record.num_tokens
+        records.setdefault(key, []).append(record)
+        rows.setdefault(key, []).extend(numbers)
+    return [VisionRecord.cat(own) for own in records.values()], list(rows.values())
 
 
 def shared_out(budget: int, sizes: Sequence[int]) -> list[int]:

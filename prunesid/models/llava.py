@@ -20,7 +20,7 @@ from prunesid.models.adapter import Crop, Entering
 from prunesid.models.base import TransformersAdapter
 from prunesid.models.clip import feature_block, read_clip
 from prunesid.record import VisionRecord
-from prunesid.records import CENTER, IMAGE, Medium, Records, grouped, row_names
+from prunesid.records import CENTER, IMAGE, Medium, Records
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,11 +64,7 @@ class Llava(TransformersAdapter):
         if needs.projected:
             record = replace(record, projected=self.project(record.features))
         media = [Medium(IMAGE, (row,), {"view": self.view}) for row in range(len(record))]
-        found = grouped(names or [str(row) for row in range(len(record))], media)
-        if names is not None:
-            rows = row_names(found)
-            record = replace(record, image_ids=tuple(rows[row] for row in range(len(record))))
-        return Records((record,), (tuple(range(len(record))),), found)
+        return Records.named([record], [range(len(record))], media, names)
 
     def read(self, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
         """What `encode` reads from the towers: the features are those that go to the projector."""

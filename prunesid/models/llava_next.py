@@ -46,7 +46,7 @@ from prunesid.models.anyres import (
 from prunesid.models.clip import read_clip
 from prunesid.models.llava import Llava, only_images
 from prunesid.parameters import Param
-from prunesid.records import IMAGE, WHOLE, Medium, Records, grouped, row_names
+from prunesid.records import IMAGE, WHOLE, Medium, Records
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -113,15 +113,8 @@ class LlavaNext(Llava):
         groups, members = cut_all(record, parts)
         if needs.projected:
             groups = tuple(replace(own, projected=self.project(own.features)) for own in groups)
-        found = grouped(names or [str(number) for number in range(len(media))], media)
-        if names is not None:
-            rows = row_names(found)
-            groups = tuple(
-                replace(own, image_ids=tuple(rows[row] for row in numbers))
-                for own, numbers in zip(groups, members, strict=True)
-            )
         share = most_crops(config) if self.options["scope"] == CROP else None
-        return Records(groups, members, found, share)
+        return Records.named(groups, members, media, names, share)
 
     @torch.no_grad()
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:

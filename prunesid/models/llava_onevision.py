@@ -36,7 +36,7 @@ from prunesid.models.llava import only_images
 from prunesid.models.processors import Parts, load_parts
 from prunesid.models.siglip import read_siglip
 from prunesid.record import VisionRecord
-from prunesid.records import IMAGE, PADDED, WHOLE, Medium, Records, grouped, row_names
+from prunesid.records import IMAGE, PADDED, WHOLE, Medium, Records, by_grid
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -124,7 +124,8 @@ class LlavaOnevision(TransformersAdapter):
             first += crops
         if needs.projected:
             rows = [replace(row, projected=row.features) for row in rows]
-        return _records(rows, media, names)
+        groups, members = by_grid([(row, [number]) for number, row in enumerate(rows)])
+        return Records.named(groups, members, media, names)
 
     @torch.no_grad()
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
@@ -174,21 +175,3 @@ def _crops(inputs: Mapping[str, Tensor], number: int, grid: tuple[int, int] | No
     if grid is None and SQUARES in inputs:
         return inputs[SQUARES][number : number + 1]
     return inputs["pixel_values"][number, : 1 if grid is None else 1 + grid[0] * grid[1]]
-
-
-def _records(
-    rows: Sequence[VisionRecord], media: Sequence[Medium], names: Sequence[str] | None
-) -> Records:
-    found = grouped(names or [str(number) for number in range(len(media))], media)
-    ids = row_names(found)
-    groups: dict[tuple[int, int] | None, list[VisionRecord]] = {}
-    members: dict[tuple[int, int] | None, list[int]] = {}
-    for number, row in enumerate(rows):
-        named = row if names is None else replace(row, image_ids=(ids[number],))
-        groups.setdefault(row.grid, []).append(named)
-        members.setdefault(row.grid, []).append(number)
-    return Records(
-        tuple(VisionRecord.cat(own) for own in groups.values()),
-        tuple(map(tuple, members.values())),
-        found,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ def load_parts(path: str | Path) -> Parts:
 
     tokenizer = AutoTokenizer.from_pretrained(path)
     template = ProcessorMixin.get_processor_dict(path)[0].get("chat_template")
+    if isinstance(template, Mapping):
+        template = template["default"]
     return Parts(
         tokenizer, AutoImageProcessor.from_pretrained(path), template or tokenizer.chat_template
     )

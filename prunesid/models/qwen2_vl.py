@@ -11,7 +11,6 @@ among them. For what stands in for CLS attention, see `prunesid.models.qwen_towe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,7 +25,7 @@ from prunesid.models.base import TransformersAdapter
 from prunesid.models.qwen_inputs import CLIP_TYPE, IMAGE_TYPE, load_processor, preprocess
 from prunesid.models.qwen_tower import read_qwen
 from prunesid.record import VisionRecord
-from prunesid.records import IMAGE, VIDEO, WHOLE, Medium, Records, grouped, row_names
+from prunesid.records import IMAGE, VIDEO, WHOLE, Medium, Records, by_grid
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -140,19 +139,10 @@ def _records(
         layout = {"view": WHOLE, "kind": kind, "grid_thw": grid, "seconds": seconds}
         media.append(Medium(kind, tuple(range(start, start + len(record))), layout))
         start += len(record)
-    found = grouped(names or [str(number) for number in range(len(media))], media)
-    ids = row_names(found)
-    groups: dict[tuple[int, int] | None, list[VisionRecord]] = {}
-    members: dict[tuple[int, int] | None, list[int]] = {}
-    for (*_, record), medium in zip(parts, media, strict=True):
-        own = None if names is None else tuple(ids[row] for row in medium.rows)
-        groups.setdefault(record.grid, []).append(replace(record, image_ids=own))
-        members.setdefault(record.grid, []).extend(medium.rows)
-    return Records(
-        tuple(VisionRecord.cat(own) for own in groups.values()),
-        tuple(map(tuple, members.values())),
-        found,
+    groups, members = by_grid(
+        [(record, medium.rows) for (*_, record), medium in zip(parts, media, strict=True)]
     )
+    return Records.named(groups, members, media, names)
 
 
 def _places(index: Tensor, size: tuple[int, int]) -> Tensor:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoTokenizer
+
+from prunesid.models.processors import Parts, load_parts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,38 +34,19 @@ SHARED_SETTINGS = (
 
 
 @dataclass(frozen=True, eq=False)
-class QwenProcessor:
-    """What the adapters need of transformers' processor of these families, under the same names.
+class QwenProcessor(Parts):
+    """`video_processor` holds the settings of the video processor."""
 
-    video_processor  the settings of the video processor
-    """
-
-    tokenizer: Any
-    image_processor: Any
-    chat_template: str | None
     video_processor: Mapping[str, Any]
-
-    def apply_chat_template(self, conversation: Any, **given: Any) -> Any:
-        return self.tokenizer.apply_chat_template(
-            conversation, **{"chat_template": self.chat_template, **given}
-        )
 
 
 def load_processor(path: str | Path) -> QwenProcessor:
     """From a folder or a hub id, from the files that transformers' own processor reads."""
-    from transformers.processing_utils import ProcessorMixin
     from transformers.video_processing_utils import BaseVideoProcessor
 
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    template = ProcessorMixin.get_processor_dict(path)[0].get("chat_template")
-    if isinstance(template, Mapping):
-        template = template["default"]
-    return QwenProcessor(
-        tokenizer=tokenizer,
-        image_processor=AutoImageProcessor.from_pretrained(path),
-        chat_template=template or tokenizer.chat_template,
-        video_processor=BaseVideoProcessor.get_video_processor_dict(path)[0],
-    )
+    parts = load_parts(path)
+    video = BaseVideoProcessor.get_video_processor_dict(path)[0]
+    return QwenProcessor(parts.tokenizer, parts.image_processor, parts.chat_template, video)
 
 
 def preprocess(

@@ -30,18 +30,7 @@ from prunesid.models.processors import Parts, load_parts
 from prunesid.models.qwen_inputs import CLIP_TYPE, IMAGE_TYPE
 from prunesid.parameters import Param
 from prunesid.record import VisionRecord
-from prunesid.records import (
-    ALWAYS,
-    CENTER,
-    CLS,
-    IMAGE,
-    VIDEO,
-    WHEN_WHOLE,
-    Medium,
-    Records,
-    grouped,
-    row_names,
-)
+from prunesid.records import ALWAYS, CENTER, CLS, IMAGE, VIDEO, WHEN_WHOLE, Medium, Records
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -133,11 +122,7 @@ class VideoLlava(Llava):
             media = [next(waiting[number]) for number in inputs["media_types"].tolist()]
         if needs.projected:
             record = replace(record, projected=self.project(record.features))
-        found = grouped(names or [str(number) for number in range(len(media))], media)
-        if names is not None:
-            rows = row_names(found)
-            record = replace(record, image_ids=tuple(rows[row] for row in range(len(record))))
-        return Records((record,), (tuple(range(len(record))),), found)
+        return Records.named([record], [range(len(record))], media, names)
 
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
         # At once, as the model does: products of other shapes differ in their last bits.

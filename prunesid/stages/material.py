@@ -20,24 +20,8 @@ _CORE = (
     "prunesid.quotas", "prunesid.information", "prunesid.methods.ragged",
     "prunesid.scores.cls_attention",
 )  # fmt: skip
-# What all model families share.
-_FAMILY = (
-    "prunesid.records",
-    *(
-        f"prunesid.models.{name}"
-        for name in (
-            "adapter",
-            "anyres",
-            "base",
-            "clip",
-            "hooks",
-            "llava",
-            "qwen_inputs",
-            "qwen_tower",
-            "received",
-        )
-    ),
-)
+# Families build on one another and on shared files, so that all of them count.
+_FAMILIES = ("prunesid.records", "prunesid.models")
 POCKET_WEIGHTS = Path(__file__).resolve().parents[1] / "pocket" / "weights"
 
 
@@ -80,7 +64,7 @@ def features_material(
         "dtype": dtype,
         "device": device,
         "options": dict(options),
-        "code": code_digest(*_FAMILY, family),
+        "code": code_digest(*_FAMILIES, family),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
     }
 

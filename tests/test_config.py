@@ -182,6 +182,17 @@ def test_all_mistakes_are_found_at_once(given):
         ({"limit": "ten"}, "limit"),
         ({"seeds": 1.5}, "seeds"),
         ({"benchmarks": []}, "benchmarks"),
+        (
+            {"model": "pocket", "model_options": {"newline": "drop"}},
+            "parameter of the model family llava",
+        ),
+        (
+            {
+                "model": "llava-hf/llava-v1.6-vicuna-7b-hf",
+                "model_options": {"newline": "dorp"},
+            },
+            "Did you mean 'drop'",
+        ),
     ],
 )
 def test_mistakes_are_explained(given, change, message):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prunesid.models.adapter import Adapter, Prompt
-from prunesid.parameters import Param
+from prunesid.parameters import Param, check_parameters
 from prunesid.registry import Registry, unknown
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ __all__ = [
     "Adapter",
     "Prompt",
     "adapt",
+    "check_options",
     "families",
     "family_module",
     "load",
@@ -64,6 +65,13 @@ def load(
     there is no such model, its model type has no adapter, or for unknown options.
     """
     return _family(path).load(path, torch.device(device), parse_dtype(dtype), **options)
+
+
+def check_options(model_type: str, options: Mapping[str, object]) -> None:
+    """ValueError, naming the choices, where a checkpoint of this type cannot be loaded so."""
+    # Published checkpoints of Mini-Gemini call themselves otherwise.
+    family = _FAMILIES["mini_gemini" if model_type == "mgm" else model_type]
+    check_parameters(f"the model family {model_type}", family.OPTIONS, options)
 
 
 def options_of(path: str | Path) -> Mapping[str, Param]:

@@ -15,7 +15,7 @@ from prunesid.registry import unknown
 from prunesid.study.ablation import Ablation, load_ablation
 from prunesid.study.arm import Arm
 from prunesid.study.documents import ConfigError, check, read_schema, read_yaml
-from prunesid.study.model import Vision, read_vision
+from prunesid.study.model import Vision, read_config, read_vision
 from prunesid.study.patches import Patches, parse_patches
 from prunesid.study.plugins import load_plugins
 
@@ -139,6 +139,7 @@ def parse_study(
     vision = Vision()
     with _Collecting(problems):
         vision = read_vision(filled["model"])
+        _check_options(filled["model"], filled["model_options"])
     overrides = filled["overrides"]
     for name in overrides:
         if name not in filled["ablations"]:
@@ -194,6 +195,18 @@ def parse_study(
         trackio=filled["trackio"],
         patches=patches,
     )
+
+
+def _check_options(model: str, options: Mapping[str, Any]) -> None:
+    if not options:
+        return
+    from prunesid.models import check_options  # here: it takes seconds, and few studies ask
+
+    model_type = str(read_config(model).get("model_type"))
+    try:
+        check_options(model_type, options)
+    except ValueError as error:
+        raise ConfigError([f"model_options: {error}"]) from error
 
 
 class _Collecting:

@@ -1,0 +1,71 @@
+"""The lmms-eval model on questions that show several images, clips, or nothing."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import random_images
+from datasets import Dataset
+from family_models import FAMILIES
+from lmms_eval.api.instance import Instance
+from qwen_models import clip
+
+from prunesid.evaluation.lmms_model import PruneSID
+
+QUESTIONS = ("is there a red circle ?", "what color is the star ?")
+PICTURES = random_images(3, size=84)
+SHOWN = ([PICTURES[0]], [PICTURES[0]], PICTURES[1:], [], [])
+
+
+def ask(model, shown):
+    """Answers to a question on each of `shown`, as lmms-eval asks them."""
+    docs = Dataset.from_dict({"number": list(range(len(shown)))})
+    model.task_dict = {"made up": {"test": docs}}
+    requests = [
+        Instance(
+            request_type="generate_until",
+            arguments=(
+                QUESTIONS[number % 2], {"max_new_tokens": 5}, lambda doc: shown[doc["number"]],
+                number, "made up", "test",
+            ),
+            idx=0,
+            metadata={"task": "made up", "doc_id": number, "repeats": 1},
+        )
+        for number in range(len(shown))
+    ]  # fmt: skip
+    return model.generate_until(requests)
+
+
+@pytest.mark.parametrize("arm", [{}, {"method": "grid", "budget": 5}])
+def test_several_images_and_none_answer_the_same_shared_or_alone(tiny_llava, arm):
+    answers = [
+        ask(PruneSID(str(tiny_llava), batch_size=size, share_prefix=share, **arm), SHOWN)
+        for size, share in ((1, False), (1, True), (4, True))
+    ]
+    assert answers[0] == answers[1] == answers[2]
+    assert all(isinstance(answer, str) for answer in answers[0])
+    assert len(set(answers[0])) > 2
+
+
+def test_clips_and_options_of_the_family(tiny_llava, tmp_path):
+    FAMILIES["qwen2_vl"](tmp_path / "qwen", tiny_llava)
+    shown = [[clip(4)], [clip(6, seed=3), PICTURES[0]]]
+    arm = {"method": "prunesid", "budget": 8}
+    shared, alone = (
+        ask(PruneSID(str(tmp_path / "qwen"), batch_size=2, share_prefix=share, **arm), shown)
+        for share in (True, False)
+    )
+    assert shared == alone
+    FAMILIES["llava_next"](tmp_path / "next", tiny_llava)
+    model = PruneSID(str(tmp_path / "next"), newline="rows", scope="image", **arm)
+    assert model.adapter.options == {"newline": "rows", "scope": "image", "unpad": True}
+    assert len(ask(model, SHOWN[:3])) == 3
+    with pytest.raises(ValueError, match="Did you mean 'rows'"):
+        PruneSID(str(tmp_path / "next"), newline="rosw", **arm)
+
+
+def test_what_it_does_not_do_is_said(tiny_llava):
+    model = PruneSID(str(tiny_llava))
+    with pytest.raises(NotImplementedError, match="generate_until tasks only"):
+        model.loglikelihood([])
+    with pytest.raises(NotImplementedError, match="single-round"):
+        model.generate_until_multi_round([])

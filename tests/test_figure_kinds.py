@@ -184,6 +184,12 @@ def test_a_gain_that_follows_the_spread_has_rank_correlation_one(dynamic):
     assert "no r has a p below 0.083" in note_of(drawn)
 
 
+def test_gains_of_nothing_have_an_axis_that_shows_nothing(dynamic):
+    data = gain.points(dynamic).assign(gain=1e-17, gain_low=0.0, gain_high=1e-17)
+    low, high = gain.draw(data, dynamic).axes[0].get_ylim()
+    assert low <= -gain.LEAST_GAIN and high >= gain.LEAST_GAIN
+
+
 def test_a_gain_needs_the_information_scores_of_all_benchmarks(dynamic):
     with pytest.raises(ValueError, match="needs the information scores"):
         gain.points(replace(dynamic, information=None))

@@ -17,6 +17,8 @@ from prunesid.render.figures import Subject, register
 from prunesid.study.arm import ALL_TOKENS
 from prunesid.study.association import rank_correlation, spreads
 
+# The axis of gains reaches at least this far, in percent of all tokens.
+LEAST_GAIN = 1.0
 PANEL_HEIGHT = 2.75
 
 
@@ -89,6 +91,9 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
             ax.set_xlabel("spread of φ over images (standard deviation)")
             if place == 0:
                 ax.set_ylabel(f"gain over “{ablation.reference.label}”\n({panels.AVERAGE_METRIC})")
+        low, high = axes[0].get_ylim()
+        # Where no answer changed there is nothing to see but zero, and no scale of rounding errors.
+        axes[0].set_ylim(min(low, -LEAST_GAIN), max(high, LEAST_GAIN))
         least = data["r_least_p"].min()
         count = int(data["r_count"].max())
         panels.note(drawn, [

@@ -198,11 +198,12 @@ class Kept:
             tokens=torch.cat([pad(part.tokens, 0) for part in parts]),
             index=torch.cat([pad(part.index, -1) for part in parts]),
             count=torch.cat([part.count for part in parts]),
-            info={name: _cat_padded([part.info[name] for part in parts]) for name in parts[0].info},
+            info={name: cat_padded([part.info[name] for part in parts]) for name in parts[0].info},
         )
 
 
-def _cat_padded(tensors: Sequence[Tensor]) -> Tensor:
+def cat_padded(tensors: Sequence[Tensor]) -> Tensor:
+    """(B, ...) of several batches; facts about patches (B, T) are padded with -1 to the largest T."""
     if len({tensor.shape[1:] for tensor in tensors}) == 1:
         return torch.cat(list(tensors))
     width = max(tensor.shape[1] for tensor in tensors)

@@ -235,7 +235,7 @@ class Records:
 
     @staticmethod
     def cat(parts: Sequence[Records]) -> Records:
-        """The inputs of all parts, which have names of their own."""
+        """The inputs of all parts, which have names of their own; none of no parts."""
         crops: list[tuple[VisionRecord, list[int]]] = []
         inputs: dict[str, tuple[Medium, ...]] = {}
         start = 0
@@ -250,7 +250,9 @@ class Records:
                 )
             start += sum(map(len, part.members))
         groups, rows = by_grid(crops)
-        return Records(tuple(groups), tuple(map(tuple, rows)), inputs, parts[0].share)
+        return Records(
+            tuple(groups), tuple(map(tuple, rows)), inputs, parts[0].share if parts else None
+        )
 
 
 def by_grid(

@@ -84,7 +84,7 @@ def test_it_follows_a_run_and_ends_with_nothing_left(study):
     assert half.rates.is_measured("select") and half.rates.is_measured("answer")
     answer_benchmark(source, runtime_of(study), features, folder / "selections", arms, store,
                      folder / "answers")  # fmt: skip
-    score_benchmark(source, benchmark.name, benchmark.metric, folder / "answers", store,
+    score_benchmark(source, benchmark.name, benchmark.metric, [folder / "answers"], store,
                     folder / "scores.parquet")  # fmt: skip
     (places.model / "information.parquet").touch()
     places.comparison("few").parent.mkdir(parents=True)

@@ -163,7 +163,7 @@ def test_a_new_axis_asks_no_old_arm_again(wider, tmp_path, monkeypatch):
         stored.clear()
         select_arms(features, arms, store, chosen)
         answer_benchmark(source, runtime, features, chosen, arms, store, answers)
-        score_benchmark(source, "pocket_mme", "mme_perception_score", answers, store,
+        score_benchmark(source, "pocket_mme", "mme_perception_score", [answers], store,
                         tmp_path / "scores.parquet")  # fmt: skip
         return list(stored)
 

@@ -68,7 +68,7 @@ def run(
     features, store = folder / "features.safetensors", Store(folder / "store")
     runtime = Runtime(str(model), batch_size=batch_size, options=options)
     extract(source, runtime, needs_of(arms), features)
-    write_information({source.task: features}, folder / "information.parquet")
+    write_information({source.task: [features]}, folder / "information.parquet")
     write_budgets(
         folder / "information.parquet", {source.task: shared_budgets(arms)}, None,
         folder / "budgets.parquet",
@@ -77,8 +77,8 @@ def run(
     select_arms(features, arms, store, folder / "selections.json", budgets)
     answers = folder / "answers.json"
     answer_benchmark(source, runtime, features, folder / "selections.json", arms, store, answers)
-    score_benchmark(source, source.task, metric, answers, store, folder / "scores.parquet")
-    write_accounts(features, answers, arms, store, folder / "accounts.csv")
+    score_benchmark(source, source.task, metric, [answers], store, folder / "scores.parquet")
+    write_accounts([features], [answers], arms, store, folder / "accounts.csv")
     return pd.read_parquet(folder / "scores.parquet")
 
 

@@ -8,19 +8,17 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from prunesid import VisionRecord, compress
-from prunesid.accounting import Sizes, Transformer
 from prunesid.answering.store import Store
 from prunesid.record import Kept
-from prunesid.records import CENTER, IMAGE, Medium
+from prunesid.records import CENTER
 from prunesid.render.panels import note_of
 from prunesid.render.patches import FADE, MERGED, draw, group_color, kept_points, write_patches
-from prunesid.stages.features import Head
 from prunesid.stages.patches import as_seen, read_kept, read_scenes, spaced
-from prunesid.stages.selection import save_kept, write_keys
+from prunesid.stages.selection import save_kept
 from prunesid.study.arm import VANILLA, make_arm
 from prunesid.study.config import parse_study
 from prunesid.study.documents import ConfigError
-from prunesid.study.patches import KeptPatches, Patches, Scene, parse_patches
+from prunesid.study.patches import FirstCrop, KeptPatches, Patches, Scene, parse_patches
 
 DEFAULT = {"benchmark": None, "images": 2, "arms": None}
 ARMS = {
@@ -109,16 +107,6 @@ class Source:
         return Task()
 
 
-HEAD = Head(
-    inputs={f"img{row}": (Medium(IMAGE, (row,), {"view": CENTER}),) for row in range(2)},
-    members=((0, 1),),
-    grids=((4, 4),),
-    share=None,
-    model_sizes=Sizes(Transformer(1, 4, 8, 1, 1, 4, 3), None, 0),
-    material={},
-)
-
-
 @pytest.fixture
 def scenes(tmp_path):
     store, grouped, plain = Store(tmp_path / "store"), make_arm({}), make_arm({"method": "grid"})
@@ -134,15 +122,12 @@ def scenes(tmp_path):
         )
         for name, info in infos.items()
     }  # fmt: skip
-    write_keys(keys, tmp_path / "selections.json")
     pd.DataFrame(
         {"benchmark": ["a", "b", "b"], "image_id": ["x", "img0", "img1"], "phi": [0.1, 0.9, 0.7]}
     ).to_parquet(tmp_path / "information.parquet")
     chosen = Patches("b", 2, (("PruneSID", grouped), ("even", plain)))
-    return read_scenes(
-        chosen, Source(), tmp_path / "information.parquet", tmp_path / "selections.json", HEAD,
-        store,
-    )  # fmt: skip
+    crops = {f"img{row}": FirstCrop(keys, row, (4, 4), CENTER) for row in range(2)}
+    return read_scenes(chosen, Source(), tmp_path / "information.parquet", crops, store)
 
 
 def test_scenes_hold_what_the_store_holds(scenes):
@@ -202,9 +187,9 @@ def test_methods_that_merge_tell_their_centers(method, centers, tmp_path):
     )  # fmt: skip
     kept = compress(record, method, budget=torch.tensor([12, 36]))
     save_kept(kept, tmp_path / "kept.safetensors")
-    parts = read_kept(tmp_path / "kept.safetensors", [0, 1])
-    assert parts["made"].sum(axis=1).tolist() == [centers, 0]
-    shown = KeptPatches("", parts["index"][0], made=parts["made"][0])
+    first, whole = (read_kept(tmp_path / "kept.safetensors", row) for row in range(2))
+    assert (first["made"].sum(), whole["made"].sum()) == (centers, 0)
+    shown = KeptPatches("", first["index"], made=first["made"])
     own = shown.index[shown.index >= 0]
     # A center is no patch that is kept as well; one made token has no center (CLS, the extra one).
     assert not set(own) & set(shown.centers)

@@ -67,8 +67,11 @@ def work(tmp_path_factory, study):
     questions = Source("pocket_mme", data).open().questions()
     image_ids = list(dict.fromkeys(q.image_id for q in questions))
     files = BenchmarkFiles(
-        folder / "scores.parquet", folder / "selections.json", folder / "features.safetensors", data
-    )
+        folder / "scores.parquet", (folder / "selections.json",),
+        (folder / "1-of-1" / "features.safetensors",), data,
+    )  # fmt: skip
+    (features,), (selections,) = files.features, files.selections
+    features.parent.mkdir()
     media = [
         {"kind": "image", "rows": [row], "layout": {"view": "center"}} for row in range(IMAGES)
     ]
@@ -78,7 +81,7 @@ def work(tmp_path_factory, study):
         "model_sizes": SIZES.to_json(),
     }  # fmt: skip
     metadata = {key: json.dumps(value) for key, value in head.items()}
-    save_file({"0.features": torch.zeros(IMAGES, 1, 1)}, files.features, metadata)
+    save_file({"0.features": torch.zeros(IMAGES, 1, 1)}, features, metadata)
 
     random, store, keys, rows = np.random.default_rng(0), Store(folder / "store"), {}, []
     for arm in study.arms:
@@ -96,7 +99,7 @@ def work(tmp_path_factory, study):
                 ("pocket_mme", arm.name, q.id, q.image_id, q.category, q.context, answer, q.target,
                  right, 1.0, tokens)
             )  # fmt: skip
-    write_keys(keys, files.selections)
+    write_keys(keys, selections)
     scores = pd.DataFrame(rows, columns=list(COLUMNS))
     scores.to_parquet(files.scores, index=False)
 
@@ -192,6 +195,7 @@ def test_the_artifacts_of_a_study(study, work, tmp_path):
     features, answers, report = read_artifacts(tmp_path / "runs")
     assert (features.name, features.by_reference) == ("features-pocket", True)
     assert (answers.uses, report.uses) == (("features-pocket",), ("answers-pocket",))
+    assert set(features.files) == {"pocket_mme/1-of-1.safetensors"}
     assert set(answers.files) == {"pocket_mme.parquet"}
     assert "made_up/comparison.csv" in report.files
     assert settings_of(study).target == "made-up"

@@ -47,7 +47,7 @@ def run(work, folder, arms=ARMS):
     answer_benchmark(
         source, RUNTIME, features, folder / "selections.json", arms, store, folder / "answers.json"
     )
-    score_benchmark(source, "pocket_mme", "mme_perception_score", folder / "answers.json", store,
+    score_benchmark(source, "pocket_mme", "mme_perception_score", [folder / "answers.json"], store,
                     folder / "scores.parquet")  # fmt: skip
     return folder
 
@@ -135,7 +135,7 @@ def information(work):
     """The table of two benchmarks: the same images under two names."""
     path = work[0] / "information.parquet"
     features = work[0] / "features.safetensors"
-    write_information({"pocket_mme": features, "held_out": features}, path)
+    write_information({"pocket_mme": [features], "held_out": [features]}, path)
     return path
 
 
@@ -326,11 +326,11 @@ def test_a_late_arm_answers_on_all_tokens_and_tells_what_it_dropped(work, tmp_pa
 
     scores = pd.read_parquet(tmp_path / "scores.parquet").assign(benchmark="pocket_mme")
     write_accounts(
-        work[0] / "features.safetensors", tmp_path / "answers.json", ablation.arms, store,
+        [work[0] / "features.safetensors"], [tmp_path / "answers.json"], ablation.arms, store,
         tmp_path / "accounts.csv",
     )  # fmt: skip
     write_arms(
-        ablation, scores, {"pocket_mme": tmp_path / "selections.json"},
+        ablation, scores, {"pocket_mme": [tmp_path / "selections.json"]},
         {"pocket_mme": tmp_path / "accounts.csv"}, store, tmp_path / "arms.csv",
         tmp_path / "agreement.csv",
     )  # fmt: skip
@@ -381,7 +381,7 @@ def test_the_facts_of_every_arm_and_the_agreement_of_its_groups(work, tmp_path):
         for arm in ablation.arms for image in range(4)
     )  # fmt: skip
     write_arms(
-        ablation, scores, {"pocket_mme": tmp_path / "selections.json"},
+        ablation, scores, {"pocket_mme": [tmp_path / "selections.json"]},
         {"pocket_mme": tmp_path / "accounts.csv"}, store, tmp_path / "arms.csv",
         tmp_path / "agreement.csv",
     )  # fmt: skip

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from prunesid.answering.store import Store
 from prunesid.study.arm import VANILLA, make_arm
-from prunesid.tracking.pictures import DROPPED, GAP, Gallery, Selections, draw_kept, side_by_side
+from prunesid.study.patches import FirstCrop
+from prunesid.tracking.pictures import DROPPED, GAP, Gallery, draw_kept, side_by_side
 
 ARM, OTHER = make_arm({"budget": 4}), make_arm({"budget": 2, "grouping": "random"}, seed=1)
 
@@ -50,8 +51,11 @@ def gallery(tmp_path, opened):
         return Image.new("RGB", (28, 28), "white")
 
     chosen = {ARM.name: keys([[0, 1, 2, 3], [4, 5, 6, 7]]), OTHER.name: keys([[0, 1], [2, 3]])}
-    selections = {"pope": Selections(chosen, {"first": (0, (4, 4)), "second/../2": (1, (4, 4))})}
-    return Gallery(tmp_path / "pictures", selections, store, find)
+    crops = {
+        name: FirstCrop(chosen, row, (4, 4), "center")
+        for row, name in enumerate(("first", "second/../2"))
+    }
+    return Gallery(tmp_path / "pictures", {"pope": crops}, store, find)
 
 
 def test_a_picture_shows_its_arms_from_left_to_right(gallery):

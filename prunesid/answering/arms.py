@@ -72,7 +72,7 @@ def answer_material(
     model      digest of the checkpoint
     family     `prunesid.models.family_module` of the checkpoint
     """
-    code = ("decoding", "engine", "prefix", "questions")
+    code = ("blocks", "decoding", "engine", "prefix", "questions")
     return {
         "stage": "answer",
         "arm": dict(arm),
@@ -120,6 +120,7 @@ def answer_arms(
             )
             cost = {
                 "seconds": time.perf_counter() - begun,
+                "images": len(inputs),
                 "questions": len(asked),
                 "tokens": tokens,
             }

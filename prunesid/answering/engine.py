@@ -6,13 +6,14 @@ batch size nor the company a question keeps changes them (up to ties within roun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from prunesid.answering.blocks import block_size
 from prunesid.answering.decoding import Asked, Inputs, check_inputs, decode, prepare
 from prunesid.answering.prefix import prefix_owners
 from prunesid.answering.questions import Answer, Question, Stopping
@@ -26,9 +27,11 @@ PACKED_TOKENS = 512
 
 @dataclass(frozen=True)
 class _Group:
-    """Questions that share an input and the texts around its media; `tokens` are those kept of it."""
+    """Questions that share the `number`-th input and the texts around its media; `tokens` are those
+    kept of it."""
 
     name: str
+    number: int
     before: tuple[tuple[int, ...], ...]
     tokens: int
     packs: tuple[tuple[Asked, ...], ...]
@@ -60,9 +63,7 @@ def answer(
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     check_inputs(kept, inputs, questions)
     found: list[tuple[str, int]] = [("", 0)] * len(questions)
-    groups = _group(adapter, questions, inputs, kept.count.tolist())
-    for start in range(0, len(groups), batch_size):
-        batch = groups[start : start + batch_size]
+    for batch in _batches(_group(adapter, questions, inputs, kept.count.tolist()), batch_size):
         for place, text, tokens in _answer_batch(adapter, kept, inputs, batch):
             found[place] = text, tokens
         if progress is not None:
@@ -110,12 +111,21 @@ def _group(
         name: sum(counts[row] for medium in media for row in medium.rows)
         for name, media in inputs.items()
     }
-    groups = [
-        _Group(name, before, tokens[name], _fill(asked))
+    return [
+        _Group(name, places[name], before, tokens[name], _fill(asked))
         for (name, before), asked in members.items()
     ]
-    # Neighbors of like length waste the least padding.
-    return sorted(groups, key=lambda group: (*group.size, places[group.name]))
+
+
+def _batches(groups: Sequence[_Group], batch_size: int) -> Iterator[list[_Group]]:
+    """Groups of one block (`answering.blocks`) and like length, which wastes the least padding."""
+    blocks: dict[int, list[_Group]] = {}
+    for group in groups:
+        blocks.setdefault(group.number // block_size(batch_size), []).append(group)
+    for _, own in sorted(blocks.items()):
+        own.sort(key=lambda group: (*group.size, group.number))
+        for start in range(0, len(own), batch_size):
+            yield own[start : start + batch_size]
 
 
 def _fill(asked: Sequence[Asked]) -> tuple[tuple[Asked, ...], ...]:

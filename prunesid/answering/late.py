@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from prunesid.answering.blocks import block_size
 from prunesid.answering.decoding import Asked, Inputs, check_inputs, ends, prepare
 from prunesid.answering.engine import enter
 from prunesid.answering.questions import Answer, Question
@@ -46,9 +47,11 @@ class LateAnswers:
 
 @dataclass(frozen=True)
 class _Row:
-    """One question: its image, how many visual tokens that gives, the text before it, itself."""
+    """One question: its image and that one's block, how many visual tokens it gives, the text before
+    it, itself."""
 
     image: str
+    block: int
     visual: int
     before: tuple[int, ...]
     asked: Asked
@@ -96,7 +99,7 @@ def answer_late(
     if cls_attention is not None and any(len(media[0].rows) > 1 for media in inputs.values()):
         raise ValueError(f"{method} with CLS attention takes images of one crop")
     depth = len(adapter.decoder.layers)
-    rows = _rows(adapter, kept, inputs, questions)
+    rows = _rows(adapter, kept, inputs, questions, block_size(batch_size))
     texts = [""] * len(questions)
     entering = torch.zeros(len(questions), depth, dtype=torch.int64)
     found = LateAnswers(
@@ -106,7 +109,7 @@ def answer_late(
         text=torch.zeros_like(entering[:, 0]),
         selection_macs=torch.zeros_like(entering[:, 0]),
     )
-    for count, same in groupby(rows, key=lambda row: row.visual):
+    for (_, count), same in groupby(rows, key=lambda row: (row.block, row.visual)):
         members = list(same)
         schedule = plan(method, Shape(depth, count), budget, **given)
         for start in range(0, len(members), batch_size):
@@ -143,9 +146,9 @@ def answer_late(
 
 
 def _rows(
-    adapter: Adapter, kept: Kept, inputs: Inputs, questions: Sequence[Question]
+    adapter: Adapter, kept: Kept, inputs: Inputs, questions: Sequence[Question], size: int
 ) -> list[_Row]:
-    """The questions, those of equal counts and of one image together."""
+    """The questions, block by block of `size` images, those of equal counts and of one image together."""
     places = {name: number for number, name in enumerate(inputs)}
     visual: dict[str, int] = {}
     rows = []
@@ -160,8 +163,8 @@ def _rows(
         before, asked = prepare(adapter, place, question, media)
         if name not in visual:
             visual[name] = len(enter(adapter, kept, media)[0])
-        rows.append(_Row(name, visual[name], before[0], asked))
-    return sorted(rows, key=lambda row: (row.visual, places[row.image], row.before))
+        rows.append(_Row(name, places[name] // size, visual[name], before[0], asked))
+    return sorted(rows, key=lambda row: (row.block, row.visual, places[row.image], row.before))
 
 
 def _answer_batch(

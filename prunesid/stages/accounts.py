@@ -20,7 +20,7 @@ from prunesid.answering.store import Store
 from prunesid.files import atomic
 from prunesid.records import shared_out
 from prunesid.stages.features import read_head
-from prunesid.stages.selection import read_keys
+from prunesid.stages.selection import read_shards
 from prunesid.study.arm import Arm
 
 COLUMNS = (
@@ -29,27 +29,29 @@ COLUMNS = (
 
 
 def write_accounts(
-    features: Path, answers: Path, arms: Iterable[Arm], store: Store, output: Path
-) -> None:
+    features: Sequence[Path], answers: Sequence[Path], arms: Iterable[Arm], store: Store,
+    output: Path,
+) -> None:  # fmt: skip
     """A CSV with a line per arm; means over the questions of the benchmark.
+
+    features, answers  of the benchmark's shards
 
     text_mean       tokens of the prompt that are not visual
     kv_mean         visual tokens in the caches when decoding starts, summed over layers
     encoder_macs, selection_macs, llm_macs  multiply-adds; empty where there is no formula
     total_macs      sum of those that are there
     """
-    head = read_head(features)
-    patches = head.sizes
-    crops = {
-        name: tuple(patches[row] for medium in media for row in medium.rows)
-        for name, media in head.inputs.items()
-    }
-    keys = read_keys(answers)
-    lines = [
-        {"arm": arm.name}
-        | spent(arm, read_answers(store.get(keys[arm.name])), head.model_sizes, crops)
-        for arm in arms
-    ]
+    heads = [read_head(path) for path in features]
+    crops: dict[str, tuple[int, ...]] = {}
+    for head in heads:
+        patches = head.sizes
+        for name, media in head.inputs.items():
+            crops[name] = tuple(patches[row] for medium in media for row in medium.rows)
+    keys = read_shards(answers)
+    lines = []
+    for arm in arms:
+        given = [answer for key in keys[arm.name] for answer in read_answers(store.get(key))]
+        lines.append({"arm": arm.name} | spent(arm, given, heads[0].model_sizes, crops))
     with atomic(output) as temporary:
         table = pd.DataFrame(lines, columns=["arm", *COLUMNS])
         table.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")

@@ -10,9 +10,11 @@ from prunesid.answering.arms import Job, Late, answer_arms, answer_material, mis
 from prunesid.answering.store import Store
 from prunesid.models import family_module, load
 from prunesid.record import Kept
+from prunesid.stages.device import device_slot
 from prunesid.stages.features import read_features
 from prunesid.stages.material import model_path
 from prunesid.stages.selection import kept_digest, load_kept, read_keys, whole_digest, write_keys
+from prunesid.stages.shard import WHOLE, Shard
 from prunesid.stages.source import Runtime, Source
 from prunesid.study.arm import Arm
 
@@ -44,10 +46,16 @@ def late_of(arm: Arm) -> Late | None:
 
 def answer_benchmark(
     source: Source, runtime: Runtime, features: Path, selections: Path, arms: Sequence[Arm],
-    store: Store, output: Path,
+    store: Store, output: Path, shard: Shard = WHOLE,
 ) -> None:  # fmt: skip
-    """Answer and store what is missing, then write {arm: key} as JSON."""
+    """Answer and store what is missing, then write {arm: key} as JSON; {} where there is no input.
+
+    features, selections  those of the benchmark's shard
+    """
     records, material = read_features(features, layers=(), fields=("cls",))
+    if not records.inputs:
+        write_keys({}, output)
+        return
     chosen = read_keys(selections)
     whole = whole_digest(records.sizes)
 
@@ -71,12 +79,11 @@ def answer_benchmark(
     # Arms that keep the same tokens share their answers.
     distinct = list({keys[each.name]: each for each in jobs}.values())
     if missing(distinct, store):
-        task = source.open()
-        adapter = load(
-            model_path(runtime.model), runtime.device, runtime.dtype, **dict(runtime.options)
-        )
-        answer_arms(
-            adapter, distinct, records.inputs, task.questions(), store,
-            batch_size=runtime.batch_size,
-        )  # fmt: skip
+        asked = shard.questions(source.open().questions(), runtime.batch_size)
+        with device_slot(runtime.device) as device:
+            path = model_path(runtime.model)
+            adapter = load(path, device, runtime.dtype, **dict(runtime.options))
+            answer_arms(
+                adapter, distinct, records.inputs, asked, store, batch_size=runtime.batch_size
+            )
     write_keys(keys, output)

@@ -14,7 +14,7 @@ from prunesid.answering.store import Store
 from prunesid.files import atomic
 from prunesid.stages.accounts import COLUMNS as ACCOUNT_COLUMNS
 from prunesid.stages.accounts import read_accounts
-from prunesid.stages.selection import load_facts, read_keys
+from prunesid.stages.selection import load_facts, read_shards
 from prunesid.study.ablation import Ablation
 from prunesid.study.agreement import adjusted_rand
 from prunesid.study.arm import ALL_TOKENS
@@ -33,13 +33,14 @@ Facts = Mapping[str, torch.Tensor]
 def write_arms(
     ablation: Ablation,
     scores: pd.DataFrame,
-    selections: Mapping[str, Path],
+    selections: Mapping[str, Sequence[Path]],
     accounts: Mapping[str, Path],
     store: Store,
     arms: Path,
     agreement: Path,
 ) -> None:
-    """Two CSV files of an ablation; `selections`, `accounts` hold the tables of its benchmarks.
+    """Two CSV files of an ablation; `selections` hold the tables of keys of the shards of its
+    benchmarks, `accounts` the tables of these.
 
     scores     columns benchmark, arm, image_id and tokens, what really entered
     arms       a line per arm and benchmark: visual tokens per image in a layer of the language
@@ -54,15 +55,15 @@ def write_arms(
     """
     lines: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []
-    for benchmark, path in selections.items():
-        keys = read_keys(path)
+    for benchmark, paths in selections.items():
+        keys = read_shards(paths)
         whole = _tokens(scores, benchmark, ALL_TOKENS)
         found: dict[str, Facts] = {}
         for arm in ablation.arms:
             # Not what was kept: newlines and class tokens may have come on top of it.
             facts = {"count": _tokens(scores, benchmark, arm.name)}
             if arm.selects:
-                facts = load_facts(store.get(keys[arm.name])) | facts
+                facts = load_facts([store.get(key) for key in keys[arm.name]]) | facts
             elif arm.is_late:
                 facts["input"] = whole
             found[arm.name] = facts

@@ -24,7 +24,8 @@ import pandas as pd
 from prunesid.answering.store import Store
 from prunesid.stages.material import model_digest
 from prunesid.stages.outlook import ON_GPU, existing, outlook, sentence
-from prunesid.stages.progress import Layout, Size, Step, size_of, steps
+from prunesid.stages.progress import Layout, Size, Step, head_of, size_of, steps
+from prunesid.stages.shard import shards
 from prunesid.stages.source import runtime_of
 from prunesid.study.config import Study, load_study
 from prunesid.study.cost import SHIPPED, STAGES, Rates, Work, measured, wall_seconds
@@ -92,11 +93,17 @@ def finished(study: Study, sizes: dict[str, Size]) -> Iterator[tuple[Work, float
     places, runtime = Layout.of(study), runtime_of(study)
     if not places.model.is_dir():  # before its first stage a model on the hub need not be here
         return
+    encoded: dict[str, Size] = {}
     for benchmark in study.encoded:
-        path, images = places.time(benchmark.name, "features"), sizes[benchmark.name].images
-        if path.is_file() and images:
-            seconds = pd.read_csv(path, sep="\t")["s"].mean()
-            yield Work("features", {"images": images, "jobs": 1}), float(seconds)
+        for shard in shards(study.shards):
+            head = head_of(places.features(benchmark.name, shard))
+            if head is not None:
+                encoded[head.material["benchmark"]] = sizes[benchmark.name]
+            path = places.time(benchmark.name, "features", shard)
+            images = shard.take(range(sizes[benchmark.name].images or 0), study.batch_size)
+            if path.is_file() and images:
+                seconds = pd.read_csv(path, sep="\t")["s"].mean()
+                yield Work("features", {"images": len(images), "jobs": 1}), float(seconds)
     own = {
         "model": model_digest(study.model), "batch_size": runtime.batch_size,
         "dtype": runtime.dtype, "device": runtime.device,
@@ -108,14 +115,13 @@ def finished(study: Study, sizes: dict[str, Size]) -> Iterator[tuple[Work, float
             continue
         if stage == "score" or all(same.get(name) == value for name, value in own.items()):
             amount = {name: value for name, value in entry.cost.items() if name != "seconds"}
-            if stage == "answer" and "passes" not in amount:
-                asked = [s for s in sizes.values() if s.questions == amount["questions"]]
-                if not asked:  # another benchmark's, or another limit's
+            if stage == "answer":
+                size = encoded.get(entry.material["benchmark"])
+                if size is None:  # another benchmark's, or another limit's
                     continue
-                late = "late" in entry.material["arm"]
                 amount["passes"] = passes(
-                    asked[0].images or 0, int(amount["questions"]), asked[0].answer_tokens,
-                    study.batch_size, late,
+                    int(amount["images"]), int(amount["questions"]), size.answer_tokens,
+                    study.batch_size, "late" in entry.material["arm"],
                 )  # fmt: skip
             yield Work(stage, amount), entry.cost["seconds"]
 

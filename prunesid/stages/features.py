@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -16,17 +16,23 @@ from tqdm import tqdm
 from prunesid.accounting import Sizes
 from prunesid.files import atomic
 from prunesid.methods import Needs, requirements
-from prunesid.models import family_module, load
+from prunesid.models import Adapter, family_module, load
 from prunesid.record import OPTIONAL, VisionRecord
 from prunesid.records import Medium, Records, row_names
+from prunesid.stages.device import device_slot
 from prunesid.stages.material import (
     features_material,
     model_digest,
     model_path,
     questions_digest,
 )
+from prunesid.stages.shard import WHOLE, Shard
 from prunesid.stages.source import Runtime, Source
 from prunesid.study.arm import Arm
+
+if TYPE_CHECKING:
+    from prunesid.answering import Question
+    from prunesid.evaluation.tasks import LmmsTask
 
 _HIDDEN = "hidden."
 
@@ -50,29 +56,21 @@ def needs_of(arms: Sequence[Arm]) -> Needs:
     )
 
 
-def extract(source: Source, runtime: Runtime, needs: Needs, output: Path) -> None:
-    """Encode every visual input of a benchmark once and write the records as safetensors.
+def extract(
+    source: Source, runtime: Runtime, needs: Needs, output: Path, shard: Shard = WHOLE
+) -> None:
+    """Encode every visual input of a benchmark's shard once and write the records as safetensors.
 
     The metadata hold what `Head` has.
     """
     task = source.open()
-    questions = task.questions()
+    questions = shard.questions(task.questions(), runtime.batch_size)
     first = {q.image_id: q for q in reversed(questions)}
     names = list(dict.fromkeys(q.image_id for q in questions))
     path = model_path(runtime.model)
-    adapter = load(path, runtime.device, runtime.dtype, **dict(runtime.options))
-    parts: list[Records] = []
-    for start in tqdm(range(0, len(names), runtime.batch_size), desc="images", unit="batch"):
-        shown = {n: task.media(first[n]) for n in names[start : start + runtime.batch_size]}
-        blind = [first[name].id for name, media in shown.items() if not media]
-        if blind:
-            raise ValueError(
-                f"questions {', '.join(blind[:5])} show nothing, so that there is nothing to prune"
-            )
-        owners = [name for name, media in shown.items() for _ in media]
-        inputs = adapter.preprocess([medium for media in shown.values() for medium in media])
-        record = adapter.encode(inputs, needs, owners)
-        parts.append(record.to("cpu"))
+    with device_slot(runtime.device) as device:
+        adapter = load(path, device, runtime.dtype, **dict(runtime.options))
+        parts = list(_encoded(adapter, task, first, names, needs, runtime.batch_size))
     material = features_material(
         benchmark=questions_digest(questions, source.data), model=model_digest(runtime.model),
         family=family_module(path), batch_size=runtime.batch_size, dtype=runtime.dtype,
@@ -100,6 +98,23 @@ def extract(source: Source, runtime: Runtime, needs: Needs, output: Path) -> Non
             temporary,
             metadata={key: json.dumps(value) for key, value in head.items()},
         )
+
+
+def _encoded(
+    adapter: Adapter, task: LmmsTask, first: Mapping[str, Question], names: Sequence[str],
+    needs: Needs, batch_size: int,
+) -> Iterator[Records]:  # fmt: skip
+    """The records of the inputs `names`, batch by batch, on the CPU; `first` question of each."""
+    for start in tqdm(range(0, len(names), batch_size), desc="images", unit="batch"):
+        shown = {name: task.media(first[name]) for name in names[start : start + batch_size]}
+        blind = [first[name].id for name, media in shown.items() if not media]
+        if blind:
+            raise ValueError(
+                f"questions {', '.join(blind[:5])} show nothing, so that there is nothing to prune"
+            )
+        owners = [name for name, media in shown.items() for _ in media]
+        inputs = adapter.preprocess([medium for media in shown.values() for medium in media])
+        yield adapter.encode(inputs, needs, owners).to("cpu")
 
 
 def _tensors(record: VisionRecord) -> dict[str, torch.Tensor]:

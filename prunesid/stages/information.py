@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,23 +20,26 @@ _CHUNK = 16
 _TOKENS = "num_tokens"
 
 
-def write_information(features: Mapping[str, Path], output: Path) -> None:
+def write_information(features: Mapping[str, Sequence[Path]], output: Path) -> None:
     """Parquet with benchmark, image_id, rho (equation 4) and phi = 1 - rho (equation 7).
 
-    `features` holds the file of each benchmark; `num_tokens` reads back how many tokens each has.
+    `features` holds the files of each benchmark's shards; `num_tokens` reads back how many tokens each has.
     Of an input in several crops, the means over these.
     """
     import pandas as pd
 
-    tables, tokens = [], {}
-    for benchmark, path in features.items():
+    tables, tokens = [], dict[str, int]()
+    for benchmark, path in ((name, path) for name, paths in features.items() for path in paths):
         records, _ = read_features(path, layers=(), fields=())
+        if not records.inputs:
+            continue
         rho, sizes = _of_inputs(records), records.sizes
-        tokens[benchmark] = max(
+        largest = max(
             sum(sizes[row] for row in medium.rows)
             for media in records.inputs.values()
             for medium in media
         )
+        tokens[benchmark] = max(largest, tokens.get(benchmark, 0))
         tables.append(pd.DataFrame({
             "benchmark": benchmark, "image_id": list(records.names),
             "rho": rho.numpy(), "phi": (1 - rho).numpy(),

@@ -69,11 +69,13 @@ def features_material(
     }
 
 
-def score_material(*, answers: str, benchmark: str, arm: str, metric: str) -> dict[str, Any]:
-    """What determines an arm's scores; `answers` is the key of its answers."""
+def score_material(
+    *, answers: Sequence[str], benchmark: str, arm: str, metric: str
+) -> dict[str, Any]:
+    """What determines an arm's scores; `answers` are the keys of its answers, shard by shard."""
     return {
         "stage": "score",
-        "answers": answers,
+        "answers": list(answers),
         "benchmark": benchmark,
         "arm": arm,
         "metric": metric,

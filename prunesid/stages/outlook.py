@@ -37,7 +37,7 @@ class Outlook:
     gpu_memory   at the peak
     gpu_seconds  {GPU: time of the stages that use it}
     cpu_seconds  time of all other stages, of one process
-    memory       of the machine: the features of the largest benchmark are read whole
+    memory       of the machine: the features of the largest benchmark's shard are read whole
     checkpoint   the model's weights
     data         what the data sets' files take, and once more what `datasets` makes of them
     features     what the vision tower leaves behind
@@ -78,7 +78,7 @@ def outlook(study: Study) -> Outlook:
         cpu_seconds=_seconds(
             todo, Rates(rates=rates(shape, GPUS[0], study.dtype, study.batch_size)), on_gpu=False
         ),
-        memory=max(features.values()) + 4e9,
+        memory=max(features.values()) / study.shards + 4e9,
         checkpoint=weight_bytes(shape, study.dtype),
         data=sum(2 * (_download(b.task) or 0) for b in study.encoded),
         features=sum(features.values()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from safetensors import safe_open
 
 from prunesid.answering.store import Store
 from prunesid.records import CENTER, PADDED
-from prunesid.stages.features import Head
+from prunesid.stages.features import read_head
 from prunesid.stages.selection import read_keys
 from prunesid.stages.source import Source
-from prunesid.study.patches import KeptPatches, Patches, Scene
+from prunesid.study.patches import FirstCrop, KeptPatches, Patches, Scene
 
 # Pixels that a patch is shown with.
 PATCH = 14
@@ -29,14 +29,13 @@ def read_scenes(
     chosen: Patches,
     source: Source,
     information: Path,
-    selections: Path,
-    head: Head,
+    crops: Mapping[str, FirstCrop],
     store: Store,
 ) -> list[Scene]:
     """The images and what each arm keeps of them, from the files of the stages.
 
-    information, selections  of `write_information`, and of `select_arms` on the chosen benchmark
-    head                     of the features that they are of
+    information  of `write_information`
+    crops        of the chosen benchmark, `first_crops`
 
     Of an image in crops the first is shown. Images are those at evenly spaced ranks of phi, from little information to much. An arm with
     seeds shows its first.
@@ -44,25 +43,29 @@ def read_scenes(
     table = pd.read_parquet(information)
     table = table[table["benchmark"] == chosen.benchmark].reset_index(drop=True)
     rows = spaced(table["phi"].to_numpy(np.float64), chosen.images)
-    keys = read_keys(selections)
-    media = [head.inputs[str(table["image_id"][row])][0] for row in rows]
-    firsts = [medium.rows[0] for medium in media]
-    grids = [head.row_grids[first] for first in firsts]
-    parts = {arm.name: read_kept(store.get(keys[arm.name]), firsts) for _, arm in chosen.columns}
-    pictures = _open(source, [str(table["image_id"][row]) for row in rows])
-    return [
-        Scene(
-            image_id=str(table["image_id"][row]),
-            phi=float(table["phi"][row]),
-            pixels=as_seen(picture, _size(grids[place]), media[place].layout["view"]),
-            grid=grids[place],
-            kept=tuple(
-                KeptPatches(label, **{name: of[place] for name, of in parts[arm.name].items()})
-                for label, arm in chosen.columns
-            ),
+    names = [str(table["image_id"][row]) for row in rows]
+    scenes = []
+    for row, name, picture in zip(rows, names, _open(source, names), strict=True):
+        crop = crops[name]
+        kept = tuple(
+            KeptPatches(label, **read_kept(store.get(crop.keys[arm.name]), crop.row))
+            for label, arm in chosen.columns
         )
-        for place, (row, picture) in enumerate(zip(rows, pictures, strict=True))
-    ]
+        pixels = as_seen(picture, _size(crop.grid), crop.view)
+        scenes.append(Scene(name, float(table["phi"][row]), pixels, crop.grid, kept))
+    return scenes
+
+
+def first_crops(features: Sequence[Path], selections: Sequence[Path]) -> dict[str, FirstCrop]:
+    """{image: its first crop} of a benchmark, from the features and tables of keys of its shards."""
+    found = {}
+    for path, table in zip(features, selections, strict=True):
+        head, keys = read_head(path), read_keys(table)
+        grids = head.row_grids
+        for name, media in head.inputs.items():
+            row = media[0].rows[0]
+            found[name] = FirstCrop(keys, row, grids[row], media[0].layout["view"])
+    return found
 
 
 def spaced(phi: NDArray[np.float64], count: int) -> list[int]:
@@ -104,10 +107,10 @@ def _open(source: Source, names: Sequence[str]) -> list[Image.Image]:
     return [task.image(first[name]) for name in names]
 
 
-def read_kept(path: Path, rows: Sequence[int]) -> dict[str, NDArray[Any]]:
-    """Index (R, N) of those rows, and group and selected (R, T) where the method tells them."""
+def read_kept(path: Path, row: int) -> dict[str, NDArray[Any]]:
+    """Index (N,) of a row, and group and selected (T,) where the method tells them."""
     names = {"index": "index", "info.group": "group", "info.selected": "made"}
     with safe_open(path, "np") as file:
         return {
-            names[name]: file.get_tensor(name)[list(rows)] for name in file.keys() if name in names  # noqa: SIM118
+            names[name]: file.get_tensor(name)[row] for name in file.keys() if name in names  # noqa: SIM118
         }  # fmt: skip

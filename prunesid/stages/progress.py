@@ -6,7 +6,7 @@ the store. Nothing is computed and no model is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from prunesid.stages import answers, selection
 from prunesid.stages.budgets import Budgets, read_budgets
 from prunesid.stages.features import Head, needs_of, read_head
 from prunesid.stages.material import features_material, model_digest, model_path, score_material
+from prunesid.stages.shard import WHOLE, Shard, shards
 from prunesid.stages.source import Runtime, runtime_of
 from prunesid.study.arm import Arm
 from prunesid.study.config import Benchmark, Study
@@ -74,11 +75,11 @@ class Layout:
     def data(self, task: str) -> Path:
         return self.results / "pocket" / "data" / f"{task}.parquet"
 
-    def features(self, benchmark: str) -> Path:
-        return self.model / benchmark / "features.safetensors"
+    def features(self, benchmark: str, shard: Shard = WHOLE) -> Path:
+        return self.model / benchmark / str(shard) / "features.safetensors"
 
-    def time(self, benchmark: str, stage: str) -> Path:
-        return self.model / benchmark / "times" / f"{stage}.tsv"
+    def time(self, benchmark: str, stage: str, shard: Shard = WHOLE) -> Path:
+        return self.model / benchmark / str(shard) / "times" / f"{stage}.tsv"
 
     def comparison(self, ablation: str) -> Path:
         return self.model / "ablations" / ablation / "comparison.csv"
@@ -101,8 +102,9 @@ def size_of(study: Study, benchmark: Benchmark) -> Size:
         table = pd.read_parquet(scores, columns=["question_id", "image_id"])
         return Size(table["image_id"].nunique(), table["question_id"].nunique(), tokens)
     images, questions = published.images, published.questions
-    head = _head(places.features(benchmark.name))
-    encoded = None if head is None else len(head.inputs)
+    heads = [head_of(places.features(benchmark.name, shard)) for shard in shards(study.shards)]
+    whole = [len(head.inputs) for head in heads if head is not None]
+    encoded = sum(whole) if len(whole) == study.shards else None
     if encoded is None and study.limit is not None and images is not None:
         encoded = min(study.limit, images)
     if encoded is not None:
@@ -123,28 +125,32 @@ def steps(study: Study, sizes: dict[str, Size]) -> Iterator[Step]:
             rendered = places.data(benchmark.task).is_file()
             work = Work("images", {} if rendered else {"images": images, "jobs": 1})
             yield Step("images", benchmark.name, 1, int(rendered), work, work.bytes)
-        state = _State.of(study, benchmark, places)
-        unread += 0 if state else images
-        work = Work("features", {} if state else {"images": images, "jobs": 1})
-        volume = 0.0 if state else images * image_bytes(study, benchmark)
-        yield Step("features", benchmark.name, 1, int(state is not None), work, volume)
+        parts = _parts(study, benchmark, sizes[benchmark.name], places)
+        to_encode = [part.images for part in parts if part.state is None]
+        unread += sum(to_encode)
+        work = Work(
+            "features", {"images": sum(to_encode), "jobs": len(to_encode)} if to_encode else {}
+        )
+        volume = sum(to_encode) * image_bytes(study, benchmark)
+        done = len(parts) - len(to_encode)
+        yield Step("features", benchmark.name, len(parts), done, work, volume)
         if benchmark in study.benchmarks:
-            for step in _arm_steps(study, benchmark, sizes[benchmark.name], state):
+            for step in _arm_steps(study, benchmark, sizes[benchmark.name], parts):
                 if step.done < step.of:
                     open_benchmarks.add(benchmark.name)
                 yield step
-    done = (places.model / "information.parquet").is_file() and not unread
+    informed = (places.model / "information.parquet").is_file() and not unread
     images = sum(size.images or 0 for size in sizes.values())
-    work = Work("information", {} if done else {"images": images, "jobs": 1})
-    yield Step("information", "all images", 1, int(done), work)
+    work = Work("information", {} if informed else {"images": images, "jobs": 1})
+    yield Step("information", "all images", 1, int(informed), work)
     for ablation in study.ablations:
         chosen = {b.name for b in study.benchmarks_of(ablation)}
-        done = places.comparison(ablation.name).is_file() and not chosen & open_benchmarks
-        amount = {} if done else {"arms": len(ablation.arms) * len(chosen), "jobs": 1}
-        yield Step("compare", ablation.name, 1, int(done), Work("compare", amount))
+        compared = places.comparison(ablation.name).is_file() and not chosen & open_benchmarks
+        amount = {} if compared else {"arms": len(ablation.arms) * len(chosen), "jobs": 1}
+        yield Step("compare", ablation.name, 1, int(compared), Work("compare", amount))
 
 
-def _head(features: Path) -> Head | None:
+def head_of(features: Path) -> Head | None:
     """The head of a file of features; None where there is none that this version can read."""
     try:
         return read_head(features) if features.is_file() else None
@@ -154,7 +160,7 @@ def _head(features: Path) -> Head | None:
 
 @dataclass(frozen=True)
 class _State:
-    """What is there of a benchmark whose features are up to date."""
+    """What is there of a benchmark's shard whose features are up to date."""
 
     store: Store
     runtime: Runtime
@@ -164,8 +170,8 @@ class _State:
     budgets: Budgets
 
     @staticmethod
-    def of(study: Study, benchmark: Benchmark, places: Layout) -> _State | None:
-        head, runtime = _head(places.features(benchmark.name)), runtime_of(study)
+    def of(study: Study, benchmark: Benchmark, shard: Shard, places: Layout) -> _State | None:
+        head, runtime = head_of(places.features(benchmark.name, shard)), runtime_of(study)
         if head is None:
             return None
         current = features_material(
@@ -202,52 +208,96 @@ class _State:
         return Store.key(answers.material_of(tokens, self.material, self.runtime, arm))
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A shard: its images and questions, and what is there of it, if its features are."""
+
+    images: int
+    questions: int
+    state: _State | None
+
+    @property
+    def is_empty(self) -> bool:
+        return self.state is not None and not self.state.names
+
+
+def _parts(study: Study, benchmark: Benchmark, size: Size, places: Layout) -> list[_Part]:
+    found = []
+    for shard in shards(study.shards):
+        state = _State.of(study, benchmark, shard, places)
+        images = len(shard.take(range(size.images or 0), study.batch_size))
+        share = images / size.images if size.images else 0
+        found.append(_Part(images, round(share * (size.questions or 0)), state))
+    return found
+
+
 def _arm_steps(
-    study: Study, benchmark: Benchmark, size: Size, state: _State | None
+    study: Study, benchmark: Benchmark, size: Size, parts: list[_Part]
 ) -> Iterator[Step]:
     arms = study.arms_of(benchmark.name)
-    images, questions = size.images or 0, size.questions or 0
-    pruned = [arm for arm in arms if arm.selects]
-    to_select = [arm for arm in pruned if state is None or state.selection(arm) is None]
-    to_answer, to_score = [], []
-    for arm in arms:
-        key = state.answers(arm) if state else None
-        if state is None or key is None or key not in state.store:
-            to_answer.append(arm)
-        if state is None or key is None or not _scored(state, benchmark, arm, key):
-            to_score.append(arm)
     whole = geometry_of(study.model).usual_tokens
-
-    def visual(chosen: list[Arm]) -> int:
-        # What a late arm drops depends on the question, so that each question runs on its own.
-        return sum(
-            (questions if arm.is_late else images) * min(whole, arm.budget or whole)
-            for arm in chosen
-        )
-
-    def run(chosen: list[Arm]) -> int:
-        return sum(
-            passes(images, questions, size.answer_tokens, study.batch_size, arm.is_late)
-            for arm in chosen
-        )
-
-    for stage, of, left, amount in (
-        ("select", pruned, to_select,
-         {"images": images * len(to_select), "tokens": visual(to_select)}),
-        ("answer", arms, to_answer,
-         {"tokens": visual(to_answer), "questions": questions * len(to_answer),
-          "passes": run(to_answer)}),
-        ("score", arms, to_score, {"questions": questions * len(to_score)}),
+    select = _Left([arm for arm in arms if arm.selects], whole, size.answer_tokens, study)
+    answer = _Left(arms, whole, size.answer_tokens, study)
+    score = _Left(arms, whole, size.answer_tokens, study)
+    keys: dict[str, list[str]] = {arm.name: [] for arm in arms}
+    for part in parts:
+        if part.is_empty:
+            continue
+        for arm in arms:
+            if arm.selects and (part.state is None or part.state.selection(arm) is None):
+                select.add(part, arm)
+            key = part.state.answers(arm) if part.state else None
+            if part.state is None or key is None or key not in part.state.store:
+                answer.add(part, arm)
+            if key is not None:
+                keys[arm.name].append(key)
+    store, full = Store(Layout.of(study).store), sum(not part.is_empty for part in parts)
+    everything = _Part(size.images or 0, size.questions or 0, None)
+    for arm in arms:
+        own = keys[arm.name]
+        if len(own) < full or not _scored(store, benchmark, arm, own):
+            score.add(everything, arm)
+    for stage, left, amount in (
+        ("select", select, {"images": select.images, "tokens": select.tokens}),
+        ("answer", answer,
+         {"tokens": answer.tokens, "questions": answer.questions, "passes": answer.passes}),
+        ("score", score, {"questions": score.questions}),
     ):  # fmt: skip
-        work = Work(stage, amount | {"jobs": 1} if left else {}, entries=len(left))
-        yield Step(stage, benchmark.name, len(of), len(of) - len(left), work, work.bytes)
+        of, number = len(left.arms), len(left.names)
+        work = Work(stage, amount | {"jobs": len(left.parts)} if number else {}, left.entries)
+        yield Step(stage, benchmark.name, of, of - number, work, work.bytes)
 
 
-def _scored(state: _State, benchmark: Benchmark, arm: Arm, answers_key: str) -> bool:
+class _Left:
+    """What a stage of a benchmark has to do, by what it is paid for; `arms` are all of the stage."""
+
+    def __init__(self, arms: Sequence[Arm], whole: int, answer_tokens: int, study: Study) -> None:
+        self.arms = arms
+        self.names: set[str] = set()
+        self.parts: set[int] = set()
+        self.images = self.tokens = self.questions = self.passes = self.entries = 0
+        self._whole, self._answer_tokens, self._batch = whole, answer_tokens, study.batch_size
+
+    def add(self, part: _Part, arm: Arm) -> None:
+        """An arm on a part."""
+        self.names.add(arm.name)
+        self.parts.add(id(part))
+        self.entries += 1
+        self.images += part.images
+        self.questions += part.questions
+        # What a late arm drops depends on the question, so that each question runs on its own.
+        rows = part.questions if arm.is_late else part.images
+        self.tokens += rows * min(self._whole, arm.budget or self._whole)
+        self.passes += passes(
+            part.images, part.questions, self._answer_tokens, self._batch, arm.is_late
+        )
+
+
+def _scored(store: Store, benchmark: Benchmark, arm: Arm, answer_keys: list[str]) -> bool:
     material = score_material(
-        answers=answers_key, benchmark=benchmark.name, arm=arm.name, metric=benchmark.metric
+        answers=answer_keys, benchmark=benchmark.name, arm=arm.name, metric=benchmark.metric
     )
-    return Store.key(material) in state.store
+    return Store.key(material) in store
 
 
 def image_bytes(study: Study, benchmark: Benchmark) -> float:

@@ -15,15 +15,13 @@ from PIL import Image
 from prunesid.answering import Question
 from prunesid.answering.store import Store
 from prunesid.files import atomic
-from prunesid.stages.features import read_head
-from prunesid.stages.patches import as_seen
-from prunesid.stages.selection import read_keys
+from prunesid.stages.patches import as_seen, first_crops
 from prunesid.stages.source import source_of
 from prunesid.study.config import Study
 from prunesid.tracking import Run, Settings
 from prunesid.tracking.artifacts import Artifact, artifact_name, send_artifacts, write_artifacts
 from prunesid.tracking.environment import environment
-from prunesid.tracking.pictures import Gallery, Selections
+from prunesid.tracking.pictures import Gallery
 from prunesid.tracking.publish import publish
 from prunesid.tracking.runs import runs_of
 
@@ -38,11 +36,12 @@ REPORT_TYPES = (".csv", ".html", ".md", ".pdf", ".png", ".svg")
 
 @dataclass(frozen=True)
 class BenchmarkFiles:
-    """What the stages left of one benchmark; `data` is its rendered file, where it has one."""
+    """What the stages left of one benchmark, `selections` and `features` shard by shard; `data` is its
+    rendered file, where it has one."""
 
     scores: Path
-    selections: Path
-    features: Path
+    selections: tuple[Path, ...]
+    features: tuple[Path, ...]
     data: Path | None = None
 
 
@@ -110,22 +109,11 @@ def gallery_of(
 
     def find(benchmark: str, question_id: str, image_id: str) -> Image.Image:
         image = task(benchmark).image(Question(question_id, image_id, ""))
-        view = heads[benchmark].inputs[image_id][0].layout["view"]
+        view = crops[benchmark][image_id].view
         return Image.fromarray(as_seen(image, (SIDE, SIDE), view))
 
-    heads = {name: read_head(files.features) for name, files in benchmarks.items()}
-    selections = {name: selections_of(files) for name, files in benchmarks.items()}
-    return Gallery(directory / PICTURES, selections, store, find)
-
-
-def selections_of(files: BenchmarkFiles) -> Selections:
-    """The selections of a benchmark's arms; grids and images from the head of its features."""
-    head = read_head(files.features)
-    grids = head.row_grids
-    first = {name: media[0].rows[0] for name, media in head.inputs.items()}
-    return Selections(
-        read_keys(files.selections), {name: (row, grids[row]) for name, row in first.items()}
-    )
+    crops = {name: first_crops(b.features, b.selections) for name, b in benchmarks.items()}
+    return Gallery(directory / PICTURES, crops, store, find)
 
 
 def artifacts_of(
@@ -145,7 +133,11 @@ def artifacts_of(
         Artifact(
             features,
             "features",
-            {f"{name}{b.features.suffix}": b.features for name, b in benchmarks.items()},
+            {
+                f"{name}/{path.parent.name}{path.suffix}": path
+                for name, b in benchmarks.items()
+                for path in b.features
+            },
             by_reference=True,
         ),
         Artifact(

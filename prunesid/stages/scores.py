@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
-from prunesid.answering import Question, read_answers
+from prunesid.answering import Answer, Question, read_answers
 from prunesid.answering.store import Store
 from prunesid.evaluation.scoring import score, score_table
 from prunesid.evaluation.tasks import LmmsTask
 from prunesid.files import atomic
 from prunesid.stages.material import score_material
-from prunesid.stages.selection import read_keys
+from prunesid.stages.selection import read_shards
 from prunesid.stages.source import Source
 
 
 def score_benchmark(
-    source: Source, benchmark: str, metric: str, answers: Path, store: Store, output: Path
+    source: Source, benchmark: str, metric: str, answers: Sequence[Path], store: Store, output: Path
 ) -> None:
-    """Per-question scores of every arm as one parquet; lmms-eval's metrics beside it as JSON."""
-    keys = read_keys(answers)
+    """Per-question scores of every arm as one parquet; lmms-eval's metrics beside it as JSON.
+
+    answers  the tables of keys of the benchmark's shards
+    """
+    keys = read_shards(answers)
     task = source.open()
     questions = task.questions()
     tables, metrics = [], {}
-    for arm, key in tqdm(keys.items(), desc="scoring", unit="arm"):
-        material = score_material(answers=key, benchmark=benchmark, arm=arm, metric=metric)
+    for arm, parts in tqdm(keys.items(), desc="scoring", unit="arm"):
+        material = score_material(answers=parts, benchmark=benchmark, arm=arm, metric=metric)
         if Store.key(material) not in store:
             begun = time.perf_counter()
-            table = _score(task, questions, store.get(key), benchmark, arm, metric)
+            given = [answer for key in parts for answer in read_answers(store.get(key))]
+            table = _score(task, questions, given, benchmark, arm, metric)
             cost = {"seconds": time.perf_counter() - begun, "questions": len(table)}
             store.put(material, partial(_write, table), suffix=".parquet", cost=cost)
         found = pd.read_parquet(store.get(Store.key(material)))
@@ -45,9 +50,9 @@ def score_benchmark(
 
 
 def _score(
-    task: LmmsTask, questions: list[Question], answers: Path, benchmark: str, arm: str, metric: str
-) -> pd.DataFrame:
-    given = read_answers(answers)
+    task: LmmsTask, questions: list[Question], given: list[Answer], benchmark: str, arm: str,
+    metric: str,
+) -> pd.DataFrame:  # fmt: skip
     found = score(task, {a.question_id: a.answer for a in given}, metric)
     table = score_table(found, questions, given, benchmark=benchmark, arm=arm)
     table.attrs["metrics"] = json.dumps(found.metrics)

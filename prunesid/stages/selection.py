@@ -18,7 +18,7 @@ from prunesid import methods
 from prunesid.answering.store import Store
 from prunesid.files import atomic, digest
 from prunesid.groupings import GROUPINGS
-from prunesid.record import Kept
+from prunesid.record import Kept, cat_padded
 from prunesid.records import Records, whole_index
 from prunesid.scores import SCORES
 from prunesid.stages.budgets import Budgets
@@ -51,11 +51,13 @@ def load_kept(path: Path, records: Records) -> Kept:
     return kept
 
 
-def load_facts(path: Path) -> dict[str, torch.Tensor]:
-    """The count and the info (B, ...) of what `save_kept` wrote."""
-    tensors = load_file(path)
-    facts = {k.removeprefix("info."): v for k, v in tensors.items() if k.startswith("info.")}
-    return facts | {"count": tensors["count"]}
+def load_facts(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """The count and the info (B, ...) of what `save_kept` wrote for the shards of a benchmark."""
+    parts = [load_file(path) for path in paths]
+    return {
+        name.removeprefix("info."): cat_padded([part[name] for part in parts])
+        for name in parts[0] if name.startswith("info.") or name == "count"
+    }  # fmt: skip
 
 
 def kept_digest(path: Path) -> str:
@@ -130,13 +132,13 @@ def material_of(
 def select_arms(
     features: Path, arms: Sequence[Arm], store: Store, output: Path, budgets: Budgets | None = None
 ) -> None:
-    """Select and store what is missing, then write {arm: key} as JSON.
+    """Select and store what is missing, then write {arm: key} as JSON; {} where there is no input.
 
     `budgets` of the benchmark (`budgets.read_budgets`) are for arms with a dynamic one.
     """
     records, material = read_features(features)
     keys: dict[str, str] = {}
-    chosen = [arm for arm in arms if arm.selects]
+    chosen = [arm for arm in arms if arm.selects and records.inputs]
     bar = tqdm(chosen, desc="selecting", unit="arm")
     for arm in bar:
         budget = budget_of(arm, records.names, budgets or {})
@@ -157,6 +159,15 @@ def write_keys(keys: Mapping[str, str], output: Path) -> None:
         temporary.write_text(json.dumps(dict(keys), indent=1) + "\n")
 
 
-def read_keys(path: Path) -> dict[str, Any]:
+def read_keys(path: Path) -> dict[str, str]:
     """What `write_keys` wrote."""
     return json.loads(path.read_text())
+
+
+def read_shards(paths: Sequence[Path]) -> dict[str, list[str]]:
+    """{arm: its keys}, one for every shard that has inputs; `paths` are the shards' tables of keys."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        for arm, key in read_keys(path).items():
+            found.setdefault(arm, []).append(key)
+    return found

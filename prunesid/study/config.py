@@ -69,6 +69,7 @@ class Study:
     trackio: bool = True
     patches: Patches | None = None
     model_options: tuple[tuple[str, Any], ...] = ()
+    shards: int = 1
 
     @property
     def model_name(self) -> str:
@@ -181,7 +182,7 @@ def parse_study(
         problems += [f"{origin}: patches.{problem}" for problem in wrong]
     if problems:
         raise ConfigError(problems)
-    plain = ("title", "model", "seeds", "batch_size", "dtype", "device", "limit")
+    plain = ("title", "model", "seeds", "batch_size", "dtype", "device", "limit", "shards")
     return Study(
         **{name: filled[name] for name in plain},
         model_options=tuple(sorted(filled["model_options"].items())),

@@ -56,6 +56,22 @@ class KeptPatches:
         return none if self.made is None else np.flatnonzero(self.made)
 
 
+@dataclass(frozen=True)
+class FirstCrop:
+    """Where an image's first crop is found.
+
+    keys  {arm: key of the store} of the selections that it is a row of
+    row   its number in these
+    grid  rows and columns of its patches
+    view  what it shows of the image, see `records.Medium`
+    """
+
+    keys: Mapping[str, str]
+    row: int
+    grid: tuple[int, int]
+    view: str
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
     """An image as the tower sees it, (S, S, 3) uint8, its patches' grid, and what arms keep."""

@@ -7,7 +7,6 @@ opened only for those that are missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from safetensors import safe_open
 from prunesid.answering.store import Store
 from prunesid.files import atomic, code_digest, digest
 from prunesid.study.arm import Arm
+from prunesid.study.patches import FirstCrop
 
 GAP = 8
 DROPPED = (38, 42, 50)
@@ -26,49 +26,36 @@ QUALITY = 85
 FILE_TYPE = ".jpg"
 
 
-@dataclass(frozen=True)
-class Selections:
-    """Which tokens the arms keep of one benchmark's images.
-
-    keys   {arm: key of the store}, of every arm whose tokens are chosen before the model
-    crops  {image: (row of the selections, (rows, columns) of the patches)} of its first crop
-    """
-
-    keys: Mapping[str, str]
-    crops: Mapping[str, tuple[int, tuple[int, int]]]
-
-
 class Gallery:
     """Pictures in `folder`, drawn when they are asked for.
 
-    find(benchmark, question_id, image_id) gives an image as the vision tower sees it, all images in
-    one size.
+    crops are those of each benchmark's images; find(benchmark, question_id, image_id) gives an image
+    as the vision tower sees it, all images in one size.
     """
 
     def __init__(
         self,
         folder: Path,
-        selections: Mapping[str, Selections],
+        crops: Mapping[str, Mapping[str, FirstCrop]],
         store: Store,
         find: Callable[[str, str, str], Image.Image],
     ) -> None:
         self.folder = folder
-        self._selections = selections
+        self._crops = crops
         self._code = code_digest(__name__)
         self._kept = lru_cache(maxsize=16)(lambda key: _read_index(store.get(key)))
         self._image = lru_cache(maxsize=256)(find)
 
     def path(self, benchmark: str, question_id: str, image_id: str, arms: Iterable[Arm]) -> Path:
         """The picture of an image with what each of the arms keeps of it, from left to right."""
-        chosen = self._selections[benchmark]
-        keys = [chosen.keys[arm.name] if arm.selects else None for arm in arms]
+        crop = self._crops[benchmark][image_id]
+        keys = [crop.keys[arm.name] if arm.selects else None for arm in arms]
         name = digest({"image": [benchmark, image_id], "selections": keys, "code": self._code})
         path = self.folder / f"{name}{FILE_TYPE}"
         if not path.is_file():
             image = self._image(benchmark, question_id, image_id)
-            row, grid = chosen.crops[image_id]
-            kept = [None if key is None else self._kept(key)[row] for key in keys]
-            drawn = side_by_side([draw_kept(image, index, grid) for index in kept])
+            kept = [None if key is None else self._kept(key)[crop.row] for key in keys]
+            drawn = side_by_side([draw_kept(image, index, crop.grid) for index in kept])
             with atomic(path) as part:
                 drawn.save(part, quality=QUALITY)
         return path

@@ -7,7 +7,7 @@ def score_tables(wildcards):
 def selection_tables(wildcards):
     """What the arms kept on the benchmarks that an ablation is measured on."""
     chosen = STUDY.benchmarks_of(STUDY.ablation(wildcards.ablation))
-    return expand(rules.select.output[0], benchmark=[b.name for b in chosen])
+    return parts_of(rules.select.output[0], chosen)
 
 
 def account_tables(wildcards):

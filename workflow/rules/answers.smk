@@ -27,15 +27,17 @@ rule select:
         ),
         arms=arm_sources,
     output:
-        MODEL / "{benchmark}" / "selections.json",
+        MODEL / "{benchmark}" / "{shard}" / "selections.json",
     benchmark:
-        MODEL / "{benchmark}" / "times" / "select.tsv"
+        MODEL / "{benchmark}" / "{shard}" / "times" / "select.tsv"
+    resources:
+        mem_mb=reads_whole,
     params:
         arms=arm_names,
         store=STORE,
         folder=str(STUDY_FOLDER),
     message:
-        "Selecting tokens on {wildcards.benchmark}"
+        "Selecting tokens on {wildcards.benchmark}, {wildcards.shard}"
     script:
         "../scripts/select.py"
 
@@ -49,26 +51,27 @@ rule answer:
         code=sources("answering", "late", "numerics.py", "models", "stages/answers.py"),
         late=late_sources,
     output:
-        MODEL / "{benchmark}" / "answers.json",
+        MODEL / "{benchmark}" / "{shard}" / "answers.json",
     benchmark:
-        MODEL / "{benchmark}" / "times" / "answer.tsv"
+        MODEL / "{benchmark}" / "{shard}" / "times" / "answer.tsv"
     threads: model_threads()
     resources:
         gpu=1,
+        mem_mb=reads_whole,
     params:
         arms=arm_names,
         store=STORE,
         folder=str(STUDY_FOLDER),
     message:
-        "Answering {wildcards.benchmark}"
+        "Answering {wildcards.benchmark}, {wildcards.shard}"
     script:
         "../scripts/answer.py"
 
 
 rule account:
     input:
-        features=rules.features.output[0],
-        answers=rules.answer.output[0],
+        features=expand(rules.features.output[0], shard=SHARDS, allow_missing=True),
+        answers=expand(rules.answer.output[0], shard=SHARDS, allow_missing=True),
         code=sources(
             "accounting.py", "psca.py", "methods/__init__.py", "stages/accounts.py"
         ),
@@ -88,7 +91,7 @@ rule account:
 rule score:
     input:
         data=task_data,
-        answers=rules.answer.output[0],
+        answers=expand(rules.answer.output[0], shard=SHARDS, allow_missing=True),
         code=sources("evaluation", "stages/scores.py"),
     output:
         table=MODEL / "{benchmark}" / "scores.parquet",

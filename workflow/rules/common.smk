@@ -29,6 +29,8 @@ MODEL = RESULTS / STUDY.model_name
 STORE = RESULTS / "store"
 PACKAGE = Path(prunesid.__file__).parent
 TARGETS = []
+# Each benchmark in parts by image, "1-of-4"; every part has features, selections and answers of its own.
+SHARDS = [f"{number}-of-{STUDY.shards}" for number in range(1, STUDY.shards + 1)]
 
 # lmms-eval copies each benchmark into this cache; beside the results it goes when they go.
 os.environ.setdefault("HF_DATASETS_CACHE", str((RESULTS / "cache").resolve()))
@@ -38,6 +40,12 @@ os.environ.setdefault("LOGURU_LEVEL", "WARNING")
 wildcard_constraints:
     benchmark="|".join(b.name for b in STUDY.encoded),
     ablation="|".join(a.name for a in STUDY.ablations),
+    shard=r"\d+-of-\d+",
+
+
+def parts_of(output, benchmarks):
+    """The files that a rule leaves of all parts of benchmarks, benchmark by benchmark."""
+    return expand(output, benchmark=[b.name for b in benchmarks], shard=SHARDS)
 
 
 def here(paths):
@@ -107,6 +115,11 @@ def task_data(wildcards):
 
 def arm_names(wildcards):
     return [arm.name for arm in STUDY.arms_of(wildcards.benchmark)]
+
+
+def reads_whole(wildcards, input):
+    """MB of memory of a job that reads the features of a part whole, and copies what it chooses."""
+    return 2000 + 2 * int(input.size_mb)
 
 
 def model_threads():

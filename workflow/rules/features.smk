@@ -7,9 +7,9 @@ rule features:
         weights=weights(),
         code=sources("models", "stages/features.py", "stages/material.py"),
     output:
-        MODEL / "{benchmark}" / "features.safetensors",
+        MODEL / "{benchmark}" / "{shard}" / "features.safetensors",
     benchmark:
-        MODEL / "{benchmark}" / "times" / "features.tsv"
+        MODEL / "{benchmark}" / "{shard}" / "times" / "features.tsv"
     threads: model_threads()
     resources:
         gpu=1,
@@ -19,16 +19,14 @@ rule features:
         runtime=(STUDY.dtype, STUDY.device, STUDY.batch_size),
         folder=str(STUDY_FOLDER),
     message:
-        "Vision tower on {wildcards.benchmark}"
+        "Vision tower on {wildcards.benchmark}, {wildcards.shard}"
     script:
         "../scripts/features.py"
 
 
 rule information:
     input:
-        features=expand(
-            rules.features.output[0], benchmark=[b.name for b in STUDY.encoded]
-        ),
+        features=parts_of(rules.features.output[0], STUDY.encoded),
         code=sources("information.py", "numerics.py", "stages/information.py"),
     output:
         MODEL / "information.parquet",

@@ -31,9 +31,13 @@ rule histogram:
 rule patches:
     input:
         data=patches_data,
-        features=expand(rules.features.output[0], benchmark=STUDY.patches.benchmark),
+        features=parts_of(
+            rules.features.output[0], [STUDY.benchmark(STUDY.patches.benchmark)]
+        ),
         information=rules.information.output[0],
-        selections=expand(rules.select.output[0], benchmark=STUDY.patches.benchmark),
+        selections=parts_of(
+            rules.select.output[0], [STUDY.benchmark(STUDY.patches.benchmark)]
+        ),
         code=sources("render", "stages/patches.py", "study/patches.py"),
     output:
         png=report(

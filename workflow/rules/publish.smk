@@ -1,12 +1,8 @@
 rule publish:
     input:
         data=[rendered_file(b.task) for b in STUDY.benchmarks if b.task in RENDERED],
-        features=expand(
-            rules.features.output[0], benchmark=[b.name for b in STUDY.benchmarks]
-        ),
-        selections=expand(
-            rules.select.output[0], benchmark=[b.name for b in STUDY.benchmarks]
-        ),
+        features=parts_of(rules.features.output[0], STUDY.benchmarks),
+        selections=parts_of(rules.select.output[0], STUDY.benchmarks),
         scores=expand(
             rules.score.output.table, benchmark=[b.name for b in STUDY.benchmarks]
         ),

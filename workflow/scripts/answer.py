@@ -4,6 +4,7 @@ import torch
 
 from prunesid.answering.store import Store
 from prunesid.stages.answers import answer_benchmark
+from prunesid.stages.shard import Shard
 from prunesid.stages.source import runtime_of, source_of
 from prunesid.study.config import parse_study
 
@@ -19,4 +20,5 @@ answer_benchmark(
     study.arms_of(benchmark.name),
     Store(snakemake.params.store),
     Path(snakemake.output[0]),
+    Shard.parse(snakemake.wildcards.shard),
 )

@@ -4,6 +4,7 @@ import pandas as pd
 
 from prunesid.answering.store import Store
 from prunesid.stages.arms import write_arms
+from prunesid.stages.shard import by_benchmark
 from prunesid.study.comparison import compare_samples, sample, write_comparison
 from prunesid.study.config import parse_study
 from prunesid.study.measurement import read_scores
@@ -20,10 +21,9 @@ write_comparison(compare_pairs(samples), Path(snakemake.output.pairs))
 information = pd.read_parquet(snakemake.input.information)
 strata = by_stratum(scores, ablation, benchmarks, information, study.bootstrap)
 write_comparison(strata, Path(snakemake.output.strata))
-selections, accounts = (
-    {b.name: Path(path) for b, path in zip(benchmarks, snakemake.input[name], strict=True)}
-    for name in ("selections", "accounts")
-)
+names = [benchmark.name for benchmark in benchmarks]
+selections = by_benchmark(names, snakemake.input.selections)
+accounts = {n: Path(path) for n, path in zip(names, snakemake.input.accounts, strict=True)}
 write_arms(
     ablation,
     scores,

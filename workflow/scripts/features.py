@@ -3,6 +3,7 @@ from pathlib import Path
 import torch
 
 from prunesid.stages.features import extract, needs_of
+from prunesid.stages.shard import Shard
 from prunesid.stages.source import runtime_of, source_of
 from prunesid.study.config import parse_study
 
@@ -15,4 +16,5 @@ extract(
     runtime_of(study),
     needs_of(study.arms_of(benchmark.name)),
     Path(snakemake.output[0]),
+    Shard.parse(snakemake.wildcards.shard),
 )

@@ -3,9 +3,9 @@ from pathlib import Path
 import torch
 
 from prunesid.stages.information import write_information
+from prunesid.stages.shard import by_benchmark
 
 torch.set_num_threads(snakemake.threads)
-features = map(Path, snakemake.input.features)
 write_information(
-    dict(zip(snakemake.params.benchmarks, features, strict=True)), Path(snakemake.output[0])
+    by_benchmark(snakemake.params.benchmarks, snakemake.input.features), Path(snakemake.output[0])
 )

@@ -3,18 +3,21 @@ from pathlib import Path
 from prunesid.answering.store import Store
 from prunesid.pocket.benchmarks import BENCHMARKS
 from prunesid.stages.publication import BenchmarkFiles, publish_study
+from prunesid.stages.shard import by_benchmark
 from prunesid.study.config import parse_study
 
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 rendered = [b.task for b in study.benchmarks if b.task in BENCHMARKS]
 data = dict(zip(rendered, map(Path, snakemake.input.data), strict=True))
-names = ("scores", "selections", "features")
-files = zip(*(map(Path, snakemake.input[name]) for name in names), strict=True)
+names = [benchmark.name for benchmark in study.benchmarks]
+selections, features = (
+    by_benchmark(names, snakemake.input[stage]) for stage in ("selections", "features")
+)
 publish_study(
     study,
     {
-        b.name: BenchmarkFiles(*paths, data.get(b.task))
-        for b, paths in zip(study.benchmarks, files, strict=True)
+        b.name: BenchmarkFiles(Path(scores), selections[b.name], features[b.name], data.get(b.task))
+        for b, scores in zip(study.benchmarks, snakemake.input.scores, strict=True)
     },
     {
         a.name: Path(p).parent

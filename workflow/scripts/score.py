@@ -12,7 +12,7 @@ score_benchmark(
     source_of(study, benchmark, Path(data) if data else None),
     benchmark.name,
     benchmark.metric,
-    Path(snakemake.input.answers),
+    [Path(path) for path in snakemake.input.answers],
     Store(snakemake.params.store),
     Path(snakemake.output.table),
 )

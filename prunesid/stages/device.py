@@ -1,0 +1,66 @@
+"""A GPU of its own for each job.
+
+Snakemake counts GPUs and assigns none: a job that starts takes the first GPU that no other job of
+this user holds. A lock on a file holds it, which the system drops with the process, however that
+ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+SECONDS = 2.0
+
+
+@contextmanager
+def device_slot(device: str) -> Iterator[str]:
+    """The device to use while the context lasts: of "cuda" one GPU, "cuda:1"; any other as it is.
+
+    Waits while other jobs hold all GPUs that torch sees.
+    """
+    if device != "cuda":
+        yield device
+        return
+    with hold_one(_gpus(), Path(tempfile.gettempdir()) / f"prunesid-gpus-{os.getuid()}") as number:
+        yield f"cuda:{number}"
+
+
+def _gpus() -> list[str]:
+    """Names of the GPUs that torch sees, the same in every process whatever it is shown of them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if not count:
+        raise ValueError("device: cuda, but torch sees no GPU; choices: cpu, auto")
+    return [str(torch.cuda.get_device_properties(number).uuid) for number in range(count)]
+
+
+@contextmanager
+def hold_one(names: Sequence[str], folder: Path, seconds: float = SECONDS) -> Iterator[int]:
+    """Holds the first of `names` that no other process holds -> its place among them.
+
+    Asks again every few `seconds` while all are held. The locks are files of `folder`.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    waiting = False
+    while True:
+        for number, name in enumerate(names):
+            with (folder / f"{name}.lock").open("w") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                yield number
+                return
+        if not waiting:
+            log.warning("all %d GPUs are taken by other jobs; waiting for one", len(names))
+            waiting = True
+        time.sleep(seconds)

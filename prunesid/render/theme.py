@@ -55,6 +55,9 @@ COLORS = {
     "sparsevlm": "#ddcc77",
     "dart": "#aa4499",
     "mustdrop": "#661100",
+    # Of Tableau's twenty, the two farthest from all above.
+    "tome": "#8c564b",
+    "downsample": "#bcbd22",
     VANILLA: INK,
 }
 # Benchmarks are no methods: IBM's color-blind-safe colors, and a teal.

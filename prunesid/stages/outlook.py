@@ -23,7 +23,7 @@ from prunesid.study.hardware import GPUS, memory_bytes, rates, weight_bytes
 from prunesid.study.model import geometry_of
 from prunesid.study.published import published_task
 
-ON_GPU = frozenset({"features", "answer"})
+ON_GPU = frozenset({"features", "encode", "answer"})
 WIDTH = 112
 # A paragraph of a comment.
 ESTIMATE = re.compile(r"^# Estimated:.*(?:\n# .+)*", re.MULTILINE)

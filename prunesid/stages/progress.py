@@ -18,7 +18,7 @@ from prunesid.answering.store import Store
 from prunesid.models import family_module
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.pocket.benchmarks import items
-from prunesid.stages import answers, selection
+from prunesid.stages import answers, encoding, selection
 from prunesid.stages.budgets import Budgets, read_budgets
 from prunesid.stages.features import Head, needs_of, read_head
 from prunesid.stages.material import features_material, model_digest, model_path, score_material
@@ -183,6 +183,8 @@ class _State:
 
     def selection(self, arm: Arm) -> Path | None:
         """The tokens that the arm keeps, where they are stored."""
+        if arm.encodes:
+            return self.store.find(Store.key(encoding.material_of(arm, self.material)))
         try:
             budget = selection.budget_of(arm, self.names, self.budgets)
         except ValueError:  # the arm's budgets are yet to be shared out
@@ -207,8 +209,12 @@ def _arm_steps(
 ) -> Iterator[Step]:
     arms = study.arms_of(benchmark.name)
     images, questions = size.images or 0, size.questions or 0
-    pruned = [arm for arm in arms if arm.selects]
-    to_select = [arm for arm in pruned if state is None or state.selection(arm) is None]
+    pruned = [arm for arm in arms if arm.selects and not arm.encodes]
+    own_pass = [arm for arm in arms if arm.encodes]
+    to_select, to_encode = (
+        [arm for arm in chosen if state is None or state.selection(arm) is None]
+        for chosen in (pruned, own_pass)
+    )
     to_answer, to_score = [], []
     for arm in arms:
         key = state.answers(arm) if state else None
@@ -232,6 +238,8 @@ def _arm_steps(
         )
 
     for stage, of, left, amount in (
+        ("encode", own_pass, to_encode,
+         {"images": images * len(to_encode), "tokens": visual(to_encode)}),
         ("select", pruned, to_select,
          {"images": images * len(to_select), "tokens": visual(to_select)}),
         ("answer", arms, to_answer,
@@ -239,6 +247,8 @@ def _arm_steps(
           "passes": run(to_answer)}),
         ("score", arms, to_score, {"questions": questions * len(to_score)}),
     ):  # fmt: skip
+        if not of and stage == "encode":
+            continue
         work = Work(stage, amount | {"jobs": 1} if left else {}, entries=len(left))
         yield Step(stage, benchmark.name, len(of), len(of) - len(left), work, work.bytes)
 

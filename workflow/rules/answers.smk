@@ -8,6 +8,7 @@ rule select:
     input:
         features=rules.features.output[0],
         budgets=budgets_of,
+        encoded=encoded_of,
         code=sources(
             "record.py",
             "numerics.py",
@@ -70,9 +71,14 @@ rule account:
         features=rules.features.output[0],
         answers=rules.answer.output[0],
         code=sources(
-            "accounting.py", "psca.py", "methods/__init__.py", "stages/accounts.py"
+            "accounting.py",
+            "encoding/plan.py",
+            "psca.py",
+            "methods/__init__.py",
+            "stages/accounts.py",
         ),
         arms=arm_sources,
+        encoders=encoder_sources,
     output:
         MODEL / "{benchmark}" / "accounts.csv",
     params:

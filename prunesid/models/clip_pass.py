@@ -34,7 +34,8 @@ def reduce_clip(tower: Any, pixels: Tensor, plan: Plan) -> Kept:
     x = tower.embeddings(pixels.to(weight.dtype), interpolate_pos_encoding=smaller)
     x = tower.pre_layrnorm(x)
     images, entered, _ = x.shape
-    sizes = torch.ones(images, entered, device=x.device)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    sizes = torch.ones(images, entered, dtype=wide, device=x.device)
     # Where each of the tokens that entered is by now.
     places = torch.arange(entered, device=x.device).expand(images, -1)
     for layer, merged in zip(tower.encoder.layers, plan.merged, strict=False):

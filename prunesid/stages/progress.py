@@ -222,7 +222,8 @@ def _arm_steps(
             to_answer.append(arm)
         if state is None or key is None or not _scored(state, benchmark, arm, key):
             to_score.append(arm)
-    whole = geometry_of(study.model).usual_tokens
+    shape = geometry_of(study.model)
+    whole = shape.usual_tokens
 
     def visual(chosen: list[Arm]) -> int:
         # What a late arm drops depends on the question, so that each question runs on its own.
@@ -247,10 +248,13 @@ def _arm_steps(
           "passes": run(to_answer)}),
         ("score", arms, to_score, {"questions": questions * len(to_score)}),
     ):  # fmt: skip
-        if not of and stage == "encode":
+        if stage == "encode" and not of:  # there is no such job
             continue
         work = Work(stage, amount | {"jobs": 1} if left else {}, entries=len(left))
-        yield Step(stage, benchmark.name, len(of), len(of) - len(left), work, work.bytes)
+        # Tokens of a pass of their own are stored whole, those of others by number.
+        token = shape.width * BYTES[study.dtype] if stage == "encode" else 0
+        volume = work.bytes + token * amount.get("tokens", 0)
+        yield Step(stage, benchmark.name, len(of), len(of) - len(left), work, volume)
 
 
 def _scored(state: _State, benchmark: Benchmark, arm: Arm, answers_key: str) -> bool:

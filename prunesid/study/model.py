@@ -54,11 +54,13 @@ def vision_of(config: Mapping[str, Any]) -> Vision:
         known = None
     if known is not None:
         tokens = known.tokens if known.fixed else None
-        depth, layer = known.tower.layers, config.get("vision_feature_layer", USUAL_LAYER)
-        encoding = None
+        layer = config.get("vision_feature_layer", USUAL_LAYER)
+        encoding: Shape | None = None
         if isinstance(layer, int):  # a list of several is left to the adapter, which refuses it
-            encoding = shape_of(known.model_type, depth, known.crop_tokens, layer)
-        return Vision(tokens, depth, known.decoder.layers, known.model_type, encoding)
+            encoding = shape_of(known.model_type, known.tower.layers, known.crop_tokens, layer)
+        return Vision(
+            tokens, known.tower.layers, known.decoder.layers, known.model_type, encoding
+        )  # fmt: skip
     vision, decoder = (config.get(f"{part}_config") or {} for part in ("vision", "text"))
     size, patch = vision.get("image_size"), vision.get("patch_size")
     tokens = (size // patch) ** 2 if isinstance(size, int) and isinstance(patch, int) else None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -21,6 +21,9 @@ from prunesid.stages.material import model_path
 from prunesid.stages.selection import save_kept, write_keys
 from prunesid.stages.source import Runtime, Source
 from prunesid.study.arm import Arm
+
+if TYPE_CHECKING:
+    from prunesid.evaluation.tasks import LmmsTask
 
 # What all encoder methods share, beside the pass itself, which is part of what identifies the features.
 _CODE = (
@@ -56,29 +59,27 @@ def encode_arms(
     keys = {arm: Store.key(material) for arm, material in determined.items()}
     todo = [arm for arm in determined if keys[arm] not in store]
     if todo:
+        task = source.open()
         adapter = load(
             model_path(runtime.model), runtime.device, runtime.dtype, **dict(runtime.options)
         )
-    for arm in todo:
-        begun = time.perf_counter()
-        kept = _encode(arm, adapter, source, head, runtime.batch_size)
-        cost = {"seconds": time.perf_counter() - begun, "images": len(head.inputs)}
-        # With a budget of all tokens they are the ordinary features.
-        copies = (arm.budget or 0) >= min(head.sizes)
-        write = partial(save_kept, kept, copies=copies)
-        store.put(determined[arm], write, suffix=".safetensors", cost=cost)
+        for arm in todo:
+            begun = time.perf_counter()
+            kept = _encode(arm, adapter, task, head, runtime.batch_size)
+            cost = {"seconds": time.perf_counter() - begun, "images": len(head.inputs)}
+            # With a budget of all tokens they are the ordinary features.
+            copies = (arm.budget or 0) >= min(head.sizes)
+            write = partial(save_kept, kept, copies=copies)
+            store.put(determined[arm], write, suffix=".safetensors", cost=cost)
     write_keys({arm.name: key for arm, key in keys.items()}, output)
 
 
-def _encode(
-    arm: Arm, adapter: Adapter, source: Source, head: Head, batch_size: int
-) -> Kept:  # fmt: skip
-    task = source.open()
+def _encode(arm: Arm, adapter: Adapter, task: LmmsTask, head: Head, batch_size: int) -> Kept:
+    """What is left of every input, in the order of the features."""
     first = {question.image_id: question for question in reversed(task.questions())}
     names = list(head.inputs)
     parts = []
-    starts = tqdm(range(0, len(names), batch_size), desc=arm.name, unit="batch")
-    for start in starts:
+    for start in tqdm(range(0, len(names), batch_size), desc=arm.name, unit="batch"):
         shown = {name: task.media(first[name]) for name in names[start : start + batch_size]}
         owners = [name for name, media in shown.items() for _ in media]
         inputs = adapter.preprocess([medium for media in shown.values() for medium in media])

@@ -145,7 +145,7 @@ def select_arms(
 
     budgets  of the benchmark (`budgets.read_budgets`), for arms with a dynamic one
     encoded  of `encoding.encode_arms`, for arms with an encoder pass of their own
-    """  # fmt: skip
+    """
     records, material = read_features(features)
     keys: dict[str, str] = {} if encoded is None else read_keys(encoded)
     chosen = [arm for arm in arms if arm.selects and not arm.encodes]

@@ -239,7 +239,7 @@ def test_an_adapter_gives_rows_like_those_of_its_records(tiny_llava):
     records = adapter.encode(inputs, names=names)
     assert found == records.inputs and kept.count.tolist() == [5] * 3
     whole, _ = adapter.reduce(inputs, "tome", 16, {})
-    torch.testing.assert_close(whole.tokens, records.single.features, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(whole.tokens, records.groups[0].features, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -130,7 +130,7 @@ def test_a_late_budget_that_the_decoder_rules_out_is_a_problem(given):
 def with_tower(tmp_path: Path, **config: object) -> str:
     vision = {
         "model_type": "clip_vision_model", "image_size": 336, "patch_size": 14, "hidden_size": 8,
-        "intermediate_size": 8, "num_hidden_layers": 4, "num_attention_heads": 2,
+        "intermediate_size": 8, "num_hidden_layers": 5, "num_attention_heads": 2,
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps({"vision_config": vision, **config}))
     return str(tmp_path)
@@ -147,8 +147,8 @@ def test_what_acts_in_the_encoder_is_planned_for_the_families_that_can(given, tm
     shallow = with_tower(tmp_path, model_type="llava", vision_feature_layer=-3)
     found = problems(chosen | {"model": shallow})
     assert "arm method-tome: budget 64: a block merges half" in found
-    assert "2 blocks leave at least 144 of 576" in found
-    assert "downsample" not in found and "budget-192" not in found
+    assert "3 blocks leave at least 72 of 576" in found
+    assert "downsample" not in found and "budget-128" not in found
     parse_study(chosen | {"model": with_tower(tmp_path, model_type="llava")})
 
 

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from prunesid.encoding.plan import Shape
+
 
 @dataclass(frozen=True)
 class Transformer:
@@ -52,12 +54,13 @@ class Transformer:
             ffn_matrices=ffn_matrices,
         )
 
-    def layer_macs(self, tokens: int) -> int:
-        """Multiply-adds of one layer that `tokens` tokens enter."""
+    def layer_macs(self, tokens: int, fed: int | None = None) -> int:
+        """Multiply-adds of one layer that `tokens` tokens enter; `fed` of them, or all, see its FFN."""
+        fed = tokens if fed is None else fed
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         projections = 2 * tokens * self.width * (queries + keys)
         attention = 2 * tokens * tokens * queries
-        return projections + attention + self.ffn_matrices * tokens * self.width * self.ffn
+        return projections + attention + self.ffn_matrices * fed * self.width * self.ffn
 
     def macs(self, entering: Sequence[int]) -> int:
         """Multiply-adds of a pass in which `entering[i]` tokens enter layer i.
@@ -93,12 +96,14 @@ class Visual:
 class Sizes:
     """The sizes of a model; `encoder_tokens` of one image (or crop) enter the tower, CLS included.
 
-    A tower that is no plain transformer has no formula here: its `encoder` is None.
+    A tower that is no plain transformer has no formula here: its `encoder` is None. `encoding` is what
+    methods that act in the encoder plan by, None where the family takes none.
     """
 
     decoder: Transformer
     encoder: Transformer | None
     encoder_tokens: int
+    encoding: Shape | None = None
 
     def visual(self, tokens: int) -> Visual | None:
         """Of an image of that many patches; None without a formula for the tower."""
@@ -113,11 +118,12 @@ class Sizes:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Sizes:
-        encoder = values["encoder"]
+        encoder, encoding = values["encoder"], values["encoding"]
         return cls(
             Transformer(**values["decoder"]),
             None if encoder is None else Transformer(**encoder),
             values["encoder_tokens"],
+            None if encoding is None else Shape(**encoding),
         )
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunesid import late, methods
+from prunesid import encoding, late, methods
 from prunesid.models import adapt
 from prunesid.models.adapter import Adapter, Entering, kept_crops, positions_of
 from prunesid.record import Kept
@@ -73,7 +73,8 @@ def prune(
 
     inputs   a batch: input_ids (B, S) with all placeholders, attention_mask, pixel_values and what
              else the processor gives; samples may show several images or clips, or none
-    method   one of `prunesid.list_methods()`, with its `params`
+    method   one of `prunesid.list_methods()` or `prunesid.encoding.list_encoder_methods()`, with its
+             `params`
     budget   tokens kept per image or clip; one that has no more stays as it is. Where all stay, the
              inputs come back as they are
     seed     of methods with random choices
@@ -205,16 +206,17 @@ def _recipe(
         raise ValueError(
             f"{method} drops tokens inside the language model, so it cannot shorten inputs; it runs "
             f"through prunesid.late (prunesid.answering.late.answer_late). Methods that can: "
-            f"{', '.join(methods.list_methods())}."
+            f"{', '.join([*methods.list_methods(), *encoding.list_encoder_methods()])}."
         )
-    resolved = methods.resolve(method, **params)
+    resolved = late.resolve_any(method, **params)
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget must be a positive number of tokens, not {budget!r}")
     if any(module.training for module in model.modules()):
         raise ValueError("the model is in training mode; call model.eval() first")
-    return _Recipe(
-        model, adapt(model, processor, **(options or {})), method, budget, seed, resolved
-    )
+    adapter = adapt(model, processor, **(options or {}))
+    if method in encoding.list_encoder_methods():
+        adapter.plan(method, budget, resolved)  # before the first image
+    return _Recipe(model, adapter, method, budget, seed, resolved)
 
 
 @dataclass(frozen=True)
@@ -241,17 +243,13 @@ class _Recipe:
         if not visual:
             return dict(given)
         ids, mask = given["input_ids"], self._mask(given)
-        needs = methods.requirements(self.method, **self.params)
-        records = self.adapter.encode(visual, needs)
-        media = [medium for own in records.inputs.values() for medium in own]
-        whole = records.all_tokens()
+        kept, media, wholes = self._kept(visual)
         widths: dict[str, list[int]] = {kind: [] for kind in self.adapter.placeholders}
         shown: dict[str, list[Medium]] = {kind: [] for kind in self.adapter.placeholders}
-        for medium in media:
-            widths[medium.kind].append(self._width(whole, medium))
+        for medium, whole in zip(media, wholes, strict=True):
+            widths[medium.kind].append(whole)
             shown[medium.kind].append(medium)
         runs = find_runs(ids, mask, self.adapter.placeholders, widths)
-        kept = records.compress(self.method, budget=self.budget, seed=self.seed, **self.params)
         entering = {
             kind: [self.adapter.enter(kept_crops(kept, medium), medium.layout) for medium in own]
             for kind, own in shown.items()
@@ -273,6 +271,20 @@ class _Recipe:
         if any(medium.positions is not None for medium in each):
             found["position_ids"] = _positions(short, runs, each).to(ids.device)
         return found
+
+    def _kept(self, visual: Mapping[str, Any]) -> tuple[Kept, list[Medium], list[int]]:
+        """What is kept, the media, and the tokens that each takes where nothing is dropped."""
+        if self.method in encoding.list_encoder_methods():
+            kept, inputs = self.adapter.reduce(visual, self.method, self.budget, self.params)
+            media = [medium for own in inputs.values() for medium in own]
+            return kept, media, [self.adapter.num_tokens or 0] * len(media)
+        needs = methods.requirements(self.method, **self.params)
+        records = self.adapter.encode(visual, needs)
+        media = [medium for own in records.inputs.values() for medium in own]
+        whole = records.all_tokens()
+        widths = [self._width(whole, medium) for medium in media]
+        kept = records.compress(self.method, budget=self.budget, seed=self.seed, **self.params)
+        return kept, media, widths
 
     def _width(self, whole: Kept, medium: Medium) -> int:
         """Tokens of a medium of which nothing is dropped."""

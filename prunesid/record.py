@@ -170,6 +170,11 @@ class Kept:
         places = torch.arange(self.tokens.shape[1], device=self.count.device)
         return places < self.count[:, None]
 
+    def to(self, device: torch.device | str) -> Kept:
+        """The same on another device."""
+        info = {name: value.to(device) for name, value in self.info.items()}
+        return Kept(self.tokens.to(device), self.index.to(device), self.count.to(device), info)
+
     def split(self) -> list[Tensor]:
         """One (count, D) tensor per image, without padding."""
         return [row[:n] for row, n in zip(self.tokens, self.count.tolist(), strict=True)]

@@ -11,6 +11,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, Qwen2Config
 
 from prunesid import methods
 from prunesid.accounting import Sizes, Transformer, Visual, account
+from prunesid.encoding import Shape
 from prunesid.record import VisionRecord
 
 LLAVA = Transformer.decoder(
@@ -160,6 +161,6 @@ def test_the_merged_tokens_of_visionzip_counted_by_hand():
 
 @pytest.mark.parametrize("encoder", [TOWER, None])
 def test_sizes_survive_json(encoder):
-    sizes = Sizes(LLAVA, encoder, 577)
+    sizes = Sizes(LLAVA, encoder, 577, encoder and Shape(24, 23, 24))
     assert Sizes.from_json(json.loads(json.dumps(sizes.to_json()))) == sizes
     assert sizes.visual(576) == (encoder and Visual(576, 1024, 64, 4096))

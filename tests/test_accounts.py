@@ -2,6 +2,7 @@
 
 from prunesid.accounting import Sizes, Transformer
 from prunesid.answering import Answer
+from prunesid.encoding import Plan, Shape
 from prunesid.stages.accounts import COLUMNS, read_accounts, spent
 from prunesid.study.arm import VANILLA, make_arm
 
@@ -40,6 +41,23 @@ def test_tokens_that_go_inside_the_language_model():
     assert found["kv_mean"] == 8
     assert found["llm_macs"] == LAYER.layer_macs(22) + LAYER.layer_macs(10)
     assert found["selection_macs"] == 100
+
+
+def test_an_encoder_pass_of_its_own_takes_the_place_of_the_usual_one():
+    sizes = Sizes(LAYER, SIZES.encoder, 17, Shape(layers=3, read=2, side=4))
+    tome = spent(make_arm({"method": "tome", "budget": 4}), [answer(4, 6)], sizes, CROPS)
+    plan = Plan(4, (8, 4))
+    assert tome["encoder_macs"] == plan.encoder_macs(SIZES.encoder)
+    assert tome["selection_macs"] == plan.choice_macs(SIZES.encoder)
+    assert tome["llm_macs"] == 2 * LAYER.layer_macs(10)
+    assert tome["total_macs"] == sum(
+        tome[f"{part}_macs"] for part in ("encoder", "selection", "llm")
+    )
+    smaller = spent(make_arm({"method": "downsample", "budget": 5}), [answer(4, 6)], sizes, CROPS)
+    assert smaller["encoder_macs"] == 3 * SIZES.encoder.layer_macs(5)
+    assert smaller["selection_macs"] == 0
+    whole = spent(make_arm({"method": "tome", "budget": 16}), [answer(16, 6)], sizes, CROPS)
+    assert whole["encoder_macs"] == 3 * SIZES.encoder.layer_macs(17)
 
 
 def test_what_has_no_formula_is_none_and_the_total_is_of_the_rest():

@@ -127,6 +127,22 @@ def test_a_late_arm_takes_what_a_study_can_give_it():
         make_arm({"method": "fastv", "position": "original"})
 
 
+def test_an_arm_that_acts_in_the_encoder_has_a_pass_of_its_own():
+    arms = [make_arm({"method": name}) for name in ("tome", "downsample", "prunesid", "fastv")]
+    assert [arm.encodes for arm in (*arms, VANILLA)] == [True, True, False, False, False]
+    assert [arm.selects for arm in (*arms, VANILLA)] == [True, True, True, False, False]
+    assert not any(arm.is_late for arm in arms[:2])
+    assert make_arm({"method": "tome", "order": "split"}) == arms[0]
+    assert make_arm({"method": "tome", "order": "raster"}).name == "method-tome_order-raster"
+    assert seeds_of({"method": "tome"}, 3) == (arms[0],)
+    with pytest.raises(ValueError, match="tome acts inside the encoder.*cannot share"):
+        make_arm({"method": "tome", "dynamic": "benchmark"})
+    with pytest.raises(ValueError, match="Did you mean 'downsample'"):
+        make_arm({"method": "downsampl"})
+    with pytest.raises(ValueError, match="order, proportional"):
+        make_arm({"method": "tome", "schedule": "even"})
+
+
 def test_values_as_text():
     values = [1, True, None, 0.5, 1.0, "psca"]
     assert [text(value) for value in values] == ["1", "true", "none", "0.5", "1", "psca"]

@@ -127,6 +127,31 @@ def test_a_late_budget_that_the_decoder_rules_out_is_a_problem(given):
     }  # fmt: skip
 
 
+def with_tower(tmp_path: Path, **config: object) -> str:
+    vision = {
+        "model_type": "clip_vision_model", "image_size": 336, "patch_size": 14, "hidden_size": 8,
+        "intermediate_size": 8, "num_hidden_layers": 5, "num_attention_heads": 2,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps({"vision_config": vision, **config}))
+    return str(tmp_path)
+
+
+def test_what_acts_in_the_encoder_is_planned_for_the_families_that_can(given, tmp_path):
+    chosen = given | {"ablations": ["methods"], "overrides": {}}
+    study = parse_study(chosen | {"model": "pocket"})
+    assert {arm.method for arm in study.arms if arm.encodes} == {"downsample", "tome"}
+    other = with_tower(tmp_path, model_type="llava_next")
+    found = problems(chosen | {"model": other})
+    assert "arm method-tome: tome acts inside the vision encoder" in found
+    assert "'llava_next'. Families that it runs on: llava" in found
+    shallow = with_tower(tmp_path, model_type="llava", vision_feature_layer=-3)
+    found = problems(chosen | {"model": shallow})
+    assert "arm method-tome: budget 64: a block merges half" in found
+    assert "3 blocks leave at least 72 of 576" in found
+    assert "downsample" not in found and "budget-128" not in found
+    parse_study(chosen | {"model": with_tower(tmp_path, model_type="llava")})
+
+
 def test_calibrated_arms_need_held_out_images(given):
     chosen = given | {"ablations": ["dynamic"], "overrides": {}}
     assert parse_study(chosen).calibration.task == "pocket_calibration"

@@ -57,6 +57,20 @@ def test_nothing_is_done_before_the_first_run(study):
     assert not study.results.exists()
 
 
+def test_what_acts_in_the_encoder_is_a_step_of_its_own(tmp_path):
+    (tmp_path / "ablations").mkdir()
+    (tmp_path / "ablations" / "few.yaml").write_text(
+        "title: Few\nvary: [{method: grid}, {method: tome}, {method: downsample}]\n"
+    )
+    document = DOCUMENT | {"results": str(tmp_path / "results")}
+    whole = estimate(parse_study(document, ROOT, folder=tmp_path))
+    steps = {step.stage: step for step in whole.steps}
+    assert (steps["encode"].done, steps["encode"].of) == (0, 2)
+    assert (steps["select"].done, steps["select"].of) == (0, 1)
+    assert steps["encode"].bytes > 2 * 2 * 64 * 128 * 4
+    assert whole.rates.seconds(steps["encode"].left) > whole.rates.seconds(steps["features"].left)
+
+
 def test_it_counts_what_the_benchmark_will_have(study, tmp_path):
     before = estimate(study).sizes
     render("pocket_mme", Layout.of(study).data("pocket_mme"), study.limit)

@@ -35,7 +35,9 @@ def ask(model, shown):
     return model.generate_until(requests)
 
 
-@pytest.mark.parametrize("arm", [{}, {"method": "grid", "budget": 5}])
+@pytest.mark.parametrize(
+    "arm", [{}, {"method": "grid", "budget": 5}, {"method": "tome", "budget": 5}]
+)
 def test_several_images_and_none_answer_the_same_shared_or_alone(tiny_llava, arm):
     answers = [
         ask(PruneSID(str(tiny_llava), batch_size=size, share_prefix=share, **arm), SHOWN)

@@ -339,6 +339,7 @@ def test_upstream_bug_ratio_silently_ignored(model, processor, inputs):
     [
         ({"method": "fastv"}, "runs through prunesid.late"),
         ({"method": "prunesids"}, "Did you mean 'prunesid'"),
+        ({"method": "tome", "budget": 1}, "leave at least 2 of 16"),
         ({"preset": "papers"}, "Did you mean 'paper'"),
         ({"budget": 0}, "positive number of tokens"),
         ({"budget": 0.1}, "positive number of tokens"),

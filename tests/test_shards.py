@@ -23,6 +23,7 @@ from prunesid.stages.accounts import write_accounts
 from prunesid.stages.answers import answer_benchmark
 from prunesid.stages.arms import write_arms
 from prunesid.stages.budgets import read_budgets, write_budgets
+from prunesid.stages.encoding import encode_arms
 from prunesid.stages.estimate import estimate
 from prunesid.stages.features import extract, needs_of, read_head
 from prunesid.stages.information import write_information
@@ -50,6 +51,7 @@ vary:
   - {method: prunesid}
   - {method: random}
   - {method: fastv}
+  - {method: tome}
   - {method: prunesid, dynamic: benchmark}
 across: {budget: [192]}
 seeds: 1
@@ -127,8 +129,9 @@ def run(folder, count, monkeypatch):
     render("pocket_mme", data, IMAGES)
     source = Source("pocket_mme", data)
     features = [places.features("pocket_mme", part) for part in parts]
-    selections, answers = (
-        [path.with_name(name) for path in features] for name in ("kept.json", "answers.json")
+    encoded, selections, answers = (
+        [path.with_name(f"{name}.json") for path in features]
+        for name in ("encoded", "selections", "answers")
     )
     for part, path in zip(parts, features, strict=True):
         path.parent.mkdir(parents=True)
@@ -140,9 +143,12 @@ def run(folder, count, monkeypatch):
     )  # fmt: skip
     (folder / "budgets.parquet").rename(places.model / "budgets.parquet")
     budgets = read_budgets(places.model / "budgets.parquet", "pocket_mme")
-    for part, *paths in zip(parts, features, selections, answers, strict=True):
-        select_arms(paths[0], arms, store, paths[1], budgets)
-        answer_benchmark(source, runtime, *paths[:2], arms, store, paths[2], part)
+    for part, own, passed, kept, given in zip(
+        parts, features, encoded, selections, answers, strict=True
+    ):
+        encode_arms(source, runtime, own, arms, store, passed)
+        select_arms(own, arms, store, kept, budgets, passed)
+        answer_benchmark(source, runtime, own, kept, arms, store, given, part)
     score_benchmark(source, "pocket_mme", benchmark.metric, answers, store,
                     folder / "scores.parquet")  # fmt: skip
     write_accounts(features, answers, arms, store, folder / "accounts.csv")
@@ -170,7 +176,11 @@ def test_the_number_of_parts_changes_no_table(tmp_path, monkeypatch):
             assert ours.read_bytes() == theirs.read_bytes(), table
         done = {step.stage: (step.done, step.of) for step in estimate(study).steps}
         assert done["features"] == (count, count)
-        assert done["select"] == (3, 3) and done["answer"] == done["score"] == (arms, arms)
+        assert (
+            done["encode"] == (1, 1)
+            and done["select"] == (3, 3)
+            and done["answer"] == done["score"] == (arms, arms)
+        )
         crops = first_crops(features, selections)
         assert list(crops) == list(read_head(whole[0]).inputs)
         assert [crop.row for crop in crops.values()] == [n for part in images for n in range(part)]

@@ -18,6 +18,7 @@ from prunesid.stages.accounts import write_accounts
 from prunesid.stages.answers import answer_benchmark, material_of
 from prunesid.stages.arms import write_arms
 from prunesid.stages.budgets import read_budgets, write_budgets
+from prunesid.stages.encoding import encode_arms
 from prunesid.stages.features import extract, needs_of, read_features
 from prunesid.stages.information import num_tokens, write_information
 from prunesid.stages.material import model_path
@@ -128,6 +129,68 @@ def test_made_tokens_survive_the_disk(work, tmp_path):
     save_kept(replace(kept, index=index, tokens=tokens), tmp_path / "kept.safetensors")
     again = load_kept(tmp_path / "kept.safetensors", records)
     assert torch.equal(again.tokens, tokens)
+
+
+def test_tokens_of_an_encoder_pass_are_stored_beside_the_others(tiny_llava, work, tmp_path):
+    arms = [make_arm({"method": name, "budget": 5}) for name in ("grid", "tome", "downsample")]
+    arms.append(make_arm({"method": "tome", "budget": 16}))
+    runtime, store = Runtime(str(tiny_llava), batch_size=3), Store(tmp_path / "store")
+    features, encoded = tmp_path / "features.safetensors", tmp_path / "encoded.json"
+    extract(work[1], runtime, needs_of(arms), features)
+    encode_arms(work[1], runtime, features, arms, store, encoded)
+    selections, answers = tmp_path / "selections.json", tmp_path / "answers.json"
+    select_arms(features, arms, store, selections, encoded=encoded)
+    keys, (records, _) = read_keys(selections), read_features(features)
+    assert set(keys) == {arm.name for arm in arms}
+
+    adapter, task = load(str(tiny_llava)), work[1].open()
+    first = {question.image_id: question for question in reversed(task.questions())}
+    for arm, count in zip(arms[1:], (5, 4, 16), strict=True):
+        kept = load_kept(store.get(keys[arm.name]), records)
+        assert kept.count.tolist() == [count] * 4
+        for row, name in enumerate(records.names):
+            inputs = adapter.preprocess(task.media(first[name]))
+            alone, _ = adapter.reduce(inputs, arm.method, arm.budget, arm.params)
+            torch.testing.assert_close(kept.tokens[row], alone.tokens[0], atol=1e-5, rtol=1e-4)
+            assert torch.equal(kept.index[row], alone.index[0])
+
+    everyone = [VANILLA, *arms]
+    answer_benchmark(work[1], runtime, features, selections, everyone, store, answers)
+    found = {name: read_answers(store.get(key)) for name, key in read_keys(answers).items()}
+    assert {name: own[0].tokens for name, own in found.items()} == {
+        "vanilla": 16, "method-grid_budget-5": 5, "method-tome_budget-5": 5,
+        "method-downsample_budget-5": 4, "method-tome_budget-16": 16,
+    }  # fmt: skip
+    # With all tokens it is the unmodified model, asked once.
+    assert read_keys(answers)["vanilla"] == read_keys(answers)["method-tome_budget-16"]
+
+    write_accounts(features, answers, everyone, store, tmp_path / "accounts.csv")
+    spent = pd.read_csv(tmp_path / "accounts.csv").set_index("arm")["encoder_macs"]
+    assert spent["vanilla"] == spent["method-grid_budget-5"] == spent["method-tome_budget-16"]
+    assert spent["method-downsample_budget-5"] < spent["method-tome_budget-5"] < spent["vanilla"]
+
+
+def test_a_new_arm_in_the_encoder_encodes_alone(tiny_llava, work, tmp_path, monkeypatch):
+    tome, smaller = (make_arm({"method": name, "budget": 4}) for name in ("tome", "downsample"))
+    runtime, store = Runtime(str(tiny_llava), batch_size=4), Store(tmp_path / "store")
+    features, encoded = tmp_path / "features.safetensors", tmp_path / "encoded.json"
+    extract(work[1], runtime, needs_of([tome]), features)
+    before = features.read_bytes()
+    encode_arms(work[1], runtime, features, [VANILLA, tome], store, encoded)
+    first = read_keys(encoded)
+    put, stored = Store.put, []
+
+    def counting(self, material, *arguments, **named):
+        stored.append(material["arm"]["method"])
+        return put(self, material, *arguments, **named)
+
+    monkeypatch.setattr(Store, "put", counting)
+    encode_arms(work[1], runtime, features, [VANILLA, tome, smaller], store, encoded)
+    assert stored == ["downsample"]
+    assert read_keys(encoded).items() > first.items()
+    assert features.read_bytes() == before
+    encode_arms(work[1], runtime, features, [VANILLA, tome, smaller], store, encoded)
+    assert len(stored) == 1
 
 
 @pytest.fixture(scope="module")

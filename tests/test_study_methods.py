@@ -2,14 +2,14 @@
 
 import pytest
 
-from prunesid import late, methods
-from prunesid.study.methods import about
+from prunesid import encoding, late, methods
+from prunesid.study.methods import DECODER, ENCODER, FEATURES, about
 from prunesid.study.plugins import load_plugins
 
 
 def test_a_method_before_the_language_model():
     known = about("divprune")
-    assert not known.inside
+    assert known.place == FEATURES
     assert known.source == "Alvar et al., CVPR 2025"
     assert known.summary == (
         "DivPrune (Alvar et al., CVPR 2025): the tokens that lie farthest apart after the projector."
@@ -29,13 +29,21 @@ def test_what_is_read_depends_on_the_parameters():
 
 def test_a_method_inside_the_language_model():
     known = about("mustdrop")
-    assert known.inside and known.module == "prunesid.late.mustdrop"
+    assert known.place == DECODER and known.module == "prunesid.late.mustdrop"
     assert known.needs == ("cls_attention",)
     assert about("mustdrop", key_share=0).needs == ()
 
 
+def test_a_method_inside_the_encoder():
+    known = about("tome", order="raster")
+    assert known.place == ENCODER and known.module == "prunesid.encoding.tome"
+    assert known.source == "Bolya et al., ICLR 2023" and known.needs == ()
+    assert known.params["order"].default == "split"
+
+
 def test_every_method_is_described_by_its_file():
-    for name in (*methods.list_methods(), *late.list_late_methods()):
+    early = (*methods.list_methods(), *encoding.list_encoder_methods())
+    for name in (*early, *late.list_late_methods()):
         known = about(name)
         assert known.summary.endswith(".") and known.meanings, name
         assert known.module.endswith(f".{name}")

@@ -17,7 +17,7 @@ from lmms_eval.api.model import lmms
 from PIL.Image import Image
 from tqdm import tqdm
 
-from prunesid import late
+from prunesid import encoding, late
 from prunesid.answering import Answer, Question
 from prunesid.answering.decoding import Inputs
 from prunesid.answering.engine import answer, answer_plainly
@@ -33,8 +33,9 @@ class PruneSID(lmms):
     """model_args:
 
     pretrained    folder or hub id of the model
-    method        one of `prunesid.list_methods()` or `prunesid.late.list_late_methods()`; without
-                  it, or as "vanilla", all tokens are kept
+    method        one of `prunesid.list_methods()`, `prunesid.late.list_late_methods()` or
+                  `prunesid.encoding.list_encoder_methods()`; without it, or as "vanilla", all tokens
+                  are kept
     budget        tokens kept per image, or for late methods entering a layer of the language model
                   on average; needed with a method
     seed          of methods with random choices
@@ -71,6 +72,7 @@ class PruneSID(lmms):
         self.method, self.budget, self.seed = method, budget, seed
         self.params = late.resolve_any(method, **params) if method is not None else {}
         self.late = method in late.list_late_methods()
+        self.encodes = method in encoding.list_encoder_methods()
         if self.late:
             self._check_late(share_prefix)
         self.batch_size = int(batch_size)
@@ -80,6 +82,8 @@ class PruneSID(lmms):
         if self.late and self.adapter.num_tokens is not None:
             shape = late.Shape(len(self.adapter.decoder.layers), self.adapter.num_tokens)
             late.plan(str(method), shape, budget, **self.params)  # before the first question
+        if self.encodes and budget is not None:
+            self.adapter.plan(str(method), budget, self.params)
 
     def _check_late(self, share_prefix: bool) -> None:
         if not share_prefix:
@@ -153,6 +157,11 @@ class PruneSID(lmms):
         if not owners:
             return Kept.nothing(), dict.fromkeys(shown, ())
         inputs = self.adapter.preprocess([medium for media in shown.values() for medium in media])
+        if self.encodes and self.budget is not None:
+            kept, found = self.adapter.reduce(
+                inputs, str(self.method), self.budget, self.params, owners
+            )
+            return kept, {name: found.get(name, ()) for name in shown}
         early = self.method is not None and not self.late
         needs = requirements(str(self.method), **self.params) if early else Needs()
         records = self.adapter.encode(inputs, needs, owners)

@@ -17,7 +17,7 @@ import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from prunesid import methods
+from prunesid import encoding, methods
 from prunesid.late.schedule import Schedule, Shape
 from prunesid.parameters import Param, Value, check_parameters
 from prunesid.registry import Registry, unknown
@@ -81,10 +81,17 @@ def resolve(method: str, **params: object) -> Resolved:
 
 
 def resolve_any(method: str, **params: object) -> Resolved:
-    """All parameters of a method of either kind, early or late; ValueError with both's choices."""
+    """All parameters of a method wherever it acts: in the encoder, on its record, or in the decoder.
+
+    ValueError, naming the choices of all kinds, on unknown methods, parameters and values.
+    """
     if method in list_late_methods():
         return resolve(method, **params)
-    choices = [*methods.list_methods(), *list_late_methods()]
+    if method in encoding.list_encoder_methods():
+        return encoding.resolve(method, **params)
+    choices = [
+        *methods.list_methods(), *encoding.list_encoder_methods(), *list_late_methods()
+    ]  # fmt: skip
     if method not in choices:
         raise ValueError(unknown("method", method, choices))
     return methods.resolve(method, **params)

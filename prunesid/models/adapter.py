@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from prunesid.accounting import Sizes
+    from prunesid.encoding import Plan
     from prunesid.media import Clip
     from prunesid.record import Kept
     from prunesid.records import Records
@@ -136,6 +137,27 @@ class Adapter(Protocol):
         names  input that each medium belongs to, those of one input next to each other; without
                them every medium is an input named by its number, and random choices depend on the
                content of its features
+        """
+        ...
+
+    def plan(self, method: str, budget: int, params: Mapping[str, object]) -> Plan:
+        """`prunesid.encoding.plan` for this model; ValueError also where the family takes none."""
+        ...
+
+    def reduce(
+        self,
+        inputs: Mapping[str, Tensor],
+        method: str,
+        budget: int,
+        params: Mapping[str, object],
+        names: Sequence[str] | None = None,
+    ) -> tuple[Kept, Mapping[str, tuple[Medium, ...]]]:
+        """The model's inputs -> what a method that acts in the encoder leaves, and the inputs by name.
+
+        method, budget, params  as `prunesid.encoding.plan` takes them
+        names                   as in `encode`; rows and inputs are those of its records
+
+        ValueError as `plan` raises it.
         """
         ...
 

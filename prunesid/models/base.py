@@ -16,9 +16,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, DynamicCach
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.accounting import Sizes, Transformer
+from prunesid.encoding import Plan, plan, refusal
 from prunesid.models.adapter import Entering, Prompt, positions_of
 from prunesid.parameters import Param, Value, check_parameters
-from prunesid.records import IMAGE, VIDEO
+from prunesid.record import Kept
+from prunesid.records import IMAGE, VIDEO, Medium
 
 
 class TransformersAdapter:
@@ -100,6 +102,22 @@ class TransformersAdapter:
 
     def _mark(self, kind: str) -> str:
         return self.processor.tokenizer.convert_ids_to_tokens(self.placeholders[kind])
+
+    def plan(self, method: str, budget: int, params: Mapping[str, object]) -> Plan:
+        shape = self.sizes.encoding
+        if shape is None:
+            raise ValueError(refusal(method, self.model.config.model_type))
+        return plan(method, shape, budget, **params)
+
+    def reduce(
+        self,
+        inputs: Mapping[str, Tensor],
+        method: str,
+        budget: int,
+        params: Mapping[str, object],
+        names: Sequence[str] | None = None,
+    ) -> tuple[Kept, Mapping[str, tuple[Medium, ...]]]:
+        raise ValueError(refusal(method, self.model.config.model_type))
 
     @torch.no_grad()
     def embed(self, ids: Tensor) -> Tensor:

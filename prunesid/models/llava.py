@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from prunesid.accounting import Sizes, Transformer
+from prunesid.encoding import shape_of
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
 from prunesid.models.base import TransformersAdapter
 from prunesid.models.clip import feature_block, read_clip
-from prunesid.record import VisionRecord
-from prunesid.records import CENTER, IMAGE, Medium, Records
+from prunesid.models.clip_pass import reduce_clip
+from prunesid.record import Kept, VisionRecord
+from prunesid.records import CENTER, IMAGE, Medium, Records, grouped
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,6 +48,9 @@ class Llava(TransformersAdapter):
             Transformer.decoder(config.text_config),
             Transformer.encoder(config.vision_config),
             encoder_tokens=1 + self.num_tokens,
+            encoding=shape_of(
+                config.model_type, self.num_blocks, self.num_tokens, config.vision_feature_layer
+            ),
         )
 
     def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
@@ -63,8 +68,24 @@ class Llava(TransformersAdapter):
         record = self.read(inputs, needs)
         if needs.projected:
             record = replace(record, projected=self.project(record.features))
-        media = [Medium(IMAGE, (row,), {"view": self.view}) for row in range(len(record))]
-        return Records.named([record], [range(len(record))], media, names)
+        return Records.named([record], [range(len(record))], self._media(len(record)), names)
+
+    @torch.no_grad()
+    def reduce(
+        self,
+        inputs: Mapping[str, Tensor],
+        method: str,
+        budget: int,
+        params: Mapping[str, object],
+        names: Sequence[str] | None = None,
+    ) -> tuple[Kept, Mapping[str, tuple[Medium, ...]]]:
+        plan = self.plan(method, budget, params)
+        kept = reduce_clip(self.model.model.vision_tower, inputs["pixel_values"], plan)
+        owners = names or [str(number) for number in range(len(kept))]
+        return kept, grouped(owners, self._media(len(kept)))
+
+    def _media(self, count: int) -> list[Medium]:
+        return [Medium(IMAGE, (row,), {"view": self.view}) for row in range(count)]
 
     def read(self, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
         """What `encode` reads from the towers: the features are those that go to the projector."""

@@ -27,10 +27,14 @@ from prunesid.render.table import (
 from prunesid.study.ablation import Ablation, Setting
 from prunesid.study.arm import ALL_TOKENS, text
 from prunesid.study.comparison import ALL, AVERAGE
-from prunesid.study.methods import About, about
+from prunesid.study.methods import DECODER, ENCODER, FEATURES, About, about
 from prunesid.study.strata import FAMILY, PHI
 
-SIDES = {False: "before the language model", True: "inside the language model, by what is asked"}
+PLACES = {
+    ENCODER: "in or before the vision encoder, which runs once more for it",
+    FEATURES: "before the language model",
+    DECODER: "inside the language model, by what is asked",
+}
 READS = {
     "cls": "CLS token",
     "cls_attention": "CLS attention",
@@ -152,7 +156,7 @@ def _texts(known: About) -> list[tuple[str, str]]:
 
 def _description(known: About, part: Ablation) -> Table:
     lines = {
-        "Acts": SIDES[known.inside],
+        "Acts": PLACES[known.place],
         "Source": known.source,
         "Reads beside the tokens": _needs(known, part),
         "Code": known.module,

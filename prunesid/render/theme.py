@@ -55,6 +55,9 @@ COLORS = {
     "sparsevlm": "#ddcc77",
     "dart": "#aa4499",
     "mustdrop": "#661100",
+    # Of Tableau's twenty, two that are far from all above.
+    "tome": "#8c564b",
+    "downsample": "#98df8a",
     VANILLA: INK,
 }
 # Benchmarks are no methods: IBM's color-blind-safe colors, and a teal.

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from prunesid import methods
+from prunesid import encoding, methods
 from prunesid.accounting import Sizes, account
 from prunesid.answering import Answer, read_answers
 from prunesid.answering.store import Store
@@ -77,6 +78,7 @@ def spent(
     )
     sums: Counter[str] = Counter()
     uncounted = {"encoder_macs"} if tower is None else set()
+    plan = _plan(arm, sizes)
     for (visual, text, entering, cached, inside, patches), number in alike.items():
         layers = [int(visual)] * sizes.decoder.layers if entering is None else entering
         choosing = _choosing(arm, int(visual), sizes, patches) if inside is None else inside
@@ -85,6 +87,8 @@ def spent(
             sizes.decoder, layers, text, cached=cached, encoder=tower, encoder_tokens=tokens,
             crops=len(patches), selection_macs=choosing or 0,
         )  # fmt: skip
+        if plan is not None and tower is not None:
+            found = replace(found, encoder_macs=len(patches) * plan.encoder_macs(tower))
         values: Mapping[str, int] = {
             "text_mean": text, "kv_mean": found.kv_entries, "encoder_macs": found.encoder_macs,
             "selection_macs": found.selection_macs, "llm_macs": found.llm_macs,
@@ -95,10 +99,20 @@ def spent(
     return {name: None if name in uncounted else sums[name] / len(answers) for name in COLUMNS}
 
 
+def _plan(arm: Arm, sizes: Sizes) -> encoding.Plan | None:
+    """Of an arm with an encoder pass of its own."""
+    if not arm.encodes or sizes.encoding is None:
+        return None
+    return encoding.plan(arm.method, sizes.encoding, arm.budget or 0, **arm.params)
+
+
 def _choosing(arm: Arm, kept: int, sizes: Sizes, patches: Sequence[int]) -> int | None:
     """Multiply-adds of choosing `kept` tokens before the language model, evenly among the crops."""
     if arm.is_vanilla:
         return 0
+    plan = _plan(arm, sizes)
+    if plan is not None:
+        return None if sizes.encoder is None else len(patches) * plan.choice_macs(sizes.encoder)
     total = 0
     shares = shared_out(min(max(kept, len(patches)), sum(patches)), patches)
     for size, share in zip(patches, shares, strict=True):

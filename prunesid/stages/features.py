@@ -43,7 +43,8 @@ def needs_of(arms: Sequence[Arm]) -> Needs:
     ValueError where an arm reads the question: features belong to an image, whatever is asked, and
     the supported models have no CLIP text tower.
     """
-    each = {a.name: requirements(a.method, **a.params) for a in arms if a.selects}
+    reading = [arm for arm in arms if arm.selects and not arm.encodes]
+    each = {a.name: requirements(a.method, **a.params) for a in reading}
     asking = [name for name, needs in each.items() if needs.relevance]
     if asking:
         raise ValueError(
@@ -159,7 +160,7 @@ def read_head(path: Path) -> Head:
     """The head of a file of `extract`; ValueError for one that an earlier version wrote."""
     with safe_open(path, "np") as file:
         found = {key: json.loads(value) for key, value in file.metadata().items()}
-    if "model_sizes" not in found:
+    if "encoding" not in found.get("model_sizes", {}):
         raise ValueError(f"{path} was written by an earlier version; the next run makes it anew")
     inputs = {
         name: tuple(Medium(m["kind"], tuple(m["rows"]), m["layout"]) for m in media)

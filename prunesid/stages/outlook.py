@@ -23,7 +23,7 @@ from prunesid.study.hardware import GPUS, memory_bytes, rates, weight_bytes
 from prunesid.study.model import geometry_of
 from prunesid.study.published import published_task
 
-ON_GPU = frozenset({"features", "answer"})
+ON_GPU = frozenset({"features", "encode", "answer"})
 WIDTH = 112
 # A paragraph of a comment.
 ESTIMATE = re.compile(r"^# Estimated:.*(?:\n# .+)*", re.MULTILINE)
@@ -40,7 +40,7 @@ class Outlook:
     memory       of the machine: the features of the largest benchmark's shard are read whole
     checkpoint   the model's weights
     data         what the data sets' files take, and once more what `datasets` makes of them
-    features     what the vision tower leaves behind
+    features     what the vision tower leaves behind, for all arms and for those in the encoder
     unknown      benchmarks whose size is not known before they are read
     """
 
@@ -81,7 +81,8 @@ def outlook(study: Study) -> Outlook:
         memory=max(features.values()) / study.shards + 4e9,
         checkpoint=weight_bytes(shape, study.dtype),
         data=sum(2 * (_download(b.task) or 0) for b in study.encoded),
-        features=sum(features.values()),
+        features=sum(features.values())
+        + sum(step.bytes for step in todo if step.stage == "encode"),
         unknown=tuple(name for name, size in sizes.items() if _is_open(size)),
     )
 

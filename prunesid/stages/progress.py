@@ -18,7 +18,7 @@ from prunesid.answering.store import Store
 from prunesid.models import family_module
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.pocket.benchmarks import items
-from prunesid.stages import answers, selection
+from prunesid.stages import answers, encoding, selection
 from prunesid.stages.budgets import Budgets, read_budgets
 from prunesid.stages.features import Head, needs_of, read_head
 from prunesid.stages.material import features_material, model_digest, model_path, score_material
@@ -189,6 +189,8 @@ class _State:
 
     def selection(self, arm: Arm) -> Path | None:
         """The tokens that the arm keeps, where they are stored."""
+        if arm.encodes:
+            return self.store.find(Store.key(encoding.material_of(arm, self.material)))
         try:
             budget = selection.budget_of(arm, self.names, self.budgets)
         except ValueError:  # the arm's budgets are yet to be shared out
@@ -235,17 +237,23 @@ def _arm_steps(
     study: Study, benchmark: Benchmark, size: Size, parts: list[_Part]
 ) -> Iterator[Step]:
     arms = study.arms_of(benchmark.name)
-    whole = geometry_of(study.model).usual_tokens
-    select = _Left([arm for arm in arms if arm.selects], whole, size.answer_tokens, study)
-    answer = _Left(arms, whole, size.answer_tokens, study)
-    score = _Left(arms, whole, size.answer_tokens, study)
+    shape = geometry_of(study.model)
+    encode, select, answer, score = (
+        _Left(of, shape.usual_tokens, size.answer_tokens, study.batch_size)
+        for of in (
+            [arm for arm in arms if arm.encodes],
+            [arm for arm in arms if arm.selects and not arm.encodes],
+            arms,
+            arms,
+        )
+    )
     keys: dict[str, list[str]] = {arm.name: [] for arm in arms}
     for part in parts:
         if part.is_empty:
             continue
         for arm in arms:
             if arm.selects and (part.state is None or part.state.selection(arm) is None):
-                select.add(part, arm)
+                (encode if arm.encodes else select).add(part, arm)
             key = part.state.answers(arm) if part.state else None
             if part.state is None or key is None or key not in part.state.store:
                 answer.add(part, arm)
@@ -258,25 +266,32 @@ def _arm_steps(
         if len(own) < full or not _scored(store, benchmark, arm, own):
             score.add(everything, arm)
     for stage, left, amount in (
+        ("encode", encode, {"images": encode.images, "tokens": encode.tokens}),
         ("select", select, {"images": select.images, "tokens": select.tokens}),
         ("answer", answer,
          {"tokens": answer.tokens, "questions": answer.questions, "passes": answer.passes}),
         ("score", score, {"questions": score.questions}),
     ):  # fmt: skip
         of, number = len(left.arms), len(left.names)
+        if stage == "encode" and not of:  # there is no such job
+            continue
         work = Work(stage, amount | {"jobs": len(left.parts)} if number else {}, left.entries)
-        yield Step(stage, benchmark.name, of, of - number, work, work.bytes)
+        # Tokens of a pass of their own are stored whole, those of others by number.
+        token = shape.width * BYTES[study.dtype] if stage == "encode" else 0
+        yield Step(stage, benchmark.name, of, of - number, work, work.bytes + token * left.tokens)
 
 
 class _Left:
     """What a stage of a benchmark has to do, by what it is paid for; `arms` are all of the stage."""
 
-    def __init__(self, arms: Sequence[Arm], whole: int, answer_tokens: int, study: Study) -> None:
+    def __init__(
+        self, arms: Sequence[Arm], whole: int, answer_tokens: int, batch_size: int
+    ) -> None:
         self.arms = arms
         self.names: set[str] = set()
         self.parts: set[int] = set()
         self.images = self.tokens = self.questions = self.passes = self.entries = 0
-        self._whole, self._answer_tokens, self._batch = whole, answer_tokens, study.batch_size
+        self._whole, self._answer_tokens, self._batch = whole, answer_tokens, batch_size
 
     def add(self, part: _Part, arm: Arm) -> None:
         """An arm on a part."""

@@ -27,12 +27,18 @@ from prunesid.stages.material import selection_material
 from prunesid.study.arm import Arm
 
 
-def save_kept(kept: Kept, path: Path) -> None:
-    """Write index, count and info. Tokens are written only where they are no copy of a patch."""
+def save_kept(kept: Kept, path: Path, *, copies: bool = True) -> None:
+    """Write index, count and info. Tokens are written only where they are no copy of a patch.
+
+    copies  whether tokens with an index are the features of that patch; not so after a pass of their
+            own through the encoder
+    """
     tensors = {"index": kept.index, "count": kept.count}
     tensors |= {f"info.{key}": value for key, value in kept.info.items()}
     made = kept.mask & (kept.index < 0)
-    if bool(made.any()):
+    if not copies:
+        tensors["tokens"] = kept.tokens
+    elif bool(made.any()):
         tensors["made"] = kept.tokens[made]
     save_file({key: value.contiguous() for key, value in tensors.items()}, path)
 
@@ -41,7 +47,7 @@ def load_kept(path: Path, records: Records) -> Kept:
     """What `save_kept` wrote, its tokens taken from the features of `records` (R rows)."""
     tensors = load_file(path)
     index, count = tensors["index"], tensors["count"]
-    tokens = records.gather(index)
+    tokens = tensors["tokens"] if "tokens" in tensors else records.gather(index)
     kept = Kept(
         tokens, index, count,
         {k.removeprefix("info."): v for k, v in tensors.items() if k.startswith("info.")},
@@ -130,15 +136,21 @@ def material_of(
 
 
 def select_arms(
-    features: Path, arms: Sequence[Arm], store: Store, output: Path, budgets: Budgets | None = None
+    features: Path,
+    arms: Sequence[Arm],
+    store: Store,
+    output: Path,
+    budgets: Budgets | None = None,
+    encoded: Path | None = None,
 ) -> None:
     """Select and store what is missing, then write {arm: key} as JSON; {} where there is no input.
 
-    `budgets` of the benchmark (`budgets.read_budgets`) are for arms with a dynamic one.
+    budgets  of the benchmark (`budgets.read_budgets`), for arms with a dynamic one
+    encoded  of `encoding.encode_arms`, for arms with an encoder pass of their own
     """
     records, material = read_features(features)
-    keys: dict[str, str] = {}
-    chosen = [arm for arm in arms if arm.selects and records.inputs]
+    keys: dict[str, str] = {} if encoded is None else read_keys(encoded)
+    chosen = [arm for arm in arms if arm.selects and not arm.encodes and records.inputs]
     bar = tqdm(chosen, desc="selecting", unit="arm")
     for arm in bar:
         budget = budget_of(arm, records.names, budgets or {})

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunesid import late, methods
+from prunesid import encoding, late, methods
 from prunesid.information import RULES
 from prunesid.registry import unknown
 
@@ -46,6 +46,11 @@ class Arm:
         return self.method in late.list_late_methods()
 
     @property
+    def encodes(self) -> bool:
+        """Whether its tokens come from an encoder pass of its own."""
+        return self.method in encoding.list_encoder_methods()
+
+    @property
     def selects(self) -> bool:
         """Whether its tokens are chosen before the language model, whatever is asked."""
         return not self.is_vanilla and not self.is_late
@@ -67,7 +72,7 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
     A budget of None or 'all', or the method 'vanilla', gives the arm that keeps all tokens. A
     parameter that states what holds anyway is dropped, so that equal arms are equal whoever asks
     for them. ValueError for an unknown method, rule or parameter, a budget that is no positive
-    whole number, or a late method with what a study cannot give it.
+    whole number, or a method with what a study cannot give it.
     """
     method = setting.get("method", DEFAULT_METHOD)
     budget = setting.get("budget", DEFAULT_BUDGET)
@@ -83,6 +88,11 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
     resolved = late.resolve_any(method, **params)
     if method in late.list_late_methods():
         _check_late(method, dynamic, params)
+    if dynamic is not None and method in encoding.list_encoder_methods():
+        raise ValueError(
+            f"dynamic: {method} acts inside the encoder, by one plan for all images; they cannot share "
+            "its budget"
+        )
     groups = resolved.get("num_groups")
     if isinstance(groups, int) and groups > budget:
         raise ValueError(
@@ -100,7 +110,8 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
 def seeds_of(setting: Mapping[str, Any], count: int) -> tuple[Arm, ...]:
     """The arms of a setting: one per seed 0..count-1 where chance plays a part, else one."""
     first = make_arm(setting)
-    if not first.selects or not methods.is_random(first.method, **first.params):
+    chosen = first.selects and not first.encodes
+    if not chosen or not methods.is_random(first.method, **first.params):
         return (first,)
     return tuple(make_arm(setting, seed) for seed in range(count))
 

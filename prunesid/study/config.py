@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prunesid import late
+from prunesid import encoding, late
 from prunesid.registry import unknown
 from prunesid.study.ablation import Ablation, load_ablation
 from prunesid.study.arm import Arm
@@ -282,7 +282,26 @@ def _beyond(vision: Vision, model: str, arms: Iterable[Arm]) -> list[str]:
 
 
 def _infeasible(vision: Vision, arms: Iterable[Arm]) -> list[str]:
-    """Late arms whose budget the language model's depth rules out, as far as it is known."""
+    """Arms whose budget the depth of encoder or language model rules out, as far as it is known."""
+    return _infeasible_late(vision, arms) + _infeasible_encoding(vision, arms)
+
+
+def _infeasible_encoding(vision: Vision, arms: Iterable[Arm]) -> list[str]:
+    problems = []
+    for arm in arms:
+        if not arm.encodes or arm.budget is None:
+            continue
+        if vision.family is not None and vision.family not in encoding.FAMILIES:
+            problems.append(f"arm {arm.name}: {encoding.refusal(arm.method, vision.family)}")
+        elif vision.encoding is not None:
+            try:
+                encoding.plan(arm.method, vision.encoding, arm.budget, **arm.params)
+            except ValueError as error:
+                problems.append(f"arm {arm.name}: {error}")
+    return problems
+
+
+def _infeasible_late(vision: Vision, arms: Iterable[Arm]) -> list[str]:
     if vision.layers is None or vision.tokens is None:
         return []
     shape = late.Shape(vision.layers, vision.tokens)

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 # Seconds by what they are spent on: starting a job, and then images, or images, tokens or questions
-# of every arm. Answering pays for the visual tokens that are prefilled and for the questions that
+# of every arm. An arm that encodes for itself is taken to cost as much as the features. Answering pays for the visual tokens that are prefilled and for the questions that
 # are asked on them; on a GPU also for passes of the model (prunesid.study.hardware).
 SHIPPED: Mapping[str, Mapping[str, float]] = {
     "images": {"jobs": 3, "images": 0.02},
     "features": {"jobs": 8, "images": 0.147},
     "information": {"jobs": 4, "images": 0.037},
+    "encode": {"jobs": 8, "images": 0.147},
     "select": {"jobs": 5, "images": 0.019},
     "answer": {"jobs": 8, "tokens": 3.0e-5, "questions": 0.0055},
     "score": {"jobs": 8, "questions": 0.0007},

@@ -7,19 +7,22 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
-from prunesid import late, methods
+from prunesid import encoding, late, methods
 from prunesid.methods import Needs
 from prunesid.parameters import Param
 
+ENCODER, FEATURES, DECODER = "encoder", "features", "decoder"
 # A source in brackets: 'Alvar et al., CVPR 2025'.
 SOURCE = re.compile(r"\(([^()]*\b(?:19|20)\d\d)\)")
 
 
 @dataclass(frozen=True)
 class About:
-    """A method's name, whether it acts inside the language model, and what it reads and takes.
+    """A method's name, where it acts, and what it reads and takes.
 
+    place             ENCODER, FEATURES (what the encoder leaves) or DECODER (the language model)
     summary, remarks  the first paragraph of its file's description, and the others
     meanings          what its function says of the parameters
     source            paper and year as the summary names them, '' where it names none
@@ -29,7 +32,7 @@ class About:
     """
 
     name: str
-    inside: bool
+    place: str
     summary: str
     remarks: str
     meanings: str
@@ -40,14 +43,13 @@ class About:
 
 
 def about(method: str, **params: object) -> About:
-    """Of a method of either kind; its needs are those with these parameters.
+    """Of a method of any kind; its needs are those with these parameters.
 
     A module that is named otherwise than the method (a plug-in with several) is described by the
     method's function. ValueError on unknown names and values.
     """
     late.resolve_any(method, **params)
-    inside = method in late.list_late_methods()
-    registry = late if inside else methods
+    registry, place, needs = _kind(method, params)
     module = registry.modules_of(method)[0]
     meanings = inspect.getdoc(registry.function_of(method)) or ""
     own = importlib.import_module(module).__doc__ if module.endswith(f".{method}") else None
@@ -56,15 +58,24 @@ def about(method: str, **params: object) -> About:
     source = SOURCE.search(summary)
     return About(
         name=method,
-        inside=inside,
+        place=place,
         summary=summary,
         remarks=remarks.strip(),
         meanings=meanings if own else "",
         source=source[1] if source else "",
         module=module,
         params=registry.parameters(method),
-        needs=_late_needs(method, params) if inside else _needs(methods.requirements(method, **params)),
+        needs=needs,
     )  # fmt: skip
+
+
+def _kind(method: str, params: Mapping[str, object]) -> tuple[Any, str, tuple[str, ...]]:
+    """The package that knows the method, where it acts, and what it needs."""
+    if method in encoding.list_encoder_methods():
+        return encoding, ENCODER, ()
+    if method in late.list_late_methods():
+        return late, DECODER, _late_needs(method, params)
+    return methods, FEATURES, _needs(methods.requirements(method, **params))
 
 
 def _needs(needs: Needs) -> tuple[str, ...]:

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunesid.encoding import Shape, shape_of
 from prunesid.registry import unknown
 from prunesid.study.documents import ConfigError
 from prunesid.study.geometry import Geometry, geometry
 from prunesid.study.published import published_model, published_models
 
 POCKET = "pocket"
+# transformers' `vision_feature_layer` where LLaVA's config.json states none.
+USUAL_LAYER = -2
 WEIGHTS = Path(__file__).resolve().parents[1] / "pocket" / "weights"
 
 
@@ -24,14 +27,18 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "pocket" / "weights"
 class Vision:
     """What a model's config.json says of what images meet; None where it says nothing.
 
-    tokens  patch tokens of an image with the most crops, or of a clip
-    depth   blocks of the vision tower
-    layers  layers of the language model
+    tokens    patch tokens of an image with the most crops, or of a clip
+    depth     blocks of the vision tower
+    layers    layers of the language model
+    family    model type
+    encoding  what methods that act in the encoder plan by; also None where the family takes none
     """
 
     tokens: int | None = None
     depth: int | None = None
     layers: int | None = None
+    family: str | None = None
+    encoding: Shape | None = None
 
 
 def read_vision(model: str) -> Vision:
@@ -47,7 +54,13 @@ def vision_of(config: Mapping[str, Any]) -> Vision:
         known = None
     if known is not None:
         tokens = known.tokens if known.fixed else None
-        return Vision(tokens, known.tower.layers, known.decoder.layers)
+        layer = config.get("vision_feature_layer", USUAL_LAYER)
+        encoding: Shape | None = None
+        if isinstance(layer, int):  # a list of several is left to the adapter, which refuses it
+            encoding = shape_of(known.model_type, known.tower.layers, known.crop_tokens, layer)
+        return Vision(
+            tokens, known.tower.layers, known.decoder.layers, known.model_type, encoding
+        )  # fmt: skip
     vision, decoder = (config.get(f"{part}_config") or {} for part in ("vision", "text"))
     size, patch = vision.get("image_size"), vision.get("patch_size")
     tokens = (size // patch) ** 2 if isinstance(size, int) and isinstance(patch, int) else None
@@ -56,6 +69,7 @@ def vision_of(config: Mapping[str, Any]) -> Vision:
         tokens,
         depth if isinstance(depth, int) else None,
         layers if isinstance(layers, int) else None,
+        config.get("model_type"),
     )
 
 

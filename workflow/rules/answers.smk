@@ -8,6 +8,7 @@ rule select:
     input:
         features=rules.features.output[0],
         budgets=budgets_of,
+        encoded=encoded_of,
         code=sources(
             "record.py",
             "numerics.py",
@@ -73,9 +74,14 @@ rule account:
         features=expand(rules.features.output[0], shard=SHARDS, allow_missing=True),
         answers=expand(rules.answer.output[0], shard=SHARDS, allow_missing=True),
         code=sources(
-            "accounting.py", "psca.py", "methods/__init__.py", "stages/accounts.py"
+            "accounting.py",
+            "encoding/plan.py",
+            "psca.py",
+            "methods/__init__.py",
+            "stages/accounts.py",
         ),
         arms=arm_sources,
+        encoders=encoder_sources,
     output:
         MODEL / "{benchmark}" / "accounts.csv",
     params:

@@ -66,7 +66,11 @@ def arm_sources(wildcards):
     """Files of the methods, groupings and scores that a benchmark's arms use, plug-ins too."""
     from prunesid.stages.selection import modules_of
 
-    arms = [arm for arm in STUDY.arms_of(wildcards.benchmark) if arm.selects]
+    arms = [
+        arm
+        for arm in STUDY.arms_of(wildcards.benchmark)
+        if arm.selects and not arm.encodes
+    ]
     modules = sorted({module for arm in arms for module in modules_of(arm)})
     return here(dict.fromkeys(path for name in modules for path in source_files(name)))
 

@@ -9,6 +9,7 @@ from prunesid.study.config import parse_study
 
 torch.set_num_threads(snakemake.threads)
 benchmark, budgets = snakemake.wildcards.benchmark, snakemake.input.get("budgets")
+encoded = snakemake.input.get("encoded")
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 select_arms(
     Path(snakemake.input.features),
@@ -16,4 +17,5 @@ select_arms(
     Store(snakemake.params.store),
     Path(snakemake.output[0]),
     read_budgets(Path(budgets), benchmark) if budgets else None,
+    Path(encoded) if encoded else None,
 )

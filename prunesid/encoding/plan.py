@@ -1,0 +1,98 @@
+"""How many patches each block of an encoder sees, decided before any image is.
+
+The encoder is one with a CLS token and a square of patches (CLIP's).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prunesid.accounting import Transformer
+
+# Model families whose encoder runs a plan: one crop of an image, its patches straight to the projector.
+FAMILIES = ("llava",)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a plan depends on.
+
+    layers  blocks of the encoder
+    read    how many of them run until the features are read
+    side    rows of its patches, and columns
+    """
+
+    layers: int
+    read: int
+    side: int
+
+    @property
+    def tokens(self) -> int:
+        """T: patches of an image."""
+        return self.side**2
+
+
+def shape_of(family: str, layers: int, patches: int, feature_layer: int) -> Shape | None:
+    """The shape of a family's encoder, None where the family is none of `FAMILIES`.
+
+    feature_layer  `vision_feature_layer` as the model's configuration has it
+    """
+    if family not in FAMILIES:
+        return None
+    return Shape(layers, feature_layer % (layers + 1), round(patches**0.5))
+
+
+def refusal(method: str, family: object) -> str:
+    """The message for a family whose encoder runs no plan."""
+    return (
+        f"{method} acts inside the vision encoder, which is not supported for the model family "
+        f"{family!r}. Families that it runs on: {', '.join(FAMILIES)}."
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of the patches of an image.
+
+    side          rows, and columns, of the patches that enter; fewer than the encoder's own: a smaller
+                  image
+    merged        (read) patches that each block merges into others, between attention and MLP
+    proportional  whether attention counts a merged token as often as patches are in it
+    raster        whether tokens come out by their first patch; else as the last merge left them
+    """
+
+    side: int
+    merged: tuple[int, ...]
+    proportional: bool = True
+    raster: bool = False
+
+    @property
+    def entering(self) -> tuple[int, ...]:
+        """(read + 1) patches that enter each block, and those that are left at the end."""
+        return tuple(accumulate(self.merged, lambda left, gone: left - gone, initial=self.side**2))
+
+    @property
+    def tokens(self) -> int:
+        """Patches that are left, N."""
+        return self.entering[-1]
+
+    def encoder_macs(self, tower: Transformer) -> int:
+        """Multiply-adds of the encoder for one image, CLS included.
+
+        Blocks behind the features count as those of every other method do, whose pass runs them.
+        """
+        blocks = zip(self.entering, self.entering[1:], strict=False)
+        run = sum(tower.layer_macs(1 + before, 1 + after) for before, after in blocks)
+        return run + (tower.layers - len(self.merged)) * tower.layer_macs(1 + self.tokens)
+
+    def choice_macs(self, tower: Transformer) -> int:
+        """Multiply-adds of finding and merging pairs, for one image."""
+        total = 0
+        for patches, merged in zip(self.entering, self.merged, strict=False):
+            if merged:
+                total += (patches + 2) // 2 * ((patches + 1) // 2) * tower.head_dim
+                total += merged * tower.width
+        return total

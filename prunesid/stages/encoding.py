@@ -1,0 +1,90 @@
+"""Arms that act in the vision encoder: a pass over the images for each of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from prunesid import encoding
+from prunesid.answering.store import Store
+from prunesid.files import code_digest
+from prunesid.models import load
+from prunesid.models.adapter import Adapter
+from prunesid.record import Kept
+from prunesid.stages.device import device_slot
+from prunesid.stages.features import Head, read_head
+from prunesid.stages.material import model_path
+from prunesid.stages.selection import save_kept, write_keys
+from prunesid.stages.source import Runtime, Source
+from prunesid.study.arm import Arm
+
+if TYPE_CHECKING:
+    from prunesid.evaluation.tasks import LmmsTask
+
+# What all encoder methods share, beside the pass itself, which is part of what identifies the features.
+_CODE = (
+    "prunesid.encoding.plan",
+    "prunesid.encoding.merging",
+    "prunesid.record",
+    "prunesid.numerics",
+)
+
+
+def material_of(arm: Arm, features: Mapping[str, Any]) -> dict[str, Any]:
+    """What determines the tokens of an arm; `features` is the material of the ordinary features."""
+    return {
+        "stage": "encode",
+        "arm": {"method": arm.method, "budget": arm.budget, "params": dict(arm.params)},
+        "features": dict(features),
+        "code": code_digest(*_CODE, *encoding.modules_of(arm.method)),
+    }
+
+
+def encode_arms(
+    source: Source, runtime: Runtime, features: Path, arms: Sequence[Arm], store: Store,
+    output: Path,
+) -> None:  # fmt: skip
+    """Encode and store what is missing, then write {arm: key} as JSON; {} where there is no input.
+
+    features  of `features.extract`, perhaps of a shard: rows are those of its records
+
+    ValueError where the model's family takes no method that acts in the encoder.
+    """
+    head = read_head(features)
+    chosen = [arm for arm in arms if arm.encodes and head.inputs]
+    determined = {arm: material_of(arm, head.material) for arm in chosen}
+    keys = {arm: Store.key(material) for arm, material in determined.items()}
+    todo = [arm for arm in determined if keys[arm] not in store]
+    if todo:
+        task = source.open()
+        with device_slot(runtime.device) as device:
+            path = model_path(runtime.model)
+            adapter = load(path, device, runtime.dtype, **dict(runtime.options))
+            for arm in todo:
+                begun = time.perf_counter()
+                kept = _encode(arm, adapter, task, head, runtime.batch_size)
+                cost = {"seconds": time.perf_counter() - begun, "images": len(head.inputs)}
+                # With a budget of all tokens they are the ordinary features.
+                copies = (arm.budget or 0) >= min(head.sizes)
+                write = partial(save_kept, kept, copies=copies)
+                store.put(determined[arm], write, suffix=".safetensors", cost=cost)
+    write_keys({arm.name: key for arm, key in keys.items()}, output)
+
+
+def _encode(arm: Arm, adapter: Adapter, task: LmmsTask, head: Head, batch_size: int) -> Kept:
+    """What is left of every input, in the order of the features."""
+    first = {question.image_id: question for question in reversed(task.questions())}
+    names = list(head.inputs)
+    parts = []
+    for start in tqdm(range(0, len(names), batch_size), desc=arm.name, unit="batch"):
+        shown = {name: task.media(first[name]) for name in names[start : start + batch_size]}
+        owners = [name for name, media in shown.items() for _ in media]
+        inputs = adapter.preprocess([medium for media in shown.values() for medium in media])
+        kept, _ = adapter.reduce(inputs, arm.method, arm.budget or 0, arm.params, owners)
+        parts.append(kept.to("cpu"))
+    return Kept.cat(parts)

@@ -1,0 +1,48 @@
+def encoder_arms(benchmark):
+    """The arms of a benchmark that act in the vision encoder."""
+    return [arm for arm in STUDY.arms_of(benchmark) if arm.encodes]
+
+
+def encoder_sources(wildcards):
+    """Files of the methods of these arms, plug-ins too."""
+    from prunesid.encoding import modules_of
+
+    arms = encoder_arms(wildcards.benchmark)
+    modules = sorted({module for arm in arms for module in modules_of(arm.method)})
+    return here(dict.fromkeys(path for name in modules for path in source_files(name)))
+
+
+def encoded_of(wildcards):
+    """What the encoder leaves of these arms, where a benchmark has any."""
+    return rules.encode.output[0] if encoder_arms(wildcards.benchmark) else []
+
+
+rule encode:
+    input:
+        data=task_data,
+        weights=weights(),
+        features=rules.features.output[0],
+        code=sources(
+            "record.py",
+            "numerics.py",
+            "encoding/plan.py",
+            "encoding/merging.py",
+            "models",
+            "stages/encoding.py",
+        ),
+        arms=encoder_sources,
+    output:
+        MODEL / "{benchmark}" / "{shard}" / "encoded.json",
+    benchmark:
+        MODEL / "{benchmark}" / "{shard}" / "times" / "encode.tsv"
+    threads: model_threads()
+    resources:
+        gpu=1,
+    params:
+        arms=lambda wildcards: [arm.name for arm in encoder_arms(wildcards.benchmark)],
+        store=STORE,
+        folder=str(STUDY_FOLDER),
+    message:
+        "Methods inside the vision encoder on {wildcards.benchmark}, {wildcards.shard}"
+    script:
+        "../scripts/encode.py"

@@ -32,7 +32,7 @@ ARMS = (
     make_arm({"budget": BUDGET, "method": "cls_topk"}),
     make_arm({"budget": BUDGET, "method": "random"}),
 )
-CLIPS = ("qwen2_vl", "qwen2_5_vl", "video_llava")
+CLIPS = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "video_llava")
 
 
 @pytest.fixture(scope="module")

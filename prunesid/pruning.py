@@ -11,6 +11,7 @@ Nothing of the model is changed: its own `mm_encoder_outputs` takes the tokens t
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 from collections import UserDict
@@ -144,12 +145,9 @@ def _pruning_generate(recipe: _Recipe, generate: Callable[..., Any]) -> Callable
         if not any(map(_visual, given)):
             return generate(*args, **kwargs)
         short = recipe.apply(given)
-        cut = given["input_ids"].shape[1] - short["input_ids"].shape[1]
-        for limit in ("max_length", "min_length"):
-            if short.get(limit) is not None:
-                # These count the prompt.
-                short[limit] -= cut
-        return _with_prompt(generate(**short), given["input_ids"], short["input_ids"].shape[1])
+        width = short["input_ids"].shape[1]
+        short = _with_limits(short, recipe.model, given["input_ids"].shape[1] - width)
+        return _with_prompt(generate(**short), given["input_ids"], width)
 
     pruning._prunes = True  # type: ignore[attr-defined]
     return pruning
@@ -180,6 +178,27 @@ def _by_name(
             raise TypeError(f"{len(args)} positional arguments for {', '.join(names)}")
         kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
     return {name: value for name, value in kwargs.items() if value is not None}
+
+
+def _with_limits(given: dict[str, Any], model: Any, cut: int) -> dict[str, Any]:
+    """Arguments of `generate` for prompts of `cut` tokens less, limits that count them adjusted.
+
+    A limit is that of the call, else of the call's `generation_config`, else of the model's.
+    """
+    found, config = dict(given), given.get("generation_config")
+    if config is not None:
+        # The caller's object stays as it is; transformers copies it, too.
+        found["generation_config"] = config = copy.deepcopy(config)
+    for limit in ("max_length", "min_length"):
+        own = getattr(config, limit, None)
+        value = getattr(model.generation_config, limit) if own is None else own
+        if found.get(limit) is not None:
+            found[limit] -= cut
+        elif value is not None and config is not None:
+            setattr(config, limit, value - cut)
+        elif value is not None:
+            found[limit] = value - cut
+    return found
 
 
 def _with_prompt(output: Any, prompt: Tensor, width: int) -> Any:

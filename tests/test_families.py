@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from family_models import FAMILIES
 from video_llava_models import save_tiny_video_llava
-from videos import write_video
+from videos import write_clips
 
 from prunesid.answering.store import Store
-from prunesid.evaluation.tasks.video_qa import convert
 from prunesid.pocket.benchmarks import render
 from prunesid.stages.accounts import read_accounts, write_accounts
 from prunesid.stages.answers import answer_benchmark
@@ -32,7 +30,7 @@ ARMS = (
     make_arm({"budget": BUDGET, "method": "cls_topk"}),
     make_arm({"budget": BUDGET, "method": "random"}),
 )
-CLIPS = ("qwen2_vl", "qwen2_5_vl", "video_llava")
+CLIPS = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "video_llava")
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +42,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    names = ("first", "second")
-    asked = [
-        {"video_name": name, "question_id": f"{name}{n}", "question": "what is a man doing?"}
-        for name in names for n in range(2)
-    ]  # fmt: skip
-    given = [{"question_id": q["question_id"], "answer": "sing", "type": 0} for q in asked]
-    (folder / "q.json").write_text(json.dumps(asked))
-    (folder / "a.json").write_text(json.dumps(given))
-    for number, name in enumerate(names):
-        write_video(folder / "videos" / f"{name}.mp4", 10 + 6 * number)
-    data = folder / "msvd_qa.parquet"
-    convert(folder / "q.json", folder / "a.json", folder / "videos", data)
+    data = write_clips(tmp_path_factory.mktemp("clips"))
     return Source("msvd_qa", data), "answer_match"
 
 

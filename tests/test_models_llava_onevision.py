@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from anyres_models import ONEVISION_SIZES, pictures, save_tiny_onevision
+from PIL import Image
 from reference_decoding import slow_greedy
 from torch.nn.functional import interpolate
 from transformers import AutoModelForImageTextToText
-from transformers.models.llava_onevision.modeling_llava_onevision import image_size_to_num_patches
+from transformers.models.llava_onevision.modeling_llava_onevision import (
+    LlavaOnevisionModel,
+    image_size_to_num_patches,
+)
+from video_llava_models import clip
 
 import prunesid
 from prunesid import models
 from prunesid.answering import Question, engine
-from prunesid.media import Clip
 from prunesid.methods import Needs
 from prunesid.models.adapter import kept_crops
-from prunesid.records import IMAGE, PADDED, WHOLE
+from prunesid.models.anyres_max import pool_frames
+from prunesid.records import IMAGE, PADDED, VIDEO, WHOLE
 
 QUESTION = "is there a red circle ?"
 CONTEXTS = (QUESTION, "what color is the star ?", "how many bars are taller than 3 ?")
@@ -335,13 +342,157 @@ def test_the_library_call_prunes_what_the_processor_gives(adapter, plain):
         assert adapter.decode(output[row, short["input_ids"].shape[1] :]) == answer
 
 
+def test_newlines_behind_the_rows_of_the_map_that_hold_a_token(folder, adapter, inputs):
+    lines = models.load(folder, newline="rows")
+    records = lines.encode(inputs)
+    kept = records.compress("random", budget=24, seed=3)
+    newline = adapter.model.model.image_newline
+    for name, grid in zip(records.names, MAPS, strict=True):
+        (plain_order,) = entering(adapter, kept, records, name)
+        (found,) = entering(lines, kept, records, name)
+        if grid is None:
+            assert torch.equal(found, plain_order)
+            continue
+        (medium,) = records.inputs[name]
+        base, high = kept_crops(kept, medium)
+        expected = [base.tokens]
+        for row in range(grid[0]):
+            own = sorted(i for i in high.index.tolist() if i // grid[1] == row)
+            expected += [high.tokens[high.index == i] for i in own]
+            expected += [newline[None]] if own else []
+        assert torch.equal(found, torch.cat(expected))
+        assert len(found) > len(plain_order)
+
+
+@pytest.fixture(scope="module")
+def clips(adapter):
+    return adapter.preprocess([clip(seed) for seed in range(3)])
+
+
+@torch.no_grad()
+def pooled(plain, clips):
+    """What the unmodified model makes of clips (V, N, E), a newline last."""
+    return plain.get_video_features(clips["pixel_values_videos"]).pooler_output
+
+
+def test_frames_are_prepared_as_whole_images_with_the_video_settings(adapter, folder, tmp_path):
+    shown_clip = clip(1)
+    frames = [Image.fromarray(frame) for frame in shown_clip.frames]
+    found = adapter.preprocess([shown_clip])["pixel_values_videos"]
+    assert found.shape == (1, 8, 3, 56, 56)
+    assert torch.equal(found[0], adapter.preprocess(frames)["pixel_values"][:, 0])
+    shutil.copytree(folder, tmp_path / "model")
+    settings = {"image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0]}
+    (tmp_path / "model" / "video_preprocessor_config.json").write_text(json.dumps(settings))
+    plainly = models.load(tmp_path / "model").preprocess([shown_clip])["pixel_values_videos"]
+    assert plainly.min() >= 0 and plainly.max() <= 1 and found.min() < 0
+
+
+@pytest.mark.parametrize("side", [4, 27])
+def test_frames_are_pooled_as_the_model_does(side):
+    tokens = torch.randn(3, side**2, 5, generator=torch.Generator().manual_seed(0))
+    vision = SimpleNamespace(image_size=side * 14, patch_size=14)
+    model = SimpleNamespace(config=SimpleNamespace(vision_config=vision))
+    expected = LlavaOnevisionModel.apply_pooling(model, tokens)
+    assert torch.equal(pool_frames(tokens), expected)
+    assert expected.shape == (3, (14 if side == 27 else 2) ** 2, 5)
+
+
+def test_every_field_of_a_clip_is_pooled(adapter, plain, clips):
+    """On 4 x 4 patches a pooled token is the mean of 2 x 2."""
+    needs = Needs(cls_attention=True, keys=True, projected=True, layers=frozenset({1}))
+    records = adapter.encode(clips, needs, ["a", "b", "c"])
+    (group,) = records.groups
+    assert group.grid == (2, 2) and records.sizes == [4] * 24
+    assert group.image_ids[:2] == ("a/0", "a/1")
+    assert [m.rows[0] for (m,) in records.inputs.values()] == [0, 8, 16]
+    eager = copy.deepcopy(plain.model.vision_tower)
+    eager.set_attn_implementation("eager")
+    with torch.no_grad():
+        states = eager(
+            clips["pixel_values_videos"].flatten(0, 1), output_hidden_states=True,
+            output_attentions=True,
+        )  # fmt: skip
+        projected = plain.model.multi_modal_projector(states.hidden_states[-1])
+        last = plain.model.vision_tower.encoder.layers[-1]
+        keys = last.self_attn.k_proj(last.layer_norm1(states.hidden_states[-2]))
+    received = states.attentions[-1].mean(dim=2).transpose(1, 2)
+    for found, tokens in (
+        (group.features, projected), (group.projected, projected),
+        (group.hidden[1], states.hidden_states[2]),
+        (group.cls_attention.transpose(1, 2), received),
+        (group.keys.transpose(1, 2).flatten(2), keys),
+    ):  # fmt: skip
+        means = tokens.view(24, 2, 2, 2, 2, -1).mean(dim=(2, 4)).flatten(1, 2)
+        torch.testing.assert_close(found, means, rtol=1e-5, atol=1e-5)
+
+
+def test_a_clip_kept_whole_gives_the_unmodified_model_s_logits_and_answer(adapter, plain, clips):
+    records = adapter.encode(clips)
+    kept = records.all_tokens()
+    before, after = adapter.prompt(QUESTION, [VIDEO]).texts
+    for number, expected in enumerate(pooled(plain, clips)):
+        (visual,) = entering(adapter, kept, records, str(number))
+        torch.testing.assert_close(visual, expected, rtol=1e-5, atol=1e-5)
+        assert len(visual) == 8 * 4 + 1
+        ids = torch.tensor([[*before, *[adapter.placeholders[VIDEO]] * len(visual), *after]])
+        pixels = clips["pixel_values_videos"][number : number + 1]
+        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        with torch.no_grad():
+            whole = plain(**given, pixel_values_videos=pixels)
+            found = plain(**given, mm_encoder_outputs=adapter.encoder_outputs({VIDEO: [visual]}))
+            answer = plain.generate(
+                **given, pixel_values_videos=pixels, do_sample=False, max_new_tokens=6
+            )
+        torch.testing.assert_close(found.logits, whole.logits, rtol=1e-5, atol=1e-4)
+        question = Question("0", str(number), QUESTION, {"max_new_tokens": 6})
+        (ours,) = engine.answer(adapter, kept, records.inputs, [question])
+        assert ours.answer == adapter.decode(answer[0, ids.shape[1] :])
+
+
+def test_a_pruned_clip_answers_as_a_reference_from_inputs_embeds(adapter, plain, clips):
+    records = adapter.encode(clips)
+    kept = records.compress("random", budget=18, seed=3)
+    # An even share of every frame; the first two take what is left.
+    assert kept.count.tolist() == [3, 3, 2, 2, 2, 2, 2, 2] * 3
+    texts = adapter.prompt(QUESTION, [VIDEO]).texts
+    for number, tokens in enumerate(pooled(plain, clips)):
+        frames = tokens[:-1].view(8, 4, -1)
+        (medium,) = records.inputs[str(number)]
+        visual = torch.cat([
+            frame[kept.index[row, : int(kept.count[row])]]
+            for frame, row in zip(frames, medium.rows, strict=True)
+        ])  # fmt: skip
+        question = Question("0", str(number), QUESTION, {"max_new_tokens": 6})
+        ours = engine.answer_plainly(adapter, kept, [medium], question)
+        assert ours == adapter.decode(slow_greedy(plain, texts, [visual], adapter.end_ids, 6))
+
+
+def test_an_image_beside_a_clip_is_alone_and_two_are_squares(adapter, plain):
+    media = [clip(0), shown()[3], *shown()[1:3], clip(1)]
+    inputs = adapter.preprocess(media)
+    assert inputs["media_types"].tolist() == [2, 1, 1, 1, 2]
+    records = adapter.encode(inputs, names=["one", "one", "two", "two", "two"])
+    one, two = records.inputs["one"], records.inputs["two"]
+    assert [medium.kind for medium in (*one, *two)] == [VIDEO, IMAGE, IMAGE, IMAGE, VIDEO]
+    assert [medium.layout["view"] for medium in (*one, *two)] == [
+        WHOLE, WHOLE, PADDED, PADDED, WHOLE
+    ]  # fmt: skip
+    assert one[1].layout["map"] == [8, 8]
+    own = adapter.preprocess(media[1:2])
+    visual = [pooled(plain, adapter.preprocess(media[:1]))[0], packed(plain, own)[0]]
+    texts = adapter.prompt(QUESTION, [VIDEO, IMAGE]).texts
+    question = Question("0", "one", QUESTION, {"max_new_tokens": 6})
+    (answer,) = engine.answer(adapter, records.all_tokens(), records.inputs, [question])
+    assert answer.answer == adapter.decode(slow_greedy(plain, texts, visual, adapter.end_ids, 6))
+    assert answer.tokens == sum(map(len, visual))
+
+
 def test_errors_name_the_reason(adapter, plain, inputs):
-    with pytest.raises(ValueError, match="images, not clips"):
-        adapter.preprocess(
-            [Clip(torch.zeros(2, 8, 8, 3, dtype=torch.uint8).numpy(), (0, 1), 2, 8.0)]
-        )
-    with pytest.raises(ValueError, match="images, not clips"):
-        adapter.encode({"pixel_values_videos": torch.zeros(1, 2, 3, 56, 56)})
+    with pytest.raises(ValueError, match="neither images nor clips"):
+        adapter.encode({})
+    with pytest.raises(ValueError, match=r"one number of frames, not \[4, 8\]"):
+        adapter.preprocess([clip(0), clip(1, frames=4)])
     with pytest.raises(ValueError, match=r"layers \[7\] are not among 0..3"):
         adapter.encode(inputs, Needs(layers=frozenset({7})))
     with pytest.raises(ValueError, match="needs cls, which this record lacks"):

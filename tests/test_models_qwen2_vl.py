@@ -24,8 +24,9 @@ from prunesid.late.columns import AFTER, BEFORE, VISUAL, Columns
 from prunesid.late.driver import prefill
 from prunesid.methods import Needs
 from prunesid.models.adapter import Crop, positions_of
+from prunesid.models.processors import load_video_parts
 from prunesid.models.qwen2_vl import INPUTS
-from prunesid.models.qwen_inputs import load_processor, preprocess
+from prunesid.models.qwen_inputs import preprocess
 from prunesid.record import Kept
 from prunesid.records import IMAGE, VIDEO
 
@@ -441,7 +442,7 @@ def test_processors_load_from_either_layout(folder, adapter, tmp_path):
     nested = {"image_processor": images, "video_processor": video}
     (tmp_path / "processor_config.json").write_text(json.dumps(nested))
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "{{ 'legacy' }}"}))
-    found = load_processor(tmp_path)
+    found = load_video_parts(tmp_path)
     assert found.chat_template == "{{ 'legacy' }}"
     asked = [{"role": "user", "content": "how many ?"}]
     assert found.apply_chat_template(asked, tokenize=False) == "legacy"

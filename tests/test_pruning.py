@@ -9,6 +9,7 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
+    GenerationConfig,
     LlavaForConditionalGeneration,
 )
 
@@ -138,6 +139,31 @@ def test_limits_that_count_the_prompt_count_the_given_one(model, processor, inpu
     with prunesid.pruned(model, processor, budget=5):
         limited = model.generate(**inputs, do_sample=False, max_length=full + 3)
         assert torch.equal(limited, model.generate(**inputs, do_sample=False, max_new_tokens=3))
+
+
+@pytest.mark.parametrize("place", ["of the call", "of the model"])
+def test_limits_in_a_generation_config_are_those_of_keywords(model, processor, inputs, place):
+    full = inputs["input_ids"].shape[1]
+    limits = {"max_length": full + 6, "min_length": full + 3}
+    with prunesid.pruned(model, processor, budget=5):
+        (first, *_) = model.generate(**inputs, do_sample=False, max_new_tokens=1)[:, -1].tolist()
+        # The first answer ends at once, where no limit forbids it.
+        model.generation_config.eos_token_id = first
+        free = model.generate(**inputs, do_sample=False, max_new_tokens=6)
+        expected = model.generate(**inputs, do_sample=False, max_new_tokens=6, min_new_tokens=3)
+        by_keyword = model.generate(**inputs, do_sample=False, **limits)
+        if place == "of the call":
+            config = GenerationConfig(do_sample=False, **limits)
+            found = model.generate(**inputs, generation_config=config)
+            assert (config.max_length, config.min_length) == (full + 6, full + 3)
+            # A keyword goes before it.
+            shorter = model.generate(**inputs, generation_config=config, max_length=full + 4)
+            assert shorter.shape[1] <= full + 4
+        else:
+            model.generation_config.update(**limits)
+            found = model.generate(**inputs, do_sample=False)
+    assert torch.equal(by_keyword, expected) and torch.equal(found, expected)
+    assert not torch.equal(free, expected)
 
 
 def test_beam_search_equals_generation_from_embeddings(flat, processor, inputs):

@@ -18,7 +18,7 @@ GREEDY = {"do_sample": False, "max_new_tokens": 4}
 IMAGES = (IMAGE, (1, 2, 0))
 CLIPS = (VIDEO, (1, 0, 2))
 CASES = [(family, *IMAGES) for family in FAMILIES] + [
-    (family, *CLIPS) for family in ("qwen2_vl", "qwen2_5_vl", "video_llava")
+    (family, *CLIPS) for family in ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "video_llava")
 ]
 
 
@@ -101,7 +101,7 @@ def case(request, adapters):
     """An adapter, a kind, what each prompt shows, and a budget that drops something."""
     family, kind, shown = request.param
     # Its processor treats images that share a prompt in another way.
-    shown = (1, 1, 0) if family == "llava_onevision" else shown
+    shown = (1, 1, 0) if (family, kind) == ("llava_onevision", IMAGE) else shown
     budget = 3 if kind == IMAGE and "qwen" in family else 10
     return adapters(family), kind, media_of(kind, shown), budget
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,3 +29,25 @@ def write_video(
         for packet in stream.encode():
             container.mux(packet)
     return path
+
+
+def write_clips(folder: Path, answers: Sequence[str] = ("sing",) * 4) -> Path:
+    """Two clips with two questions each, as the file that the task `msvd_qa` reads from `folder`."""
+    from prunesid.evaluation.tasks.video_qa import convert
+
+    names = ("first", "second")
+    asked = [
+        {"video_name": name, "question_id": f"{name}{n}", "question": "what is a man doing?"}
+        for name in names for n in range(2)
+    ]  # fmt: skip
+    given = [
+        {"question_id": question["question_id"], "answer": text, "type": 0}
+        for question, text in zip(asked, answers, strict=True)
+    ]
+    for number, name in enumerate(names):
+        write_video(folder / "videos" / f"{name}.mp4", 10 + 6 * number)
+    (folder / "q.json").write_text(json.dumps(asked))
+    (folder / "a.json").write_text(json.dumps(given))
+    data = folder / "msvd_qa.parquet"
+    convert(folder / "q.json", folder / "a.json", folder / "videos", data)
+    return data

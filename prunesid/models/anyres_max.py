@@ -1,7 +1,8 @@
-"""The high-resolution map as LLaVA-OneVision packs it: unpadded, and shrunk where it is too large.
+"""How LLaVA-OneVision makes fewer tokens of its patches: of large images, and of the frames of clips.
 
-With `vision_aspect_ratio` "anyres_max_9" a map of clearly more patches than 9 crops have is scaled
-down bilinearly to about as many. A token of such a map is a mean of up to four patches.
+With `vision_aspect_ratio` "anyres_max_9" an unpadded high-resolution map of clearly more patches
+than 9 crops have is scaled down bilinearly to about as many; every frame of a clip is, to half its
+sides (27 x 27 patches to 14 x 14). A token is then a mean of up to four patches.
 """
 
 from __future__ import annotations
@@ -58,15 +59,37 @@ def pack_record(
 ) -> VisionRecord:
     """The record of sub-crops -> that of their map, one row: every field is packed as features are."""
 
-    def pack(tokens: Tensor) -> Tensor:
-        return pack_map(tokens, grid, shown, target)
+    return _packed(record, lambda tokens: pack_map(tokens, grid, shown, target), target)
 
+
+def pooled_side(side: int) -> int:
+    """Rows, and columns, of a pooled frame of side x side patches."""
+    return math.ceil(side / 2)
+
+
+def pool_frames(tokens: Tensor) -> Tensor:
+    """Tokens (F, T, X) of square frames -> (F, T', X) of half the rows and columns, rounded up."""
+    side = math.isqrt(tokens.shape[1])
+    spread = tokens.unflatten(1, (side, side)).permute(0, 3, 1, 2).contiguous()
+    small = interpolate(spread, [pooled_side(side)] * 2, mode="bilinear")
+    return small.flatten(2).transpose(1, 2)
+
+
+def pool_record(record: VisionRecord) -> VisionRecord:
+    """The record of frames, pooled: every field is pooled as features are."""
+    side = pooled_side(math.isqrt(record.num_tokens))
+    return _packed(record, pool_frames, (side, side))
+
+
+def _packed(
+    record: VisionRecord, pack: Callable[[Tensor], Tensor], grid: tuple[int, int]
+) -> VisionRecord:
     return VisionRecord(
         features=pack(record.features),
         cls_attention=_by_token(record.cls_attention, pack),
         keys=_by_token(record.keys, pack),
         hidden={block: pack(tensor) for block, tensor in record.hidden.items()},
-        grid=target,
+        grid=grid,
     )
 
 

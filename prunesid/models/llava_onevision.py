@@ -1,17 +1,21 @@
-"""LLaVA-OneVision (transformers' `LlavaOnevisionForConditionalGeneration`), on images.
+"""LLaVA-OneVision (transformers' `LlavaOnevisionForConditionalGeneration`): images, and clips.
 
 The model projects before it packs: tokens are pruned as the language model gets them, so nothing is
 left to project. An image alone in its prompt is two rows: the base crop, and the high-resolution map
 as the model has it, unpadded and shrunk (see `anyres_max`). The images of a prompt of several have
-no map: each is padded to a square, and that is its one row. A budget is shared evenly by the rows of
-an image.
+no map: each is padded to a square, and that is its one row. The rows of a clip are its frames, which
+the model pools: 27 x 27 patches to 14 x 14 tokens. A budget is shared evenly by the rows of an image
+or clip.
 
-An image of which everything is kept enters as the unmodified model has it: a newline embedding
-stands behind each row of the map, or behind the one crop. Otherwise there are no newlines, and the
-tokens enter row after row in the order that the method gave them.
+A medium of which everything is kept enters as the unmodified model has it: a newline embedding
+stands behind each row of the map, behind the one crop, or behind the last frame. Otherwise the tokens
+enter crop after crop in the order that the method gave them, without newlines; by the option
+
+newline  "drop": so. "rows": the tokens of the map in raster order, a newline behind each of its rows
+         that holds one; then tokens that come from no patch (merged).
 
 The tower has no CLS token; the attention that a patch receives stands in for CLS attention, and is
-unpadded and shrunk like the features. So are keys and the outputs of other blocks.
+unpadded and shrunk, or pooled, like the features. So are keys and the outputs of other blocks.
 """
 
 from __future__ import annotations
@@ -20,28 +24,56 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
-from prunesid.models.anyres import check_resolutions, crop_grid, is_whole, shown_box
-from prunesid.models.anyres_max import most_crops_kept, pack_record, shrunk
+from prunesid.models.anyres import (
+    DROP,
+    NEWLINES,
+    Box,
+    check_resolutions,
+    crop_grid,
+    in_rows,
+    is_whole,
+    map_cells,
+    shown_box,
+)
+from prunesid.models.anyres_max import (
+    most_crops_kept,
+    pack_record,
+    pool_record,
+    pooled_side,
+    shrunk,
+)
 from prunesid.models.base import TransformersAdapter
 from prunesid.models.clip import feature_block
 from prunesid.models.llava import only_images
-from prunesid.models.processors import Parts, load_parts
+from prunesid.models.mixed import IMAGE_TYPE, in_order, same_length, split, types_of
+from prunesid.models.processors import (
+    PIXEL_SETTINGS,
+    VideoParts,
+    chosen,
+    load_video_parts,
+    video_settings,
+)
 from prunesid.models.siglip import read_siglip
+from prunesid.parameters import Param
 from prunesid.record import VisionRecord
-from prunesid.records import IMAGE, PADDED, WHOLE, Medium, Records, by_grid
+from prunesid.records import IMAGE, PADDED, VIDEO, WHOLE, Medium, Records, by_grid
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from prunesid.media import Clip
+
+Shown = tuple[str, list[VisionRecord], dict[str, Any]]
+"""Kind, rows and layout of a medium."""
 
 # What an image is where its prompt shows others too.
 SQUARES = "pixel_values_squares"
@@ -50,6 +82,8 @@ SQUARES = "pixel_values_squares"
 @register("llava_onevision")
 class LlavaOnevision(TransformersAdapter):
     """Adapter; see `prunesid.models.Adapter` for the shapes."""
+
+    OPTIONS: ClassVar[Mapping[str, Param]] = {"newline": Param(DROP, str, NEWLINES)}
 
     # The cost of its tower has no formula here: a map is one row, but several crops of the tower.
 
@@ -67,16 +101,29 @@ class LlavaOnevision(TransformersAdapter):
         self.most_crops = most_crops_kept(config)
 
     @staticmethod
-    def load_processor(path: str | Path) -> Parts:
-        return load_parts(path)
+    def load_processor(path: str | Path) -> VideoParts:
+        return load_video_parts(path)
 
     def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
-        """`pixel_values` (M, most crops, 3, H, W), `image_sizes` and `batch_num_images` of images alone.
+        """What the model takes of images and of clips, and `media_types` (M,) where there are both.
 
-        Where there are several, also `pixel_values_squares` (M, 3, H, W), what the processor makes of
-        images that share a prompt: only `encode` is told which do.
+        Images: `pixel_values` (I, most crops, 3, H, W), `image_sizes` and `batch_num_images`, each
+        alone in its prompt. Where there are several, also `pixel_values_squares` (I, 3, H, W), what
+        the processor makes of images that share a prompt: only `encode` is told which do.
+        Clips: `pixel_values_videos` (V, F, 3, H, W). ValueError where they differ in their number of
+        frames.
         """
-        pictures = only_images(media)
+        pictures, clips = split(media)
+        inputs = types_of(media)
+        if pictures:
+            inputs |= self._pictures(only_images(pictures))
+        if clips:
+            frames = same_length(clips)
+            pixels = self._frames([frame for clip in clips for frame in clip.frames])
+            inputs["pixel_values_videos"] = pixels.unflatten(0, (len(clips), frames))
+        return inputs
+
+    def _pictures(self, pictures: Sequence[Image]) -> dict[str, Tensor]:
         found = self.processor.image_processor(pictures, return_tensors="pt")
         names = ("pixel_values", "image_sizes", "batch_num_images")
         inputs = {name: torch.as_tensor(found[name]) for name in names}
@@ -85,6 +132,19 @@ class LlavaOnevision(TransformersAdapter):
             inputs[SQUARES] = together["pixel_values"][:, 0]
         return inputs
 
+    def _frames(self, frames: Sequence[Any]) -> Tensor:
+        """(F, 3, H, W): the base crop of an image, which is all of it, is what becomes of a frame."""
+        size = self.model.config.vision_config.image_size
+        found = self.processor.image_processor(
+            list(frames),
+            size={"height": size, "width": size},
+            image_grid_pinpoints=[[size, size]],
+            input_data_format="channels_last",
+            return_tensors="pt",
+            **chosen(video_settings(self.processor), PIXEL_SETTINGS),
+        )
+        return found["pixel_values"][:, 0]
+
     @torch.no_grad()
     def encode(
         self,
@@ -92,9 +152,37 @@ class LlavaOnevision(TransformersAdapter):
         needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
     ) -> Records:
-        """ValueError for clips."""
+        """ValueError for inputs without images and clips."""
+        images: list[Shown] = []
+        clips: list[Shown] = []
+        if "pixel_values" in inputs:
+            owners = names
+            if names is not None and "media_types" in inputs:
+                types = inputs["media_types"].tolist()
+                owners = [n for n, t in zip(names, types, strict=True) if t == IMAGE_TYPE]
+            images = self._images(inputs, needs, owners)
         if "pixel_values_videos" in inputs:
-            raise ValueError("the llava_onevision adapter takes images, not clips")
+            clips = self._clips(inputs["pixel_values_videos"], needs)
+        if not images and not clips:
+            raise ValueError("inputs hold neither images nor clips")
+        rows: list[VisionRecord] = []
+        media: list[Medium] = []
+        for kind, own, layout in in_order(inputs, images, clips):
+            media.append(Medium(kind, tuple(range(len(rows), len(rows) + len(own))), layout))
+            rows += own
+        if needs.projected:
+            rows = [replace(row, projected=row.features) for row in rows]
+        groups, members = by_grid([(row, [number]) for number, row in enumerate(rows)])
+        return Records.named(groups, members, media, names)
+
+    def _read(self, pixels: Tensor, needs: Needs) -> VisionRecord:
+        """Of crops or frames (B, 3, H, W), projected."""
+        record = read_siglip(self.model.model.vision_tower, pixels, self.feature_block, needs)
+        return replace(record, features=self.model.model.multi_modal_projector(record.features))
+
+    def _images(
+        self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
+    ) -> list[Shown]:
         sizes = inputs["image_sizes"].tolist()
         # Rows and columns of the sub-crops of each image; None where it has none.
         grids = [
@@ -102,11 +190,8 @@ class LlavaOnevision(TransformersAdapter):
             for size, alone in zip(sizes, _alone(inputs, names), strict=True)
         ]
         pixels = [_crops(inputs, number, grid) for number, grid in enumerate(grids)]
-        tower = self.model.model.vision_tower
-        record = read_siglip(tower, torch.cat(pixels), self.feature_block, needs)
-        record = replace(record, features=self.model.model.multi_modal_projector(record.features))
-        rows: list[VisionRecord] = []
-        media: list[Medium] = []
+        record = self._read(torch.cat(pixels), needs)
+        found: list[Shown] = []
         first = 0
         for size, grid, crops in zip(sizes, grids, map(len, pixels), strict=True):
             own = [record.rows(slice(first, first + 1))]
@@ -119,28 +204,48 @@ class LlavaOnevision(TransformersAdapter):
                 if shown.size:
                     high = record.rows(slice(first + 1, first + crops))
                     own.append(pack_record(high, grid, shown, target))
-            media.append(Medium(IMAGE, tuple(range(len(rows), len(rows) + len(own))), layout))
-            rows += own
+            found.append((IMAGE, own, layout))
             first += crops
-        if needs.projected:
-            rows = [replace(row, projected=row.features) for row in rows]
-        groups, members = by_grid([(row, [number]) for number, row in enumerate(rows)])
-        return Records.named(groups, members, media, names)
+        return found
+
+    def _clips(self, pixels: Tensor, needs: Needs) -> list[Shown]:
+        """Of clips (V, F, 3, H, W)."""
+        record = pool_record(self._read(pixels.flatten(0, 1), needs))
+        frames = [record.rows(slice(row, row + 1)) for row in range(len(record))]
+        size = pixels.shape[1]
+        return [
+            (VIDEO, frames[first : first + size], {"view": WHOLE, "frames": size})
+            for first in range(0, len(frames), size)
+        ]
 
     @torch.no_grad()
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
         tokens = torch.cat([crop.tokens for crop in crops]).to(self.device, self.dtype)
-        rows, columns = layout["map"] or (0, 0)
-        sizes = [self.side**2, rows * columns][: 2 if rows * columns else 1]
-        if not is_whole(crops, sizes):
-            return Entering(tokens)
         newline = self.model.model.image_newline.to(tokens)
-        if layout["map"] is None:
-            return Entering(torch.cat([tokens, newline[None]]))
-        base, high = tokens.split([self.side**2, rows * columns])
-        high = high.reshape(rows, columns, tokens.shape[1])
-        lines = torch.cat([high, newline.expand(rows, 1, -1)], dim=1)
-        return Entering(torch.cat([base, lines.flatten(0, 1)]))
+        rows, columns = layout.get("map") or (0, 0)
+        sizes = [self.side**2, rows * columns][: 2 if rows * columns else 1]
+        if "frames" in layout:
+            sizes = [pooled_side(self.side) ** 2] * layout["frames"]
+        whole = is_whole(crops, sizes)
+        if layout.get("map") is None:
+            return Entering(torch.cat([tokens, newline[None]]) if whole else tokens)
+        if not whole and self.options["newline"] == DROP:
+            return Entering(tokens)
+        base = len(crops[0].index)
+        boxes = [Box(0, 0, rows, columns)][: len(crops) - 1]
+        high = in_rows(
+            tokens[base:], map_cells(crops[1:], boxes), newline, range(rows) if whole else None
+        )
+        return Entering(torch.cat([tokens[:base], high]))
+
+    def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
+        found = super().encoder_outputs(media)
+        if VIDEO in found:
+            # The model flattens the first two dimensions. Beam search repeats rows of the first
+            # prompt by prompt, so that no row may hold tokens of two prompts.
+            clips = torch.cat(list(media[VIDEO]))[:, None]
+            found[VIDEO] = BaseModelOutputWithPooling(pooler_output=clips)
+        return found
 
 
 def refuse_other_towers(config: Any) -> None:

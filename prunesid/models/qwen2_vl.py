@@ -22,7 +22,9 @@ from prunesid.methods.pool import pooled_grid
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
 from prunesid.models.base import TransformersAdapter
-from prunesid.models.qwen_inputs import CLIP_TYPE, IMAGE_TYPE, load_processor, preprocess
+from prunesid.models.mixed import CLIP_TYPE, IMAGE_TYPE, in_order
+from prunesid.models.processors import VideoParts, load_video_parts
+from prunesid.models.qwen_inputs import preprocess
 from prunesid.models.qwen_tower import read_qwen
 from prunesid.record import VisionRecord
 from prunesid.records import IMAGE, VIDEO, WHOLE, Medium, Records, by_grid
@@ -57,8 +59,8 @@ class Qwen2VL(TransformersAdapter):
         self._positions: dict[tuple[Any, ...], tuple[Tensor, int]] = {}
 
     @staticmethod
-    def load_processor(path: str | Path) -> Any:
-        return load_processor(path)
+    def load_processor(path: str | Path) -> VideoParts:
+        return load_video_parts(path)
 
     def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
         return preprocess(self.processor, media, timed=self.TIMED)
@@ -85,11 +87,8 @@ class Qwen2VL(TransformersAdapter):
                 parts += [
                     (kind, *own) for own in zip(grids.tolist(), seconds, records, strict=True)
                 ]
-        if "media_types" in inputs:
-            kinds = {IMAGE_TYPE: IMAGE, CLIP_TYPE: VIDEO}
-            waiting = {kind: iter([p for p in parts if p[0] == kind]) for kind in INPUTS}
-            parts = [next(waiting[kinds[number]]) for number in inputs["media_types"].tolist()]
-        return _records(parts, names)
+        of_kind = {kind: [part for part in parts if part[0] == kind] for kind in INPUTS}
+        return _records(in_order(inputs, of_kind[IMAGE], of_kind[VIDEO]), names)
 
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
         """Tokens without a patch of their own stand at the center of their frame.

@@ -8,45 +8,23 @@ what temporal_patch_size says) put together.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from prunesid.models.processors import Parts, load_parts
+from prunesid.models.mixed import split, types_of
+from prunesid.models.processors import PIXEL_SETTINGS, chosen, video_settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from prunesid.media import Clip
 
-# mm_token_type_ids has the same numbers.
-IMAGE_TYPE, CLIP_TYPE = 1, 2
 # Pixels of a frame where the checkpoint does not say: those of transformers' video processor.
 CLIP_SIZE = {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28}
 # What images and clips of a checkpoint might do differently.
-SHARED_SETTINGS = (
-    "do_resize", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean",
-    "image_std", "patch_size", "temporal_patch_size", "merge_size",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class QwenProcessor(Parts):
-    """`video_processor` holds the settings of the video processor."""
-
-    video_processor: Mapping[str, Any]
-
-
-def load_processor(path: str | Path) -> QwenProcessor:
-    """From a folder or a hub id, from the files that transformers' own processor reads."""
-    from transformers.video_processing_utils import BaseVideoProcessor
-
-    parts = load_parts(path)
-    video = BaseVideoProcessor.get_video_processor_dict(path)[0]
-    return QwenProcessor(parts.tokenizer, parts.image_processor, parts.chat_template, video)
+SHARED_SETTINGS = (*PIXEL_SETTINGS, "patch_size", "temporal_patch_size", "merge_size")
 
 
 def preprocess(
@@ -60,15 +38,14 @@ def preprocess(
     are taken as they are; the last is repeated where temporal_patch_size does not divide them.
     ValueError on an image whose sides differ by more than a factor of 200.
     """
-    pictures = [medium for medium in media if hasattr(medium, "convert")]
-    clips = [medium for medium in media if not hasattr(medium, "convert")]
-    found: dict[str, Tensor] = {}
+    pictures, clips = split(media)
+    found = types_of(media)
     if pictures:
         images = [picture.convert("RGB") for picture in pictures]
         own = processor.image_processor(images, return_tensors="pt")
         found |= {name: own[name] for name in ("pixel_values", "image_grid_thw")}
     if clips:
-        settings = _settings(processor)
+        settings = video_settings(processor)
         parts = [_clip(processor.image_processor, settings, clip) for clip in clips]
         found["pixel_values_videos"] = torch.cat([patches for patches, _ in parts])
         found["video_grid_thw"] = torch.tensor([grid for _, grid in parts])
@@ -76,15 +53,7 @@ def preprocess(
             length = _temporal(processor.image_processor, settings)
             seconds = [length / clip.rate for clip in clips]
             found["second_per_grid_ts"] = torch.tensor(seconds, dtype=torch.float32)
-    if pictures and clips:
-        types = [IMAGE_TYPE if hasattr(medium, "convert") else CLIP_TYPE for medium in media]
-        found["media_types"] = torch.tensor(types)
     return found
-
-
-def _settings(processor: Any) -> Mapping[str, Any]:
-    video = processor.video_processor
-    return video if isinstance(video, Mapping) else video.to_dict()
 
 
 def _temporal(images: Any, settings: Mapping[str, Any]) -> int:
@@ -97,7 +66,7 @@ def _clip(
     """Patches (P, channels * time * height * width) and grid (frames, rows, columns) of a clip."""
     length = _temporal(images, settings)
     frames = [*clip.frames, *[clip.frames[-1]] * (-len(clip.frames) % length)]
-    shared = {name: settings[name] for name in SHARED_SETTINGS if settings.get(name) is not None}
+    shared = chosen(settings, SHARED_SETTINGS)
     found = images(
         frames,
         size=_size(settings, len(clip.frames), images, length),

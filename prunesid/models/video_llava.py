@@ -26,8 +26,8 @@ from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
 from prunesid.models.clip import read_clip
 from prunesid.models.llava import Llava, only_images
+from prunesid.models.mixed import in_order, same_length, split, types_of
 from prunesid.models.processors import Parts, load_parts
-from prunesid.models.qwen_inputs import CLIP_TYPE, IMAGE_TYPE
 from prunesid.parameters import Param
 from prunesid.record import VisionRecord
 from prunesid.records import ALWAYS, CENTER, CLS, IMAGE, VIDEO, WHEN_WHOLE, Medium, Records
@@ -64,22 +64,14 @@ class VideoLlava(Llava):
         Where there are both, `media_types` (M,) says which are images (1) and clips (2). ValueError
         where clips differ in their number of frames.
         """
-        clips = [medium for medium in media if not hasattr(medium, "convert")]
-        pictures = only_images([medium for medium in media if hasattr(medium, "convert")])
-        found: dict[str, Tensor] = {}
+        pictures, clips = split(media)
+        found = types_of(media)
         if pictures:
-            found["pixel_values"] = self._pixels(pictures)
+            found["pixel_values"] = self._pixels(only_images(pictures))
         if clips:
-            counts = {len(clip.frames) for clip in clips}
-            if len(counts) > 1:
-                raise ValueError(
-                    f"clips of one batch have one number of frames, not {sorted(counts)}"
-                )
+            frames = same_length(clips)
             pixels = self._pixels([np.asarray(frame) for clip in clips for frame in clip.frames])
-            found["pixel_values_videos"] = pixels.unflatten(0, (len(clips), -1))
-        if pictures and clips:
-            types = [IMAGE_TYPE if hasattr(medium, "convert") else CLIP_TYPE for medium in media]
-            found["media_types"] = torch.tensor(types)
+            found["pixel_values_videos"] = pixels.unflatten(0, (len(clips), frames))
         return found
 
     def _pixels(self, pictures: Sequence[Any]) -> Tensor:
@@ -116,10 +108,7 @@ class VideoLlava(Llava):
         if not records:
             raise ValueError("inputs hold neither images nor clips")
         record = VisionRecord.cat(records)
-        media = [*images, *clips]
-        if "media_types" in inputs:
-            waiting = {IMAGE_TYPE: iter(images), CLIP_TYPE: iter(clips)}
-            media = [next(waiting[number]) for number in inputs["media_types"].tolist()]
+        media = in_order(inputs, images, clips)
         if needs.projected:
             record = replace(record, projected=self.project(record.features))
         return Records.named([record], [range(len(record))], media, names)

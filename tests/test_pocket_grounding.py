@@ -12,13 +12,14 @@ from prunesid.pocket.grounding import (
     PLACES,
     Probes,
     Steps,
-    center_patches,
     grounding_loss,
+    shape_centers,
     steps_of,
 )
+from prunesid.pocket.labels import center_shares
 from prunesid.pocket.questions import FAMILIES, Question, ask
 from prunesid.pocket.scenes import Background, Scene, Shape, sample_scene
-from prunesid.pocket.vocabulary import OPTIONS, words
+from prunesid.pocket.vocabulary import COLOR_NAMES, OPTIONS, SHAPES, words
 
 SCENE = Scene(
     "scene", 168, Background("plain", 1), origin=(168, 0),
@@ -65,10 +66,38 @@ def test_a_name_points_to_the_shapes_that_it_fits():
     assert found.fits[prompt.index("object")] == 0b101
 
 
-def test_centers_are_patches_of_the_window_in_raster_order():
+def test_the_only_thing_that_a_name_fits_is_asked_for_its_color_and_shape():
+    prompt, found = steps("what color is the star ? the blue object")
+    for name, place in (("star", prompt.index("star")), ("blue object", prompt.index("object"))):
+        (only,) = (s for s in SCENE.shapes if s.shape == name or f"{s.color} object" == name)
+        assert COLOR_NAMES[found.color[place]] == only.color
+        assert SHAPES[found.shape[place]] == only.shape
+    prompt, found = steps("how many circles are there ?")
+    assert found.color[prompt.index("circles")] == found.shape[prompt.index("circles")] == NONE
+
+
+def test_centers_are_shared_among_the_patches_of_the_window_in_raster_order():
     alone = Scene("scene", 168, Background("plain", 1), shapes=SCENE.shapes[2:])
-    centers = center_patches([SCENE, alone])
-    assert centers.tolist() == [[7 * 12 + 1, 2 * 12 + 7, 10 * 12 + 10], [130, NONE, NONE]]
+    centers = shape_centers([SCENE, alone])
+    assert centers.shape == (2, 3, 144)
+    assert centers.argmax(2).tolist() == [[7 * 12 + 1, 2 * 12 + 7, 10 * 12 + 10], [130, 0, 0]]
+    assert centers.sum(2).tolist() == [pytest.approx([1, 1, 1]), pytest.approx([1, 0, 0])]
+
+
+@pytest.mark.parametrize(
+    ("point", "shares"),
+    [
+        ((21, 35), {25: 1}),  # the middle of column 1, row 2
+        ((28, 35), {25: 0.5, 26: 0.5}),  # the border of columns 1 and 2
+        ((28, 42), {25: 0.25, 26: 0.25, 37: 0.25, 38: 0.25}),  # a corner
+        ((24.5, 35), {25: 0.75, 26: 0.25}),
+        ((0, 0), {0: 1}),
+        ((168, 168), {143: 1}),
+    ],
+)
+def test_a_point_is_shared_by_how_near_the_patches_lie(point, shares):
+    found = center_shares(*point, side=12)
+    assert {i: s for i, s in enumerate(found.tolist()) if s} == pytest.approx(shares)
 
 
 def test_the_answer_is_asked_for_at_the_question_mark_and_options_are_judged():
@@ -103,7 +132,7 @@ def test_every_question_of_every_scene_has_steps_within_range():
 
 
 NOTHING = {name: torch.full((1, 4), NONE) for name in Steps.__dataclass_fields__}
-CENTERS = torch.tensor([[2, 5, 7]])
+CENTERS = torch.eye(9)[None, [2, 5, 7]]
 
 
 def fitted(asked: dict[str, torch.Tensor], rounds: int = 80) -> tuple[float, float]:
@@ -131,6 +160,6 @@ def test_the_loss_falls_to_zero_for_probes_that_know_and_ignores_what_is_not_ask
 
 def test_pointing_learns_one_patch_several_and_none():
     first, last = fitted(NOTHING | {"fits": torch.tensor([[0b010, NONE, 0b101, 0]])})
-    # Of six losses one is asked for; two patches at once cost ln 2 however well they are known.
-    least = np.log(2) / 3 / 6
+    # Of eight losses one is asked for; two patches at once cost ln 2 however well they are known.
+    least = np.log(2) / 3 / 8
     assert least <= last < least + 0.01 < first

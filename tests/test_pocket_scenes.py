@@ -75,7 +75,7 @@ def test_patch_targets_agree_with_a_plain_reading_of_the_mask():
             if owner and area[owner] >= 0.12 * PATCH**2:
                 kind = regions[owner - 1].kind
             assert KINDS[targets.kind[patch]] == kind
-        assert targets.holds_center.sum() <= len(regions)
+        assert targets.holds_center.sum() <= len(regions) + 1e-4
 
 
 def test_windows_take_their_place_in_the_full_grid():

@@ -33,8 +33,8 @@ def alignment_loss(tokens: Tensor, embeddings: Tensor, batch: dict[str, Tensor])
     """Projected patches (B, P, D) should be near the embeddings of the words that name them.
 
     Row and column are those of the center of the patch's object, so that any patch of an object
-    tells where it is; a background patch names its own. The patch that holds an object's center
-    says `object`: objects, not patches, are counted.
+    tells where it is; a background patch names its own. The patches that share an object's
+    center say `object`, by their shares: objects, not patches, are counted.
     """
     role = batch["role"] - 1
     cell = role - _PARTS

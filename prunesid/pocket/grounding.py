@@ -1,11 +1,11 @@
 """What the words of a question refer to: the intermediate steps of an answer, supervised.
 
 A question about relations or numbers is answered in steps: find what is named, see where and how
-often it is, compare. A language model this small takes thousands of batches to discover the first
-step from the answers alone. Linear probes on its hidden states, used in training only, ask for each
-step where it can be known: behind the last word of a name, which patches hold the centers of what it
-fits, how many those are and where the only one lies; at the question mark, the answer; behind an
-option, whether it is the right one.
+often it is and what it looks like, compare. A language model this small takes thousands of batches
+to discover the first step from the answers alone. Linear probes on its hidden states, used in
+training only, ask for each step where it can be known: behind the last word of a name, which patches
+hold the centers of what it fits, how many those are, and, if there is only one, its place, color and
+shape; at the question mark, the answer; behind an option, whether it is the right one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prunesid.pocket.labels import center_shares
 from prunesid.pocket.questions import Question
 from prunesid.pocket.scenes import FULL_SIZE, PATCH, Scene, Shape
 from prunesid.pocket.vocabulary import COLOR_NAMES, OPTIONS, SHAPES, ids, plural, words
@@ -38,7 +39,8 @@ class Steps:
     """Targets of one question, a value per token of its prompt, NONE where nothing is asked.
 
     fits: the shapes of the scene that a name fits as a bit mask, at its last word; matches: how many
-    they are; column, row: bins of the center of the only one; early: id of the answer's first word,
+    they are; column, row: bins of the center of the only one; color, shape: what it looks like;
+    early: id of the answer's first word,
     at the question mark; right: whether an option is the right one, at its last word.
     """
 
@@ -46,6 +48,8 @@ class Steps:
     matches: list[int]
     column: list[int]
     row: list[int]
+    color: list[int]
+    shape: list[int]
     early: list[int]
     right: list[int]
 
@@ -65,7 +69,7 @@ def _named(tokens: Sequence[str], shapes: Sequence[Shape]) -> Iterator[tuple[int
 
 def steps_of(question: Question, scene: Scene, length: int) -> Steps:
     """The steps of a question about `scene`; `length` tokens, the first are those of its prompt."""
-    fits, matches, column, row, early, right = ([NONE] * length for _ in range(6))
+    fits, matches, column, row, color, shape, early, right = ([NONE] * length for _ in range(8))
     text = question.text.split()
     if scene.shapes:
         for place, found in _named(text, scene.shapes):
@@ -75,23 +79,26 @@ def steps_of(question: Question, scene: Scene, length: int) -> Steps:
                 only = scene.shapes[found[0]]
                 x, y = only.x + scene.origin[0], only.y + scene.origin[1]
                 column[place], row[place] = (int(PLACES * v / FULL_SIZE) for v in (x, y))
+                color[place], shape[place] = COLOR_NAMES.index(only.color), SHAPES.index(only.shape)
     answer = question.answer
     if question.options:
         answer = question.options[OPTIONS.index(question.answer)]
         for number, option in enumerate(question.options):
             right[len(text) + 2 * number + 1] = int(option == answer)
     early[len(text) - 1] = ids(answer.split())[0]
-    return Steps(fits, matches, column, row, early, right)
+    return Steps(fits, matches, column, row, color, shape, early, right)
 
 
-def center_patches(scenes: Sequence[Scene]) -> Tensor:
-    """(B, S) raster index of the patch that holds each shape's center; NONE beyond a scene's own."""
+def shape_centers(scenes: Sequence[Scene]) -> Tensor:
+    """(B, S, P) float32: how the center of each shape is shared among the patches of its image
+    (`labels.center_shares`); zeros beyond a scene's own shapes. All scenes have P patches."""
+    side = scenes[0].size // PATCH
     longest = max(1, *(len(scene.shapes) for scene in scenes))
-    return torch.tensor([
-        [int(s.y // PATCH) * (scene.size // PATCH) + int(s.x // PATCH) for s in scene.shapes]
-        + [NONE] * (longest - len(scene.shapes))
-        for scene in scenes
-    ])  # fmt: skip
+    centers = torch.zeros(len(scenes), longest, side * side)
+    for image, scene in enumerate(scenes):
+        for number, shape in enumerate(scene.shapes):
+            centers[image, number] = torch.from_numpy(center_shares(shape.x, shape.y, side))
+    return centers
 
 
 class Probes(nn.Module):
@@ -108,6 +115,8 @@ class Probes(nn.Module):
         self.matches = nn.Linear(width, MOST + 1)
         self.column = nn.Linear(width, PLACES)
         self.row = nn.Linear(width, PLACES)
+        self.color = nn.Linear(width, len(COLOR_NAMES))
+        self.shape = nn.Linear(width, len(SHAPES))
         self.answers = nn.LayerNorm(width)
         self.early = nn.Linear(width, len(words()))
         self.options = nn.LayerNorm(width)
@@ -126,15 +135,14 @@ def _pointer_loss(
 
     A softmax over the patches and `nothing`, as the attention that has to find them; states
     (B, L, D), tokens (B, P, D) patches as the language model is given them, fits (B, L), centers
-    (B, S) as `center_patches` gives them.
+    (B, S, P) as `shape_centers` gives them.
     """
     there = fits != NONE
     image = there.nonzero()[:, 0]
     asked = fits[there]
-    bits = asked[:, None] >> torch.arange(centers.shape[1]) & 1  # (n, S)
-    wanted = torch.zeros(len(asked), tokens.shape[1] + 1)
-    wanted.scatter_add_(1, centers[image] % wanted.shape[1], bits.float())
-    wanted[:, -1] += asked == 0
+    fitting = (asked[:, None] >> torch.arange(centers.shape[1]) & 1).float()  # (n, S)
+    there_is_none = (asked == 0).float()[:, None]
+    wanted = torch.cat([(fitting[:, None] @ centers[image])[:, 0], there_is_none], 1)
     wanted = wanted / wanted.sum(1, keepdim=True)
     keys = probes.key(probes.patches(tokens))
     keys = torch.cat([keys, probes.nothing.expand(len(keys), 1, -1)], 1)
@@ -148,11 +156,13 @@ def grounding_loss(
     centers: Tensor,
 ) -> Tensor:  # fmt: skip
     """Mean of the probes' losses; states (B, L, D) per block, tokens (B, P, D) of the image, steps
-    the fields of `Steps` (B, L), centers (B, S) of `center_patches`."""
+    the fields of `Steps` (B, L), centers (B, S, P) of `shape_centers`."""
     readers = {
         "matches": (NAME_BLOCK, probes.names, probes.matches),
         "column": (NAME_BLOCK, probes.names, probes.column),
         "row": (NAME_BLOCK, probes.names, probes.row),
+        "color": (NAME_BLOCK, probes.names, probes.color),
+        "shape": (NAME_BLOCK, probes.names, probes.shape),
         "early": (ANSWER_BLOCK, probes.answers, probes.early),
         "right": (OPTION_BLOCK, probes.options, probes.right),
     }

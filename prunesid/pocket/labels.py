@@ -34,9 +34,9 @@ class PatchTargets:
 
     kind, color, character, role: (P,) int64, 0 is none; offset, center: (P, 2) float32, from the
     patch to its region's center in units of 64 px and the center itself as a share of the full
-    image; magnitude,
-    holds_center, weight: (P,) float32; foreground: (P, 49) float32; style: int;
-    presence: (PRESENCE,) float32, what the image holds.
+    image; magnitude, weight: (P,) float32; holds_center: (P,) float32, the largest share of a center
+    (`center_shares`); foreground: (P, 49) float32; style: int; presence: (PRESENCE,) float32, what
+    the image holds.
     """
 
     kind: np.ndarray
@@ -51,6 +51,21 @@ class PatchTargets:
     foreground: np.ndarray
     style: int
     presence: np.ndarray
+
+
+def center_shares(x: float, y: float, side: int) -> np.ndarray:
+    """(side * side,) float32 shares of the point (x, y), in px, of the patches nearest to it; they
+    sum to 1.
+
+    Bilinear: a point at the middle of a patch is that patch's alone, one on the border of two is
+    half of either's. With one patch per center, the patches of a center near a border are a coin's
+    toss, and whoever counts centers counts such tosses.
+    """
+    shares = []
+    for position in (y, x):
+        place = min(max(position / PATCH - 0.5, 0.0), side - 1.0)
+        shares.append(np.maximum(0.0, 1.0 - np.abs(np.arange(side) - place)))
+    return np.outer(*shares).astype(np.float32).ravel()
 
 
 def _presence(regions: list[Region]) -> np.ndarray:
@@ -100,8 +115,7 @@ def patch_targets(scene: Scene, mask: np.ndarray, regions: list[Region]) -> Patc
 
     holds = np.zeros(patches, np.float32)
     for region in regions:
-        x, y = (min(int(v // PATCH), side - 1) for v in region.center)
-        holds[y * side + x] = 1
+        holds = np.maximum(holds, center_shares(*region.center, side))
     population = np.bincount(owner, minlength=count)
     fine = tiles.reshape(patches, _FINE, 2, _FINE, 2)[:, :, 0, :, 0].reshape(patches, -1)
     return PatchTargets(

@@ -25,7 +25,7 @@ from prunesid.pocket.tower import tower_forward
 from prunesid.pocket.vision_training import CHECKPOINT_STEPS
 from prunesid.pocket.vocabulary import ids
 
-ALIGNMENT_STEPS, ALIGNMENT_WEIGHT, GROUNDING_WEIGHT = 60, 0.3, 1.0
+ALIGNMENT_STEPS, ALIGNMENT_WEIGHT, GROUNDING_WEIGHT = 60, 0.3, 1.33
 
 
 class _Scores:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prunesid.pocket.batches import scene_batch
 from prunesid.pocket.decoder import Packed
-from prunesid.pocket.grounding import NONE, Steps, center_patches, steps_of
+from prunesid.pocket.grounding import NONE, Steps, shape_centers, steps_of
 from prunesid.pocket.questions import Question, ask
 from prunesid.pocket.scenes import Scene
 from prunesid.pocket.schedule import Phase
@@ -46,7 +46,7 @@ class Batch:
     """What one step of training sees.
 
     images: the fields of `scene_batch`; packed: the questions; steps: the fields of
-    `grounding.Steps`, each (B, L); centers: (B, S) patch of each shape's center; families: of each
+    `grounding.Steps`, each (B, L); centers: (B, S, P) of `grounding.shape_centers`; families: of each
     image's questions.
     """
 
@@ -97,4 +97,4 @@ def batch_of(phase: Phase, seed: int, step: int) -> Batch:
     questions = [choose(scene, rng) for scene in scenes]
     packed, steps = pack(scenes, questions)
     families = [[q.family for q in asked] for asked in questions]
-    return Batch(scene_batch(scenes), packed, steps, center_patches(scenes), families)
+    return Batch(scene_batch(scenes), packed, steps, shape_centers(scenes), families)

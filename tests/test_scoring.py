@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import random_images
+from datasets import Dataset, Image
+from family_models import FAMILIES
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 from pocket_data import BENCHMARKS, rows_of, write_benchmark
+from videos import write_clips
 
 from prunesid import models
 from prunesid.answering import Answer
@@ -19,7 +24,7 @@ from prunesid.answering.engine import answer
 from prunesid.answering.late import answer_late
 from prunesid.evaluation.lmms_model import PruneSID
 from prunesid.evaluation.scoring import COLUMNS, score, score_table
-from prunesid.evaluation.tasks import FOLDER, load_task
+from prunesid.evaluation.tasks import FOLDER, LmmsTask, load_task
 
 METRICS = {
     "pocket_pope": "pope_f1_score,none",
@@ -167,30 +172,79 @@ def test_model_arguments_are_checked(tiny_llava):
             PruneSID(str(tiny_llava), **arguments)
 
 
-def test_the_command_line_finds_model_and_task(tmp_path, tiny_llava):
+PAIRS = """
+task: pairs
+dataset_path: parquet
+dataset_kwargs: {data_files: {test: data/pairs.parquet}}
+test_split: test
+output_type: generate_until
+doc_to_visual: images
+doc_to_text: question
+doc_to_target: answer
+generation_kwargs: {max_new_tokens: 8}
+metric_list:
+  - {metric: exact_match, aggregation: mean, higher_is_better: true}
+"""
+
+
+def write_pairs(folder: Path, targets: list[str]) -> None:
+    """The data of a task of one's own: questions on two images each."""
+    pictures = random_images(2 * len(targets), size=84)
+    columns = {
+        "question": [f"is there a red circle ? {n + 1}" for n in range(len(targets))],
+        "answer": targets,
+        "images": [pictures[2 * n : 2 * n + 2] for n in range(len(targets))],
+    }
+    rows = Dataset.from_dict(columns).cast_column("images", [Image()])
+    rows.to_parquet(folder / "pairs.parquet")
+
+
+def pipeline_answers(model: Path, task: LmmsTask, arm: dict) -> dict[str, str]:
+    """All media of all questions encoded once, compressed, asked."""
+    adapter, questions = models.load(model), task.questions()
+    shown = {question.image_id: task.media(question) for question in questions}
+    owners = [image for image, media in shown.items() for _ in media]
+    inputs = adapter.preprocess([medium for media in shown.values() for medium in media])
+    records = adapter.encode(inputs, names=owners)
+    found = answer(adapter, records.compress(**arm), records.inputs, questions)
+    return {each.question_id: each.answer for each in found}
+
+
+def test_the_command_line_answers_and_scores_as_the_pipeline(tmp_path, tiny_llava):
+    """One image, two, and a clip per question. Half of the right answers are the pipeline's own."""
+    FAMILIES["qwen2_vl"](tmp_path / "tiny", tiny_llava)
+    shutil.copytree(FOLDER, tmp_path / "tasks")
+    (tmp_path / "tasks" / "pairs.yaml").write_text(PAIRS)
     write_benchmark(tmp_path / "results/pocket/data/pocket_pope.parquet", "pocket_pope")
-    arguments = f"pretrained={tiny_llava},method=prunesid,budget=4,grouping=kmeans,seed=1"
+    arm = {"method": "prunesid", "budget": 5, "grouping": "kmeans", "seed": 1}
+    data, said, expected = tmp_path / "data", {}, {}
+    data.mkdir()
+    for name, write, metric in (
+        ("pairs", write_pairs, "exact_match"), ("msvd_qa", write_clips, "answer_match")
+    ):  # fmt: skip
+        write(data, ["nothing"] * 4)
+        task = load_task(name, tmp_path / "tasks", data=data / f"{name}.parquet")
+        said[name] = pipeline_answers(tmp_path / "tiny", task, arm)
+        write(data, ["nothing" if int(n) % 2 else text for n, text in said[name].items()])
+        task = load_task(name, tmp_path / "tasks", data=data / f"{name}.parquet")
+        expected[name] = score(task, said[name], metric).metrics
+        assert 0 < expected[name][f"{metric},none"] < 1
     command = [
-        sys.executable,
-        "-m",
-        "lmms_eval",
-        "--model",
-        "prunesid",
-        "--model_args",
-        arguments,
-        "--tasks",
-        "pocket_pope",
-        "--include_path",
-        str(FOLDER),
-        "--batch_size",
-        "2",
-        "--output_path",
-        "out",
-    ]
+        sys.executable, "-m", "lmms_eval", "--model", "prunesid", "--batch_size", "2",
+        "--model_args", ",".join(f"{k}={v}" for k, v in {"pretrained": "tiny", **arm}.items()),
+        "--tasks", "pocket_pope,pairs,msvd_qa", "--include_path", "tasks",
+        "--output_path", "out", "--log_samples",
+    ]  # fmt: skip
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    (results,) = (tmp_path / "out").rglob("*results.json")
-    assert 0 <= json.loads(results.read_text())["results"]["pocket_pope"]["pope_accuracy,none"] <= 1
+    (path,) = (tmp_path / "out").rglob("*results.json")
+    results = json.loads(path.read_text())["results"]
+    assert 0 <= results["pocket_pope"]["pope_accuracy,none"] <= 1
+    for name, metrics in expected.items():
+        (path,) = (tmp_path / "out").rglob(f"*_samples_{name}.jsonl")
+        lines = map(json.loads, path.read_text().splitlines())
+        assert {str(each["doc_id"]): each["filtered_resps"] for each in lines} == said[name]
+        assert {key: results[name][key] for key in metrics} == pytest.approx(metrics)

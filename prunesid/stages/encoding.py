@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,16 @@ from prunesid.models import load
 from prunesid.models.adapter import Adapter
 from prunesid.record import Kept
 from prunesid.stages.device import device_slot
-from prunesid.stages.features import Head, read_head
+from prunesid.stages.features import read_head
 from prunesid.stages.material import model_path
 from prunesid.stages.selection import save_kept, write_keys
 from prunesid.stages.source import Runtime, Source
 from prunesid.study.arm import Arm
 
 if TYPE_CHECKING:
-    from prunesid.evaluation.tasks import LmmsTask
+    from PIL.Image import Image
+
+    from prunesid.media import Clip
 
 # What all encoder methods share, beside the pass itself, which is part of what identifies the features.
 _CODE = (
@@ -62,12 +64,16 @@ def encode_arms(
     todo = [arm for arm in determined if keys[arm] not in store]
     if todo:
         task = source.open()
+        first = {question.image_id: question for question in reversed(task.questions())}
         with device_slot(runtime.device) as device:
             path = model_path(runtime.model)
             adapter = load(path, device, runtime.dtype, **dict(runtime.options))
             for arm in todo:
                 begun = time.perf_counter()
-                kept = _encode(arm, adapter, task, head, runtime.batch_size)
+                kept = _encode(
+                    arm, adapter, list(head.inputs), lambda name: task.media(first[name]),
+                    runtime.batch_size,
+                )  # fmt: skip
                 cost = {"seconds": time.perf_counter() - begun, "images": len(head.inputs)}
                 # With a budget of all tokens they are the ordinary features.
                 copies = (arm.budget or 0) >= min(head.sizes)
@@ -76,13 +82,14 @@ def encode_arms(
     write_keys({arm.name: key for arm, key in keys.items()}, output)
 
 
-def _encode(arm: Arm, adapter: Adapter, task: LmmsTask, head: Head, batch_size: int) -> Kept:
-    """What is left of every input, in the order of the features."""
-    first = {question.image_id: question for question in reversed(task.questions())}
-    names = list(head.inputs)
+def _encode(
+    arm: Arm, adapter: Adapter, names: Sequence[str],
+    media_of: Callable[[str], Sequence[Image | Clip]], batch_size: int,
+) -> Kept:  # fmt: skip
+    """What is left of every input, in the order of `names`."""
     parts = []
     for start in tqdm(range(0, len(names), batch_size), desc=arm.name, unit="batch"):
-        shown = {name: task.media(first[name]) for name in names[start : start + batch_size]}
+        shown = {name: media_of(name) for name in names[start : start + batch_size]}
         owners = [name for name, media in shown.items() for _ in media]
         inputs = adapter.preprocess([medium for media in shown.values() for medium in media])
         kept, _ = adapter.reduce(inputs, arm.method, arm.budget or 0, arm.params, owners)

@@ -1,6 +1,6 @@
 """Train Pocket-LLaVA from nothing.
 
-    python -m prunesid.pocket.train --out DIR            hours on 2 CPU cores; resumes after a kill
+    python -m prunesid.pocket.train --out DIR            one to three hours on 2 CPU cores; resumes after a kill
     python -m prunesid.pocket.train --out DIR --quick    a minute; the model learns nothing much
 
 `make pocket` runs the first and then measures the model card's numbers. Everything follows from

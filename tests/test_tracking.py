@@ -63,6 +63,7 @@ def test_histograms_count_every_value():
     histogram = Histogram.of([3, 3, 4, 7], bins=4)
     assert histogram == Histogram((2, 1, 0, 1), (3.0, 4.0, 5.0, 6.0, 7.0))
     assert sum(Histogram.of([5.0] * 9).counts) == 9
+    assert sum(Histogram.of([128.0, 128.0 + 3e-14]).counts) == 2
 
 
 def test_wrong_input_names_the_choices(tmp_path):

@@ -50,7 +50,9 @@ class Histogram:
         """The histogram of at least one value in equal bins from the smallest to the largest."""
         import numpy as np
 
-        counts, edges = np.histogram(np.asarray(values, dtype=np.float64), bins=bins)
+        # What differs by rounding only, such as means over layers, has no range to cut into bins.
+        rounded = [float(f"{value:.12g}") for value in values]
+        counts, edges = np.histogram(rounded, bins=bins)
         return cls(tuple(counts.tolist()), tuple(edges.tolist()))
 
 

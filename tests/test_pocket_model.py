@@ -131,7 +131,8 @@ def test_rendering_is_deterministic_and_asks_several_questions(name, data, tmp_p
     table = pq.read_table(data / f"{name}.parquet")
     assert table.equals(pq.read_table(tmp_path / "again.parquet"))
     assert len(set(table["image_id"].to_pylist())) == IMAGES
-    assert table.num_rows >= 2 * IMAGES
+    # The questions of the calibration set are never asked.
+    assert name == "pocket_calibration" or table.num_rows >= 2 * IMAGES
     if name == "pocket_mme":
         pairs: dict[tuple[str, str], list[str]] = {}
         for row in table.select(["image_id", "category", "answer"]).to_pylist():

@@ -88,16 +88,17 @@ def test_greedy_answers_are_those_of_the_adapter(model, processor, pictures, inp
     adapter = models.adapt(model, processor)
     short = prunesid.prune(model, processor, inputs, method, 5)
     found = answers(model.generate(**short, **GREEDY), short["input_ids"].shape[1])
+    # All at once: unnamed images draw by the bytes of their features, whose last bits a batch decides.
+    needs = prunesid.methods.requirements(method)
+    records = adapter.encode(adapter.preprocess(pictures), needs)
+    kept = records.compress(method, budget=5)
+    media = [medium for own in records.inputs.values() for medium in own]
     for sample, shown in enumerate(SHOWN):
         prompt = adapter.prompt(TEXTS[sample][6:-11], [IMAGE] * len(shown))
         if not shown:
             continue
-        needs = prunesid.methods.requirements(method)
-        pixels = adapter.preprocess([pictures[number] for number in shown])
-        records = adapter.encode(pixels, needs)
-        kept = records.compress(method, budget=5)
-        media = [medium for own in records.inputs.values() for medium in own]
-        alone = adapter.generate(enter(adapter, kept, media), prompt, 6)
+        own = [media[number] for number in shown]
+        alone = adapter.generate(enter(adapter, kept, own), prompt, 6)
         assert found[sample] == answers([torch.tensor(alone)], 0)[0]
     assert len({tuple(row) for row in found}) > 2
 

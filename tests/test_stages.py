@@ -164,7 +164,7 @@ def test_tokens_of_an_encoder_pass_are_stored_beside_the_others(tiny_llava, work
     # With all tokens it is the unmodified model, asked once.
     assert read_keys(answers)["vanilla"] == read_keys(answers)["method-tome_budget-16"]
 
-    write_accounts(features, answers, everyone, store, tmp_path / "accounts.csv")
+    write_accounts([features], [answers], everyone, store, tmp_path / "accounts.csv")
     spent = pd.read_csv(tmp_path / "accounts.csv").set_index("arm")["encoder_macs"]
     assert spent["vanilla"] == spent["method-grid_budget-5"] == spent["method-tome_budget-16"]
     assert spent["method-downsample_budget-5"] < spent["method-tome_budget-5"] < spent["vanilla"]

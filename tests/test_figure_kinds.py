@@ -368,3 +368,9 @@ def test_the_small_print_says_what_was_asked(kind, costly):
     asked = f"GQA, MME, POPE, SQA ({whole['questions'].sum():,} questions on 120 images)"
     assert asked in note
     assert "95 % interval" in note or kind is radar
+
+
+def test_near_benchmarks_have_one_label():
+    together = gain.label_together([0.0, 0.1, 0.15, 0.5], ["a", "b", "c", "d"], near=0.08)
+    assert together == ["a", "b, c", "", "d"]
+    assert gain.label_together([0.0, 0.1, 0.15], ["a", "b", "c"], near=0.2) == ["a, b, c", "", ""]

@@ -4,6 +4,7 @@ The question of the paper's section 4.3: does a dynamic budget gain more where i
 One panel per row of the ablation, color for its columns, Spearman's rank correlation beside each.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -20,6 +21,8 @@ from prunesid.study.association import rank_correlation, spreads
 # The axis of gains reaches at least this far, in percent of all tokens.
 LEAST_GAIN = 1.0
 PANEL_HEIGHT = 2.75
+# Benchmarks nearer to each other than this share of the axis have one label together.
+NEAR = 0.06
 
 
 def points(subject: Subject) -> pd.DataFrame:
@@ -139,13 +142,32 @@ def _draw_panel(ax: Axes, own: pd.DataFrame, subject: Subject, titles: dict[str,
     for axis in (ax.xaxis, ax.yaxis):
         panels.steady_ticks(axis)
     above = ax.secondary_xaxis("top")
-    above.set_xticks(
-        list(names), [titles[name] for name in names.index], rotation=35, ha="left",
-        rotation_mode="anchor",
-    )  # fmt: skip
+    places = names.sort_values()
+    left, right = ax.get_xlim()
+    labels = label_together(
+        places.tolist(), [titles[name] for name in places.index], NEAR * (right - left)
+    )
+    above.set_xticks(list(places), labels, rotation=35, ha="left", rotation_mode="anchor")
     above.tick_params(length=2)
     above.spines["top"].set_visible(False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.26), handletextpad=0.4)
+
+
+def label_together(places: Sequence[float], labels: Sequence[str], near: float) -> list[str]:
+    """One label for neighbors less than `near` apart, at the first of them; "" at the others.
+
+    places (n,) ascending.
+    """
+    found: list[str] = []
+    first = 0
+    for number, (place, label) in enumerate(zip(places, labels, strict=True)):
+        if number and place - places[number - 1] < near:
+            found[first] += f", {label}"
+            found.append("")
+        else:
+            first = number
+            found.append(label)
+    return found
 
 
 def _correlation(line: pd.Series) -> str:

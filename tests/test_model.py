@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from prunesid.encoding import Shape
 from prunesid.study.documents import ConfigError
 from prunesid.study.model import Vision, is_hub_name, model_config, read_config, read_vision
 
@@ -30,10 +31,10 @@ def cache(folder, name, config):
 
 def test_a_published_model_is_known_before_it_is_downloaded(empty_cache):
     assert model_config(LLAVA) is None
-    assert read_vision(LLAVA) == Vision(tokens=576, depth=24, layers=32)
+    assert read_vision(LLAVA) == Vision(576, 24, 32, "llava", Shape(layers=24, read=23, side=24))
     assert read_vision("llava-hf/llava-v1.6-vicuna-7b-hf").tokens == 2880
     # Its images have no fixed number of tokens.
-    assert read_vision("Qwen/Qwen2-VL-7B-Instruct") == Vision(None, 32, 28)
+    assert read_vision("Qwen/Qwen2-VL-7B-Instruct") == Vision(None, 32, 28, "qwen2_vl")
 
 
 def test_what_was_downloaded_takes_precedence(empty_cache):
@@ -57,7 +58,7 @@ def test_a_model_type_that_is_not_known_says_what_it_can(tmp_path):
     vision = {"image_size": 28, "patch_size": 14, "num_hidden_layers": 5}
     config = {"model_type": "other", "vision_config": vision}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert read_vision(str(tmp_path)) == Vision(tokens=4, depth=5, layers=None)
+    assert read_vision(str(tmp_path)) == Vision(4, 5, None, "other")
 
 
 def test_names_on_the_hub_are_told_from_folders(tmp_path, monkeypatch):

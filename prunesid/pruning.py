@@ -233,14 +233,15 @@ def _recipe(
     if any(module.training for module in model.modules()):
         raise ValueError("the model is in training mode; call model.eval() first")
     adapter = adapt(model, processor, **(options or {}))
-    if method in encoding.list_encoder_methods():
-        adapter.plan(method, budget, resolved)  # before the first image
-    return _Recipe(model, adapter, method, budget, seed, resolved)
+    encodes = method in encoding.list_encoder_methods()
+    plan = adapter.plan(method, budget, resolved) if encodes else None
+    return _Recipe(model, adapter, method, budget, seed, resolved, plan)
 
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How to shorten the inputs of one model; `widths` remembers what whole media take."""
+    """How to shorten the inputs of one model; `plan` is that of a method that acts in the encoder,
+    `widths` remembers what whole media take."""
 
     model: Any
     adapter: Adapter
@@ -248,6 +249,7 @@ class _Recipe:
     budget: int
     seed: int
     params: Mapping[str, Any]
+    plan: encoding.Plan | None = None
     widths: dict[str, int] = field(default_factory=dict)
 
     @torch.no_grad()
@@ -293,8 +295,8 @@ class _Recipe:
 
     def _kept(self, visual: Mapping[str, Any]) -> tuple[Kept, list[Medium], list[int]]:
         """What is kept, the media, and the tokens that each takes where nothing is dropped."""
-        if self.method in encoding.list_encoder_methods():
-            kept, inputs = self.adapter.reduce(visual, self.method, self.budget, self.params)
+        if self.plan is not None:
+            kept, inputs = self.adapter.reduce(visual, self.plan)
             media = [medium for own in inputs.values() for medium in own]
             return kept, media, [self.adapter.num_tokens or 0] * len(media)
         needs = methods.requirements(self.method, **self.params)

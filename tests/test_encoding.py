@@ -235,10 +235,10 @@ def test_an_adapter_gives_rows_like_those_of_its_records(tiny_llava):
     assert adapter.sizes.encoding == TINY
     inputs = adapter.preprocess(random_images(3))
     names = ["a", "b", "b"]
-    kept, found = adapter.reduce(inputs, "tome", 5, {"order": "raster"}, names)
+    kept, found = adapter.reduce(inputs, adapter.plan("tome", 5, {"order": "raster"}), names)
     records = adapter.encode(inputs, names=names)
     assert found == records.inputs and kept.count.tolist() == [5] * 3
-    whole, _ = adapter.reduce(inputs, "tome", 16, {})
+    whole, _ = adapter.reduce(inputs, adapter.plan("tome", 16, {}))
     torch.testing.assert_close(whole.tokens, records.groups[0].features, atol=1e-5, rtol=1e-5)
 
 
@@ -251,7 +251,7 @@ def test_other_families_say_which_ones_can(family, tiny_llava, tmp_path):
     with pytest.raises(ValueError, match="vision encoder.*Families that it runs on: llava"):
         adapter.plan("tome", 5, {})
     with pytest.raises(ValueError, match="vision encoder.*Families that it runs on: llava"):
-        adapter.reduce({}, "downsample", 5, {})
+        adapter.reduce({}, encoding.Plan(2, ()))
 
 
 @pytest.mark.parametrize("method", encoding.list_encoder_methods())

@@ -72,7 +72,6 @@ class PruneSID(lmms):
         self.method, self.budget, self.seed = method, budget, seed
         self.params = late.resolve_any(method, **params) if method is not None else {}
         self.late = method in late.list_late_methods()
-        self.encodes = method in encoding.list_encoder_methods()
         if self.late:
             self._check_late(share_prefix)
         self.batch_size = int(batch_size)
@@ -82,8 +81,9 @@ class PruneSID(lmms):
         if self.late and self.adapter.num_tokens is not None:
             shape = late.Shape(len(self.adapter.decoder.layers), self.adapter.num_tokens)
             late.plan(str(method), shape, budget, **self.params)  # before the first question
-        if self.encodes and budget is not None:
-            self.adapter.plan(str(method), budget, self.params)
+        self.plan = None
+        if method in encoding.list_encoder_methods() and budget is not None:
+            self.plan = self.adapter.plan(method, budget, self.params)
 
     def _check_late(self, share_prefix: bool) -> None:
         if not share_prefix:
@@ -157,10 +157,8 @@ class PruneSID(lmms):
         if not owners:
             return Kept.nothing(), dict.fromkeys(shown, ())
         inputs = self.adapter.preprocess([medium for media in shown.values() for medium in media])
-        if self.encodes and self.budget is not None:
-            kept, found = self.adapter.reduce(
-                inputs, str(self.method), self.budget, self.params, owners
-            )
+        if self.plan is not None:
+            kept, found = self.adapter.reduce(inputs, self.plan, owners)
             return kept, {name: found.get(name, ()) for name in shown}
         early = self.method is not None and not self.late
         needs = requirements(str(self.method), **self.params) if early else Needs()

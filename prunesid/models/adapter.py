@@ -145,19 +145,12 @@ class Adapter(Protocol):
         ...
 
     def reduce(
-        self,
-        inputs: Mapping[str, Tensor],
-        method: str,
-        budget: int,
-        params: Mapping[str, object],
-        names: Sequence[str] | None = None,
+        self, inputs: Mapping[str, Tensor], plan: Plan, names: Sequence[str] | None = None
     ) -> tuple[Kept, Mapping[str, tuple[Medium, ...]]]:
-        """The model's inputs -> what a method that acts in the encoder leaves, and the inputs by name.
+        """The model's inputs -> what a pass by a `plan` of its own leaves, and the inputs by name.
 
-        method, budget, params  as `prunesid.encoding.plan` takes them
-        names                   as in `encode`; rows and inputs are those of its records
-
-        ValueError as `plan` raises it.
+        `names` as in `encode`; rows and inputs are those of its records. ValueError where the
+        family takes none.
         """
         ...
 

@@ -110,14 +110,9 @@ class TransformersAdapter:
         return plan(method, shape, budget, **params)
 
     def reduce(
-        self,
-        inputs: Mapping[str, Tensor],
-        method: str,
-        budget: int,
-        params: Mapping[str, object],
-        names: Sequence[str] | None = None,
+        self, inputs: Mapping[str, Tensor], plan: Plan, names: Sequence[str] | None = None
     ) -> tuple[Kept, Mapping[str, tuple[Medium, ...]]]:
-        raise ValueError(refusal(method, self.model.config.model_type))
+        raise ValueError(refusal("a plan", self.model.config.model_type))
 
     @torch.no_grad()
     def embed(self, ids: Tensor) -> Tensor:

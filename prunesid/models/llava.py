@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from prunesid.accounting import Sizes, Transformer
-from prunesid.encoding import shape_of
+from prunesid.encoding import Plan, shape_of
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
@@ -72,14 +72,10 @@ class Llava(TransformersAdapter):
 
     @torch.no_grad()
     def reduce(
-        self,
-        inputs: Mapping[str, Tensor],
-        method: str,
-        budget: int,
-        params: Mapping[str, object],
-        names: Sequence[str] | None = None,
+        self, inputs: Mapping[str, Tensor], plan: Plan, names: Sequence[str] | None = None
     ) -> tuple[Kept, Mapping[str, tuple[Medium, ...]]]:
-        plan = self.plan(method, budget, params)
+        if self.sizes.encoding is None:  # a family that builds on this one
+            return super().reduce(inputs, plan, names)
         kept = reduce_clip(self.model.model.vision_tower, inputs["pixel_values"], plan)
         owners = names or [str(number) for number in range(len(kept))]
         return kept, grouped(owners, self._media(len(kept)))

@@ -87,11 +87,11 @@ def _encode(
     media_of: Callable[[str], Sequence[Image | Clip]], batch_size: int,
 ) -> Kept:  # fmt: skip
     """What is left of every input, in the order of `names`."""
-    parts = []
+    parts, plan = [], adapter.plan(arm.method, arm.budget or 0, arm.params)
     for start in tqdm(range(0, len(names), batch_size), desc=arm.name, unit="batch"):
         shown = {name: media_of(name) for name in names[start : start + batch_size]}
         owners = [name for name, media in shown.items() for _ in media]
         inputs = adapter.preprocess([medium for media in shown.values() for medium in media])
-        kept, _ = adapter.reduce(inputs, arm.method, arm.budget or 0, arm.params, owners)
+        kept, _ = adapter.reduce(inputs, plan, owners)
         parts.append(kept.to("cpu"))
     return Kept.cat(parts)

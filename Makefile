@@ -2,7 +2,8 @@
 PYTHON ?= python3
 CONFIG ?= configs/pocket.yaml
 CORES ?= all
-RESULTS ?= results
+# Where the study's own file says that results go.
+RESULTS ?= $(or $(shell sed -n 's/^results: *\([^ \#]*\).*/\1/p' $(CONFIG)),results)
 BIN := .venv/bin
 # uv does not read pip's settings; a local wheel folder set for pip serves it too.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 # Seconds by what they are spent on: starting a job, and then images, or images, tokens or questions
-# of every arm. An arm that encodes for itself is taken to cost as much as the features. Answering pays for the visual tokens that are prefilled and for the questions that
-# are asked on them; on a GPU also for passes of the model (prunesid.study.hardware).
+# of every arm. An arm that encodes for itself is taken to cost as much as the features. Answering pays
+# for the visual tokens that are prefilled and for the questions that are asked on them; on a GPU also
+# for passes of the model (prunesid.study.hardware).
 SHIPPED: Mapping[str, Mapping[str, float]] = {
     "images": {"jobs": 3, "images": 0.02},
     "features": {"jobs": 8, "images": 0.147},

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunesid import encoding, late, methods
+from prunesid import encoding, late, methods, places
 from prunesid.models import adapt
 from prunesid.models.adapter import Adapter, Entering, kept_crops, positions_of
 from prunesid.record import Kept
@@ -227,7 +227,7 @@ def _recipe(
             f"through prunesid.late (prunesid.answering.late.answer_late). Methods that can: "
             f"{', '.join([*methods.list_methods(), *encoding.list_encoder_methods()])}."
         )
-    resolved = late.resolve_any(method, **params)
+    resolved = places.resolve(method, **params)
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget must be a positive number of tokens, not {budget!r}")
     if any(module.training for module in model.modules()):

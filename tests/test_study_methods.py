@@ -3,7 +3,8 @@
 import pytest
 
 from prunesid import encoding, late, methods
-from prunesid.study.methods import DECODER, ENCODER, FEATURES, about
+from prunesid.places import DECODER, ENCODER, FEATURES
+from prunesid.study.methods import about
 from prunesid.study.plugins import load_plugins
 
 

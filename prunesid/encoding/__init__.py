@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from prunesid.encoding.plan import FAMILIES, Plan, Shape, refusal, shape_of
-from prunesid.parameters import Param, Value, check_parameters
-from prunesid.registry import Registry
+from prunesid.parameters import Param
+from prunesid.parametric import ParametricRegistry
 
 __all__ = [
     "FAMILIES",
@@ -36,8 +36,6 @@ __all__ = [
     "shape_of",
 ]
 
-Resolved = dict[str, Value]
-
 
 @dataclass(frozen=True)
 class EncoderMethod:
@@ -47,7 +45,9 @@ class EncoderMethod:
     params: Mapping[str, Param]
 
 
-_METHODS: Registry[EncoderMethod] = Registry("encoder method", __name__)
+_METHODS: ParametricRegistry[EncoderMethod] = ParametricRegistry("encoder method", __name__)
+resolve, parameters = _METHODS.resolve, _METHODS.parameters
+function_of, modules_of = _METHODS.function_of, _METHODS.modules_of
 
 
 def register(
@@ -65,29 +65,6 @@ def register(
 def list_encoder_methods() -> list[str]:
     """The names `plan` accepts, sorted."""
     return _METHODS.names()
-
-
-def resolve(method: str, **params: object) -> Resolved:
-    """All parameters of the method, defaults filled in.
-
-    ValueError, naming the choices, on unknown methods, parameters and values.
-    """
-    return check_parameters(method, _METHODS[method].params, params)
-
-
-def parameters(method: str) -> Mapping[str, Param]:
-    """The parameters of the method, by name."""
-    return _METHODS[method].params
-
-
-def function_of(method: str) -> Callable[..., Plan]:
-    """The registered function, whose docstring says what the parameters mean."""
-    return _METHODS[method].run
-
-
-def modules_of(method: str) -> list[str]:
-    """Names of the modules that hold the method, for the digest of the code behind a result."""
-    return _METHODS.modules_of(method)
 
 
 def plan(method: str, shape: Shape, budget: int, **params: object) -> Plan:

@@ -17,7 +17,7 @@ from lmms_eval.api.model import lmms
 from PIL.Image import Image
 from tqdm import tqdm
 
-from prunesid import encoding, late
+from prunesid import encoding, late, places
 from prunesid.answering import Answer, Question
 from prunesid.answering.decoding import Inputs
 from prunesid.answering.engine import answer, answer_plainly
@@ -70,7 +70,7 @@ class PruneSID(lmms):
         if method is None and params:
             raise ValueError(f"{', '.join(params)}: parameters need a method")
         self.method, self.budget, self.seed = method, budget, seed
-        self.params = late.resolve_any(method, **params) if method is not None else {}
+        self.params = places.resolve(method, **params) if method is not None else {}
         self.late = method in late.list_late_methods()
         if self.late:
             self._check_late(share_prefix)

@@ -17,10 +17,9 @@ import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from prunesid import encoding, methods
 from prunesid.late.schedule import Schedule, Shape
-from prunesid.parameters import Param, Value, check_parameters
-from prunesid.registry import Registry, unknown
+from prunesid.parameters import Param
+from prunesid.parametric import ParametricRegistry, Resolved
 
 __all__ = [
     "Schedule",
@@ -33,10 +32,7 @@ __all__ = [
     "plan",
     "register",
     "resolve",
-    "resolve_any",
 ]
-
-Resolved = dict[str, Value]
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,9 @@ class LateMethod:
     needs_cls_attention: Callable[[Resolved], bool]
 
 
-_METHODS: Registry[LateMethod] = Registry("late method", __name__)
+_METHODS: ParametricRegistry[LateMethod] = ParametricRegistry("late method", __name__)
+resolve, parameters = _METHODS.resolve, _METHODS.parameters
+function_of, modules_of = _METHODS.function_of, _METHODS.modules_of
 
 
 def register(
@@ -71,50 +69,9 @@ def list_late_methods() -> list[str]:
     return _METHODS.names()
 
 
-def resolve(method: str, **params: object) -> Resolved:
-    """All parameters of the method, defaults filled in.
-
-    A None stands for a value that follows from the decoder and the budget (`plan` decides it).
-    ValueError, naming the choices, on unknown methods, parameters and values.
-    """
-    return check_parameters(method, _METHODS[method].params, params)
-
-
-def resolve_any(method: str, **params: object) -> Resolved:
-    """All parameters of a method wherever it acts: in the encoder, on its record, or in the decoder.
-
-    ValueError, naming the choices of all kinds, on unknown methods, parameters and values.
-    """
-    if method in list_late_methods():
-        return resolve(method, **params)
-    if method in encoding.list_encoder_methods():
-        return encoding.resolve(method, **params)
-    choices = [
-        *methods.list_methods(), *encoding.list_encoder_methods(), *list_late_methods()
-    ]  # fmt: skip
-    if method not in choices:
-        raise ValueError(unknown("method", method, choices))
-    return methods.resolve(method, **params)
-
-
 def needs_cls_attention(method: str, **params: object) -> bool:
     """Whether the method reads the vision tower's CLS attention with these parameters."""
     return _METHODS[method].needs_cls_attention(resolve(method, **params))
-
-
-def parameters(method: str) -> Mapping[str, Param]:
-    """The parameters of the method, by name."""
-    return _METHODS[method].params
-
-
-def function_of(method: str) -> Callable[..., Schedule]:
-    """The registered function, whose docstring says what the parameters mean."""
-    return _METHODS[method].run
-
-
-def modules_of(method: str) -> list[str]:
-    """Names of the modules that hold the method, for the digest of the code behind a result."""
-    return _METHODS.modules_of(method)
 
 
 def plan(method: str, shape: Shape, budget: int | None, **params: object) -> Schedule:

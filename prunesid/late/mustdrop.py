@@ -29,7 +29,7 @@ import math
 
 import torch
 
-from prunesid.late import Resolved, register
+from prunesid.late import register
 from prunesid.late.schedule import (
     RENUMBERED,
     Choice,
@@ -44,6 +44,7 @@ from prunesid.late.schedule import (
 from prunesid.late.view import View
 from prunesid.numerics import on_grid
 from prunesid.parameters import Param
+from prunesid.parametric import Resolved
 from prunesid.registry import unknown
 
 PUBLISHED = {192: (0.001, 0.001), 128: (0.0012, 0.001), 64: (0.011, 0.01)}

@@ -20,15 +20,14 @@ import torch
 from torch import Tensor
 
 from prunesid.accounting import Visual
-from prunesid.parameters import Param, Value, check_parameters
+from prunesid.parameters import Param
+from prunesid.parametric import ParametricRegistry, Resolved
 from prunesid.record import OPTIONAL, Kept, VisionRecord
-from prunesid.registry import Registry
 from prunesid.seeding import Draws
 
 # Elements of one (B, T, T) tensor: 25 images of 576 tokens, 67 MB in float64.
 CHUNK_ELEMENTS = 2**23
 
-Resolved = dict[str, Value]
 Macs = Callable[[Visual, int, Resolved], "int | None"]
 
 
@@ -66,7 +65,9 @@ class Method:
     macs: Macs
 
 
-_METHODS: Registry[Method] = Registry("method", __name__)
+_METHODS: ParametricRegistry[Method] = ParametricRegistry("method", __name__)
+parameters, function_of = _METHODS.parameters, _METHODS.function_of
+modules_of = _METHODS.modules_of
 
 
 def register(
@@ -113,8 +114,7 @@ def resolve(method: str, **params: object) -> Resolved:
     `resolve(m, **resolve(m, **p)) == resolve(m, **p)`. ValueError, naming the choices, on unknown
     methods, parameters and values.
     """
-    entry = _METHODS[method]
-    return entry.complete(check_parameters(method, entry.params, params))
+    return _METHODS[method].complete(_METHODS.resolve(method, **params))
 
 
 def requirements(method: str, **params: object) -> Needs:
@@ -135,21 +135,6 @@ def selection_macs(method: str, visual: Visual, budget: int, **params: object) -
     """
     resolved = resolve(method, **params)
     return 0 if budget >= visual.tokens else _METHODS[method].macs(visual, budget, resolved)
-
-
-def parameters(method: str) -> Mapping[str, Param]:
-    """The parameters of the method, by name."""
-    return _METHODS[method].params
-
-
-def function_of(method: str) -> Callable[..., Kept]:
-    """The registered function, whose docstring says what the parameters mean."""
-    return _METHODS[method].run
-
-
-def modules_of(method: str) -> list[str]:
-    """Names of the modules that hold the method, for the digest of the code behind a result."""
-    return _METHODS.modules_of(method)
 
 
 @torch.no_grad()

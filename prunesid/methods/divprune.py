@@ -17,10 +17,11 @@ from torch import Tensor
 
 from prunesid.accounting import Visual
 from prunesid.information import similarity
-from prunesid.methods import Needs, Resolved, register
+from prunesid.methods import Needs, register
 from prunesid.methods.ragged import largest_partial
 from prunesid.numerics import rank_of_picks
 from prunesid.parameters import Param
+from prunesid.parametric import Resolved
 from prunesid.record import Kept, VisionRecord, keep
 from prunesid.seeding import Draws
 

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prunesid.accounting import Visual
-from prunesid.methods import Resolved, register
+from prunesid.methods import register
 from prunesid.methods.ragged import per_budget
+from prunesid.parametric import Resolved
 from prunesid.record import Kept, VisionRecord
 from prunesid.seeding import Draws
 

@@ -16,9 +16,10 @@ from prunesid import information, nms, psca
 from prunesid import quotas as quota
 from prunesid.accounting import Visual
 from prunesid.groupings import GROUPINGS, GroupingContext
-from prunesid.methods import Needs, Resolved, register
+from prunesid.methods import Needs, register
 from prunesid.numerics import rank_descending
 from prunesid.parameters import Param
+from prunesid.parametric import Resolved
 from prunesid.record import Kept, VisionRecord, keep
 from prunesid.scores import SCORES
 from prunesid.seeding import Draws

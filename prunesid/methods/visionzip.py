@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from prunesid.accounting import Visual
-from prunesid.methods import Needs, Resolved, register
+from prunesid.methods import Needs, register
 from prunesid.methods.ragged import per_budget
 from prunesid.numerics import on_grid, rank_descending
 from prunesid.parameters import Param
+from prunesid.parametric import Resolved
 from prunesid.record import Kept, VisionRecord
 from prunesid.scores.cls_attention import cls_attention
 from prunesid.seeding import Draws

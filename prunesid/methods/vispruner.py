@@ -14,10 +14,11 @@ from torch import Tensor
 
 from prunesid.accounting import Visual
 from prunesid.information import similarity
-from prunesid.methods import Needs, Resolved, register
+from prunesid.methods import Needs, register
 from prunesid.methods.ragged import per_budget
 from prunesid.numerics import rank_descending
 from prunesid.parameters import Param
+from prunesid.parametric import Resolved
 from prunesid.record import Kept, VisionRecord, keep
 from prunesid.scores.cls_attention import cls_attention
 from prunesid.seeding import Draws

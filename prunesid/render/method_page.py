@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from prunesid.files import atomic
+from prunesid.places import DECODER, ENCODER, FEATURES
 from prunesid.render import caption, formats, method_losses
 from prunesid.render.facts import count_text, facts_table
 from prunesid.render.figure import write_drawn
@@ -27,7 +28,7 @@ from prunesid.render.table import (
 from prunesid.study.ablation import Ablation, Setting
 from prunesid.study.arm import ALL_TOKENS, text
 from prunesid.study.comparison import ALL, AVERAGE
-from prunesid.study.methods import DECODER, ENCODER, FEATURES, About, about
+from prunesid.study.methods import About, about
 from prunesid.study.strata import FAMILY, PHI
 
 PLACES = {

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunesid import encoding, late, methods
+from prunesid import encoding, late, methods, places
 from prunesid.information import RULES
 from prunesid.registry import unknown
 
@@ -60,7 +60,7 @@ class Arm:
         given = {"method": self.method, "budget": self.budget, "seed": self.seed}
         if self.dynamic is not None:
             given["dynamic"] = self.dynamic
-        return given if self.is_vanilla else given | late.resolve_any(self.method, **self.params)
+        return given if self.is_vanilla else given | places.resolve(self.method, **self.params)
 
 
 VANILLA = Arm(ALL_TOKENS, ALL_TOKENS, None)
@@ -85,7 +85,7 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
     if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
         raise ValueError(f"budget: {budget!r} is no positive number of tokens (or 'all')")
     params = {k: v for k, v in setting.items() if k not in {"method", "budget", "dynamic"}}
-    resolved = late.resolve_any(method, **params)
+    resolved = places.resolve(method, **params)
     if method in late.list_late_methods():
         _check_late(method, dynamic, params)
     if dynamic is not None and method in encoding.list_encoder_methods():
@@ -100,7 +100,7 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
         )
     for name in sorted(params):
         without = {k: v for k, v in params.items() if k != name}
-        if late.resolve_any(method, **without) == resolved:
+        if places.resolve(method, **without) == resolved:
             params = without
     params = dict(sorted(params.items()))
     name = _name(method, budget, dynamic, params, seed)

@@ -7,13 +7,12 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
-from prunesid import encoding, late, methods
+from prunesid import late, methods
 from prunesid.methods import Needs
 from prunesid.parameters import Param
+from prunesid.places import DECODER, ENCODER, PACKAGES, place_of, resolve
 
-ENCODER, FEATURES, DECODER = "encoder", "features", "decoder"
 # A source in brackets: 'Alvar et al., CVPR 2025'.
 SOURCE = re.compile(r"\(([^()]*\b(?:19|20)\d\d)\)")
 
@@ -48,8 +47,9 @@ def about(method: str, **params: object) -> About:
     A module that is named otherwise than the method (a plug-in with several) is described by the
     method's function. ValueError on unknown names and values.
     """
-    late.resolve_any(method, **params)
-    registry, place, needs = _kind(method, params)
+    resolve(method, **params)
+    place = place_of(method)
+    registry = PACKAGES[place]
     module = registry.modules_of(method)[0]
     meanings = inspect.getdoc(registry.function_of(method)) or ""
     own = importlib.import_module(module).__doc__ if module.endswith(f".{method}") else None
@@ -65,17 +65,16 @@ def about(method: str, **params: object) -> About:
         source=source[1] if source else "",
         module=module,
         params=registry.parameters(method),
-        needs=needs,
+        needs=_needs_at(place, method, params),
     )  # fmt: skip
 
 
-def _kind(method: str, params: Mapping[str, object]) -> tuple[Any, str, tuple[str, ...]]:
-    """The package that knows the method, where it acts, and what it needs."""
-    if method in encoding.list_encoder_methods():
-        return encoding, ENCODER, ()
-    if method in late.list_late_methods():
-        return late, DECODER, _late_needs(method, params)
-    return methods, FEATURES, _needs(methods.requirements(method, **params))
+def _needs_at(place: str, method: str, params: Mapping[str, object]) -> tuple[str, ...]:
+    if place == ENCODER:
+        return ()
+    if place == DECODER:
+        return _late_needs(method, params)
+    return _needs(methods.requirements(method, **params))
 
 
 def _needs(needs: Needs) -> tuple[str, ...]:

@@ -1,0 +1,33 @@
+"""Where methods act, and one check of parameters for all of them."""
+
+import pytest
+
+from prunesid import encoding, late, methods, places
+
+
+def test_every_method_acts_in_one_place():
+    found = places.listed()
+    names = [name for own in found.values() for name in own]
+    assert len(names) == len(set(names))
+    assert places.place_of("tome") == places.ENCODER
+    assert places.place_of("prunesid") == places.FEATURES
+    assert places.place_of("fastv") == places.DECODER
+
+
+@pytest.mark.parametrize("method", [name for own in places.listed().values() for name in own])
+def test_parameters_are_resolved_by_the_package_of_the_place(method):
+    package = {
+        places.ENCODER: encoding, places.FEATURES: methods, places.DECODER: late
+    }[places.place_of(method)]  # fmt: skip
+    assert places.resolve(method) == package.resolve(method)
+    assert package.parameters(method).keys() == places.resolve(method).keys()
+
+
+def test_an_unknown_method_is_told_the_methods_of_every_place():
+    with pytest.raises(ValueError, match=r"'tomee'.*'tome'.*fastv.*prunesid.*tome"):
+        places.place_of("tomee")
+
+
+def test_an_unknown_parameter_is_told_those_of_the_method():
+    with pytest.raises(ValueError, match="parameter of fastv 'kk'.*Available: .*keep"):
+        places.resolve("fastv", kk=2)

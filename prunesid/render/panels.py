@@ -133,9 +133,9 @@ def subplots(count: int, height: float, extra: float = 0.0) -> tuple[Figure, lis
     return drawn, list(drawn.subplots(down, wide, squeeze=False).ravel())
 
 
-def steady_ticks(axis: XAxis | YAxis) -> None:
+def steady_ticks(axis: XAxis | YAxis, most: int = 5) -> None:
     """As many ticks as before the layout: more of them after it would be wider than it knew."""
-    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
 
 
 def legend(

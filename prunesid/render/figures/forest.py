@@ -19,6 +19,8 @@ from prunesid.study.ablation import Setting
 
 # Inches: of a mark, a line of a label, a panel; and letters of a line.
 LINE_HEIGHT, LABEL_HEIGHT, PANEL_HEIGHT, LETTERS = 0.115, 0.14, 1.5, 26
+# Panels taller than this stand side by side, so many at the most: two rows of them would not fit a page.
+TALL, BESIDE = 4.0, 6
 
 
 def points(subject: Subject) -> pd.DataFrame:
@@ -55,19 +57,22 @@ def draw_rows(
     titles = panels.panel_titles(subject.benchmarks)
     shown = [name for name in titles if name in set(data["panel"])]
     reference = subject.ablation.reference.label
-    across = panels.across(len(shown))
-    down = ceil(len(shown) / across)
     names = [theme.wrap(row.label, LETTERS) for row in rows]
     marks = LINE_HEIGHT * (len(columns.values) + 1)
     text = LABEL_HEIGHT * max(name.count("\n") + 1 for name in names)
     height = max(PANEL_HEIGHT, 0.45 + max(marks, text) * len(rows))
+    beside = height > TALL and len(shown) <= BESIDE
+    across = len(shown) if beside else panels.across(len(shown))
+    down = ceil(len(shown) / across)
+    width = theme.TEXT * min(max(across, 2) / panels.ACROSS, 1)
     prefix = {"diff": "Δ ", "value": ""}[of]
     with theme.style():
-        drawn = theme.figure(theme.TEXT * max(across, 2) / panels.ACROSS, height * down + 0.6)
+        drawn = theme.figure(width, height * down + 0.6)
         axes = list(drawn.subplots(down, across, squeeze=False, sharey=True).ravel())
         for place, (panel, ax) in enumerate(zip(shown, axes, strict=False)):
             own = data[data["panel"] == panel]
             _draw_panel(ax, own, [row.key for row in rows], columns, of)
+            panels.steady_ticks(ax.xaxis, 3 if beside else 5)
             ax.set_title(titles[panel])
             ax.set_xlabel(f"{prefix}{panels.metric(panel, subject.benchmarks)}")
             if place % across == 0:
@@ -112,7 +117,6 @@ def _draw_panel(
             ax, at, line, shades[value], theme.MARKERS[place % len(theme.MARKERS)], label, "none",
             of=of, sideways=True,
         )  # fmt: skip
-    panels.steady_ticks(ax.xaxis)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.grid(True, axis="x")
     ax.grid(False, axis="y")

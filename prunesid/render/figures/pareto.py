@@ -21,7 +21,7 @@ from prunesid.study.arm import ALL_TOKENS
 from prunesid.study.comparison import ALL, AVERAGE
 
 # Inches: of a label, the least of the panel, and what is above and below it.
-LABEL, PANEL, AROUND = 0.135, 2.6, 1.0
+LABEL, PANEL, AROUND = 0.155, 2.6, 1.0
 # Letters in a line of a label, what one takes of the panel's width, and where labels beside the panel
 # and behind the last point begin.
 LETTERS, LETTER, MARGIN, GAP = 30, 0.0095, 1.04, 0.06
@@ -137,10 +137,12 @@ def _draw_rows(ax: Axes, data: pd.DataFrame, ablation: Ablation, marks: dict[str
         color = shades[row.key]
         ax.plot(own["macs"], own["value"], color=color, linewidth=0.8, alpha=0.6, zorder=2)
         for line in own.itertuples():
-            ax.errorbar(
-                line.macs, line.value,
-                yerr=[[line.value - line.ci_low], [line.ci_high - line.value]],
-                marker=marks[line.column], color=color, elinewidth=0.8, capsize=1.6,
+            # Many points stand at nearly the same cost: intervals must not hide them.
+            ax.vlines(
+                line.macs, line.ci_low, line.ci_high, color=color, linewidth=0.8, alpha=0.4, zorder=2,
+            )  # fmt: skip
+            ax.plot(
+                line.macs, line.value, marker=marks[line.column], color=color, markersize=4,
                 markerfacecolor="white" if line.bound else color, markeredgewidth=0.9, zorder=3,
             )  # fmt: skip
     whole = data[data["row"] == ALL_TOKENS]
@@ -170,7 +172,7 @@ def _label(ax: Axes, data: pd.DataFrame, names: dict[str, str], gap: float) -> N
             va="center", fontsize=7, annotation_clip=False, zorder=4,
             bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
             arrowprops={
-                "arrowstyle": "-", "color": shades[str(key)], "linewidth": 0.6, "alpha": 0.8,
+                "arrowstyle": "-", "color": shades[str(key)], "linewidth": 0.6, "linestyle": (0, (1, 1.6)),
                 "shrinkA": 0, "shrinkB": 3, "relpos": (0, 0.5),
             },
         )  # fmt: skip

@@ -49,6 +49,8 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     side, margin = CELL * len(rows), LETTER * max(map(len, names))
     with theme.style():
         drawn = theme.figure(side + margin + BAR, (side + HEAD) * down + margin + FOOT)
+        # Square cells; the plain layout would not know of the room that they leave.
+        drawn.set_layout_engine("compressed")
         axes = list(drawn.subplots(down, 1, squeeze=False, sharex=True).ravel())
         for column, ax in zip(ablation.columns, axes, strict=True):
             own = data[data["column"] == (column.key or ALL)].set_index(["row", "other"])

@@ -184,3 +184,41 @@ def test_a_key_may_not_occur_twice(tmp_path):
     path.write_text("title: A\nvary: {grouping: [psca]}\ntitle: B\n")
     with pytest.raises(ConfigError, match="'title' occurs twice"):
         load_ablation(path, ROOT)
+
+
+def test_cells_can_be_left_out():
+    ablation = ablation_of(
+        vary=[{"method": "prunesid"}, {"method": "grid"}, {"method": "random"}],
+        across={"budget": [16, 64]},
+        seeds=1,
+        **{"except": [{"method": ["grid"], "budget": [16]}, {"method": ["random"]}]},
+    )
+    assert [row.key for row in ablation.rows] == ["method=prunesid", "method=grid"]
+    assert [(cell.row.key, cell.column.key) for cell in ablation.cells] == [
+        ("method=prunesid", "budget=16"), ("method=prunesid", "budget=64"),
+        ("method=grid", "budget=64"),
+    ]  # fmt: skip
+    assert [c.key for c in ablation.columns_of(ablation.rows[1])] == ["budget=64"]
+
+
+def test_what_is_left_out_is_not_checked():
+    """Late methods cannot meet every budget, and planning would refuse the arm."""
+    late = {"method": "fastv", "k": 2}
+    rules = {"except": [{"method": ["fastv"]}]}
+    assert ablation_of(vary=[{"method": "prunesid"}, late], **rules).arms[1].method == "prunesid"
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"methode": ["grid"]}, "except: Unknown axis 'methode'. Did you mean 'method'?"),
+        ({"budget": [64]}, "except: the reference is compared under every column"),
+    ],
+)
+def test_an_exception_that_makes_no_sense_is_refused(rule, message):
+    with pytest.raises(ConfigError, match=message):
+        ablation_of(
+            vary=[{"method": "prunesid"}, {"method": "grid"}],
+            across={"budget": [64, 128]},
+            **{"except": [rule]},
+        )

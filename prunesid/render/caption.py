@@ -13,6 +13,8 @@ from prunesid.study.metrics import statistic
 
 # What the columns of the table of facts mean, by their titles.
 FACTS = {
+    "Acts": "where the method drops tokens: in the vision encoder, early (before the language model) or "
+    "late (inside it, by what is asked; its tokens are the mean over layers)",
     "Tokens": "visual tokens per image in a layer of the language model, and their range",
     "Entering": "those in its first layer",
     "KV entries": "visual tokens in the caches of all layers together when decoding starts",
@@ -52,6 +54,7 @@ def paragraphs(
             _average(ablation),
             _tests(comparison, ablation),
             _detectable(comparison, ablation, benchmarks),
+            _left_out(ablation),
             _tokens(comparison, ablation),
             f"What the arms did (second table), {facts_text(facts)}" if facts else "",
             _paper(ablation, paper) if paper is not None and str(table) in paper.models else "",
@@ -164,6 +167,12 @@ def _tokens(comparison: pd.DataFrame, ablation: Ablation) -> str:
             f"{'; '.join(lines)}."
         )
     return "Every image sent exactly its budget of visual tokens to the language model."
+
+
+def _left_out(ablation: Ablation) -> str:
+    """What a dash in the table means."""
+    whole = len(ablation.rows) * len(ablation.columns)
+    return "–: left out of this ablation." if len(ablation.cells) < whole else ""
 
 
 def _paper(ablation: Ablation, paper: Paper) -> str:

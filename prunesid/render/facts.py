@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from prunesid.places import DECODER, ENCODER, FEATURES, place_of
 from prunesid.render.table import Block, Table, TableCell, TableRow, row_colors
 from prunesid.study.ablation import Ablation, Cell
 from prunesid.study.arm import VANILLA
@@ -18,6 +19,8 @@ from prunesid.study.comparison import ALL
 UNITS = ("", "k", "M", "G", "T", "P")
 # Told only where an arm drops tokens inside the language model.
 INSIDE = ("input_mean", "kv_mean")
+# Where a method acts, told only where the rows differ in it.
+ACTS = {ENCODER: "in the encoder", FEATURES: "early", DECODER: "late"}
 TITLE = "What the arms did with the tokens"
 
 
@@ -73,6 +76,8 @@ def facts_table(
     its budget and there is nothing else to tell.
     """
     values = {(c.row.key, c.column.key): _values(arms, agreement, c) for c in ablation.cells}
+    acts = {(c.row.key, c.column.key): _place(c) for c in ablation.cells}
+    several = len(set(acts.values()) - {""}) > 1
     shown = [column for column in COLUMNS if any(_tells(own, column) for own in values.values())]
     ranges = [
         own["tokens_min"].min() == own["tokens_max"].max() == cell.arms[0].budget
@@ -87,15 +92,25 @@ def facts_table(
         rows = [
             TableRow(
                 row.label,
-                tuple(_cell(values[row.key, column.key], each) for each in shown),
+                (
+                    *((TableCell(acts[row.key, column.key]),) if several else ()),
+                    *(_cell(values[row.key, column.key], each) for each in shown),
+                ),
                 shades.get(row.key),
             )
             for row in ablation.rows
+            if (row.key, column.key) in values
         ]
         title = column.label if column.values else ""
         blocks.append(Block("facts", title, tuple(rows)))
-    titles = tuple(column.title for column in shown)
-    return Table(TITLE, (("", len(shown)),), titles, tuple(blocks), ())
+    titles = (*(("Acts",) if several else ()), *(column.title for column in shown))
+    return Table(TITLE, (("", len(titles)),), titles, tuple(blocks), ())
+
+
+def _place(cell: Cell) -> str:
+    """Where the arms of a cell act on the tokens; '' for the one that keeps all."""
+    arm = cell.arms[0]
+    return "" if arm.is_vanilla else ACTS[place_of(arm.method)]
 
 
 def _values(arms: pd.DataFrame, agreement: pd.DataFrame | None, cell: Cell) -> pd.DataFrame:

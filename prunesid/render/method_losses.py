@@ -48,11 +48,11 @@ def points(subject: Subject, rows: Sequence[Setting]) -> pd.DataFrame:
 
 
 def series_of(subject: Subject, rows: Sequence[Setting]) -> list[tuple[Setting, Setting]]:
-    """The rows under the first column, or the only row under every column."""
-    columns = subject.ablation.columns
+    """The rows under their first column, or the only row under every column that it has."""
+    columns_of = subject.ablation.columns_of
     if len(rows) > 1:
-        return [(row, columns[0]) for row in rows]
-    return [(rows[0], column) for column in columns]
+        return [(row, columns_of(row)[0]) for row in rows]
+    return [(rows[0], column) for column in columns_of(rows[0])]
 
 
 def draw(data: pd.DataFrame, subject: Subject, rows: Sequence[Setting]) -> Figure:
@@ -116,7 +116,7 @@ def _draw_series(
 
 
 def _sentences(data: pd.DataFrame, subject: Subject, rows: Sequence[Setting]) -> list[str]:
-    column = subject.ablation.columns[0]
+    column = series_of(subject, rows)[0][1]
     asked = data["questions"]
     under = f" at {column.label}" if len(rows) > 1 and column.values else ""
     return [

@@ -210,14 +210,15 @@ def _accuracy(subject: Subject, rows: Sequence[Setting]) -> Table:
     blocks = [Block("ours", "", (first,))]
     for row in dict.fromkeys([*rows, reference]):
         found = []
-        for column in ablation.columns:
+        for column in ablation.columns_of(row):
             key = column.key or ALL
             own = lines[row.key, key, AVERAGE]
-            better = sum(lines[r.key, key, AVERAGE]["value"] > own["value"] for r in ablation.rows)
+            rivals = [lines[c.row.key, key, AVERAGE] for c in ablation.cells if c.column == column]
+            better = sum(rival["value"] > own["value"] for rival in rivals)
             difference = TableCell() if row == reference else difference_cell(own)
             cells = (
                 *(value_cell(lines[row.key, key, name]) for name in names), difference,
-                TableCell(f"{better + 1} of {len(ablation.rows)}"),
+                TableCell(f"{better + 1} of {len(rivals)}"),
             )  # fmt: skip
             found.append(TableRow(column.label if column.values else row.label, cells))
         title = row.label + (", the reference" if row == reference else "")
@@ -242,8 +243,8 @@ def _strata(subject: Subject, rows: Sequence[Setting], losses: pd.DataFrame) -> 
     titles = {b.name: b.title for b in subject.benchmarks}
     keys = ["kind", "benchmark", "stratum", "row", "column"]
     lines = subject.strata.set_index(keys)
-    columns = subject.ablation.columns
-    series = [(row, column) for row in rows for column in columns]
+    columns_of = subject.ablation.columns_of
+    series = [(row, column) for row in rows for column in columns_of(row)]
     strata = dict.fromkeys(
         zip(losses["kind"], losses["benchmark"], losses["stratum"], strict=True)
     )  # fmt: skip
@@ -251,14 +252,14 @@ def _strata(subject: Subject, rows: Sequence[Setting], losses: pd.DataFrame) -> 
     for kind, heading in KINDS.items():
         found = []
         for own in (key for key in strata if key[0] == kind):
-            one = lines.loc[(*own, rows[0].key, columns[0].key or ALL)]
+            one = lines.loc[(*own, series[0][0].key, series[0][1].key or ALL)]
             cells = [TableCell(f"{one['questions']:.0f}"), TableCell(f"{one['whole']:.1f}")]
             cells += [
                 _change(lines.loc[(*own, row.key, column.key or ALL)]) for row, column in series
             ]
             found.append(TableRow(f"{titles[own[1]]}: {own[2]}", tuple(cells)))
         blocks.append(Block("facts", heading, tuple(found)))
-    groups = (("", 2), *((row.label, len(columns)) for row in rows))
+    groups = (("", 2), *((row.label, len(columns_of(row))) for row in rows))
     under = tuple(column.label if column.values else "change" for _, column in series)
     return Table(
         "Where it fails", groups, ("questions", "all tokens", *under),

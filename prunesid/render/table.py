@@ -45,6 +45,10 @@ class TableCell:
     best: bool = False
 
 
+# Under a column that the ablation leaves a row out of.
+NOT_RUN = TableCell("–")
+
+
 @dataclass(frozen=True)
 class TableRow:
     label: str
@@ -155,8 +159,8 @@ def _heading(column: Setting) -> str:
 def _ours(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Block:
     best = {}
     for slot in slots:
-        values = [lines[row.key, slot.column, slot.benchmark]["value"] for row in ablation.rows]
-        best[slot] = max(values)
+        own = (lines.get((row.key, slot.column, slot.benchmark)) for row in ablation.rows)
+        best[slot] = max(line["value"] for line in own if line)
     whole = [
         value_cell(lines[ALL_TOKENS, ALL, slot.benchmark])
         if slot.benchmark != AVERAGE
@@ -170,7 +174,10 @@ def _ours(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Block:
     for row in ablation.rows:
         cells = []
         for slot in slots:
-            line = lines[row.key, slot.column, slot.benchmark]
+            line = lines.get((row.key, slot.column, slot.benchmark))
+            if line is None:
+                cells.append(NOT_RUN)
+                continue
             cells.append(value_cell(line, line["value"] == best[slot] and len(ablation.rows) > 1))
         rows.append(TableRow(row.label, tuple(cells), shades.get(row.key)))
     return Block("ours", "", tuple(rows))
@@ -197,7 +204,8 @@ def _differences(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Bl
     rows = []
     for row in ablation.rows:
         if row != ablation.reference:
-            cells = (difference_cell(lines[row.key, s.column, s.benchmark]) for s in slots)
+            found = (lines.get((row.key, s.column, s.benchmark)) for s in slots)
+            cells = (difference_cell(line) if line else NOT_RUN for line in found)
             rows.append(TableRow(row.label, tuple(cells), shades.get(row.key)))
     return Block("difference", f"Difference from {ablation.reference.label}", tuple(rows))
 
@@ -251,9 +259,9 @@ def _printed(
 
     def number(row: Setting, slot: _Slot) -> float | None:
         whole = slot.column == OVERALL
-        cell = cells[row.key, ablation.columns[0].key or ALL if whole else slot.column]
+        cell = cells.get((row.key, ablation.columns[0].key or ALL if whole else slot.column))
         column = columns[slot.benchmark]
-        return paper.printed(ablation, cell, column, whole) if column else None
+        return paper.printed(ablation, cell, column, whole) if column and cell else None
 
     found = {row: [number(row, slot) for slot in slots] for row in ablation.rows}
     found = {row: values for row, values in found.items() if any(v is not None for v in values)}

@@ -3,7 +3,8 @@
 The rows of an ablation are the settings under study (`vary`), its columns what each is studied
 under (`across`). Both are either a mapping of axes to values, all combinations of which are taken,
 or a list of settings. An axis is `method`, `budget`, `dynamic` or any parameter of a method. The
-cell of a row and a column is one arm, or one per seed where chance plays a part.
+cell of a row and a column is one arm, or one per seed where chance plays a part; `except` names
+cells that are left out.
 """
 
 import itertools
@@ -106,6 +107,10 @@ class Ablation:
             return ()
         return tuple(dict.fromkeys(str(name) for name in named if name != ALL_TOKENS))
 
+    def columns_of(self, row: Setting) -> tuple[Setting, ...]:
+        """The columns under which a row is run."""
+        return tuple(cell.column for cell in self.cells if cell.row == row)
+
     @property
     def arms(self) -> tuple[Arm, ...]:
         """Every arm of the ablation once, the all-token arm first."""
@@ -154,15 +159,24 @@ def parse_ablation(
     columns = _settings(document["across"], labels)
     count = document["seeds"] or seeds
     base = tuple(document["base"].items())
-    problems = _clashes(base, rows, columns)
+    left_out = document["except"]
+    problems = _clashes(base, rows, columns) + _strangers(left_out, base, rows, columns)
     cells = []
     for row, column in itertools.product(rows, columns):
         setting = dict((*base, *column.values, *row.values))
+        if any(_matches(setting, rule) for rule in left_out):
+            continue
         try:
             cells.append(Cell(row, column, seeds_of(setting, count)))
         except ValueError as error:
             problems.append(str(error))
     reference = _reference(document["reference"], rows, problems)
+    if left_out:
+        run = {(cell.row, cell.column) for cell in cells}
+        if not problems and any((reference, column) not in run for column in columns):
+            problems.append("except: the reference is compared under every column; leave it in")
+        # What is wholly left out, for example by a study that has fewer columns, is no row.
+        rows = tuple(row for row in rows if any((row, column) in run for column in columns))
     figure = _figure(document["figure"], rows, columns, problems)
     if problems:
         raise ConfigError(problems)
@@ -206,6 +220,26 @@ def _label_parts(values: Mapping[str, Any], labels: Mapping[str, Any]) -> Iterat
         known = {text(k): v for k, v in labels.get(axis, {}).items()}
         plain = text(value) if isinstance(value, str) else f"{axis.replace('_', ' ')} {text(value)}"
         yield known.get(text(value), f"{value} tokens" if axis == "budget" else plain)
+
+
+def _matches(setting: Mapping[str, Any], rule: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a setting has one of the rule's values on each of its axes."""
+    return all(
+        axis in setting and text(setting[axis]) in map(text, values)
+        for axis, values in rule.items()
+    )
+
+
+def _strangers(
+    rules: Sequence[Mapping[str, Any]],
+    base: Iterable[tuple[str, Any]],
+    rows: Iterable[Setting],
+    columns: Iterable[Setting],
+) -> list[str]:
+    """What `except` names that is no axis."""
+    known = (*dict(base), *_axes((*rows, *columns)))
+    named = dict.fromkeys(axis for rule in rules for axis in rule)
+    return [f"except: {unknown('axis', axis, known)}" for axis in named if axis not in known]
 
 
 def _clashes(base: Iterable[Any], rows: Iterable[Setting], columns: Iterable[Setting]) -> list[str]:

@@ -2,7 +2,7 @@
 
 One line per row x column x benchmark, the all-token arm first. The benchmark `average` is the mean
 over benchmarks of the value as a percentage of the all-token arm's, per column and, in the column
-`overall`, over all columns (the paper's "Avg." in table 5).
+`overall`, over all columns (the paper's "Avg." in table 5), of rows that are run under all of them.
 
     row, column           settings as 'axis=value'; 'vanilla' and 'all' for the all-token arm
     one column per axis   its value as text, empty where a line has none
@@ -122,14 +122,14 @@ def compare_samples(samples: Samples) -> pd.DataFrame:
         place = {"row": ALL_TOKENS, "column": ALL, "benchmark": m.benchmark.name}
         lines.append(place | _line(own, None, None, bootstrap))
     for row in ablation.rows:
-        for column in ablation.columns:
+        for column in ablation.columns_of(row):
             mine, theirs = samples.cells[row, column], samples.cells[ablation.reference, column]
             for m, own, other in zip(samples.measured, mine, theirs, strict=True):
                 place = _place(row, column) | {"benchmark": m.benchmark.name}
                 versus = None if row == ablation.reference else other
                 lines.append(place | _line(own, versus, m, bootstrap))
             lines.append(_average_line(samples, row, column))
-        if len(ablation.columns) > 1:
+        if len(ablation.columns) > 1 and ablation.columns_of(row) == ablation.columns:
             lines.append(_average_line(samples, row, None))
     table = pd.DataFrame(lines)
     table["p_holm"] = holm(table["p"].to_numpy(np.float64))

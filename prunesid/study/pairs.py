@@ -30,10 +30,11 @@ def compare_pairs(samples: Samples) -> pd.DataFrame:
     benchmarks = [m.benchmark.name for m in samples.measured] + [AVERAGE]
     lines: list[dict[str, Any]] = []
     for column in samples.ablation.columns:
+        rows = [row for row in samples.ablation.rows if (row, column) in samples.cells]
         for place, benchmark in enumerate(benchmarks):
             found = [
                 {"row": a.key, "other": b.key} | _difference(samples, a, b, column, place)
-                for a, b in itertools.combinations(samples.ablation.rows, 2)
+                for a, b in itertools.combinations(rows, 2)
             ]
             adjusted = holm(np.array([line["p"] for line in found], np.float64))
             for line, p in zip(found, adjusted, strict=True):

@@ -21,9 +21,14 @@ def points(subject: Subject) -> pd.DataFrame:
 
 
 def ranking(data: pd.DataFrame, ablation: Ablation) -> list[Setting]:
-    """The rows by their average over benchmarks and columns, the highest first."""
-    average = data[data["panel"] == AVERAGE].groupby("row")["value"].mean()
-    return sorted(ablation.rows, key=lambda row: -average[row.key])
+    """The rows by their average over benchmarks and columns, the highest first.
+
+    Those that are not run under every column by how far they are from the reference where they are.
+    """
+    average = data[(data["panel"] == AVERAGE) & (data["row"] != "")]
+    values = average.pivot(index="row", columns="column", values="value")
+    ahead = (values - values.loc[ablation.reference.key]).mean(axis=1)
+    return sorted(ablation.rows, key=lambda row: -ahead[row.key])
 
 
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:

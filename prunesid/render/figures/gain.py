@@ -40,7 +40,7 @@ def points(subject: Subject) -> pd.DataFrame:
     for row in ablation.rows:
         if row == ablation.reference:
             continue
-        for column in ablation.columns:
+        for column in ablation.columns_of(row):
             found = []
             for benchmark in subject.benchmarks:
                 line = lines.loc[row.key, column.key or panels.ALL, benchmark.name]
@@ -121,6 +121,8 @@ def _draw_panel(ax: Axes, own: pd.DataFrame, subject: Subject, titles: dict[str,
     ax.axhline(0, color=theme.MUTED, linewidth=0.8, zorder=0.8)
     for place, (setting, value, label) in enumerate(settings):
         line = own[own["column"] == (setting.key or panels.ALL)]
+        if line.empty:
+            continue
         first = line.iloc[0]
         shift = (place - (len(columns.values) - 1) / 2) * 0.016 * reach
         at, gain = line["phi_std"].to_numpy() + shift, line["gain"].to_numpy()

@@ -63,6 +63,8 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
         for value, label, ax in zip(columns.values, columns.labels, flat, strict=False):
             own = data[data["column"] == value].set_index(["row", "panel"])["share"]
             for place, row in enumerate(rows):
+                if row.key not in own.index.get_level_values("row"):
+                    continue
                 share = own[row.key].reindex(spokes).to_numpy(np.float64)
                 ax.plot(
                     [*angle, angle[0]], [*share, share[0]], color=shades[row.key], label=row.label,
@@ -75,8 +77,12 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
             ax.set_title(label, loc="center")
             ax.grid(True, color="#e6e9ed")
             ax.tick_params(axis="y", labelsize=theme.SMALL)
-        handles, labels = flat[0].get_legend_handles_labels()
-        panels.legend(drawn, flat[len(columns.values) :], dict(zip(labels, handles, strict=True)))
+        named = {
+            label: handle for ax in flat
+            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+        }  # fmt: skip
+        entries = {row.label: named[row.label] for row in rows}
+        panels.legend(drawn, flat[len(columns.values) :], entries)
         panels.note(drawn, [
             f"Percent of the value with all tokens, on {sample}; means over seeds where chance "
             f"plays a part. The center is {low:g} %, not 0; areas say nothing. Without intervals, "

@@ -237,6 +237,9 @@ def _run(
     cache: LayerCaches,
     layers: range,
 ) -> Tensor:
+    # Layers cannot run on nothing, the prefix of questions without an image.
+    if not hidden.shape[1]:
+        return hidden
     rotary = _rotary(decoder, hidden, position)
     for number in layers:
         # Without position_ids: from numbers with gaps, flash attention would take one prompt for

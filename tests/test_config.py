@@ -127,6 +127,20 @@ def test_a_late_budget_that_the_decoder_rules_out_is_a_problem(given):
     }  # fmt: skip
 
 
+def test_what_qwens_positions_rule_out_is_a_problem(given):
+    arms = [{"method": "sparsevlm"}, {"method": "fastv", "positions": "renumbered"}]
+    late = {"vary": [*arms, {"method": "mustdrop", "key_share": 0}], "across": {"budget": [100]}}
+    study = given | {"model": "Qwen/Qwen2-VL-7B-Instruct", "ablations": ["late"]}
+    found = problems(study | {"overrides": {"late": late | {"reference": {"method": "sparsevlm"}}}})
+    assert "arm method-fastv_budget-100_positions-renumbered: positions: 'renumbered' has no" in found
+    assert "published budget of mustdrop 100" in found
+    assert "arm method-sparsevlm" not in found
+    study = parse_study(study | {"overrides": {"late": {"across": {"budget": [64]}}}})
+    assert {arm.method for arm in study.arms if arm.is_late} == {
+        "dart", "fastv", "mustdrop", "sparsevlm"
+    }  # fmt: skip
+
+
 def with_tower(tmp_path: Path, **config: object) -> str:
     vision = {
         "model_type": "clip_vision_model", "image_size": 336, "patch_size": 14, "hidden_size": 8,

@@ -132,7 +132,9 @@ def test_what_qwens_positions_rule_out_is_a_problem(given):
     late = {"vary": [*arms, {"method": "mustdrop", "key_share": 0}], "across": {"budget": [100]}}
     study = given | {"model": "Qwen/Qwen2-VL-7B-Instruct", "ablations": ["late"]}
     found = problems(study | {"overrides": {"late": late | {"reference": {"method": "sparsevlm"}}}})
-    assert "arm method-fastv_budget-100_positions-renumbered: positions: 'renumbered' has no" in found
+    assert (
+        "arm method-fastv_budget-100_positions-renumbered: positions: 'renumbered' has no" in found
+    )
     assert "published budget of mustdrop 100" in found
     assert "arm method-sparsevlm" not in found
     study = parse_study(study | {"overrides": {"late": {"across": {"budget": [64]}}}})

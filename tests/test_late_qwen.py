@@ -152,8 +152,13 @@ def test_answers_are_those_of_whole_prompts_in_any_batch_and_mode(adapter, recor
 
 
 def test_what_a_budget_cannot_meet_is_said_before_any_answer(adapter, records):
-    told = []
-    with pytest.raises(ValueError, match="smallest possible budget is"):
+    told: list[int] = []
+    media = adapter.preprocess(shown()["two images"])
+    two = adapter.encode(media, names=["two images"] * 2)
+    with pytest.raises(ValueError, match="^2 images or clips, whose budgets add up: budget 6: "):
+        ask(adapter, two.all_tokens(), two.inputs, "fastv", budget=3)
+    # The largest is the clip of 36 tokens.
+    with pytest.raises(ValueError, match="all 36 tokens.*smallest possible budget is 13"):
         ask(adapter, records.all_tokens(), records.inputs, "fastv", budget=3, progress=told.append)
     with pytest.raises(ValueError, match="'renumbered' has no meaning"):
         ask(

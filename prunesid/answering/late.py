@@ -118,17 +118,15 @@ def answer_late(
         selection_macs=torch.zeros_like(entering[:, 0]),
     )
     axes = rotary_axes(adapter.decoder)
-    # Largest first: before any answer, the budget that all of them allow.
+    kinds = {(row.media, row.visual) for row in rows}
+    # Before any answer, and first the one that asks for the largest budget.
     schedules = {
-        (media, count): plan(
-            method, Shape(depth, count, axes), None if budget is None else budget * media, **given
-        )
-        if count
-        else Schedule()
-        for media, count in sorted({(row.media, row.visual) for row in rows}, reverse=True)
+        (media, tokens): _plan(method, Shape(depth, tokens, axes), media, budget, given)
+        for media, tokens in sorted(kinds, key=lambda kind: -kind[1] / max(1, kind[0]))
     }
     for (_, *kind), same in groupby(rows, key=lambda row: (row.block, row.media, row.visual)):
-        members, schedule = list(same), schedules[tuple(kind)]
+        members, (media, tokens) = list(same), kind
+        schedule = schedules[media, tokens]
         for start in range(0, len(members), batch_size):
             batch = members[start : start + batch_size]
             state, answered = _answer_batch(
@@ -158,6 +156,20 @@ def answer_late(
         for place, (question, text) in enumerate(zip(questions, texts, strict=True))
     )
     return found
+
+
+def _plan(
+    method: str, shape: Shape, media: int, budget: int | None, params: Mapping[str, object]
+) -> Schedule:
+    """`prunesid.late.plan` for a question on that many media, each of which gets the budget."""
+    if not shape.tokens:
+        return Schedule()
+    try:
+        return plan(method, shape, None if budget is None else budget * media, **params)
+    except ValueError as error:
+        if media == 1:
+            raise
+        raise ValueError(f"{media} images or clips, whose budgets add up: {error}") from None
 
 
 def _rows(

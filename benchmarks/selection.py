@@ -105,7 +105,7 @@ class Images:
             inputs = self._normal(TOKENS, PROJECTED)
             self.views[visual] = View(
                 source=image - TEXT,
-                position=image,
+                position=image[:, None],
                 hidden=hidden[image],
                 text_hidden=hidden[text],
                 keys=keys[:, image].transpose(0, 1).flatten(1),

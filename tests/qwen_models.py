@@ -10,7 +10,10 @@ import torch
 from conftest import WORDS
 
 from prunesid.media import Clip
+from prunesid.records import IMAGE, VIDEO
 
+QUESTION = "is there a red circle ?"
+SIZES = [(56, 56), (84, 140), (230, 90), (300, 310), (20, 20)]
 SYSTEM = "You are a helpful assistant."
 SPECIAL = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
@@ -128,6 +131,22 @@ def clip(frames: int, height: int = 84, width: int = 112, seed: int = 0) -> Clip
     return Clip(pixels, tuple(range(0, 4 * frames, 4)), 4 * frames, 8.0)
 
 
+def shown():
+    """Names of visual inputs, and their media."""
+    return {
+        **{f"image {size}": [picture(*size)] for size in SIZES},
+        "two images": [picture(84, 140, 1), picture(56, 112, 2)],
+        "clip": [clip(5)],
+        "clip of one frame": [clip(1, 60, 80)],
+        "clip of many frames": [clip(12, 56, 56)],
+        "clip, image and clip": [clip(4), picture(84, 112, 3), clip(2, 56, 90, 4)],
+    }
+
+
+def kinds_of(media):
+    return [IMAGE if hasattr(medium, "convert") else VIDEO for medium in media]
+
+
 def whole_prompt(tokenizer, merge_size: int, kinds, question: str, inputs) -> dict:
     """The unmodified model's inputs for a question on media of these kinds, encoded as `inputs`."""
     waiting = {
@@ -153,3 +172,11 @@ def whole_prompt(tokenizer, merge_size: int, kinds, question: str, inputs) -> di
         "mm_token_type_ids": types,
         **passed,
     }
+
+
+def asked(adapter, media):
+    """The unmodified model's inputs for QUESTION on the media."""
+    return whole_prompt(
+        adapter.processor.tokenizer, adapter.merge_size, kinds_of(media), QUESTION,
+        adapter.preprocess(media),
+    )  # fmt: skip

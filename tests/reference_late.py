@@ -22,14 +22,17 @@ class Trace:
     entering: list[int]
 
 
-def run(model, before, visual, after, new, stages, choose, renumbered):
+def run(model, before, visual, after, new, stages, choose, renumbered, positions=None):
     """`stages`: layers after which tokens are dropped; `choose(number, facts)` -> the places among
-    the visual tokens that stay, and a list of merged states or []."""
+    the visual tokens that stay, and a list of merged states, each with its center's place, or [].
+
+    `positions` of all tokens, the new ones too: tuples of one or three; 0, 1, ... without them.
+    """
     decoder = model.model
     states = torch.cat([before, visual, after, new])
     sources = list(range(len(visual)))
     head = len(before)
-    positions = list(range(len(states)))
+    positions = positions or [(place,) for place in range(len(states))]
     trace = Trace(None, [], [])
     for number, layer in enumerate(decoder.layers):
         trace.entering.append(len(sources))
@@ -53,23 +56,24 @@ def run(model, before, visual, after, new, stages, choose, renumbered):
         stay, merged = choose(stages.index(number), facts)
         columns = [*range(head), *[head + place for place in stay]]
         rest = list(range(tail, len(states)))
-        extra = torch.stack(merged) if merged else states[:0]
+        extra = torch.stack([state for state, _ in merged]) if merged else states[:0]
         states = torch.cat([states[columns], extra, states[rest]])
         sources = [sources[place] for place in stay]
         trace.kept.append(sources)
         sources = sources + [-1] * len(merged)
         if renumbered:
-            positions = list(range(len(states)))
+            positions = [(place,) for place in range(len(states))]
         else:
-            assert not merged
-            positions = [positions[column] for column in columns + rest]
+            centers = [head + center for _, center in merged]
+            positions = [positions[column] for column in columns + centers + rest]
     tail = head + len(sources)
     trace.logits = model.lm_head(decoder.norm(states[tail:]))
     return trace
 
 
 def layer_output(decoder, layer, states, positions):
-    rotary = decoder.rotary_emb(states[None], torch.tensor([positions]))
+    axes = torch.tensor(positions).T[:, None]
+    rotary = decoder.rotary_emb(states[None], axes if len(axes) == 3 else axes[0])
     return layer(states[None], attention_mask=None, position_embeddings=rotary)[0]
 
 
@@ -77,7 +81,8 @@ def attention_of(decoder, layer, states, positions):
     """(S, S) attention, mean over heads, and (S, heads * d) rotated keys."""
     module = layer.self_attn
     normed = layer.input_layernorm(states)
-    cos, sin = (each[0] for each in decoder.rotary_emb(states[None], torch.tensor([positions])))
+    angles = torch.stack([angles_of(decoder, position) for position in positions])
+    cos, sin = (each.repeat(1, 2).to(states.dtype) for each in (angles.cos(), angles.sin()))
 
     def heads(tensor):
         return tensor.view(len(states), -1, module.head_dim)
@@ -95,6 +100,16 @@ def attention_of(decoder, layer, states, positions):
         scores = queries[:, head] @ keys[:, head // group].T / math.sqrt(module.head_dim)
         matrices.append(scores.masked_fill(hidden, -math.inf).softmax(dim=1))
     return torch.stack(matrices).mean(dim=0), keys.flatten(1)
+
+
+def angles_of(decoder, position):
+    """The angle of each pair of channels; in M-RoPE sections of pairs turn with time, row, column."""
+    frequencies = decoder.rotary_emb.inv_freq.float()
+    axis = [0] * len(frequencies)
+    if len(position) == 3:
+        sections = decoder.config.rope_parameters["mrope_section"]
+        axis = [number for number, size in enumerate(sections) for _ in range(size)]
+    return torch.stack([position[own] * f for own, f in zip(axis, frequencies, strict=True)])
 
 
 def best(scores, count):
@@ -142,13 +157,14 @@ def sparsevlm(counts, recycle=True):
             return stay, []
         number = int(0.3 * len(dropped)) + 1
         again = [dropped[place] for place in best(p[dropped], number)]
-        return stay, merge(facts["states"][again], int(number / 10) + 1)
+        merged = merge(facts["states"][again], int(number / 10) + 1)
+        return stay, [(mean, again[center]) for mean, center in merged]
 
     return choose
 
 
 def merge(points, count, neighbors=5):
-    """Density-peak clustering -> the mean of each cluster."""
+    """Density-peak clustering -> the mean and the center of each cluster."""
     total, width = points.shape
     distance = [
         [float((points[i] - points[j]).norm()) / math.sqrt(width) for j in range(total)]
@@ -168,7 +184,7 @@ def merge(points, count, neighbors=5):
     for i in range(total):
         if i not in centers:
             members[min(centers, key=lambda center: distance[i][center])].append(i)
-    return [points[members[center]].mean(dim=0) for center in centers]
+    return [(points[members[center]].mean(dim=0), center) for center in centers]
 
 
 def mustdrop(overall, individual, protected=()):

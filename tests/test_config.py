@@ -127,6 +127,22 @@ def test_a_late_budget_that_the_decoder_rules_out_is_a_problem(given):
     }  # fmt: skip
 
 
+def test_what_qwens_positions_rule_out_is_a_problem(given):
+    arms = [{"method": "sparsevlm"}, {"method": "fastv", "positions": "renumbered"}]
+    late = {"vary": [*arms, {"method": "mustdrop", "key_share": 0}], "across": {"budget": [100]}}
+    study = given | {"model": "Qwen/Qwen2-VL-7B-Instruct", "ablations": ["late"]}
+    found = problems(study | {"overrides": {"late": late | {"reference": {"method": "sparsevlm"}}}})
+    assert (
+        "arm method-fastv_budget-100_positions-renumbered: positions: 'renumbered' has no" in found
+    )
+    assert "published budget of mustdrop 100" in found
+    assert "arm method-sparsevlm" not in found
+    study = parse_study(study | {"overrides": {"late": {"across": {"budget": [64]}}}})
+    assert {arm.method for arm in study.arms if arm.is_late} == {
+        "dart", "fastv", "mustdrop", "sparsevlm"
+    }  # fmt: skip
+
+
 def with_tower(tmp_path: Path, **config: object) -> str:
     vision = {
         "model_type": "clip_vision_model", "image_size": 336, "patch_size": 14, "hidden_size": 8,
@@ -137,7 +153,9 @@ def with_tower(tmp_path: Path, **config: object) -> str:
 
 
 def test_what_acts_in_the_encoder_is_planned_for_the_families_that_can(given, tmp_path):
-    chosen = given | {"ablations": ["methods"], "overrides": {}}
+    late = ["fastv", "sparsevlm", "mustdrop", "dart"]
+    overrides = {"methods": {"except": [{"method": late}]}}
+    chosen = given | {"ablations": ["methods"], "overrides": overrides}
     study = parse_study(chosen | {"model": "pocket"})
     assert {arm.method for arm in study.arms if arm.encodes} == {"downsample", "tome"}
     other = with_tower(tmp_path, model_type="llava_next")

@@ -158,6 +158,7 @@ def test_a_shared_prefix_changes_nothing(case, mode):
     shared = prefill_shared(
         model.model,
         batch([(*each[:2], each[2][:0]) for each in (first, second)]),
+        torch.tensor([len(each[0]) + len(each[1]) for each in (first, second)]),
         owner,
         torch.nn.utils.rnn.pad_sequence(texts, batch_first=True),
         torch.where(torch.arange(10) < lengths[:, None], AFTER, GONE),
@@ -227,7 +228,7 @@ def test_with_everything_kept_the_logits_are_the_models_own(family, mode):
     with torch.no_grad():
         expected = model(
             inputs_embeds=columns.hidden, attention_mask=columns.seen.long(),
-            position_ids=columns.position,
+            position_ids=columns.position[..., 0],
         ).logits[:, -1]  # fmt: skip
 
     def everything(view):
@@ -311,7 +312,7 @@ def test_prompts_and_decoders_that_do_not_fit():
     with pytest.raises(ValueError, match="not built like Llama"):
         prefill(torch.nn.Module(), batch([prompt(1)]), schedule)
     before, visual, after = prompt(1)
-    with pytest.raises(ValueError, match="text, then its visual tokens, then text"):
+    with pytest.raises(ValueError, match="end in the text behind its visual tokens"):
         batch([(visual, before, after), (before, after, visual)]).of(
             torch.cat([before, after, visual])[None], torch.tensor([[0] * 3 + [2] * 7 + [1] * 40])
         )

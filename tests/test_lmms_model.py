@@ -48,6 +48,18 @@ def test_several_images_and_none_answer_the_same_shared_or_alone(tiny_llava, arm
     assert len(set(answers[0])) > 2
 
 
+def test_methods_inside_the_language_model_take_any_number_of_media(tiny_llava, tmp_path):
+    FAMILIES["qwen2_vl"](tmp_path / "qwen", tiny_llava)
+    clips = [*([clip(4, seed=seed)] for seed in range(6)), [clip(6, seed=3), PICTURES[0]], []]
+    for model, shown, budget in ((tiny_llava, SHOWN, 10), (tmp_path / "qwen", clips, 14)):
+        arm = {"method": "fastv", "budget": budget}
+        answers = [ask(PruneSID(str(model), batch_size=size, **arm), shown) for size in (1, 4)]
+        assert answers[0] == answers[1]
+        assert answers[0] != ask(PruneSID(str(model)), shown)
+    with pytest.raises(ValueError, match="'renumbered' has no meaning"):
+        PruneSID(str(tmp_path / "qwen"), positions="renumbered", **arm)
+
+
 def test_clips_and_options_of_the_family(tiny_llava, tmp_path):
     FAMILIES["qwen2_vl"](tmp_path / "qwen", tiny_llava)
     shown = [[clip(4)], [clip(6, seed=3), PICTURES[0]]]

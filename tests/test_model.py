@@ -34,7 +34,7 @@ def test_a_published_model_is_known_before_it_is_downloaded(empty_cache):
     assert read_vision(LLAVA) == Vision(576, 24, 32, "llava", Shape(layers=24, read=23, side=24))
     assert read_vision("llava-hf/llava-v1.6-vicuna-7b-hf").tokens == 2880
     # Its images have no fixed number of tokens.
-    assert read_vision("Qwen/Qwen2-VL-7B-Instruct") == Vision(None, 32, 28, "qwen2_vl")
+    assert read_vision("Qwen/Qwen2-VL-7B-Instruct") == Vision(None, 32, 28, "qwen2_vl", axes=3)
 
 
 def test_what_was_downloaded_takes_precedence(empty_cache):

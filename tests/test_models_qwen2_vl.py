@@ -12,16 +12,22 @@ import types
 import numpy as np
 import pytest
 import torch
-from qwen_models import TEMPLATE, clip, picture, save_tiny_qwen, whole_prompt
+from qwen_models import (
+    QUESTION,
+    SIZES,
+    TEMPLATE,
+    asked,
+    clip,
+    kinds_of,
+    picture,
+    save_tiny_qwen,
+    shown,
+)
 from transformers import AutoModelForImageTextToText
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from prunesid import models
 from prunesid.answering import Question, engine
-from prunesid.answering.late import answer_late
-from prunesid.late import Schedule
-from prunesid.late.columns import AFTER, BEFORE, VISUAL, Columns
-from prunesid.late.driver import prefill
 from prunesid.methods import Needs
 from prunesid.models.adapter import Crop, positions_of
 from prunesid.models.processors import load_video_parts
@@ -30,10 +36,8 @@ from prunesid.models.qwen_inputs import preprocess
 from prunesid.record import Kept
 from prunesid.records import IMAGE, VIDEO
 
-QUESTION = "is there a red circle ?"
 CONTEXTS = (QUESTION, "how many bars are taller than 3 ? A 1 B 2", "what color is the star ?")
 NOTHING = Needs()
-SIZES = [(56, 56), (84, 140), (230, 90), (300, 310), (20, 20)]
 
 
 @pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl"])
@@ -56,30 +60,6 @@ def plain(folder):
 @pytest.fixture(scope="module")
 def eager(folder):
     return AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager").eval()
-
-
-def shown():
-    """Names of visual inputs, and their media."""
-    return {
-        **{f"image {size}": [picture(*size)] for size in SIZES},
-        "two images": [picture(84, 140, 1), picture(56, 112, 2)],
-        "clip": [clip(5)],
-        "clip of one frame": [clip(1, 60, 80)],
-        "clip of many frames": [clip(12, 56, 56)],
-        "clip, image and clip": [clip(4), picture(84, 112, 3), clip(2, 56, 90, 4)],
-    }
-
-
-def kinds_of(media):
-    return [IMAGE if hasattr(medium, "convert") else VIDEO for medium in media]
-
-
-def asked(adapter, media):
-    """The unmodified model's inputs for QUESTION on the media."""
-    return whole_prompt(
-        adapter.processor.tokenizer, adapter.merge_size, kinds_of(media), QUESTION,
-        adapter.preprocess(media),
-    )  # fmt: skip
 
 
 def encoded(adapter, name, needs=NOTHING):
@@ -372,19 +352,6 @@ def test_prompts_have_one_place_for_each_medium(adapter):
     assert [text[-1] for text in prompt.before] == [start, start]
     assert [text[0] for text in prompt.texts[1:]] == [end, end]
     assert len(adapter.prompt(QUESTION, []).texts) == 1
-
-
-def test_late_methods_are_refused(adapter):
-    records = encoded(adapter, "image (84, 140)")
-    with pytest.raises(ValueError, match="take one rotary position per token"):
-        answer_late(
-            adapter, records.all_tokens(), records.inputs,
-            [Question("0", "image (84, 140)", QUESTION, {"max_new_tokens": 2})], "fastv",
-            budget=14, params={"k": 1},
-        )  # fmt: skip
-    kinds = torch.tensor([[BEFORE, VISUAL, AFTER]])
-    with pytest.raises(ValueError, match="multimodal rotary positions are not supported"):
-        prefill(adapter.decoder, Columns.of(torch.zeros(1, 3, 48), kinds), Schedule())
 
 
 @pytest.mark.parametrize("frames", [3, 4])

@@ -21,8 +21,8 @@ from prunesid.answering.engine import enter
 from prunesid.answering.questions import Answer, Question
 from prunesid.late import Schedule, Shape, needs_cls_attention, plan
 from prunesid.late.columns import AFTER, BEFORE, GONE, VISUAL, Columns
-from prunesid.late.driver import Prefilled, prefill_shared
-from prunesid.models.adapter import Adapter
+from prunesid.late.driver import Prefilled, prefill_shared, rotary_axes
+from prunesid.models.adapter import Adapter, Entering, positions_of
 from prunesid.record import Kept
 
 
@@ -47,14 +47,20 @@ class LateAnswers:
 
 @dataclass(frozen=True)
 class _Row:
-    """One question: its image and that one's block, how many visual tokens it gives, the text before
-    it, itself."""
+    """One question: its visual input and that one's block, media and visual tokens, the texts before
+    its media, itself."""
 
     image: str
     block: int
+    media: int
     visual: int
-    before: tuple[int, ...]
+    before: tuple[tuple[int, ...], ...]
     asked: Asked
+
+    @property
+    def text(self) -> int:
+        """Tokens of its prompt that are not visual."""
+        return sum(map(len, self.before)) + len(self.asked.after)
 
 
 @torch.inference_mode()
@@ -76,17 +82,18 @@ def answer_late(
 
     kept           the visual tokens (R, N, D) that enter the language model, `Records.all_tokens`
                    unless an early method goes before
-    inputs         what the R crops belong to; one image or clip each
-    method, budget, params  see `prunesid.late.plan`; an image of at most `budget` tokens keeps all
+    inputs         what the R crops belong to; images or clips, any number each
+    method, budget, params  see `prunesid.late.plan`; the budget is meant for each image or clip of a
+                   question, whose tokens share it. An input of at most that many tokens keeps all
     cls_attention  (R, N) or (R, heads, N) CLS attention to the kept tokens, for methods that
                    `needs_cls_attention`: MustDrop's is that of the tower's last block
     mode           "latency" or "accuracy", see `prunesid.late.driver`; the answers are the same
     batch_size     questions at a time
     progress       told the number of questions answered since the last call
 
-    ValueError as `plan` raises it, on an image that is not in `inputs` or is several, on generation
-    arguments that ask for sampling, and where the method needs CLS attention and there is none, or
-    an image in several crops.
+    ValueError as `plan` raises it, on an image that is not in `inputs`, on generation arguments that
+    ask for sampling, and where the method needs CLS attention and there is none, or an input of
+    several crops.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -96,8 +103,9 @@ def answer_late(
         raise ValueError(f"{method} needs cls_attention with these parameters")
     if cls_attention is not None and cls_attention.ndim == 3:
         cls_attention = cls_attention.mean(dim=1)
-    if cls_attention is not None and any(len(media[0].rows) > 1 for media in inputs.values()):
-        raise ValueError(f"{method} with CLS attention takes images of one crop")
+    crops = (sum(len(medium.rows) for medium in media) for media in inputs.values())
+    if cls_attention is not None and any(count > 1 for count in crops):
+        raise ValueError(f"{method} with CLS attention takes one image of one crop")
     depth = len(adapter.decoder.layers)
     rows = _rows(adapter, kept, inputs, questions, block_size(batch_size))
     texts = [""] * len(questions)
@@ -109,9 +117,16 @@ def answer_late(
         text=torch.zeros_like(entering[:, 0]),
         selection_macs=torch.zeros_like(entering[:, 0]),
     )
-    for (_, count), same in groupby(rows, key=lambda row: (row.block, row.visual)):
-        members = list(same)
-        schedule = plan(method, Shape(depth, count), budget, **given)
+    axes = rotary_axes(adapter.decoder)
+    kinds = {(row.media, row.visual) for row in rows}
+    # Before any answer, and first the one that asks for the largest budget.
+    schedules = {
+        (media, tokens): _plan(method, Shape(depth, tokens, axes), media, budget, given)
+        for media, tokens in sorted(kinds, key=lambda kind: -kind[1] / max(1, kind[0]))
+    }
+    for (_, *kind), same in groupby(rows, key=lambda row: (row.block, row.media, row.visual)):
+        members, (media, tokens) = list(same), kind
+        schedule = schedules[media, tokens]
         for start in range(0, len(members), batch_size):
             batch = members[start : start + batch_size]
             state, answered = _answer_batch(
@@ -123,9 +138,7 @@ def answer_late(
             found.entering[places] = state.entering.cpu()
             found.cached[places] = state.cached.cpu()
             found.selection_macs[places] = state.selection_macs
-            found.text[places] = torch.tensor(
-                [len(row.before) + len(row.asked.after) for row in batch]
-            )
+            found.text[places] = torch.tensor([row.text for row in batch])
             if progress is not None:
                 progress(len(batch))
     means = found.entering.double().mean(dim=1).tolist()
@@ -145,26 +158,37 @@ def answer_late(
     return found
 
 
+def _plan(
+    method: str, shape: Shape, media: int, budget: int | None, params: Mapping[str, object]
+) -> Schedule:
+    """`prunesid.late.plan` for a question on that many media, each of which gets the budget."""
+    if not shape.tokens:
+        return Schedule()
+    try:
+        return plan(method, shape, None if budget is None else budget * media, **params)
+    except ValueError as error:
+        if media == 1:
+            raise
+        raise ValueError(f"{media} images or clips, whose budgets add up: {error}") from None
+
+
 def _rows(
     adapter: Adapter, kept: Kept, inputs: Inputs, questions: Sequence[Question], size: int
 ) -> list[_Row]:
-    """The questions, block by block of `size` images, those of equal counts and of one image together."""
+    """The questions, block by block of `size` inputs, those of equal counts and of one input together."""
     places = {name: number for number, name in enumerate(inputs)}
     visual: dict[str, int] = {}
     rows = []
     for place, question in enumerate(questions):
         name = question.image_id
         media = inputs[name]
-        if len(media) != 1:
-            raise ValueError(
-                f"question {question.id}: methods inside the language model take one image, not "
-                f"{len(media)}"
-            )
         before, asked = prepare(adapter, place, question, media)
         if name not in visual:
-            visual[name] = len(enter(adapter, kept, media)[0])
-        rows.append(_Row(name, places[name] // size, visual[name], before[0], asked))
-    return sorted(rows, key=lambda row: (row.block, row.visual, places[row.image], row.before))
+            visual[name] = sum(map(len, enter(adapter, kept, media)))
+        rows.append(_Row(name, places[name] // size, len(media), visual[name], before, asked))
+    return sorted(
+        rows, key=lambda row: (row.block, row.media, row.visual, places[row.image], row.before)
+    )
 
 
 def _answer_batch(
@@ -178,23 +202,22 @@ def _answer_batch(
 ) -> tuple[Prefilled, list[str]]:
     prefixes = list(dict.fromkeys((row.image, row.before) for row in batch))
     owner = [prefixes.index((row.image, row.before)) for row in batch]
-    entering = [enter(adapter, kept, inputs[image])[0] for image, _ in prefixes]
-    if any(each.positions is not None for each in entering):
-        raise ValueError("methods inside the language model take one rotary position per token")
-    visual = torch.stack([each.embeddings for each in entering])
-    before, before_kind = _embedded(adapter, [before for _, before in prefixes], BEFORE)
-    text, kind = _embedded(adapter, [row.asked.after for row in batch], AFTER)
-    image_kind = torch.full(visual.shape[:2], VISUAL, device=before_kind.device)
+    prefix, following = _prefixes(
+        adapter, [(enter(adapter, kept, inputs[image]), before) for image, before in prefixes]
+    )
+    texts = [torch.tensor(row.asked.after, dtype=torch.int64) for row in batch]
+    kinds = [torch.full_like(each, AFTER) for each in texts]
     attention = None
-    if cls_attention is not None:
+    if cls_attention is not None and batch[0].media:
         rows = [inputs[row.image][0].rows[0] for row in batch]
         attention = cls_attention[rows, : batch[0].visual].to(adapter.device)
     state = prefill_shared(
         adapter.decoder,
-        Columns.of(torch.cat([before, visual], dim=1), torch.cat([before_kind, image_kind], dim=1)),
+        prefix,
+        following,
         torch.tensor(owner, device=adapter.device),
-        text,
-        kind,
+        adapter.embed(pad_sequence(texts, batch_first=True)),
+        pad_sequence(kinds, batch_first=True, padding_value=GONE).to(adapter.device),
         schedule,
         mode=mode,
         cls_attention=attention,
@@ -202,14 +225,29 @@ def _answer_batch(
     return state, _decode(adapter, state, [row.asked for row in batch])
 
 
-def _embedded(
-    adapter: Adapter, texts: Sequence[tuple[int, ...]], kind: int
-) -> tuple[Tensor, Tensor]:
-    """Texts of any lengths, padded -> embeddings (B, S, E), kinds (B, S)."""
-    ids = [torch.tensor(text, dtype=torch.int64) for text in texts]
-    kinds = [torch.full_like(each, kind) for each in ids]
-    padded = pad_sequence(kinds, batch_first=True, padding_value=GONE)
-    return adapter.embed(pad_sequence(ids, batch_first=True)), padded.to(adapter.device)
+def _prefixes(
+    adapter: Adapter, shown: Sequence[tuple[Sequence[Entering], Sequence[tuple[int, ...]]]]
+) -> tuple[Columns, Tensor]:
+    """Media and the text before each, for P prompts, padded on the right -> columns of all up to the
+    last visual token, (P,) rotary position of the first token behind."""
+    hidden, kinds, positions, following = [], [], [], []
+    for media, texts in shown:
+        parts = [adapter.embed(torch.zeros(0, dtype=torch.int64))]
+        kind: list[int] = []
+        for text, medium in zip(texts, media, strict=True):
+            parts += [adapter.embed(torch.tensor(text, dtype=torch.int64)), medium.embeddings]
+            kind += [BEFORE] * len(text) + [VISUAL] * len(medium)
+        own, place = positions_of(list(map(len, texts)), media)
+        hidden.append(torch.cat(parts))
+        kinds.append(torch.tensor(kind, dtype=torch.int64))
+        positions.append(own[: rotary_axes(adapter.decoder)].T)
+        following.append(place)
+    columns = Columns.of(
+        pad_sequence(hidden, batch_first=True),
+        pad_sequence(kinds, batch_first=True, padding_value=GONE).to(adapter.device),
+        pad_sequence(positions, batch_first=True).to(adapter.device),
+    )
+    return columns, torch.tensor(following, device=adapter.device)
 
 
 def _decode(adapter: Adapter, state: Prefilled, asked: Sequence[Asked]) -> list[str]:

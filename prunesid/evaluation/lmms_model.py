@@ -23,6 +23,7 @@ from prunesid.answering.decoding import Inputs
 from prunesid.answering.engine import answer, answer_plainly
 from prunesid.answering.late import answer_late
 from prunesid.evaluation.tasks import image_names
+from prunesid.late.driver import rotary_axes
 from prunesid.media import Clip, media_of
 from prunesid.methods import Needs, requirements
 from prunesid.models import load, options_of
@@ -78,9 +79,11 @@ class PruneSID(lmms):
         self.share_prefix = share_prefix
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.adapter = load(pretrained, device, dtype, **options)
-        if self.late and self.adapter.num_tokens is not None:
-            shape = late.Shape(len(self.adapter.decoder.layers), self.adapter.num_tokens)
-            late.plan(str(method), shape, budget, **self.params)  # before the first question
+        if self.late and budget is not None:
+            # Before the first question. Where tokens depend on the image: one just too large to keep all.
+            decoder, tokens = self.adapter.decoder, self.adapter.num_tokens or budget + 1
+            shape = late.Shape(len(decoder.layers), tokens, rotary_axes(decoder))
+            late.plan(str(method), shape, budget, **self.params)
         self.plan = None
         if method in encoding.list_encoder_methods() and budget is not None:
             self.plan = self.adapter.plan(method, budget, self.params)

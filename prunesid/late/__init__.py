@@ -17,7 +17,7 @@ import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from prunesid.late.schedule import Schedule, Shape
+from prunesid.late.schedule import Schedule, Shape, check_positions
 from prunesid.parameters import Param
 from prunesid.parametric import ParametricRegistry, Resolved
 
@@ -80,10 +80,11 @@ def plan(method: str, shape: Shape, budget: int | None, **params: object) -> Sch
     budget  mean over the decoder's layers of the visual tokens entering a layer; a budget of all
             tokens or more drops nothing. None where the parameters say it all (FastV's `keep`).
 
-    ValueError on unknown names and values, and on a budget that the decoder's depth rules out; the
-    message names the smallest possible one.
+    ValueError on unknown names and values, on positions that the decoder rules out, and on a budget
+    that its depth rules out; the message names the smallest possible one.
     """
     resolved = resolve(method, **params)
+    check_positions(resolved.get("positions"), shape.axes)
     if budget is not None:
         if isinstance(budget, bool) or not isinstance(budget, numbers.Integral) or budget < 1:
             raise ValueError(f"budget must be a positive number of tokens, not {budget!r}")

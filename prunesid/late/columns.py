@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from prunesid.late.schedule import Choice
 
 BEFORE, VISUAL, AFTER, GONE = range(4)
-"""Text before the image, visual tokens, text behind it; padding and dropped tokens."""
+"""Text before and between images, visual tokens, text behind the last; padding and dropped tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Columns:
     kind      (B, S) int64, BEFORE, VISUAL, AFTER or GONE
     source    (B, S) int64, number of a visual token at the decoder's input; -1 for others
     place     (B, S) int64, a permutation of 0..S-1 per row: order in the sequence, GONE last
-    position  (B, S) int64, rotary position
+    position  (B, S, P) int64, rotary positions of a token: one, or its time, row and column
     """
 
     hidden: Tensor
@@ -38,20 +38,24 @@ class Columns:
     position: Tensor
 
     @classmethod
-    def of(cls, hidden: Tensor, kind: Tensor) -> Columns:
-        """Prompts at the decoder's input. ValueError unless every row, its GONE columns left out,
-        is text, visual tokens, text."""
+    def of(cls, hidden: Tensor, kind: Tensor, position: Tensor | None = None) -> Columns:
+        """Prompts at the decoder's input; without `position` tokens are numbered from 0.
+
+        ValueError unless every row, its GONE columns left out, ends in the text behind its images.
+        """
         order = torch.arange(kind.shape[1], device=kind.device).expand_as(kind)
         place = _places(kind, order)
-        if not torch.equal(place, _places((kind == GONE).long(), order)):
-            raise ValueError("a prompt must be text, then its visual tokens, then text")
+        if not torch.equal(place, _places(torch.where(kind == GONE, GONE, VISUAL), order)):
+            raise ValueError("a prompt must end in the text behind its visual tokens")
+        if position is None:
+            position = place[:, :, None]
         visual = kind == VISUAL
         return cls(
             hidden=hidden,
             kind=kind,
             source=torch.where(visual, visual.cumsum(dim=1) - 1, -1),
             place=place,
-            position=place.masked_fill(kind == GONE, 0),
+            position=position.masked_fill((kind == GONE)[:, :, None], 0),
         )
 
     def __len__(self) -> int:
@@ -82,12 +86,12 @@ class Columns:
     def gathered(self) -> Columns:
         """Only the columns that take part, in sequence order; shorter rows end in GONE ones."""
         order = self.order()
-        pick = {
-            name: getattr(self, name).gather(1, order)
-            for name in ("kind", "source", "place", "position")
-        }
-        wide = order[:, :, None].expand(-1, -1, self.hidden.shape[2])
-        return Columns(hidden=self.hidden.gather(1, wide), **pick)
+
+        def picked(values: Tensor) -> Tensor:
+            wide = order.reshape(*order.shape, *[1] * (values.ndim - 2))
+            return values.gather(1, wide.expand(*order.shape, *values.shape[2:]))
+
+        return Columns(**{name: picked(getattr(self, name)) for name in self.__dataclass_fields__})
 
     def without(self, lost: Tensor) -> Columns:
         """The same columns, those of `lost` (B, S) bool GONE."""
@@ -108,7 +112,7 @@ def pruned(columns: Columns, choices: Sequence[Choice], positions: str) -> Colum
     columns = _append(columns.without(lost), choices)
     if positions == "original":
         return columns
-    return replace(columns, position=columns.place.masked_fill(~columns.seen, 0))
+    return replace(columns, position=columns.place.masked_fill(~columns.seen, 0)[:, :, None])
 
 
 def _append(columns: Columns, choices: Sequence[Choice]) -> Columns:
@@ -122,11 +126,11 @@ def _append(columns: Columns, choices: Sequence[Choice]) -> Columns:
     number = torch.arange(new.shape[1], device=old.device).expand(len(choices), -1)
     real = number < torch.tensor(counts, device=old.device)[:, None]
     given = [
-        old.new_zeros(count) if choice.positions is None else choice.positions
-        for choice, count in zip(choices, counts, strict=True)
+        old.new_zeros(count, columns.position.shape[2]) if c.positions is None else c.positions
+        for c, count in zip(choices, counts, strict=True)
     ]
     kind = torch.cat([old, torch.where(real, VISUAL, GONE)], dim=1)
-    # Last, so behind every other token of its kind.
+    # Last, so in front of the text behind the images and behind everything else.
     order = torch.cat([columns.place, number + old.shape[1]], dim=1)
     return Columns(
         hidden=torch.cat([hidden, new], dim=1),
@@ -156,6 +160,7 @@ def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _places(kind: Tensor, order: Tensor) -> Tensor:
-    """Rank of each column by kind, then by `order`."""
-    key = kind * (int(order.max()) + 1) + order
+    """Rank of each column by `order` (below S); AFTER behind text and images that take turns, GONE
+    last."""
+    key = kind.clamp(min=VISUAL) * kind.shape[1] + order
     return key.argsort(dim=1, stable=True).argsort(dim=1)

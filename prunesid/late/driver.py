@@ -10,9 +10,10 @@ Two modes, which give the same answers:
             layer. A batch works too (shorter rows are padded on the right); time batches of one.
 
 Works with the decoders of transformers that are built like Llama and Qwen2 (`LlamaModel`,
-`Qwen2Model`, `MistralModel`, `Qwen3Model`): `layers`, `rotary_emb`, `norm`, full causal attention,
-one rotary position per token. Nothing is patched; the layers keep their attention implementation,
-which must take additive masks (SDPA or eager) wherever a batch is ragged.
+`Qwen2Model`, `MistralModel`, `Qwen3Model`, and with M-RoPE `Qwen2VLTextModel` and
+`Qwen2_5_VLTextModel`): `layers`, `rotary_emb`, `norm`, full causal attention. Nothing is patched;
+the layers keep their attention implementation, which must take additive masks (SDPA or eager)
+wherever a batch is ragged.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ import torch
 from torch import Tensor
 
 from prunesid.late.cache import LayerCaches
-from prunesid.late.columns import AFTER, VISUAL, Columns, additive, causal_mask, pruned
-from prunesid.late.schedule import Schedule, Stage
+from prunesid.late.columns import AFTER, GONE, VISUAL, Columns, additive, causal_mask, pruned
+from prunesid.late.schedule import Schedule, Stage, check_positions
 from prunesid.late.view import View, rotate
 from prunesid.models.hooks import outputs
 from prunesid.registry import unknown
@@ -39,7 +40,7 @@ class Segment:
     """Consecutive layers that see the same tokens.
 
     columns    the prompts' columns in these layers' caches, without their hidden states
-    following  (B, 1) int64 rotary position of the first new token
+    following  (B, 1, P) int64 rotary positions of the first new token
     """
 
     layers: range
@@ -110,10 +111,10 @@ def prefill(
     cls_attention  (B, T) mean over heads of the vision tower's CLS attention of each prompt's
                    image, for methods that read it
 
-    ValueError on a decoder or a mode that is not supported, or a prompt without text behind the
-    image.
+    ValueError on a decoder or a mode that is not supported, on positions that do not fit the decoder,
+    or on a prompt without text behind the image.
     """
-    _check(decoder, prompts, mode)
+    _check(decoder, prompts, schedule, mode)
     cache = LayerCaches(len(decoder.layers))
     layers = _first_layers(decoder, schedule)
     mask = causal_mask(prompts, prompts, prompts.hidden.dtype)
@@ -127,6 +128,7 @@ def prefill(
 def prefill_shared(
     decoder: Any,
     prefixes: Columns,
+    following: Tensor,
     owner: Tensor,
     text: Tensor,
     kind: Tensor,
@@ -137,26 +139,33 @@ def prefill_shared(
 ) -> Prefilled:
     """`prefill` of B prompts that share P prefixes, which run once up to the first stage.
 
-    prefixes  (P, S) columns of the text before the images and the visual tokens
-    owner     (B,) int64 the prefix of each prompt
-    text      (B, A, E) the text behind the image; kind (B, A) int64 AFTER, or GONE for padding
+    prefixes   columns of everything before the text behind the images
+    following  (P,) int64 rotary position of the first token behind each prefix
+    owner      (B,) int64 the prefix of each prompt
+    text       (B, A, E) the text behind the images; kind (B, A) int64 AFTER, or GONE for padding
 
     What comes before a question cannot depend on it until the question decides what stays.
     """
+    # The positions of text are one number on all axes.
+    behind = following[owner, None] + (kind != GONE).cumsum(dim=1) - 1
+    axes = prefixes.position.shape[2]
     whole = Columns.of(
         hidden=torch.cat([prefixes.hidden[owner], text], dim=1),
         kind=torch.cat([prefixes.kind[owner], kind], dim=1),
+        position=torch.cat(
+            [prefixes.position[owner], behind[:, :, None].expand(-1, -1, axes)], dim=1
+        ),
     )
-    _check(decoder, whole, mode)
+    _check(decoder, whole, schedule, mode)
     cache = LayerCaches(len(decoder.layers))
     layers = _first_layers(decoder, schedule)
     mask = causal_mask(prefixes, prefixes, text.dtype)
     before = _run(decoder, prefixes.hidden, prefixes.position, mask, cache, layers)
     cache.select_rows(owner)
-    behind = whole.since(prefixes.kind.shape[1])
-    mask = causal_mask(behind, whole, text.dtype)
+    last = whole.since(prefixes.kind.shape[1])
+    mask = causal_mask(last, whole, text.dtype)
     with _queries(decoder, layers) as seen:
-        hidden = _run(decoder, behind.hidden, behind.position, mask, cache, layers)
+        hidden = _run(decoder, last.hidden, last.position, mask, cache, layers)
     columns = replace(whole, hidden=torch.cat([before[owner], hidden], dim=1))
     return _continue(decoder, whole, columns, seen["query"], cache, schedule, mode, cls_attention)
 
@@ -228,18 +237,28 @@ def _run(
     cache: LayerCaches,
     layers: range,
 ) -> Tensor:
-    rotary = decoder.rotary_emb(hidden, position)
+    # Layers cannot run on nothing, the prefix of questions without an image.
+    if not hidden.shape[1]:
+        return hidden
+    rotary = _rotary(decoder, hidden, position)
     for number in layers:
+        # Without position_ids: from numbers with gaps, flash attention would take one prompt for
+        # several.
         output = decoder.layers[number](
             hidden,
             attention_mask=mask,
-            position_ids=position,
             past_key_values=cache,
             use_cache=True,
             position_embeddings=rotary,
         )
         hidden = output[0] if isinstance(output, tuple) else output
     return hidden
+
+
+def _rotary(decoder: Any, hidden: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (B, S, d), in the dtype of `hidden`, at positions (B, S, P)."""
+    axes = position.permute(2, 0, 1)
+    return decoder.rotary_emb(hidden, axes if len(axes) > 1 else axes[0])
 
 
 def _segment(layers: range, columns: Columns) -> Segment:
@@ -270,7 +289,7 @@ def _view(
     keys = cache.held(stage.after)[row]
     skipped = columns.kind.shape[1] - queries.shape[1]
     # As the layer rotated them: in its dtype, at its positions.
-    cos, sin = decoder.rotary_emb(columns.hidden, columns.position[row, text][None])
+    cos, sin = _rotary(decoder, columns.hidden, columns.position[row, text][None])
     states = queries[row, text - skipped].reshape(len(text), -1, keys.shape[2])
     hidden, inputs = columns.hidden[row], prompts.hidden[row]
     places = torch.empty_like(columns.place[row])
@@ -312,7 +331,12 @@ def _shrunk(segment: Segment, final: Columns, cache: LayerCaches, mode: str) -> 
     return replace(segment, columns=left)
 
 
-def _check(decoder: Any, prompts: Columns, mode: str) -> None:
+def rotary_axes(decoder: Any) -> int:
+    """Rotary positions of a token of this decoder: one, or three in M-RoPE."""
+    return 3 if hasattr(decoder.rotary_emb, "mrope_section") else 1
+
+
+def _check(decoder: Any, prompts: Columns, schedule: Schedule, mode: str) -> None:
     if mode not in MODES:
         raise ValueError(unknown("mode", mode, MODES))
     if not bool((prompts.kind == AFTER).any(dim=1).all()):
@@ -320,8 +344,11 @@ def _check(decoder: Any, prompts: Columns, mode: str) -> None:
     lacking = [name for name in ("layers", "rotary_emb", "norm") if not hasattr(decoder, name)]
     if lacking or not hasattr(decoder.layers[0].self_attn, "q_proj"):
         raise ValueError(f"{type(decoder).__name__} is not built like Llama or Qwen2: {lacking}")
-    config = decoder.config
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+    if "sliding_attention" in (getattr(decoder.config, "layer_types", None) or ()):
         raise ValueError("decoders with sliding-window attention are not supported")
-    if "mrope_section" in (getattr(config, "rope_parameters", None) or {}):
-        raise ValueError("decoders with multimodal rotary positions are not supported")
+    axes, given = rotary_axes(decoder), prompts.position.shape[2]
+    if given != axes:
+        raise ValueError(
+            f"{type(decoder).__name__} rotates by {axes} positions per token; the prompts have {given}"
+        )
+    check_positions(schedule.positions, axes)

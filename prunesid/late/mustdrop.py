@@ -4,7 +4,7 @@ After each of four layers a visual token is dropped if its attention from the te
 image (mean over heads) is small in both senses: the sum over text is below `global_threshold` times
 the total over visual tokens, AND its maximum over text is below `individual_threshold`. The key
 set, the ceil(0.08 T) tokens of highest CLS attention in the vision tower (upstream: its last
-block, mean over heads), is never dropped. Positions are renumbered. Before decoding, what was
+block, mean over heads), is never dropped. Positions are renumbered (in M-RoPE they stay). Before decoding, what was
 dropped also leaves the KV cache of the earlier layers (`shrink_cache`).
 
 Both conditions in one number: a token stays if max(sum / (global t. * total), max / individual t.)
@@ -78,7 +78,7 @@ def mustdrop(
     individual_threshold: float | None,
     key_share: float,
     shrink_cache: bool,
-    positions: str,
+    positions: str | None,
 ) -> Schedule:
     """Drop what is below the thresholds, or (`rule="budget"`) what meets the budget."""
     thresholds = _thresholds(rule, budget, global_threshold, individual_threshold)
@@ -99,7 +99,7 @@ def mustdrop(
         return Stage(start - 1, choose, leaves=count)
 
     stages = tuple(stage(start, count) for start, count in zip(starts, counts, strict=True))
-    return Schedule(stages, positions, shrink_cache)
+    return Schedule(stages, positions or shape.numbering, shrink_cache)
 
 
 def _thresholds(

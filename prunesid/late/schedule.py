@@ -23,15 +23,23 @@ PUBLISHED_DEPTH = 32
 
 POSITIONS = ("original", "renumbered")
 ORIGINAL = Param("original", str, POSITIONS)
-RENUMBERED = Param("renumbered", str, POSITIONS)
+# Renumbered, as published, where a token has one position: `Shape.numbering`.
+RENUMBERED = Param(None, str, POSITIONS)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a schedule depends on: layers of the decoder, visual tokens entering the first."""
+    """What a schedule depends on: layers of the decoder, visual tokens entering the first, rotary
+    positions of a token (3 in M-RoPE: time, row and column)."""
 
     depth: int
     tokens: int
+    axes: int = 1
+
+    @property
+    def numbering(self) -> str:
+        """The positions of methods that renumber tokens, as far as the decoder lets them."""
+        return "renumbered" if self.axes == 1 else "original"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +48,8 @@ class Choice:
 
     keep       (k,) int64 places among them, ascending
     merged     (m, E) hidden states of new tokens, which follow the kept ones, or None
-    positions  (m,) int64 rotary positions of the new tokens; where positions are renumbered it has
-               no effect
+    positions  (m, P) int64 rotary positions of the new tokens; where positions are renumbered they
+               have no effect
     macs       multiply-adds that choosing took
     """
 
@@ -67,8 +75,8 @@ class Stage:
 class Schedule:
     """The stages, by ascending layer; without any, all tokens stay.
 
-    positions     "original": a token keeps its rotary position; "renumbered": those that go on are
-                  numbered anew from 0 at each stage
+    positions     "original": a token keeps its rotary positions; "renumbered": those that go on are
+                  numbered anew from 0 at each stage, where a token has one position
     shrink_cache  whether tokens dropped late also leave the KV cache of earlier layers, before the
                   first new token is decoded
     """
@@ -85,6 +93,15 @@ class Schedule:
                 return None
             counts[stage.after + 1 :] = [stage.leaves] * (shape.depth - stage.after - 1)
         return tuple(counts)
+
+
+def check_positions(positions: object, axes: int) -> None:
+    """ValueError where tokens of several rotary positions would be renumbered."""
+    if positions == "renumbered" and axes > 1:
+        raise ValueError(
+            "positions: 'renumbered' has no meaning where a token has several rotary positions "
+            "(time, row, column): they are not its place in the sequence. Available: original."
+        )
 
 
 def scaled(layers: int, depth: int) -> int:

@@ -7,7 +7,8 @@ raters have m > mean(m). After each of three layers, p = attention (mean over he
 each visual token; the b of highest p stay. Of the n dropped, the int(0.3 n) + 1 of highest p are
 recycled: int(that / 10) + 1 density-peak clusters, whose means follow the kept tokens and count as
 visual tokens from there on. Then everything is renumbered from 0 (`positions="original"`, as its
-v2.0 has it, does not; a merged token then has its center's position).
+v2.0 has it, does not; a merged token then has its center's position). In M-RoPE, where a position is
+a time, a row and a column, all is as in "original".
 
 Budgets. Upstream drops after layers 2, 6 and 15 of 32, with b from a list: 192: 300, 200, 110;
 128: 303, 110, 36; 96: 238, 48, 26; 64: 66, 30, 17. Three layers see all 576 tokens, and clusters
@@ -79,7 +80,7 @@ def sparsevlm(
     recycle: bool,
     neighbors: int,
     noise: float,
-    positions: str,
+    positions: str | None,
 ) -> Schedule:
     """Keep b tokens at each stage, and merge some of the dropped ones (`recycle`)."""
     if budget is None:
@@ -97,7 +98,7 @@ def sparsevlm(
         return Stage(start - 1, choose, leaves=left)
 
     stages = tuple(stage(*each) for each in zip(starts, kept, leaves, strict=False))
-    return Schedule(stages, positions)
+    return Schedule(stages, positions or shape.numbering)
 
 
 def recycled(dropped: int) -> tuple[int, int]:

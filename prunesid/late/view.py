@@ -18,7 +18,7 @@ class View:
     """V visual tokens and A text tokens behind them, in sequence order, right after a layer.
 
     source         (V,) int64 number of each visual token at the decoder's input, -1 if merged
-    position       (V,) int64 rotary position of each visual token
+    position       (V, P) int64 rotary positions of each visual token
     hidden         (V, E) the layer's output; text_hidden (A, E)
     keys           (V, heads * d) the layer's keys as cached, rotated; text_keys (A, heads * d)
     inputs         (T, E) visual tokens at the decoder's input; text_inputs (A, E)
@@ -63,7 +63,7 @@ class View:
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The rotary embedding of Llama and Qwen2: `states` (A, heads, d), `cos` and `sin` (A, d)."""
+    """The rotary embedding of Llama and Qwen: `states` (A, heads, d), `cos` and `sin` (A, d)."""
     first, second = states.chunk(2, dim=-1)
     turned = torch.cat([-second, first], dim=-1)
     return states * cos[:, None] + turned * sin[:, None]

@@ -302,12 +302,11 @@ def _infeasible_encoding(vision: Vision, arms: Iterable[Arm]) -> list[str]:
 
 
 def _infeasible_late(vision: Vision, arms: Iterable[Arm]) -> list[str]:
-    if vision.layers is None or vision.tokens is None:
-        return []
-    shape = late.Shape(vision.layers, vision.tokens)
     problems = []
     for arm in arms:
-        if arm.is_late:
+        if arm.is_late and arm.budget is not None and vision.layers is not None:
+            # Where tokens depend on the image: one that is just too large to keep all.
+            shape = late.Shape(vision.layers, vision.tokens or arm.budget + 1, vision.axes)
             try:
                 late.plan(arm.method, shape, arm.budget, **arm.params)
             except ValueError as error:

@@ -71,6 +71,7 @@ class Geometry:
     decoder       layers of the language model
     vocabulary    its output layer
     parameters    weights of the whole model
+    axes          rotary positions of a token in the language model: one, or time, row and column
     """
 
     model_type: str
@@ -85,6 +86,7 @@ class Geometry:
     decoder: Transformer
     vocabulary: int
     parameters: int
+    axes: int = 1
 
     @property
     def tokens(self) -> int:
@@ -279,7 +281,7 @@ def _qwen(
         extra_macs=merged * (joined * joined + joined * out), decoder=decoder,
         vocabulary=text["vocab_size"],
         parameters=tower.layers * block + embedding + merger
-        + _decoder_parameters(text, decoder, tied),
+        + _decoder_parameters(text, decoder, tied), axes=3,
     )  # fmt: skip
 
 

@@ -175,7 +175,8 @@ def _plan(
 def _rows(
     adapter: Adapter, kept: Kept, inputs: Inputs, questions: Sequence[Question], size: int
 ) -> list[_Row]:
-    """The questions, block by block of `size` inputs, those of equal counts and of one input together."""
+    """The questions, block by block of `size` inputs; those of equal counts and of one input are
+    neighbors."""
     places = {name: number for number, name in enumerate(inputs)}
     visual: dict[str, int] = {}
     rows = []

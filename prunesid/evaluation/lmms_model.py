@@ -80,7 +80,8 @@ class PruneSID(lmms):
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.adapter = load(pretrained, device, dtype, **options)
         if self.late and budget is not None:
-            # Before the first question. Where tokens depend on the image: one just too large to keep all.
+            # Before the first question; where tokens depend on the image, for one that is just too
+            # large to keep all.
             decoder, tokens = self.adapter.decoder, self.adapter.num_tokens or budget + 1
             shape = late.Shape(len(decoder.layers), tokens, rotary_axes(decoder))
             late.plan(str(method), shape, budget, **self.params)

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from prunesid.late.schedule import Choice
 
 BEFORE, VISUAL, AFTER, GONE = range(4)
-"""Text before and between images, visual tokens, text behind the last; padding and dropped tokens."""
+"""Text before and between images, visual tokens, text behind them; padding and dropped tokens."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -111,8 +111,8 @@ def prefill(
     cls_attention  (B, T) mean over heads of the vision tower's CLS attention of each prompt's
                    image, for methods that read it
 
-    ValueError on a decoder or a mode that is not supported, on positions that do not fit the decoder,
-    or on a prompt without text behind the image.
+    ValueError on a decoder or a mode that is not supported, on positions that do not fit the
+    decoder, or on a prompt without text behind the image.
     """
     _check(decoder, prompts, schedule, mode)
     cache = LayerCaches(len(decoder.layers))

@@ -129,13 +129,20 @@ class Records:
             parts.append(Kept(record.features, index.to(device), count.to(device)))
         return self._with_cls(self._in_order(parts))
 
-    def gather(self, index: Tensor) -> Tensor:
-        """The features (R, N, D) of patches by their index (R, N); zero where it is below 0."""
+    def gather(self, index: Tensor, name: str = "features") -> Tensor:
+        """A field (B, T, ...) of the records for patches by their index (R, N) -> (R, N, ...).
+
+        Zero where the index is below 0. ValueError where a record lacks the field.
+        """
         parts = []
         for record, rows in zip(self.groups, self.members, strict=True):
+            values = getattr(record, name)
+            if values is None:
+                raise ValueError(f"what the vision tower left behind here holds no {name}")
             own = index[list(rows)]
-            place = own.clamp(min=0)[..., None].expand(-1, -1, record.features.shape[2])
-            parts.append(record.features.gather(1, place).masked_fill((own < 0)[..., None], 0))
+            found = values[torch.arange(len(own), device=own.device)[:, None], own.clamp(min=0)]
+            found[own < 0] = 0
+            parts.append(found)
         return torch.cat(parts)[self._order()]
 
     def _in_order(self, parts: Sequence[Kept]) -> Kept:

@@ -43,6 +43,7 @@ class Needs:
     relevance: bool = False
     last_attention: bool = False
     last_keys: bool = False
+    last_cls_attention: bool = False
     layers: frozenset[int] = field(default_factory=frozenset)
 
     def of(self, record: VisionRecord) -> dict[str, Tensor | None]:

@@ -13,9 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from prunesid import late, methods
 from prunesid.accounting import Sizes
 from prunesid.files import atomic
-from prunesid.methods import Needs, requirements
+from prunesid.methods import Needs
 from prunesid.models import Adapter, family_module, load
 from prunesid.record import OPTIONAL, VisionRecord
 from prunesid.records import Medium, Records, row_names
@@ -43,8 +44,10 @@ def needs_of(arms: Sequence[Arm]) -> Needs:
     ValueError where an arm reads the question: features belong to an image, whatever is asked, and
     the supported models have no CLIP text tower.
     """
-    reading = [arm for arm in arms if arm.selects and not arm.encodes]
-    each = {a.name: requirements(a.method, **a.params) for a in reading}
+    reading = [arm for arm in arms if not (arm.is_vanilla or arm.encodes)]
+    each = {
+        a.name: (late if a.is_late else methods).requirements(a.method, **a.params) for a in reading
+    }
     asking = [name for name, needs in each.items() if needs.relevance]
     if asking:
         raise ValueError(

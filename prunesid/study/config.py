@@ -282,7 +282,7 @@ def _beyond(vision: Vision, model: str, arms: Iterable[Arm]) -> list[str]:
 
 
 def _infeasible(vision: Vision, arms: Iterable[Arm]) -> list[str]:
-    """Arms whose budget the depth of encoder or language model rules out, as far as it is known."""
+    """Arms that the family, or the depth of encoder or language model, rules out, where known."""
     return _infeasible_late(vision, arms) + _infeasible_encoding(vision, arms)
 
 
@@ -302,12 +302,15 @@ def _infeasible_encoding(vision: Vision, arms: Iterable[Arm]) -> list[str]:
 
 
 def _infeasible_late(vision: Vision, arms: Iterable[Arm]) -> list[str]:
-    if vision.layers is None or vision.tokens is None:
-        return []
-    shape = late.Shape(vision.layers, vision.tokens)
     problems = []
     for arm in arms:
-        if arm.is_late:
+        if not arm.is_late:
+            continue
+        refused = late.refusal(arm.method, str(vision.family), **arm.params)
+        if refused is not None:
+            problems.append(f"arm {arm.name}: {refused}")
+        elif vision.layers is not None and vision.tokens is not None:
+            shape = late.Shape(vision.layers, vision.tokens)
             try:
                 late.plan(arm.method, shape, arm.budget, **arm.params)
             except ValueError as error:

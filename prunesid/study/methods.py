@@ -74,14 +74,10 @@ def _kind(method: str, params: Mapping[str, object]) -> tuple[Any, str, tuple[st
     if method in encoding.list_encoder_methods():
         return encoding, ENCODER, ()
     if method in late.list_late_methods():
-        return late, DECODER, _late_needs(method, params)
+        return late, DECODER, _needs(late.requirements(method, **params))
     return methods, FEATURES, _needs(methods.requirements(method, **params))
 
 
 def _needs(needs: Needs) -> tuple[str, ...]:
     named = [each.name for each in fields(needs) if getattr(needs, each.name) is True]
     return (*named, *(f"block {n}" for n in sorted(needs.layers)))
-
-
-def _late_needs(method: str, params: Mapping[str, object]) -> tuple[str, ...]:
-    return ("cls_attention",) if late.needs_cls_attention(method, **params) else ()

@@ -158,7 +158,7 @@ def test_a_late_method_answers_as_the_pipeline_does(tasks, tiny_llava, method):
         cls_attention=records.gather(kept.index, "last_cls_attention"),
     )  # fmt: skip
     assert {each.question_id: each.answer for each in found.answers} == said
-    assert set(found.entering[:, -1].tolist()) == {7 if method == "fastv" else 4}
+    assert set(found.entering[:, -1].tolist()) == {7 if method == "fastv" else 5}
 
 
 def test_model_arguments_are_checked(tiny_llava):

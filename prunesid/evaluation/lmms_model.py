@@ -159,7 +159,8 @@ class PruneSID(lmms):
         early = self.method is not None and not self.late
         needs = Needs()
         if self.method is not None:
-            needs = (late if self.late else methods).requirements(self.method, **self.params)
+            asked = late.requirements if self.late else methods.requirements_in_crops
+            needs = asked(self.method, **self.params)
         records = self.adapter.encode(inputs, needs, owners)
         if early and self.budget is not None:
             kept = records.compress(

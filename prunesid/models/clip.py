@@ -13,10 +13,13 @@ from prunesid.record import VisionRecord
 
 
 @torch.no_grad()
-def read_clip(tower: Any, pixels: Tensor, feature_block: int, needs: Needs) -> VisionRecord:
+def read_clip(
+    tower: Any, pixels: Tensor, feature_block: int, needs: Needs, *, crops: bool = False
+) -> VisionRecord:
     """One pass over pixels (B, 3, height, width) -> features of a 0-based block, CLS removed.
 
-    Everything that `needs` names but `projected` and `relevance`, and CLS. Hooks keep the tower on
+    Everything that `needs` names but `projected` and `relevance`, and CLS; `first_cls_attention`, by
+    which a budget is shared among the crops of an image, only where pixels are such `crops`. Hooks keep the tower on
     SDPA, which returns no attention maps; the CLS row recomputed here equals eager attention to
     1e-5. ValueError for layers that the tower lacks.
     """
@@ -24,7 +27,7 @@ def read_clip(tower: Any, pixels: Tensor, feature_block: int, needs: Needs) -> V
     beyond = sorted(layer for layer in needs.layers if not 0 <= layer < len(blocks))
     if beyond:
         raise ValueError(f"layers {beyond} are not among 0..{len(blocks) - 1}")
-    block, last_block = blocks[feature_block], blocks[-1]
+    block, first_block, last_block = blocks[feature_block], blocks[0], blocks[-1]
     wanted = {f"hidden {i}": blocks[i] for i in {*needs.layers, feature_block}}
     if needs.cls_attention:
         wanted["query"] = block.self_attn.q_proj
@@ -34,6 +37,9 @@ def read_clip(tower: Any, pixels: Tensor, feature_block: int, needs: Needs) -> V
         wanted["last query"] = last_block.self_attn.q_proj
     if needs.last_attention or needs.last_keys or needs.last_cls_attention:
         wanted["last key"] = last_block.self_attn.k_proj
+    if crops and needs.first_cls_attention:
+        wanted["first query"] = first_block.self_attn.q_proj
+        wanted["first key"] = first_block.self_attn.k_proj
     with outputs(wanted) as seen:
         tower(pixels.to(block.layer_norm1.weight.device, block.layer_norm1.weight.dtype))
     features = seen[f"hidden {feature_block}"]
@@ -52,6 +58,10 @@ def read_clip(tower: Any, pixels: Tensor, feature_block: int, needs: Needs) -> V
     last_mean = None
     if needs.last_cls_attention and last_key is not None:
         last_mean = _cls_row(last_block.self_attn, seen["last query"], last_key).mean(dim=1)
+    first_mean = None
+    if "first key" in seen:
+        first = _cls_row(first_block.self_attn, seen["first query"], seen["first key"])
+        first_mean = first.mean(dim=1)
     size = tower.config.image_size // tower.config.patch_size
     return VisionRecord(
         features=features[:, 1:],
@@ -60,6 +70,7 @@ def read_clip(tower: Any, pixels: Tensor, feature_block: int, needs: Needs) -> V
         keys=key[:, :, 1:] if needs.keys and key is not None else None,
         last_attention=last_row,
         last_keys=last_key[:, 1:] if needs.last_keys and last_key is not None else None,
+        first_cls_attention=first_mean,
         last_cls_attention=last_mean,
         hidden={layer: seen[f"hidden {layer}"][:, 1:] for layer in needs.layers},
         grid=(size, size),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +48,10 @@ def needs_of(arms: Sequence[Arm]) -> Needs:
     """
     reading = [arm for arm in arms if not (arm.is_vanilla or arm.encodes)]
     each = {
-        a.name: (late if a.is_late else methods).requirements(a.method, **a.params) for a in reading
+        a.name: (late.requirements if a.is_late else methods.requirements_in_crops)(
+            a.method, **a.params
+        )
+        for a in reading
     }
     asking = [name for name, needs in each.items() if needs.relevance]
     if asking:
@@ -54,10 +59,7 @@ def needs_of(arms: Sequence[Arm]) -> Needs:
             f"arms {', '.join(asking)} read the question's relevance to each patch, which the "
             f"stored features of an image do not hold; compress a record with `relevance` instead"
         )
-    return Needs(
-        layers=frozenset().union(*(needs.layers for needs in each.values())),
-        **{name: any(getattr(needs, name) for needs in each.values()) for name in OPTIONAL},
-    )
+    return reduce(or_, each.values(), Needs())
 
 
 def extract(

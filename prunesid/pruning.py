@@ -299,7 +299,7 @@ class _Recipe:
             kept, inputs = self.adapter.reduce(visual, self.plan)
             media = [medium for own in inputs.values() for medium in own]
             return kept, media, [self.adapter.num_tokens or 0] * len(media)
-        needs = methods.requirements(self.method, **self.params)
+        needs = methods.requirements_in_crops(self.method, **self.params)
         records = self.adapter.encode(visual, needs)
         media = [medium for own in records.inputs.values() for medium in own]
         whole = records.all_tokens()

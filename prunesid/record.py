@@ -15,6 +15,7 @@ from torch import Tensor
 # The fields of a VisionRecord that are one tensor or None.
 OPTIONAL = (
     "cls_attention", "cls", "keys", "projected", "relevance", "last_attention", "last_keys",
+    "first_cls_attention", "last_cls_attention",
 )  # fmt: skip
 
 
@@ -32,6 +33,8 @@ class VisionRecord:
     last_attention (B, T) attention from CLS to the patches in the tower's last block, the heads
                    taken together as one: softmax over CLS and patches of q k / sqrt(D)
     last_keys      (B, T, D) keys of that block, the heads side by side
+    first_cls_attention, last_cls_attention  (B, T) as `cls_attention`, of the tower's first and last
+                   block, mean over heads
     hidden         {0-based block: (B, T, D)} outputs of other blocks, CLS removed
     grid           (rows, columns) of the patches in raster order, rows * columns = T
     image_ids      one name per image, which random choices depend on (and on nothing else in the
@@ -48,6 +51,8 @@ class VisionRecord:
     relevance: Tensor | None = None
     last_attention: Tensor | None = None
     last_keys: Tensor | None = None
+    first_cls_attention: Tensor | None = None
+    last_cls_attention: Tensor | None = None
     hidden: Mapping[int, Tensor] = field(default_factory=dict)
     grid: tuple[int, int] | None = None
     image_ids: tuple[str, ...] | None = None
@@ -67,6 +72,8 @@ class VisionRecord:
         self._expect("relevance", self.relevance, (images, tokens))
         self._expect("last_attention", self.last_attention, (images, tokens))
         self._expect("last_keys", self.last_keys, (images, tokens, None))
+        for name in ("first_cls_attention", "last_cls_attention"):
+            self._expect(name, getattr(self, name), (images, tokens))
         for block, tensor in self.hidden.items():
             self._expect(f"hidden[{block}]", tensor, (images, tokens, None))
         if self.grid is not None and self.grid[0] * self.grid[1] != tokens:
@@ -178,6 +185,15 @@ class Kept:
     def split(self) -> list[Tensor]:
         """One (count, D) tensor per image, without padding."""
         return [row[:n] for row, n in zip(self.tokens, self.count.tolist(), strict=True)]
+
+    def without(self, images: Tensor) -> Kept:
+        """The same, but the `images` (B,) bool have no tokens; their facts stay."""
+        return Kept(
+            tokens=self.tokens.masked_fill(images[:, None, None], 0),
+            index=self.index.masked_fill(images[:, None], -1),
+            count=self.count.masked_fill(images, 0),
+            info=self.info,
+        )
 
     @staticmethod
     def nothing() -> Kept:

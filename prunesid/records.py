@@ -7,14 +7,16 @@ rows of one grid share a record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import ge
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from prunesid.methods import compress, requirements
+from prunesid.methods import compress, requirements, resolve, split_of
 from prunesid.record import Kept, VisionRecord
 
 IMAGE, VIDEO = "image", "video"
@@ -27,6 +29,13 @@ CENTER, WHOLE, PADDED = "center", "whole", "padded"
 # the medium is kept; ALWAYS: elsewhere as well, in one of the places of the crop's budget.
 CLS = "cls"
 WHEN_WHOLE, ALWAYS = "whole", "always"
+
+
+# Key of a layout: the medium is an image as a base crop, its first row, and parts of it. "grid": rows
+# and columns of these sub-crops; "there": the numbers, in raster order, of those that are rows.
+SUB_CROPS = "sub_crops"
+
+Share = Callable[[VisionRecord, int, tuple[int, int]], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -81,8 +90,12 @@ class Records:
         }
         return [found[row] for row in range(len(found))]
 
-    def budgets(self, budget: int | Mapping[str, int]) -> Tensor:
+    def budgets(self, budget: int | Mapping[str, int], share: Share | None = None) -> Tensor:
         """(R,) int64 tokens of each crop, from the tokens of a medium or, by its name, an input's media.
+
+        share  how media in `SUB_CROPS` that cannot keep everything share out what they get (a
+               `methods.Split`'s without its parameters); some of their crops may get nothing. Without
+               it, and for other media, evenly
 
         ValueError where a medium has fewer tokens than crops.
         """
@@ -92,33 +105,60 @@ class Records:
             own = budget if isinstance(budget, int) else budget[name]
             for medium in media:
                 rows = list(medium.rows)
+                own_sizes = [sizes[row] for row in rows]
                 if self.share is None:
-                    shares = shared_out(own, [sizes[row] for row in rows])
+                    shares = shared_out(own, own_sizes)
                 else:
                     shares = shared_out(own, [own] * self.share)[: len(rows)]
+                whole = all(map(ge, shares, own_sizes))
+                if share is not None and SUB_CROPS in medium.layout and not whole:
+                    shares = self._split(medium, own_sizes, sum(shares), share)
                 found[rows] = torch.tensor(shares)
         return found
+
+    def _split(self, medium: Medium, sizes: Sequence[int], budget: int, share: Share) -> list[int]:
+        """The tokens of the crops, of `sizes` patches, of a medium in `SUB_CROPS`: one at the least."""
+        parts, first = medium.layout[SUB_CROPS], medium.rows[0]
+        there, (rows, columns) = parts["there"], parts["grid"]
+        given = share(self._crop(first), budget, (rows, columns) if there else (0, 0))
+        wanted = [given[0], *(given[1 + number] for number in there)]
+        shares = [min(max(0, count), size) for count, size in zip(wanted, sizes, strict=True)]
+        return shares if any(shares) else [1, *shares[1:]]
+
+    def _crop(self, row: int) -> VisionRecord:
+        """The record of one of the R crops."""
+        group = next(n for n, rows in enumerate(self.members) if row in rows)
+        return self.groups[group].rows([self.members[group].index(row)])
 
     def compress(
         self, method: str, *, budget: int | Mapping[str, int], seed: int = 0, **params: object
     ) -> Kept:
         """`prunesid.compress` on every crop -> R rows. `budget` is meant per medium.
 
-        A method that keeps CLS by itself gets no other one. ValueError where CLS takes the only
-        place of a crop.
+        A method with a split of its own decides what the crops of an image in `SUB_CROPS` get,
+        nothing perhaps. One that keeps CLS by itself gets no other one. ValueError where CLS takes
+        the only place of a crop.
         """
-        budgets = self.budgets(budget)
+        split, share = split_of(method), None
+        if split is not None and all(SUB_CROPS in medium.layout for medium in self._media()):
+            share = partial(split.share, **resolve(method, **params))
+            params = {**params, **split.then}
+        budgets = self.budgets(budget, share)
         own = requirements(method, **params).cls
         if not own:
             budgets -= self._reserved(budgets)
         parts = [
             compress(
                 record, method, seed=seed, **params,
-                budget=budgets[list(rows)].to(record.features.device),
+                budget=budgets[list(rows)].clamp(min=1).to(record.features.device),
             )
             for record, rows in zip(self.groups, self.members, strict=True)
         ]  # fmt: skip
-        return self._with_cls(self._in_order(parts), always=not own)
+        kept = self._in_order(parts)
+        nothing = budgets == 0
+        if bool(nothing.any()):
+            kept = kept.without(nothing.to(kept.count.device))
+        return self._with_cls(kept, always=not own)
 
     def all_tokens(self) -> Kept:
         """Every patch of every crop: R rows as they are, CLS first where the model has it so."""
@@ -129,13 +169,20 @@ class Records:
             parts.append(Kept(record.features, index.to(device), count.to(device)))
         return self._with_cls(self._in_order(parts))
 
-    def gather(self, index: Tensor) -> Tensor:
-        """The features (R, N, D) of patches by their index (R, N); zero where it is below 0."""
+    def gather(self, index: Tensor, name: str = "features") -> Tensor:
+        """A field (B, T, ...) of the records for patches by their index (R, N) -> (R, N, ...).
+
+        Zero where the index is below 0. ValueError where a record lacks the field.
+        """
         parts = []
         for record, rows in zip(self.groups, self.members, strict=True):
+            values = getattr(record, name)
+            if values is None:
+                raise ValueError(f"what the vision tower left behind here holds no {name}")
             own = index[list(rows)]
-            place = own.clamp(min=0)[..., None].expand(-1, -1, record.features.shape[2])
-            parts.append(record.features.gather(1, place).masked_fill((own < 0)[..., None], 0))
+            found = values[torch.arange(len(own), device=own.device)[:, None], own.clamp(min=0)]
+            found[own < 0] = 0
+            parts.append(found)
         return torch.cat(parts)[self._order()]
 
     def _in_order(self, parts: Sequence[Kept]) -> Kept:

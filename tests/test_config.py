@@ -121,7 +121,18 @@ def test_a_late_budget_that_the_decoder_rules_out_is_a_problem(given):
     found = problems(given | late | {"model": "pocket"})
     assert "arm method-fastv: budget 64: fastv on 6 layers shows all 576 tokens" in found
     assert "smallest possible budget is 97" in found
-    study = parse_study(given | {"ablations": ["late"], "overrides": {}, "model": "pocket"})
+    late["overrides"]["late"]["across"]["budget"] = [128]
+    found = problems(given | late | {"model": "pocket"})
+    assert "arm method-mustdrop_budget-128_rule-budget" in found and "fastv" not in found
+    assert "smallest possible budget is 136, or with a smaller key_share" in found
+    study = parse_study(
+        given
+        | {
+            "ablations": ["late"],
+            "overrides": {"late": {"across": {"budget": [192]}}},
+            "model": "pocket",
+        }
+    )
     assert {arm.method for arm in study.arms if arm.is_late} == {
         "dart", "fastv", "mustdrop", "sparsevlm"
     }  # fmt: skip
@@ -141,6 +152,16 @@ def test_what_qwens_positions_rule_out_is_a_problem(given):
     assert {arm.method for arm in study.arms if arm.is_late} == {
         "dart", "fastv", "mustdrop", "sparsevlm"
     }  # fmt: skip
+
+
+def test_a_study_of_images_with_newlines_refuses_the_key_set(given):
+    change = {
+        "ablations": ["late"], "model": "llava-hf/llava-v1.6-vicuna-7b-hf",
+        "overrides": {"late": {"across": {"budget": [1200]}}},
+    }  # fmt: skip
+    found = problems(given | change)
+    assert "newlines enter among the patches, which have none; key_share=0 does without" in found
+    assert "arm method-mustdrop_budget-1200_rule-budget" in found and "fastv" not in found
 
 
 def with_tower(tmp_path: Path, **config: object) -> str:

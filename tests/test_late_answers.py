@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import random_images
+from transformers import AutoModelForImageTextToText
 
 from prunesid import models
 from prunesid.accounting import Transformer, account
 from prunesid.answering import Question, engine
+from prunesid.answering import late as late_answers
 from prunesid.answering.late import answer_late
 from prunesid.late.driver import MODES
 from prunesid.methods import Needs
@@ -41,7 +43,7 @@ def adapter(tiny_llava):
 def records(adapter):
     ids = [f"image {number}" for number in range(5)]
     pixels = adapter.preprocess(random_images(5))
-    return adapter.encode(pixels, Needs(cls_attention=True), ids)
+    return adapter.encode(pixels, Needs(last_cls_attention=True), ids)
 
 
 def questions_of(records, **gen_kwargs):
@@ -57,8 +59,12 @@ def ask(adapter, records, method, kept=None, questions=None, **more):
     return answer_late(
         adapter, kept or records.all_tokens(), records.inputs,
         questions or questions_of(records), method,
-        **{"budget": budget, "params": params, "cls_attention": records.single.cls_attention, **more},
+        **{"budget": budget, "params": params, "cls_attention": attention_of(records), **more},
     )  # fmt: skip
+
+
+def attention_of(records, kept=None):
+    return records.gather((kept or records.all_tokens()).index, "last_cls_attention")
 
 
 @pytest.mark.parametrize("method", ARMS)
@@ -102,6 +108,37 @@ def test_images_of_different_counts(adapter, records):
     assert again.answers == [a for a in found.answers if a.image_id == "image 1"]
 
 
+def test_mustdrop_keeps_what_eager_attention_of_the_last_block_says(
+    adapter, tiny_llava, records, monkeypatch
+):
+    """The ceil(0.3 x 16) = 5 tokens of the highest mean over heads, where nothing else passes."""
+    eager = AutoModelForImageTextToText.from_pretrained(tiny_llava, attn_implementation="eager")
+    pixels = adapter.preprocess(random_images(5))["pixel_values"]
+    with torch.no_grad():
+        maps = eager.model.vision_tower(pixels, output_attentions=True).attentions
+    expected = maps[-1][:, :, 0, 1:].mean(dim=1).topk(5).indices.sort().values.tolist()
+    states, run = [], late_answers.prefill_shared
+    monkeypatch.setattr(
+        late_answers, "prefill_shared", lambda *a, **g: states.append(run(*a, **g)) or states[-1]
+    )
+    nothing = {"global_threshold": 1e9, "individual_threshold": 1e9, "key_share": 0.3}
+    found = ask(adapter, records, "mustdrop", budget=None, params=nothing, batch_size=1)
+    by_image = {}
+    for state, row in zip(states, sorted(range(20), key=lambda place: place % 5), strict=True):
+        by_image.setdefault(row % 5, []).append(state.kept[-1][0].tolist())
+    assert by_image == {image: [own] * 4 for image, own in enumerate(expected)}
+    assert found.entering[:, -1].tolist() == [5] * 20
+
+
+def test_attention_follows_what_an_early_method_keeps(adapter, records):
+    kept = records.compress("grid", budget=9)
+    attention = attention_of(records, kept)
+    own = records.single.last_cls_attention.gather(1, kept.index)
+    assert torch.equal(attention, own)
+    found = ask(adapter, records, "mustdrop", kept=kept, budget=7, cls_attention=attention)
+    assert set(found.entering[:, 0].tolist()) == {9}
+
+
 def test_answers_end_where_they_should(adapter, records):
     long = ask(adapter, records, "fastv")
     short = ask(adapter, records, "fastv", questions=questions_of(records, max_new_tokens=1))
@@ -116,7 +153,7 @@ def test_progress_and_errors(adapter, records):
     told = []
     ask(adapter, records, "fastv", progress=told.append, batch_size=6)
     assert sum(told) == 20
-    with pytest.raises(ValueError, match="mustdrop needs cls_attention"):
+    with pytest.raises(ValueError, match="mustdrop needs cls_attention; key_share=0 does without"):
         ask(adapter, records, "mustdrop", cls_attention=None)
     with pytest.raises(ValueError, match="'image 9' was not kept"):
         ask(adapter, records, "fastv", questions=[Question("1", "image 9", CONTEXTS[0])])
@@ -139,7 +176,7 @@ def test_progress_and_errors(adapter, records):
 def test_pocket_llava_end_to_end(method):
     adapter = models.load(POCKET_WEIGHTS)
     pixels = adapter.preprocess(random_images(1, size=336))
-    records = adapter.encode(pixels, Needs(cls_attention=True), ["one"])
+    records = adapter.encode(pixels, Needs(last_cls_attention=True), ["one"])
     questions = [
         Question("0", "one", "Is there a red circle in the image ?", {"max_new_tokens": 4}),
         Question("1", "one", "What color is the star ?", {"max_new_tokens": 4}),
@@ -148,7 +185,7 @@ def test_pocket_llava_end_to_end(method):
     found = [
         answer_late(
             adapter, records.all_tokens(), records.inputs, questions, method, budget=150,
-            params=params, cls_attention=records.single.cls_attention, mode=mode, batch_size=size,
+            params=params, cls_attention=attention_of(records), mode=mode, batch_size=size,
         )
         for mode, size in (("latency", 1), ("accuracy", 2))
     ]  # fmt: skip

@@ -13,6 +13,8 @@ from prunesid import late, registry
 from prunesid.late import Schedule, Shape, plan
 from prunesid.late.clusters import cluster_means, density_peaks
 from prunesid.late.schedule import Choice, Stage, scaled, scaled_stages
+from prunesid.methods import Needs
+from prunesid.registry import owned_by, withdraw
 
 LLAVA = Shape(depth=32, tokens=576)
 POCKET = Shape(depth=6, tokens=576)
@@ -88,9 +90,39 @@ def test_mustdrops_budget_names_its_thresholds():
         plan("mustdrop", LLAVA, 64, global_threshold=0, individual_threshold=0.1)
     counts = entering("mustdrop", LLAVA, 192, rule="budget")
     assert [counts.index(each) for each in dict.fromkeys(counts)] == [0, 3, 7, 11, 15]
-    assert late.needs_cls_attention("mustdrop")
-    assert not late.needs_cls_attention("mustdrop", key_share=0)
-    assert not late.needs_cls_attention("fastv")
+
+
+def test_mustdrop_alone_reads_the_towers_attention():
+    assert late.requirements("mustdrop") == Needs(last_cls_attention=True)
+    assert late.requirements("mustdrop", key_share=0) == late.requirements("fastv") == Needs()
+    refused = str(late.refusal("mustdrop", "llava_next"))
+    assert "newlines enter among the patches" in refused and "key_share=0 does without" in refused
+    for method, family, params in (
+        ("mustdrop", "llava", {}),
+        ("mustdrop", "llava_next", {"key_share": 0}),
+        ("fastv", "llava_next", {}),
+    ):
+        assert late.refusal(method, family, **params) is None
+
+
+def test_mustdrops_key_set_is_the_floor_of_its_budget():
+    counts = {
+        share: min(entering("mustdrop", LLAVA, 120, rule="budget", key_share=share))
+        for share in (0, 0.08)
+    }
+    assert counts[0.08] == 47 > counts[0]
+    with pytest.raises(ValueError, match="smaller key_share"):
+        plan("mustdrop", LLAVA, 64, rule="budget")
+
+
+def test_what_a_view_does_not_hold_cannot_be_needed():
+    with owned_by("test of needs"):
+        late.register("greedy reader", needs=Needs(keys=True))(lambda shape, budget: Schedule())
+    try:
+        with pytest.raises(ValueError, match="last_cls_attention alone"):
+            late.requirements("greedy reader")
+    finally:
+        withdraw("test of needs")
 
 
 def test_stages_follow_the_depth():

@@ -70,7 +70,11 @@ def test_attention_and_keys_equal_eager_attention(adapter, tiny_llava, inputs):
         ).hidden_states
         block = eager.model.vision_tower.encoder.layers[2]
         keys = block.self_attn.k_proj(block.layer_norm1(states[2]))
-    record = adapter.encode(inputs, Needs(cls_attention=True, keys=True)).single
+    asked = Needs(cls_attention=True, keys=True, last_cls_attention=True)
+    record = adapter.encode(inputs, asked).single
+    torch.testing.assert_close(
+        record.last_cls_attention, tower.attentions[-1][:, :, 0, 1:].mean(1), atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(
         record.cls_attention, tower.attentions[-2][:, :, 0, 1:], atol=1e-5, rtol=0
     )

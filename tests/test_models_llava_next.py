@@ -126,7 +126,9 @@ def test_unpadding_cuts_every_field_alike(loaded, inputs):
                 assert torch.equal(
                     getattr(record, name)[place], getattr(other, name)[row][:, patches]
                 )
-            for name in ("last_attention", "last_keys"):
+            for name in (
+                "last_attention", "last_keys", "first_cls_attention", "last_cls_attention"
+            ):  # fmt: skip
                 assert torch.equal(getattr(record, name)[place], getattr(other, name)[row][patches])
             torch.testing.assert_close(record.projected[place], other.projected[row][patches])
         assert next(left, None) is None

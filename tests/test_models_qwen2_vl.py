@@ -243,7 +243,10 @@ def test_attention_keys_and_layers_equal_eager_attention(adapter, eager, name, m
     pixels, grids = (inputs[key] for key in INPUTS[kind])
     frames, rows, columns = grids[0].tolist()
     tokens = rows * columns // 4
-    needs = Needs(cls_attention=True, keys=True, projected=True, layers=frozenset({0, 3}))
+    needs = Needs(
+        cls_attention=True, keys=True, projected=True, last_cls_attention=True,
+        layers=frozenset({0, 3}),
+    )  # fmt: skip
     (record,) = encoded(adapter, name, needs).groups
     tower, seen, maps = eager.model.visual, {}, []
     modeling = sys.modules[type(tower).__module__]
@@ -283,6 +286,7 @@ def test_attention_keys_and_layers_equal_eager_attention(adapter, eager, name, m
     assert len(received) == frames * rows * columns
     expected = raster(received).sum(2).transpose(1, 2)
     torch.testing.assert_close(record.cls_attention, expected, atol=1e-6, rtol=1e-5)
+    assert torch.equal(record.last_cls_attention, record.cls_attention.mean(dim=1))
     sums = record.cls_attention.sum(-1)
     torch.testing.assert_close(sums, torch.ones_like(sums))
 

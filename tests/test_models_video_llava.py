@@ -17,6 +17,7 @@ from video_llava_models import clip, save_tiny_video_llava
 import prunesid
 from prunesid import methods, models
 from prunesid.answering import Question, engine
+from prunesid.answering import late as late_answers
 from prunesid.methods import Needs
 from prunesid.models.adapter import kept_crops
 from prunesid.records import ALWAYS, CLS, IMAGE, VIDEO, WHEN_WHOLE, Medium, Records
@@ -220,6 +221,28 @@ def test_a_stored_selection_comes_back_with_its_cls(folder, clips, tmp_path):
         save_kept(kept, tmp_path / f"{number}.safetensors")
         again = load_kept(tmp_path / f"{number}.safetensors", records)
         assert torch.equal(again.tokens, kept.tokens) and torch.equal(again.index, kept.index)
+
+
+def test_mustdrops_key_set_is_that_of_all_frames(adapter, clips, monkeypatch):
+    """The 8 CLS tokens of the frames, which enter with a whole clip, have no attention of their own."""
+    records = adapter.encode(clips, Needs(last_cls_attention=True), NAMES)
+    kept = records.all_tokens()
+    attention = records.gather(kept.index, "last_cls_attention")
+    (medium,) = records.inputs["b"]
+    entering = [attention[row, : int(kept.count[row])] for row in medium.rows]
+    expected = torch.cat(entering).topk(20).indices.sort().values.tolist()
+    states, run = [], late_answers.prefill_shared
+    monkeypatch.setattr(
+        late_answers, "prefill_shared", lambda *a, **g: states.append(run(*a, **g)) or states[-1]
+    )
+    nothing = {"global_threshold": 1e9, "individual_threshold": 1e9}
+    total = sum(map(len, entering))
+    late_answers.answer_late(
+        adapter, kept, records.inputs, [Question("b0", "b", QUESTION, {"max_new_tokens": 2})],
+        "mustdrop", budget=None, params={**nothing, "key_share": 19.5 / total},
+        cls_attention=attention,
+    )  # fmt: skip
+    assert states[0].kept[-1][0].tolist() == expected
 
 
 def test_an_unknown_policy_names_the_choices(folder):

@@ -27,6 +27,7 @@ def test_every_optional_field_moves_along():
     shapes = {"cls": (4, 5), "cls_attention": (4, 2, 3), "keys": (4, 2, 3, 6)}
     shapes |= {"projected": (4, 3, 7), "relevance": (4, 3)}
     shapes |= {"last_attention": (4, 3), "last_keys": (4, 3, 5)}
+    shapes |= {"first_cls_attention": (4, 3), "last_cls_attention": (4, 3)}
     assert set(shapes) == set(OPTIONAL)
     given = {name: torch.randn(shape) for name, shape in shapes.items()}
     rec = VisionRecord(torch.zeros(4, 3, 5), **given)
@@ -61,6 +62,8 @@ def test_to_changes_the_dtype_of_every_field():
         ({"projected": torch.zeros(2, 9, 4)}, r"projected must be \(2, 3, \*\), not \(2, 9, 4\)"),
         ({"relevance": torch.zeros(2, 1, 3)}, r"relevance must be \(2, 3\)"),
         ({"last_attention": torch.zeros(2, 4)}, r"last_attention must be \(2, 3\)"),
+        ({"last_cls_attention": torch.zeros(2, 2, 3)}, r"last_cls_attention must be \(2, 3\)"),
+        ({"first_cls_attention": torch.zeros(2, 4)}, r"first_cls_attention must be \(2, 3\)"),
         ({"last_keys": torch.zeros(2, 3)}, r"last_keys must be \(2, 3, \*\)"),
         ({"hidden": {5: torch.zeros(1, 3, 4)}}, r"hidden\[5\] must be"),
         ({"grid": (2, 2)}, "grid .* does not hold 3 tokens"),

@@ -25,6 +25,7 @@ from prunesid.answering.late import answer_late
 from prunesid.evaluation.lmms_model import PruneSID
 from prunesid.evaluation.scoring import COLUMNS, score, score_table
 from prunesid.evaluation.tasks import FOLDER, LmmsTask, load_task
+from prunesid.methods import Needs
 
 METRICS = {
     "pocket_pope": "pope_f1_score,none",
@@ -133,10 +134,12 @@ def _answers(path: Path, task, arm) -> list[Answer]:
     return answer(adapter, kept, records.inputs, questions)
 
 
-def test_a_late_method_answers_as_the_pipeline_does(tasks, tiny_llava):
+@pytest.mark.parametrize("method", ["fastv", "mustdrop"])
+def test_a_late_method_answers_as_the_pipeline_does(tasks, tiny_llava, method):
+    params = {"rule": "budget"} if method == "mustdrop" else {}
     task = tasks["pocket_pope"]
     live = simple_evaluate(
-        model=PruneSID(str(tiny_llava), batch_size=3, method="fastv", budget=10),
+        model=PruneSID(str(tiny_llava), batch_size=3, method=method, budget=10, **params),
         tasks=[task.task],
         task_manager=TaskManager("WARNING", include_defaults=False),
         bootstrap_iters=0,
@@ -148,11 +151,14 @@ def test_a_late_method_answers_as_the_pipeline_does(tasks, tiny_llava):
     first = {question.image_id: question for question in reversed(questions)}
     ids = list(first)
     inputs = adapter.preprocess([task.image(first[image]) for image in ids])
-    records = adapter.encode(inputs, names=ids)
+    records = adapter.encode(inputs, Needs(last_cls_attention=True), ids)
     kept = records.all_tokens()
-    found = answer_late(adapter, kept, records.inputs, questions, "fastv", budget=10)
+    found = answer_late(
+        adapter, kept, records.inputs, questions, method, budget=10, params=params,
+        cls_attention=records.gather(kept.index, "last_cls_attention"),
+    )  # fmt: skip
     assert {each.question_id: each.answer for each in found.answers} == said
-    assert set(found.entering[:, -1].tolist()) == {7}
+    assert set(found.entering[:, -1].tolist()) == {7 if method == "fastv" else 5}
 
 
 def test_model_arguments_are_checked(tiny_llava):
@@ -166,7 +172,6 @@ def test_model_arguments_are_checked(tiny_llava):
         ({"method": "fastvv", "budget": 10}, "Did you mean 'fastv'"),
         ({"method": "fastv", "budget": 4}, "smallest possible budget is 6"),
         ({"method": "fastv", "budget": 10, "share_prefix": False}, "leave share_prefix on"),
-        ({"method": "mustdrop", "budget": 10, "rule": "budget"}, "key_share=0"),
     ):
         with pytest.raises(ValueError, match=message):
             PruneSID(str(tiny_llava), **arguments)

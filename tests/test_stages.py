@@ -369,6 +369,36 @@ def test_an_arm_that_reads_the_question_is_refused_before_anything_runs():
         needs_of([arm])
 
 
+def test_mustdrops_key_set_comes_from_the_stored_features(work, tmp_path):
+    mustdrop = make_arm({"method": "mustdrop", "budget": 150, "rule": "budget"})
+    bare = make_arm({"method": "mustdrop", "budget": 150, "rule": "budget", "key_share": 0})
+    assert needs_of([mustdrop, bare]) == Needs(last_cls_attention=True)
+    assert needs_of([bare]) == Needs()
+    features, store = tmp_path / "features.safetensors", Store(tmp_path / "store")
+    extract(work[1], RUNTIME, needs_of([mustdrop]), features)
+    records, _ = read_features(features)
+    assert records.single.last_cls_attention.shape == (4, 576)
+    select_arms(features, [mustdrop], store, tmp_path / "selections.json")
+    given = (tmp_path / "selections.json", [mustdrop, bare], store, tmp_path / "answers.json")
+    answer_benchmark(work[1], RUNTIME, features, *given)
+    keys, kept = read_keys(tmp_path / "answers.json"), records.all_tokens()
+    adapter, asked = load(model_path("pocket")), work[1].open().questions()
+    for arm, attention in (
+        (mustdrop, records.gather(kept.index, "last_cls_attention")), (bare, None)
+    ):  # fmt: skip
+        direct = answer_late(
+            adapter, kept, records.inputs, asked, "mustdrop", budget=150, params=arm.params,
+            cls_attention=attention, batch_size=RUNTIME.batch_size,
+        )  # fmt: skip
+        assert read_answers(store.get(keys[arm.name])) == direct.answers
+    (tmp_path / "answers.json").unlink()
+    with pytest.raises(ValueError, match="holds no last_cls_attention"):
+        answer_benchmark(
+            work[1], RUNTIME, work[0] / "features.safetensors", tmp_path / "selections.json",
+            [mustdrop], Store(tmp_path / "other"), tmp_path / "answers.json",
+        )  # fmt: skip
+
+
 def test_a_late_arm_answers_on_all_tokens_and_tells_what_it_dropped(work, tmp_path, monkeypatch):
     ablation = ablation_of(vary=[{"method": "fastv"}, {"method": "grid"}], across={"budget": [128]})
     fastv = next(arm for arm in ablation.arms if arm.is_late)

@@ -31,7 +31,7 @@ def test_what_is_read_depends_on_the_parameters():
 def test_a_method_inside_the_language_model():
     known = about("mustdrop")
     assert known.place == DECODER and known.module == "prunesid.late.mustdrop"
-    assert known.needs == ("cls_attention",)
+    assert known.needs == ("last_cls_attention",)
     assert about("mustdrop", key_share=0).needs == ()
 
 

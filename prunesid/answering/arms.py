@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
 from prunesid.answering.decoding import Inputs
@@ -47,12 +48,14 @@ class Job:
 
     kept  called only if the answers are not stored yet
     late  for an arm that drops some of those tokens inside the language model
+    cls_attention  of what is kept, where `late` needs it; see `answer_late`
     """
 
     name: str
     material: Mapping[str, Any]
     kept: Callable[[], Kept]
     late: Late | None = None
+    cls_attention: Callable[[Kept], Tensor] | None = None
 
 
 def answer_material(
@@ -115,9 +118,7 @@ def answer_arms(
         for number, job in enumerate(todo, done + 1):
             bar.set_description(f"arm {number}/{len(jobs)} {job.name}")
             kept, begun = job.kept(), time.perf_counter()
-            answers, tokens = _answer(
-                adapter, job.late, kept, inputs, asked, batch_size, bar.update
-            )
+            answers, tokens = _answer(adapter, job, kept, inputs, asked, batch_size, bar.update)
             cost = {
                 "seconds": time.perf_counter() - begun,
                 "images": len(inputs),
@@ -131,7 +132,7 @@ def answer_arms(
 
 def _answer(
     adapter: Adapter,
-    late: Late | None,
+    job: Job,
     kept: Kept,
     inputs: Inputs,
     asked: Sequence[Question],
@@ -139,11 +140,13 @@ def _answer(
     progress: Callable[[int], object],
 ) -> tuple[list[Answer], int]:
     """The answers, and the visual tokens that were run: per image, or per question if late."""
+    late = job.late
     if late is None:
         answers = answer(adapter, kept, inputs, asked, batch_size=batch_size, progress=progress)
         return answers, int(kept.count.sum())
+    attention = None if job.cls_attention is None else job.cls_attention(kept)
     found = answer_late(
         adapter, kept, inputs, asked, late.method, budget=late.budget, params=late.params,
-        batch_size=batch_size, progress=progress,
+        cls_attention=attention, batch_size=batch_size, progress=progress,
     )  # fmt: skip
     return found.answers, round(sum(each.tokens for each in found.answers))

@@ -7,7 +7,7 @@ changes its answer (up to ties within rounding).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -19,7 +19,7 @@ from prunesid.answering.blocks import block_size
 from prunesid.answering.decoding import Asked, Inputs, check_inputs, ends, prepare
 from prunesid.answering.engine import enter
 from prunesid.answering.questions import Answer, Question
-from prunesid.late import Schedule, Shape, needs_cls_attention, plan
+from prunesid.late import Schedule, Shape, plan, requirements, without_needs
 from prunesid.late.columns import AFTER, BEFORE, GONE, VISUAL, Columns
 from prunesid.late.driver import Prefilled, prefill_shared, rotary_axes
 from prunesid.models.adapter import Adapter, Entering, positions_of
@@ -85,29 +85,31 @@ def answer_late(
     inputs         what the R crops belong to; images or clips, any number each
     method, budget, params  see `prunesid.late.plan`; the budget is meant for each image or clip of a
                    question, whose tokens share it. An input of at most that many tokens keeps all
-    cls_attention  (R, N) or (R, heads, N) CLS attention to the kept tokens, for methods that
-                   `needs_cls_attention`: MustDrop's is that of the tower's last block
+    cls_attention  (R, N) the record's `last_cls_attention` of the kept tokens, for methods that
+                   need it; 0 for tokens of no patch
     mode           "latency" or "accuracy", see `prunesid.late.driver`; the answers are the same
     batch_size     questions at a time
     progress       told the number of questions answered since the last call
 
     ValueError as `plan` raises it, on an image that is not in `inputs`, on generation arguments that
-    ask for sampling, and where the method needs CLS attention and there is none, or an input of
-    several crops.
+    ask for sampling, and where the method needs CLS attention and there is none, or other tokens than
+    those kept enter.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     check_inputs(kept, inputs, questions)
     given = dict(params or {})
-    if cls_attention is None and needs_cls_attention(method, **given):
-        raise ValueError(f"{method} needs cls_attention with these parameters")
-    if cls_attention is not None and cls_attention.ndim == 3:
-        cls_attention = cls_attention.mean(dim=1)
-    crops = (sum(len(medium.rows) for medium in media) for media in inputs.values())
-    if cls_attention is not None and any(count > 1 for count in crops):
-        raise ValueError(f"{method} with CLS attention takes one image of one crop")
+    reads = requirements(method, **given).last_cls_attention
+    if reads and cls_attention is None:
+        raise ValueError(f"{method} needs cls_attention{without_needs(method, **given)}")
     depth = len(adapter.decoder.layers)
     rows = _rows(adapter, kept, inputs, questions, block_size(batch_size))
+    attention = None
+    if reads and cls_attention is not None:
+        try:
+            attention = _by_image(cls_attention, kept, inputs, rows)
+        except ValueError as error:
+            raise ValueError(f"{method}: {error}{without_needs(method, **given)}") from error
     texts = [""] * len(questions)
     entering = torch.zeros(len(questions), depth, dtype=torch.int64)
     found = LateAnswers(
@@ -129,9 +131,7 @@ def answer_late(
         schedule = schedules[media, tokens]
         for start in range(0, len(members), batch_size):
             batch = members[start : start + batch_size]
-            state, answered = _answer_batch(
-                adapter, kept, inputs, batch, schedule, mode, cls_attention
-            )
+            state, answered = _answer_batch(adapter, kept, inputs, batch, schedule, mode, attention)
             places = [row.asked.place for row in batch]
             for place, text in zip(places, answered, strict=True):
                 texts[place] = text
@@ -192,6 +192,27 @@ def _rows(
     )
 
 
+def _by_image(
+    attention: Tensor, kept: Kept, inputs: Inputs, rows: Iterable[_Row]
+) -> dict[str, Tensor]:
+    """(R, N) of the kept tokens -> {image: (V,)} of those that enter, crop after crop.
+
+    ValueError where others enter: newlines stand among the patches, and none of them is known.
+    """
+    counts = kept.count.tolist()
+    found = {}
+    for image, visual in {row.image: row.visual for row in rows}.items():
+        crops = [crop for medium in inputs[image] for crop in medium.rows]
+        if sum(counts[crop] for crop in crops) != visual:
+            raise ValueError(
+                f"of image {image!r} {visual} tokens enter, newlines among them, which have no CLS "
+                "attention"
+            )
+        parts = [attention[crop, : counts[crop]] for crop in crops]
+        found[image] = torch.cat([attention[:0, 0], *parts])
+    return found
+
+
 def _answer_batch(
     adapter: Adapter,
     kept: Kept,
@@ -199,7 +220,7 @@ def _answer_batch(
     batch: Sequence[_Row],
     schedule: Schedule,
     mode: str,
-    cls_attention: Tensor | None,
+    cls_attention: Mapping[str, Tensor] | None,
 ) -> tuple[Prefilled, list[str]]:
     prefixes = list(dict.fromkeys((row.image, row.before) for row in batch))
     owner = [prefixes.index((row.image, row.before)) for row in batch]
@@ -210,8 +231,7 @@ def _answer_batch(
     kinds = [torch.full_like(each, AFTER) for each in texts]
     attention = None
     if cls_attention is not None and batch[0].media:
-        rows = [inputs[row.image][0].rows[0] for row in batch]
-        attention = cls_attention[rows, : batch[0].visual].to(adapter.device)
+        attention = torch.stack([cls_attention[row.image] for row in batch]).to(adapter.device)
     state = prefill_shared(
         adapter.decoder,
         prefix,

@@ -17,7 +17,7 @@ from lmms_eval.api.model import lmms
 from PIL.Image import Image
 from tqdm import tqdm
 
-from prunesid import encoding, late, places
+from prunesid import encoding, late, methods, places
 from prunesid.answering import Answer, Question
 from prunesid.answering.decoding import Inputs
 from prunesid.answering.engine import answer, answer_plainly
@@ -25,7 +25,7 @@ from prunesid.answering.late import answer_late
 from prunesid.evaluation.tasks import image_names
 from prunesid.late.driver import rotary_axes
 from prunesid.media import Clip, media_of
-from prunesid.methods import Needs, requirements
+from prunesid.methods import Needs
 from prunesid.models import load, options_of
 from prunesid.record import Kept
 
@@ -73,8 +73,8 @@ class PruneSID(lmms):
         self.method, self.budget, self.seed = method, budget, seed
         self.params = places.resolve(method, **params) if method is not None else {}
         self.late = method in late.list_late_methods()
-        if self.late:
-            self._check_late(share_prefix)
+        if self.late and not share_prefix:
+            raise ValueError(f"{method} runs inside the language model; leave share_prefix on")
         self.batch_size = int(batch_size)
         self.share_prefix = share_prefix
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -88,15 +88,6 @@ class PruneSID(lmms):
         self.plan = None
         if method in encoding.list_encoder_methods() and budget is not None:
             self.plan = self.adapter.plan(method, budget, self.params)
-
-    def _check_late(self, share_prefix: bool) -> None:
-        if not share_prefix:
-            raise ValueError(f"{self.method} runs inside the language model; leave share_prefix on")
-        if late.needs_cls_attention(str(self.method), **self.params):
-            raise ValueError(
-                f"{self.method} reads the CLS attention of the tower's last block, which is not "
-                "recorded here; see its parameters for how to do without (mustdrop: key_share=0)"
-            )
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answers in the order of the requests, on any number of images or clips each."""
@@ -127,21 +118,24 @@ class PruneSID(lmms):
         names, answered = list(members), []
         for start in range(0, len(names), self.batch_size):
             batch = names[start : start + self.batch_size]
-            kept, inputs = self._kept({n: _media(members[n][0], requests, docs) for n in batch})
+            kept, inputs, attention = self._kept(
+                {name: _media(members[name][0], requests, docs) for name in batch}
+            )
             asked = [question for name in batch for question in members[name]]
-            answers = self._answer(kept, inputs, asked, bar)
+            answers = self._answer(kept, inputs, attention, asked, bar)
             answered += [(each, found.answer) for each, found in zip(asked, answers, strict=True)]
         return answered
 
     def _answer(
-        self, kept: Kept, inputs: Inputs, asked: Sequence[Question], bar: tqdm
-    ) -> list[Answer]:
+        self, kept: Kept, inputs: Inputs, attention: torch.Tensor | None,
+        asked: Sequence[Question], bar: tqdm,
+    ) -> list[Answer]:  # fmt: skip
         given: dict[str, Any] = {"batch_size": self.batch_size, "progress": bar.update}
         if not self.late:
             return answer(self.adapter, kept, inputs, asked, **given)
         return answer_late(
             self.adapter, kept, inputs, asked, str(self.method), budget=self.budget,
-            params=self.params, **given,
+            params=self.params, cls_attention=attention, **given,
         ).answers  # fmt: skip
 
     def _one_by_one(
@@ -150,22 +144,27 @@ class PruneSID(lmms):
         answered = []
         for question in questions:
             name = question.image_id
-            kept, inputs = self._kept({name: _media(question, requests, docs)})
+            kept, inputs, _ = self._kept({name: _media(question, requests, docs)})
             answered.append((question, answer_plainly(self.adapter, kept, inputs[name], question)))
             bar.update()
         return answered
 
-    def _kept(self, shown: Mapping[str, Sequence[Image | Clip]]) -> tuple[Kept, Inputs]:
-        """What is kept of the inputs' media, and which rows are whose."""
+    def _kept(
+        self, shown: Mapping[str, Sequence[Image | Clip]]
+    ) -> tuple[Kept, Inputs, torch.Tensor | None]:
+        """What is kept of the inputs' media, which rows are whose, and its CLS attention if needed."""
         owners = [name for name, media in shown.items() for _ in media]
         if not owners:
-            return Kept.nothing(), dict.fromkeys(shown, ())
+            return Kept.nothing(), dict.fromkeys(shown, ()), None
         inputs = self.adapter.preprocess([medium for media in shown.values() for medium in media])
         if self.plan is not None:
             kept, found = self.adapter.reduce(inputs, self.plan, owners)
-            return kept, {name: found.get(name, ()) for name in shown}
+            return kept, {name: found.get(name, ()) for name in shown}, None
         early = self.method is not None and not self.late
-        needs = requirements(str(self.method), **self.params) if early else Needs()
+        needs = Needs()
+        if self.method is not None:
+            asked = late.requirements if self.late else methods.requirements_in_crops
+            needs = asked(self.method, **self.params)
         records = self.adapter.encode(inputs, needs, owners)
         if early and self.budget is not None:
             kept = records.compress(
@@ -173,7 +172,10 @@ class PruneSID(lmms):
             )
         else:
             kept = records.all_tokens()
-        return kept, {name: records.inputs.get(name, ()) for name in shown}
+        attention = None
+        if self.late and needs.last_cls_attention:
+            attention = records.gather(kept.index, "last_cls_attention")
+        return kept, {name: records.inputs.get(name, ()) for name in shown}, attention
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("the model prunesid answers generate_until tasks only")

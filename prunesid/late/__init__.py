@@ -6,6 +6,7 @@ layers tokens are dropped and how they are chosen; `prunesid.late.driver` runs a
     @register("name", params={"keep": Param(None, int, minimum=1)})
     def name(shape, budget, *, keep): ...
 
+Of what the vision tower leaves behind it may need `last_cls_attention`, which its views hold.
 `budget` is the mean, over the decoder's layers, of the visual tokens ENTERING a layer. A module of
 this package is found by itself; others call `register` or name their module in the entry-point
 group `prunesid.late`.
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from prunesid.late.schedule import Schedule, Shape, check_positions
+from prunesid.methods import NO_NEEDS, Needs
 from prunesid.parameters import Param
 from prunesid.parametric import ParametricRegistry, Resolved
 
@@ -27,12 +29,17 @@ __all__ = [
     "function_of",
     "list_late_methods",
     "modules_of",
-    "needs_cls_attention",
     "parameters",
     "plan",
+    "refusal",
     "register",
+    "requirements",
     "resolve",
+    "without_needs",
 ]
+
+# Families whose images, kept whole, enter the language model with newlines.
+NEWLINED = ("llava_next", "llava_onevision")
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class LateMethod:
 
     run: Callable[..., Schedule]
     params: Mapping[str, Param]
-    needs_cls_attention: Callable[[Resolved], bool]
+    needs: Callable[[Resolved], Needs]
 
 
 _METHODS: ParametricRegistry[LateMethod] = ParametricRegistry("late method", __name__)
@@ -53,12 +60,16 @@ def register(
     name: str,
     *,
     params: Mapping[str, Param] | None = None,
-    needs_cls_attention: Callable[[Resolved], bool] = lambda _: False,
+    needs: Needs | Callable[[Resolved], Needs] = NO_NEEDS,
 ) -> Callable[[Callable[..., Schedule]], Callable[..., Schedule]]:
-    """A decorator that registers a late method; ValueError if the name is taken."""
+    """A decorator that registers a late method; ValueError if the name is taken.
+
+    needs  constant, or a function of the parameters
+    """
 
     def add(run: Callable[..., Schedule]) -> Callable[..., Schedule]:
-        _METHODS.register(name)(LateMethod(run, params or {}, needs_cls_attention))
+        asked = needs if callable(needs) else lambda _: needs
+        _METHODS.register(name)(LateMethod(run, params or {}, asked))
         return run
 
     return add
@@ -69,9 +80,37 @@ def list_late_methods() -> list[str]:
     return _METHODS.names()
 
 
-def needs_cls_attention(method: str, **params: object) -> bool:
-    """Whether the method reads the vision tower's CLS attention with these parameters."""
-    return _METHODS[method].needs_cls_attention(resolve(method, **params))
+def requirements(method: str, **params: object) -> Needs:
+    """The record fields that the method reads; ValueError where its views do not hold them."""
+    needs = _METHODS[method].needs(resolve(method, **params))
+    if needs not in (NO_NEEDS, Needs(last_cls_attention=True)):
+        raise ValueError(f"{method} needs {needs}; late methods can need last_cls_attention alone")
+    return needs
+
+
+def refusal(method: str, family: str, **params: object) -> str | None:
+    """The message for a family whose images give the method no CLS attention; None where they do."""
+    if family not in NEWLINED or requirements(method, **params) == NO_NEEDS:
+        return None
+    return (
+        f"{method} reads the CLS attention of every token that enters; in the model family "
+        f"{family!r} newlines enter among the patches, which have none"
+        f"{without_needs(method, **params)}"
+    )
+
+
+def without_needs(method: str, **params: object) -> str:
+    """The parameter that, turned off, frees the method of what it needs, as a hint; '' without one."""
+    for name, value in resolve(method, **params).items():
+        if isinstance(value, (bool, int, float)):
+            off = type(value)(0)
+            try:
+                needs = requirements(method, **{**params, name: off})
+            except ValueError:  # off is no value of this parameter
+                continue
+            if needs == NO_NEEDS:
+                return f"; {name}={off:g} does without"
+    return ""
 
 
 def plan(method: str, shape: Shape, budget: int | None, **params: object) -> Schedule:

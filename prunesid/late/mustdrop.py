@@ -4,7 +4,8 @@ After each of four layers a visual token is dropped if its attention from the te
 image (mean over heads) is small in both senses: the sum over text is below `global_threshold` times
 the total over visual tokens, AND its maximum over text is below `individual_threshold`. The key
 set, the ceil(0.08 T) tokens of highest CLS attention in the vision tower (upstream: its last
-block, mean over heads), is never dropped. Positions are renumbered (in M-RoPE they stay). Before
+block, mean over heads), is never dropped: no stage goes below it. Positions are renumbered (in M-RoPE
+they stay). Before
 decoding, what was dropped also leaves the KV cache of the earlier layers (`shrink_cache`).
 
 Both conditions in one number: a token stays if max(sum / (global t. * total), max / individual t.)
@@ -19,8 +20,8 @@ round(3 L / 32), ..., at least one more each time; stages that find no room fall
 
 Not here: stage 1, which merges windows inside the vision tower. Read so: "total" is the sum over
 the visual tokens present at the stage and all text tokens. Different from upstream: `key_share=0`
-goes without the key set, where there is no CLS attention; a new token's position follows the last
-one of each layer's own numbering.
+goes without the key set; a tower without CLS gives the attention that its patches receive; a new
+token's position follows the last one of each layer's own numbering.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from prunesid.late.schedule import (
     top,
 )
 from prunesid.late.view import View
+from prunesid.methods import NO_NEEDS, Needs
 from prunesid.numerics import on_grid
 from prunesid.parameters import Param
 from prunesid.parametric import Resolved
@@ -53,8 +55,8 @@ LAYERS = (3, 7, 11, 15)
 """Layers before each stage, of 32."""
 
 
-def _reads_cls(params: Resolved) -> bool:
-    return bool(params["key_share"])
+def _needs(params: Resolved) -> Needs:
+    return Needs(last_cls_attention=True) if params["key_share"] else NO_NEEDS
 
 
 @register(
@@ -67,7 +69,7 @@ def _reads_cls(params: Resolved) -> bool:
         "shrink_cache": Param(True, bool),
         "positions": RENUMBERED,
     },
-    needs_cls_attention=_reads_cls,
+    needs=_needs,
 )
 def mustdrop(
     shape: Shape,
@@ -130,7 +132,7 @@ def _choose(view: View, thresholds: tuple[float, float], keys: int, count: int |
     if keys:
         if view.cls_attention is None:
             raise ValueError("mustdrop needs the CLS attention of the images, or key_share=0")
-        important = top(view.cls_attention.double(), keys)
+        important = top(on_grid(view.cls_attention.double()), keys)
         protected = torch.isin(view.source, important)
     if count is None:
         keep = torch.nonzero((score >= 1) | protected)[:, 0]

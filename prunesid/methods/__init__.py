@@ -6,8 +6,9 @@ A method is a function `(record, budget, draws, **parameters) -> Kept`:
     def name(record, budget, draws, *, alpha): ...
 
 with `budget` a (B,) int64 tensor on the record's device and `draws` the source of random numbers.
-A module of this package is found by itself; others call `register` or name their module in the
-entry-point group `prunesid.methods`.
+A method may also own how the crops of an image share its budget (`Split`). A module of this package
+is found by itself; others call `register` or name their module in the entry-point group
+`prunesid.methods`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from prunesid.accounting import Visual
-from prunesid.parameters import Param
+from prunesid.parameters import Param, Value
 from prunesid.parametric import ParametricRegistry, Resolved
 from prunesid.record import OPTIONAL, Kept, VisionRecord
 from prunesid.seeding import Draws
@@ -42,7 +43,14 @@ class Needs:
     relevance: bool = False
     last_attention: bool = False
     last_keys: bool = False
+    first_cls_attention: bool = False
+    last_cls_attention: bool = False
     layers: frozenset[int] = field(default_factory=frozenset)
+
+    def __or__(self, other: Needs) -> Needs:
+        """What one or the other reads."""
+        named = {name: getattr(self, name) or getattr(other, name) for name in OPTIONAL}
+        return Needs(layers=self.layers | other.layers, **named)
 
     def of(self, record: VisionRecord) -> dict[str, Tensor | None]:
         """The needed fields by name, None where the record lacks one."""
@@ -51,6 +59,22 @@ class Needs:
 
 
 NO_NEEDS = Needs()
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a method shares a budget among a base crop and its sub-crops, instead of evenly.
+
+    share  a function `(base, budget, crops, **parameters)` of the base crop's record (B = 1), the
+           tokens of all crops, and rows and columns of the sub-crops, (0, 0) for a base crop alone;
+           it returns the tokens of the base crop and of each sub-crop in raster order, 0 or more
+    needs  what it reads of the base crop, beyond what the method reads of each
+    then   parameters with which the crops are reduced to what it gave them
+    """
+
+    share: Callable[..., Sequence[int]]
+    needs: Needs = NO_NEEDS
+    then: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,6 +87,7 @@ class Method:
     needs: Callable[[Resolved], Needs]
     random: Callable[[Resolved], bool]
     macs: Macs
+    split: Split | None
 
 
 _METHODS: ParametricRegistry[Method] = ParametricRegistry("method", __name__)
@@ -78,6 +103,7 @@ def register(
     needs: Needs | Callable[[Resolved], Needs] = Needs(),
     random: bool | Callable[[Resolved], bool] = False,
     macs: int | Macs | None = None,
+    split: Split | None = None,
 ) -> Callable[[Callable[..., Kept]], Callable[..., Kept]]:
     """A decorator that registers a method; ValueError if the name is taken.
 
@@ -86,6 +112,7 @@ def register(
     macs      multiply-adds of choosing among an image's tokens (`prunesid.accounting` says what
               counts): a constant, or a function `(visual, budget, parameters)`; None, or a function
               that gives None, where there is no formula
+    split     how the crops of an image share its budget; None: evenly
     """
 
     def add(run: Callable[..., Kept]) -> Callable[..., Kept]:
@@ -96,6 +123,7 @@ def register(
             needs=needs if callable(needs) else lambda _: needs,
             random=random if callable(random) else lambda _: random,
             macs=macs if callable(macs) else lambda *_: macs,
+            split=split,
         )
         _METHODS.register(name)(entry)
         return run
@@ -120,6 +148,17 @@ def resolve(method: str, **params: object) -> Resolved:
 def requirements(method: str, **params: object) -> Needs:
     """The optional record fields that the method reads with these parameters."""
     return _METHODS[method].needs(resolve(method, **params))
+
+
+def requirements_in_crops(method: str, **params: object) -> Needs:
+    """The same where images come in crops: also what sharing their budget reads."""
+    split = _METHODS[method].split
+    return requirements(method, **params) | (NO_NEEDS if split is None else split.needs)
+
+
+def split_of(method: str) -> Split | None:
+    """How the method shares a budget among the crops of an image; None: evenly."""
+    return _METHODS[method].split
 
 
 def is_random(method: str, **params: object) -> bool:

@@ -5,11 +5,13 @@ four decimals, and int(T * rate) then drops one, so that 64, 128 and 192 of 576 
 191. `rounding="exact"` keeps the budget.
 
 For an image in several crops (LLaVA-NeXT) `crop_budgets` shares the budget among them; each crop
-then keeps its own top patches. Reproduced although one might not expect it: every floor of that
-split loses up to a token, and a sub-crop's region of the base crop is a run of the raster sequence,
-not its quadrant (`regions="quadrants"` for that).
+then keeps its own top patches, which may be none. Reproduced although one might not expect it: every
+floor of that split loses up to a token, and a sub-crop's region of the base crop is a run of the
+raster sequence, not its quadrant (`regions="quadrants"` for that).
 
-Different from upstream: at least one token is kept; ties go to the lower index.
+Different from upstream: at least one token of an image is kept; an image whose budget is that of all
+its tokens keeps them; ties go to the lower index. Where padding is left out, a crop of fewer patches
+than its share keeps them all, and the rest of the share is lost.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunesid.methods import Needs, register
+from prunesid.methods import Needs, Resolved, Split, register
 from prunesid.numerics import on_grid, rank_descending
 from prunesid.parameters import Param
 from prunesid.record import Kept, VisionRecord, keep
@@ -29,6 +31,16 @@ ROUNDINGS = ("upstream", "exact")
 REGIONS = ("runs", "quadrants")
 
 
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is a share in [0, 1], not {alpha}")
+
+
+def _checked(params: Resolved) -> Resolved:
+    _check_alpha(float(params["alpha"] or 0))
+    return params
+
+
 def kept_count(budget: int, tokens: int, rounding: str = "upstream") -> int:
     """How many of `tokens` a budget keeps: int(tokens * rate) with the rate of four decimals."""
     if rounding == "exact" or budget >= tokens:
@@ -36,17 +48,52 @@ def kept_count(budget: int, tokens: int, rounding: str = "upstream") -> int:
     return max(1, int(tokens * round(budget / tokens, 4)))
 
 
+def _share(
+    base: VisionRecord,
+    budget: int,
+    crops: tuple[int, int],
+    *,
+    rounding: str,
+    alpha: float,
+    regions: str,
+) -> list[int]:
+    """`crop_budgets` of one image."""
+    if crops == (0, 0):
+        return [kept_count(budget, base.num_tokens, rounding)]
+    if base.first_cls_attention is None:
+        raise ValueError(
+            "hired needs first_cls_attention of the base crop, which this record lacks"
+        )
+    shares = crop_budgets(
+        base.first_cls_attention, budget, crops, alpha=alpha, regions=regions, grid=base.grid,
+        rounding=rounding,
+    )  # fmt: skip
+    return shares[0].tolist()
+
+
 @register(
     "hired",
-    params={"rounding": Param("upstream", str, ROUNDINGS)},
+    params={
+        "rounding": Param("upstream", str, ROUNDINGS),
+        "alpha": Param(0.5, float, minimum=0.0),
+        "regions": Param("runs", str, REGIONS),
+    },
+    complete=_checked,
     needs=Needs(cls_attention=True),
     macs=0,
+    # The rate is rounded once, of the image's budget.
+    split=Split(_share, Needs(first_cls_attention=True), then={"rounding": "exact"}),
 )
-def hired(record: VisionRecord, budget: Tensor, draws: Draws, *, rounding: str) -> Kept:
+def hired(
+    record: VisionRecord, budget: Tensor, draws: Draws, *, rounding: str, alpha: float, regions: str
+) -> Kept:
     """Top patches by attention summed over heads, in raster order; each image is one crop.
 
     rounding  "upstream": int(T * round(N / T, 4)) tokens, mostly one less than the budget;
               "exact": the budget
+    alpha, regions  of the split among the crops of an image, see `crop_budgets`: the base crop's
+              share, and whether the parts of it that sub-crops show are "runs" of the raster
+              sequence (upstream) or "quadrants"; without effect on an image of one crop
     """
     counts = [kept_count(each, record.num_tokens, rounding) for each in budget.tolist()]
     return keep(record, rank_descending(cls_attention(record)), budget.new_tensor(counts))
@@ -64,7 +111,8 @@ def crop_budgets(
 ) -> Tensor:
     """The tokens of each crop of an image that comes as a base crop and `crops` sub-crops.
 
-    attention  (B, T), CLS to patches of the base crop in the tower's *first* block, heads summed
+    attention  (B, T), CLS to patches of the base crop in the tower's *first* block, heads summed (or
+               their mean: only its order counts)
     budget     tokens over all 1 + rows * columns crops of T tokens; see `kept_count` for `rounding`
     crops      (rows, columns) of the sub-crops
     alpha      share of the base crop, in [0, 1]. The rest goes to the sub-crops in proportion to
@@ -78,8 +126,7 @@ def crop_budgets(
     for name, value, choices in (("regions", regions, REGIONS), ("rounding", rounding, ROUNDINGS)):
         if value not in choices:
             raise ValueError(unknown(name, value, choices))
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is a share in [0, 1], not {alpha}")
+    _check_alpha(alpha)
     if budget < 1:
         raise ValueError(f"budget must be at least 1 token, not {budget}")
     tokens, number = attention.shape[1], crops[0] * crops[1]

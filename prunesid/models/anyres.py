@@ -141,6 +141,8 @@ def cut(record: VisionRecord, box: Box) -> VisionRecord:
         relevance=pick(record.relevance),
         last_attention=pick(record.last_attention),
         last_keys=pick(record.last_keys),
+        first_cls_attention=pick(record.first_cls_attention),
+        last_cls_attention=pick(record.last_cls_attention),
         hidden={block: pick(tensor) for block, tensor in record.hidden.items()},
         grid=box.grid,
     )

@@ -1,7 +1,7 @@
 """LLaVA-NeXT (transformers' `LlavaNextForConditionalGeneration`): LLaVA-1.6.
 
 An image is a base crop and 1 to 4 sub-crops (see `anyres`); each is a row that a method reduces on
-its own. Only CLIP towers whose CLS token is dropped and a single feature layer are supported.
+its own. They share a budget evenly unless the method has a split of its own (HiRED). Only CLIP towers whose CLS token is dropped and a single feature layer are supported.
 
 An image of which everything is kept enters as the unmodified model has it: base crop, then the
 high-resolution map without its padding, a newline behind each row. Otherwise, by the options:
@@ -9,8 +9,8 @@ high-resolution map without its padding, a newline behind each row. Otherwise, b
 unpad    true: a sub-crop's candidates are the patches that show the image, so the crops of an image
          may differ in size. false: all patches, as in the code of methods that switch unpadding off;
          those of the padding are left out where everything is kept.
-scope    "crop": a budget is meant for the most crops that the checkpoint makes, each getting an equal
-         share (N / 5), whatever the image; "image": for the crops that the image has
+scope    "crop": a budget is meant for the most crops that the checkpoint makes, N / 5 for each crop
+         that the image has; "image": all of it for the crops that the image has
 newline  "drop": no newlines, as the LLaVA-NeXT code of VisionZip and HiRED; crop after crop, tokens
          in the order that the method gave them. "rows": the base crop so, then the tokens of the
          sub-crops in raster order of the map, a newline behind each row that holds one; then tokens
@@ -46,7 +46,7 @@ from prunesid.models.anyres import (
 from prunesid.models.clip import read_clip
 from prunesid.models.llava import Llava, only_images
 from prunesid.parameters import Param
-from prunesid.records import IMAGE, WHOLE, Medium, Records
+from prunesid.records import IMAGE, SUB_CROPS, WHOLE, Medium, Records
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -97,19 +97,23 @@ class LlavaNext(Llava):
         first = 0
         for size, grid in zip(sizes, grids, strict=True):
             shown = shown_box(size, grid, side)
-            own, boxes = [(first, Box(0, 0, side, side))], []
-            for number, crop in enumerate(crop_boxes(grid, side), start=first + 1):
+            own, boxes, there = [(first, Box(0, 0, side, side))], [], []
+            for number, crop in enumerate(crop_boxes(grid, side)):
                 part = shown.within(crop) if self.options["unpad"] else own[0][1]
                 # A very narrow image may leave nothing of a sub-crop.
                 if part.size:
-                    own.append((number, part))
+                    own.append((first + 1 + number, part))
                     boxes.append(part.moved(crop.top, crop.left).values)
-            layout = {"view": WHOLE, "boxes": boxes, "shown": shown.values}
+                    there.append(number)
+            layout = {
+                "view": WHOLE, "boxes": boxes, "shown": shown.values,
+                SUB_CROPS: {"grid": list(grid), "there": there},
+            }  # fmt: skip
             media.append(Medium(IMAGE, tuple(range(len(parts), len(parts) + len(own))), layout))
             parts += own
             first += 1 + grid[0] * grid[1]
         tower = self.model.model.vision_tower
-        record = read_clip(tower, torch.cat(real), self.feature_block, needs)
+        record = read_clip(tower, torch.cat(real), self.feature_block, needs, crops=True)
         groups, members = cut_all(record, parts)
         if needs.projected:
             groups = tuple(replace(own, projected=self.project(own.features)) for own in groups)

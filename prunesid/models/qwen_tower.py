@@ -39,6 +39,7 @@ def read_qwen(
     cls_attention  attention received in the last block within the frame: mean over its queries (with
                    rotary positions), sum over the patches of a merged token. It equals eager
                    attention's column means to 1e-5
+    last_cls_attention  the same, mean over heads
     projected      the features, which are as wide as the language model
 
     ValueError for layers that the tower lacks.
@@ -49,7 +50,8 @@ def read_qwen(
         raise ValueError(f"layers {beyond} are not among 0..{len(blocks) - 1}")
     block, unit = blocks[-1], tower.spatial_merge_size**2
     wanted = {f"hidden {i}": blocks[i] for i in needs.layers}
-    if needs.cls_attention or needs.keys:
+    received = needs.cls_attention or needs.last_cls_attention
+    if received or needs.keys:
         wanted["qkv"] = block.attn.qkv
     with outputs(wanted) as seen, keywords(block) as given:
         merged = tower(pixels.to(tower.device, tower.dtype), grid_thw=grids.to(tower.device))
@@ -70,19 +72,22 @@ def read_qwen(
     if needs.keys:
         key = seen["qkv"].chunk(3, dim=-1)[1]
         keys = [split_heads(own, heads) for own in by_medium(_mean(key, unit))]
-    if needs.cls_attention:
+    if received:
         query, key = (part.unflatten(-1, (heads, -1)) for part in seen["qkv"].chunk(3, dim=-1)[:2])
         query, key = apply_rotary_pos_emb_vision(query, key, *given["position_embeddings"])
         patches = [(frames, tokens * unit) for frames, tokens in shapes]
-        received = _received(query, key, patches, block.attn.scaling)
-        summed = received.unflatten(0, (-1, unit)).sum(dim=1)
+        by_patch = _received(query, key, patches, block.attn.scaling)
+        summed = by_patch.unflatten(0, (-1, unit)).sum(dim=1)
         attention = [own.transpose(1, 2) for own in by_medium(summed)]
     return [
         VisionRecord(
             features=features[medium],
-            cls_attention=None if attention is None else attention[medium],
+            cls_attention=attention[medium] if attention and needs.cls_attention else None,
             keys=None if keys is None else keys[medium],
             projected=features[medium] if needs.projected else None,
+            last_cls_attention=(
+                attention[medium].mean(dim=1) if attention and needs.last_cls_attention else None
+            ),
             hidden={i: layer[medium] for i, layer in hidden.items()},
             grid=(rows // tower.spatial_merge_size, columns // tower.spatial_merge_size),
         )

@@ -42,6 +42,7 @@ READS = {
     "projected": "projected tokens",
     "last_attention": "attention of the last block",
     "last_keys": "keys of the last block",
+    "last_cls_attention": "CLS attention of the last block",
 }
 KINDS = {FAMILY: "By question family", PHI: "By information score φ: thirds of the images"}
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from prunesid.answering.arms import Job, Late, answer_arms, answer_material, missing
 from prunesid.answering.store import Store
+from prunesid.late import requirements
 from prunesid.models import family_module, load
 from prunesid.record import Kept
+from prunesid.records import Records
 from prunesid.stages.device import device_slot
 from prunesid.stages.features import read_features
 from prunesid.stages.material import model_path
@@ -19,6 +24,7 @@ from prunesid.stages.source import Runtime, Source
 from prunesid.study.arm import Arm
 
 ALL = "all"
+ATTENTION = "last_cls_attention"
 
 
 def material_of(
@@ -44,6 +50,14 @@ def late_of(arm: Arm) -> Late | None:
     return Late(arm.method, arm.budget, arm.params) if arm.is_late else None
 
 
+def _reads_attention(arm: Arm) -> bool:
+    return arm.is_late and requirements(arm.method, **arm.params).last_cls_attention
+
+
+def _attention(records: Records, kept: Kept) -> Tensor:
+    return records.gather(kept.index, ATTENTION)
+
+
 def answer_benchmark(
     source: Source, runtime: Runtime, features: Path, selections: Path, arms: Sequence[Arm],
     store: Store, output: Path, shard: Shard = WHOLE,
@@ -52,7 +66,9 @@ def answer_benchmark(
 
     features, selections  those of the benchmark's shard
     """
-    records, material = read_features(features, layers=(), fields=("cls",))
+    reading = {arm.name for arm in arms if _reads_attention(arm)}
+    fields = ("cls", ATTENTION) if reading else ("cls",)
+    records, material = read_features(features, layers=(), fields=fields)
     if not records.inputs:
         write_keys({}, output)
         return
@@ -72,7 +88,8 @@ def answer_benchmark(
             return load_kept(store.get(chosen[arm.name]), records)
 
         determined = material_of(tokens_of(arm), material, runtime, arm)
-        return Job(arm.name, determined, kept, late_of(arm))
+        attention = partial(_attention, records) if arm.name in reading else None
+        return Job(arm.name, determined, kept, late_of(arm), attention)
 
     jobs = [job(arm) for arm in arms]
     keys = {each.name: Store.key(each.material) for each in jobs}

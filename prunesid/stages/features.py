@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from prunesid import late, methods
 from prunesid.accounting import Sizes
 from prunesid.files import atomic
-from prunesid.methods import Needs, requirements
+from prunesid.methods import Needs
 from prunesid.models import Adapter, family_module, load
 from prunesid.record import OPTIONAL, VisionRecord
 from prunesid.records import Medium, Records, row_names
@@ -43,18 +46,20 @@ def needs_of(arms: Sequence[Arm]) -> Needs:
     ValueError where an arm reads the question: features belong to an image, whatever is asked, and
     the supported models have no CLIP text tower.
     """
-    reading = [arm for arm in arms if arm.selects and not arm.encodes]
-    each = {a.name: requirements(a.method, **a.params) for a in reading}
+    reading = [arm for arm in arms if not (arm.is_vanilla or arm.encodes)]
+    each = {
+        a.name: (late.requirements if a.is_late else methods.requirements_in_crops)(
+            a.method, **a.params
+        )
+        for a in reading
+    }
     asking = [name for name, needs in each.items() if needs.relevance]
     if asking:
         raise ValueError(
             f"arms {', '.join(asking)} read the question's relevance to each patch, which the "
             f"stored features of an image do not hold; compress a record with `relevance` instead"
         )
-    return Needs(
-        layers=frozenset().union(*(needs.layers for needs in each.values())),
-        **{name: any(getattr(needs, name) for needs in each.values()) for name in OPTIONAL},
-    )
+    return reduce(or_, each.values(), Needs())
 
 
 def extract(

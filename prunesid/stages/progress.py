@@ -320,7 +320,10 @@ def image_bytes(study: Study, benchmark: Benchmark) -> float:
     shape, needs = geometry_of(study.model), needs_of(study.arms_of(benchmark.name))
     per_token = shape.width * (1 + len(needs.layers))
     per_token += shape.tower.width * (needs.keys + needs.last_keys)
-    per_token += needs.cls_attention * shape.tower.heads + needs.last_attention
+    per_token += needs.cls_attention * shape.tower.heads
+    per_token += needs.last_attention + needs.last_cls_attention
+    # Only where images come in crops; a fraction of a thousandth.
+    per_token += needs.first_cls_attention
     per_token += needs.projected * shape.decoder.width
     per_crop = shape.crop_tokens * per_token + shape.width
     return BYTES[study.dtype] * shape.usual_crops * per_crop

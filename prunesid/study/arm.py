@@ -72,7 +72,7 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
     A budget of None or 'all', or the method 'vanilla', gives the arm that keeps all tokens. A
     parameter that states what holds anyway is dropped, so that equal arms are equal whoever asks
     for them. ValueError for an unknown method, rule or parameter, a budget that is no positive
-    whole number, or a method with what a study cannot give it.
+    whole number, or a rule with a method that takes none.
     """
     method = setting.get("method", DEFAULT_METHOD)
     budget = setting.get("budget", DEFAULT_BUDGET)
@@ -86,8 +86,11 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
         raise ValueError(f"budget: {budget!r} is no positive number of tokens (or 'all')")
     params = {k: v for k, v in setting.items() if k not in {"method", "budget", "dynamic"}}
     resolved = places.resolve(method, **params)
-    if method in late.list_late_methods():
-        _check_late(method, dynamic, params)
+    if dynamic is not None and method in late.list_late_methods():
+        raise ValueError(
+            f"dynamic: {method} drops tokens inside the language model, by what is asked; images "
+            "cannot share its budget"
+        )
     if dynamic is not None and method in encoding.list_encoder_methods():
         raise ValueError(
             f"dynamic: {method} acts inside the encoder, by one plan for all images; they cannot share "
@@ -132,33 +135,6 @@ def text(value: object) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _check_late(method: str, dynamic: str | None, params: Mapping[str, Any]) -> None:
-    if dynamic is not None:
-        raise ValueError(
-            f"dynamic: {method} drops tokens inside the language model, by what is asked; images "
-            "cannot share its budget"
-        )
-    if late.needs_cls_attention(method, **params):
-        raise ValueError(
-            f"{method} reads the CLS attention of the tower's last block, which a study's features "
-            f"do not hold{_without_cls(method, params)}"
-        )
-
-
-def _without_cls(method: str, params: Mapping[str, Any]) -> str:
-    """The parameter that, turned off, frees the method of CLS attention, as a hint."""
-    for name, value in late.resolve(method, **params).items():
-        if isinstance(value, (bool, int, float)):
-            off = type(value)(0)
-            try:
-                needed = late.needs_cls_attention(method, **{**params, name: off})
-            except ValueError:  # off is no value of this parameter
-                continue
-            if not needed:
-                return f"; {name}: {text(off)} does without"
-    return ""
 
 
 def _name(

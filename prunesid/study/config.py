@@ -282,7 +282,7 @@ def _beyond(vision: Vision, model: str, arms: Iterable[Arm]) -> list[str]:
 
 
 def _infeasible(vision: Vision, arms: Iterable[Arm]) -> list[str]:
-    """Arms whose budget the depth of encoder or language model rules out, as far as it is known."""
+    """Arms that the family, or the depth of encoder or language model, rules out, where known."""
     return _infeasible_late(vision, arms) + _infeasible_encoding(vision, arms)
 
 
@@ -304,7 +304,12 @@ def _infeasible_encoding(vision: Vision, arms: Iterable[Arm]) -> list[str]:
 def _infeasible_late(vision: Vision, arms: Iterable[Arm]) -> list[str]:
     problems = []
     for arm in arms:
-        if arm.is_late and arm.budget is not None and vision.layers is not None:
+        if not arm.is_late:
+            continue
+        refused = late.refusal(arm.method, str(vision.family), **arm.params)
+        if refused is not None:
+            problems.append(f"arm {arm.name}: {refused}")
+        elif vision.layers is not None and arm.budget is not None:
             # Where tokens depend on the image: one that is just too large to keep all.
             shape = late.Shape(vision.layers, vision.tokens or arm.budget + 1, vision.axes)
             try:

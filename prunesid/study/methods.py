@@ -8,10 +8,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from prunesid import late, methods
 from prunesid.methods import Needs
 from prunesid.parameters import Param
-from prunesid.places import DECODER, ENCODER, PACKAGES, place_of, resolve
+from prunesid.places import ENCODER, PACKAGES, place_of, resolve
 
 # A source in brackets: 'Alvar et al., CVPR 2025'.
 SOURCE = re.compile(r"\(([^()]*\b(?:19|20)\d\d)\)")
@@ -72,15 +71,9 @@ def about(method: str, **params: object) -> About:
 def _needs_at(place: str, method: str, params: Mapping[str, object]) -> tuple[str, ...]:
     if place == ENCODER:
         return ()
-    if place == DECODER:
-        return _late_needs(method, params)
-    return _needs(methods.requirements(method, **params))
+    return _needs(PACKAGES[place].requirements(method, **params))
 
 
 def _needs(needs: Needs) -> tuple[str, ...]:
     named = [each.name for each in fields(needs) if getattr(needs, each.name) is True]
     return (*named, *(f"block {n}" for n in sorted(needs.layers)))
-
-
-def _late_needs(method: str, params: Mapping[str, object]) -> tuple[str, ...]:
-    return ("cls_attention",) if late.needs_cls_attention(method, **params) else ()

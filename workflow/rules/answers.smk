@@ -11,6 +11,7 @@ rule select:
         encoded=encoded_of,
         code=sources(
             "record.py",
+            "records.py",
             "numerics.py",
             "seeding.py",
             "psca.py",

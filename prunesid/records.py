@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunesid.box import Box
 from prunesid.methods import compress, requirements
 from prunesid.record import Kept, VisionRecord
 
@@ -27,6 +28,8 @@ CENTER, WHOLE, PADDED = "center", "whole", "padded"
 # the medium is kept; ALWAYS: elsewhere as well, in one of the places of the crop's budget.
 CLS = "cls"
 WHEN_WHOLE, ALWAYS = "whole", "always"
+# Key of a layout: which patches of each crop its row holds, as `Box.values`; without it, all of them.
+PARTS = "parts"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ class Medium:
     kind: str
     rows: tuple[int, ...]
     layout: Mapping[str, Any]
+
+    @property
+    def parts(self) -> list[Box | None]:
+        """Which patches of its crop each row holds; None for all of them."""
+        parts = self.layout.get(PARTS)
+        return [None] * len(self.rows) if parts is None else [Box(*values) for values in parts]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +108,11 @@ class Records:
                 found[rows] = torch.tensor(shares)
         return found
 
+    def patch_budgets(self, budget: int | Mapping[str, int]) -> Tensor:
+        """`budgets` without the places that CLS takes; ValueError where it takes a crop's only one."""
+        budgets = self.budgets(budget)
+        return budgets - self._reserved(budgets)
+
     def compress(
         self, method: str, *, budget: int | Mapping[str, int], seed: int = 0, **params: object
     ) -> Kept:
@@ -107,10 +121,8 @@ class Records:
         A method that keeps CLS by itself gets no other one. ValueError where CLS takes the only
         place of a crop.
         """
-        budgets = self.budgets(budget)
         own = requirements(method, **params).cls
-        if not own:
-            budgets -= self._reserved(budgets)
+        budgets = self.budgets(budget) if own else self.patch_budgets(budget)
         parts = [
             compress(
                 record, method, seed=seed, **params,
@@ -118,7 +130,7 @@ class Records:
             )
             for record, rows in zip(self.groups, self.members, strict=True)
         ]  # fmt: skip
-        return self._with_cls(self._in_order(parts), always=not own)
+        return self.with_cls(self._in_order(parts), always=not own)
 
     def all_tokens(self) -> Kept:
         """Every patch of every crop: R rows as they are, CLS first where the model has it so."""
@@ -127,7 +139,7 @@ class Records:
             index, count = whole_index([record.num_tokens] * len(record))
             device = record.features.device
             parts.append(Kept(record.features, index.to(device), count.to(device)))
-        return self._with_cls(self._in_order(parts))
+        return self.with_cls(self._in_order(parts))
 
     def gather(self, index: Tensor) -> Tensor:
         """The features (R, N, D) of patches by their index (R, N); zero where it is below 0."""
@@ -142,11 +154,7 @@ class Records:
         whole = Kept.cat(parts)
         if len(parts) == 1 and self.members[0] == tuple(range(len(whole))):
             return whole
-        order = self._order().to(whole.count.device)
-        return Kept(
-            whole.tokens[order], whole.index[order], whole.count[order],
-            {name: value[order] for name, value in whole.info.items()},
-        )  # fmt: skip
+        return whole.rows(self._order())
 
     def _reserved(self, budgets: Tensor) -> Tensor:
         """(R,) int64 places of each crop's budget that CLS takes."""
@@ -163,7 +171,7 @@ class Records:
             )
         return found
 
-    def _with_cls(self, kept: Kept, *, always: bool = True) -> Kept:
+    def with_cls(self, kept: Kept, *, always: bool = True) -> Kept:
         """The CLS token before the patches of crops, where their layout says so.
 
         always  False: ALWAYS means WHEN_WHOLE

@@ -6,8 +6,9 @@ block of the encoder sees; an adapter runs any plan (`Adapter.reduce`):
     @register("name", params={"order": Param("split", str, ("split", "raster"))})
     def name(shape, budget, *, order): ...
 
-`budget` is the number of visual tokens that come out, at the most. An arm of such a method has an
-encoder pass of its own. A module of this package is found by itself; others call `register` or name
+`budget` is the number of visual tokens that come out of one crop, at the most; `shape.shown` are the
+patches that they come from, which the plan hands on. An image in several crops, and a clip, have a plan
+for each (`plans`). An arm of such a method has an encoder pass of its own. A module of this package is found by itself; others call `register` or name
 their module in the entry-point group `prunesid.encoding`.
 """
 
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from prunesid.box import Box
 from prunesid.encoding.plan import FAMILIES, Plan, Shape, refusal, shape_of
 from prunesid.parameters import Param, Value, check_parameters
 from prunesid.registry import Registry
@@ -24,12 +26,14 @@ from prunesid.registry import Registry
 __all__ = [
     "FAMILIES",
     "Plan",
+    "Plans",
     "Shape",
     "function_of",
     "list_encoder_methods",
     "modules_of",
     "parameters",
     "plan",
+    "plans",
     "refusal",
     "register",
     "resolve",
@@ -91,7 +95,7 @@ def modules_of(method: str) -> list[str]:
 
 
 def plan(method: str, shape: Shape, budget: int, **params: object) -> Plan:
-    """How `method` leaves at most `budget` tokens of an image in an encoder of `shape`.
+    """How `method` leaves at most `budget` tokens of a crop in an encoder of `shape`.
 
     A budget of all patches or more changes nothing. ValueError on unknown names and values, and on
     a budget that the encoder's depth rules out; the message names the smallest possible one.
@@ -100,5 +104,37 @@ def plan(method: str, shape: Shape, budget: int, **params: object) -> Plan:
     if isinstance(budget, bool) or not isinstance(budget, numbers.Integral) or budget < 1:
         raise ValueError(f"budget must be a positive number of tokens, not {budget!r}")
     if budget >= shape.tokens:
-        return Plan(shape.side, (0,) * shape.read)
+        return Plan(shape.side, (0,) * shape.read, shown=shape.shown)
     return _METHODS[method].run(shape, int(budget), **resolved)
+
+
+@dataclass(frozen=True)
+class Plans:
+    """What a method makes of the crops of an image, or of the frames of a clip.
+
+    shape   of the encoder
+    budget  tokens of the whole image or clip, which `Records.patch_budgets` shares among its crops
+    """
+
+    method: str
+    shape: Shape
+    budget: int
+    params: Resolved
+
+    def of(self, share: int, shown: Box | None = None) -> Plan:
+        """The plan of a crop that gets `share` tokens; `shown` as `Shape` has it."""
+        return plan(self.method, replace(self.shape, shown=shown), share, **self.params)
+
+
+def plans(method: str, shape: Shape, budget: int, *, crops: int = 1, **params: object) -> Plans:
+    """`plan` for every crop of an image that has at most `crops` of them.
+
+    ValueError as `plan` raises it, also where the smallest share of a crop is ruled out.
+    """
+    plan(method, shape, budget, **params)
+    if crops > 1:
+        try:
+            plan(method, shape, max(1, budget // crops), **params)
+        except ValueError as error:
+            raise ValueError(f"budget {budget} shared among {crops} crops: {error}") from None
+    return Plans(method, shape, int(budget), resolve(method, **params))

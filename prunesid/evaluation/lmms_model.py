@@ -81,9 +81,9 @@ class PruneSID(lmms):
         if self.late and self.adapter.num_tokens is not None:
             shape = late.Shape(len(self.adapter.decoder.layers), self.adapter.num_tokens)
             late.plan(str(method), shape, budget, **self.params)  # before the first question
-        self.plan = None
+        self.plans = None
         if method in encoding.list_encoder_methods() and budget is not None:
-            self.plan = self.adapter.plan(method, budget, self.params)
+            self.plans = self.adapter.plans(method, budget, self.params)
 
     def _check_late(self, share_prefix: bool) -> None:
         if not share_prefix:
@@ -157,9 +157,9 @@ class PruneSID(lmms):
         if not owners:
             return Kept.nothing(), dict.fromkeys(shown, ())
         inputs = self.adapter.preprocess([medium for media in shown.values() for medium in media])
-        if self.plan is not None:
-            kept, found = self.adapter.reduce(inputs, self.plan, owners)
-            return kept, {name: found.get(name, ()) for name in shown}
+        if self.plans is not None:
+            kept, outline = self.adapter.reduce(inputs, self.plans, owners)
+            return kept, {name: outline.inputs.get(name, ()) for name in shown}
         early = self.method is not None and not self.late
         needs = requirements(str(self.method), **self.params) if early else Needs()
         records = self.adapter.encode(inputs, needs, owners)

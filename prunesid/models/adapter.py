@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from prunesid.accounting import Sizes
-    from prunesid.encoding import Plan
+    from prunesid.encoding import Plans
     from prunesid.media import Clip
     from prunesid.record import Kept
     from prunesid.records import Records
@@ -140,17 +140,17 @@ class Adapter(Protocol):
         """
         ...
 
-    def plan(self, method: str, budget: int, params: Mapping[str, object]) -> Plan:
-        """`prunesid.encoding.plan` for this model; ValueError also where the family takes none."""
+    def plans(self, method: str, budget: int, params: Mapping[str, object]) -> Plans:
+        """`prunesid.encoding.plans` for this model; ValueError also where the family takes none."""
         ...
 
     def reduce(
-        self, inputs: Mapping[str, Tensor], plan: Plan, names: Sequence[str] | None = None
-    ) -> tuple[Kept, Mapping[str, tuple[Medium, ...]]]:
-        """The model's inputs -> what a pass by a `plan` of its own leaves, and the inputs by name.
+        self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
+    ) -> tuple[Kept, Records]:
+        """The model's inputs -> what a pass by `plans` leaves, and the outline of the records.
 
-        `names` as in `encode`; rows and inputs are those of its records. ValueError where the
-        family takes none.
+        `names` as in `encode`; rows, inputs and sizes are those of its records, features are zeros.
+        ValueError where the family takes none.
         """
         ...
 

@@ -295,7 +295,9 @@ def _infeasible_encoding(vision: Vision, arms: Iterable[Arm]) -> list[str]:
             problems.append(f"arm {arm.name}: {encoding.refusal(arm.method, vision.family)}")
         elif vision.encoding is not None:
             try:
-                encoding.plan(arm.method, vision.encoding, arm.budget, **arm.params)
+                encoding.plans(
+                    arm.method, vision.encoding, arm.budget, crops=vision.crops, **arm.params
+                )
             except ValueError as error:
                 problems.append(f"arm {arm.name}: {error}")
     return problems

@@ -18,6 +18,7 @@ from prunesid.methods import Needs
 from prunesid.models import register
 from prunesid.models.adapter import Prompt
 from prunesid.models.clip import read_clip
+from prunesid.models.clip_pass import Reduced
 from prunesid.models.llava import Llava, only_images
 from prunesid.models.mini_gemini.modeling import MiniGeminiForConditionalGeneration
 from prunesid.models.mini_gemini.processing import MARK, MiniGeminiProcessor, vicuna_prompt
@@ -66,6 +67,10 @@ class MiniGemini(Llava):
         record = read_clip(model.vision_tower, inputs["pixel_values"], self.feature_block, needs)
         sharp = inputs["pixel_values_aux"].to(self.device, self.dtype)
         return replace(record, features=model.mine(record.features, sharp))
+
+    def finish(self, left: Reduced, inputs: Mapping[str, Tensor], rows: list[int]) -> Tensor:
+        sharp = inputs["pixel_values_aux"][rows].to(self.device, self.dtype)
+        return self.model.model.mine_together(left.kept.tokens, left.holder, sharp)
 
     def _tokenize(self, context: str, kinds: Sequence[str]) -> Prompt:
         # Some tasks place the images themselves; then the text is taken as it stands.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -17,6 +18,7 @@ from transformers import CLIPVisionModel
 import prunesid
 from prunesid import encoding, models
 from prunesid.accounting import Transformer
+from prunesid.box import Box
 from prunesid.encoding import Plan, Shape
 from prunesid.encoding.merging import match, merge
 from prunesid.encoding.tome import even_schedule
@@ -94,6 +96,16 @@ def test_wrong_names_and_values_name_the_choices():
         encoding.plan("tome", LLAVA, 64, order="row")
     with pytest.raises(ValueError, match="parameter of downsample"):
         encoding.plan("downsample", LLAVA, 64, order="raster")
+
+
+def test_a_share_that_no_crop_can_have_is_refused_at_once():
+    shape = Shape(layers=4, read=3, side=24)
+    assert encoding.plans("tome", shape, 360, crops=5).of(72).tokens == 72
+    with pytest.raises(ValueError, match="359 shared among 5 crops: budget 71: .* least 72 of 576"):
+        encoding.plans("tome", shape, 359, crops=5)
+    assert encoding.plans("tome", shape, 359).of(359) == encoding.plan("tome", shape, 359)
+    with pytest.raises(ValueError, match="raster, split"):
+        encoding.plans("tome", shape, 359, crops=5, order="row")
 
 
 # Matching
@@ -189,6 +201,68 @@ def test_a_smaller_image_is_what_transformers_makes_of_it(tower, pixels):
     assert not kept.info["selected"].any()
 
 
+# A crop with padding
+
+
+BOXES = (Box(1, 0, 3, 4), Box(0, 1, 4, 2), Box(0, 0, 4, 3))
+
+
+def patches_of(box):
+    return [4 * row + column for row in range(box.top, box.bottom) for column in range(box.left, box.right)]  # fmt: skip
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("method", encoding.list_encoder_methods())
+def test_all_patches_beside_the_padding_are_those_of_the_tower(tower, pixels, box, method):
+    plan = encoding.plan(method, replace(TINY, shown=box), box.size)
+    left = reduce_clip(tower, pixels, plan)
+    record = read_clip(tower, pixels, 2, Needs())
+    torch.testing.assert_close(left.kept.tokens, record.features[:, patches_of(box)])
+    torch.testing.assert_close(left.cls, record.cls)
+    assert left.kept.index.tolist() == [list(range(box.size))] * 5
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_padding_is_seen_and_never_merged(tower, pixels, box, left):
+    plan = encoding.plan("tome", replace(TINY, shown=box), 1 + left)
+    kept = reduce_clip(tower, pixels, plan).kept
+    shown = patches_of(box)
+    padding = [patch for patch in range(16) if patch not in shown]
+    with torch.no_grad():
+        embedded = tower.embeddings(pixels).numpy()
+    for row in range(len(pixels)):
+        plain = plain_tome(tower, embedded[row], plan.merged, padding=padding)
+        tokens = torch.tensor([token.tolist() for token, _ in plain], dtype=torch.float64)
+        torch.testing.assert_close(kept.tokens[row], tokens, atol=1e-9, rtol=1e-9)
+        alone = [shown.index(own[0]) if len(own) == 1 else -1 for _, own in plain]
+        assert kept.index[row].tolist() == alone
+
+
+def test_of_a_smaller_crop_what_shows_any_of_the_image_is_left(tower, pixels):
+    box = Box(1, 0, 3, 4)
+    # Of 3 x 3 patches all show some of it.
+    for budget, side, part in ((7, 2, Box(0, 0, 2, 2)), (3, 1, Box(0, 0, 1, 1))):
+        plan = encoding.plan("downsample", replace(TINY, shown=box), budget)
+        assert (plan.side, plan.box) == (side, part)
+    high = encoding.plan("downsample", replace(TINY, shown=Box(0, 0, 1, 4)), 3)
+    assert (high.side, high.box, high.beside) == (3, Box(0, 0, 1, 3), 6)
+    kept = reduce_clip(tower, pixels, high).kept
+    whole = reduce_clip(tower, pixels, Plan(3, (0, 0, 0))).kept
+    torch.testing.assert_close(kept.tokens, whole.tokens[:, :3])
+    assert kept.index.eq(-1).all()
+
+
+def test_a_smaller_crop_is_never_larger_than_its_share():
+    for top in range(24):
+        for bottom in range(top + 1, 25):
+            shape = replace(LLAVA, shown=Box(top, 0, bottom, 24))
+            for budget in (1, 12, 13, 32, 64, 128):
+                plan = encoding.plan("downsample", shape, budget)
+                assert 1 <= plan.tokens <= budget
+                assert plan.side < 24 or budget >= shape.tokens
+
+
 def test_bfloat16(tower, pixels):
     own = CLIPVisionModel(clip_vision()).eval().to(torch.bfloat16)
     own.load_state_dict(tower.state_dict())
@@ -211,6 +285,19 @@ def test_multiply_adds_are_those_that_run(tower, pixels, method, budget):
     assert counter.get_total_flops() // 2 == (
         plan.encoder_macs(sizes) - behind + plan.choice_macs(sizes) - means + patches
     )
+
+
+def test_multiply_adds_with_padding_are_those_that_run(tower, pixels):
+    sizes = Transformer.encoder(tower.config)
+    plan = encoding.plan("tome", replace(TINY, shown=Box(1, 0, 3, 4)), 3)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        reduce_clip(tower, pixels[:1], plan)
+    assert plan.beside == 8 and plan.tokens == 3
+    behind, means = sizes.layer_macs(1 + 8 + 3), sum(plan.merged) * sizes.width
+    assert counter.get_total_flops() // 2 == (
+        plan.encoder_macs(sizes) - behind + plan.choice_macs(sizes) - means
+        + 16 * 3 * 14 * 14 * sizes.width
+    )  # fmt: skip
 
 
 def test_multiply_adds_counted_by_hand():

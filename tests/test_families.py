@@ -10,17 +10,19 @@ from family_models import FAMILIES
 from video_llava_models import save_tiny_video_llava
 from videos import write_clips
 
+from prunesid import encoding
 from prunesid.answering.store import Store
 from prunesid.pocket.benchmarks import render
 from prunesid.stages.accounts import read_accounts, write_accounts
 from prunesid.stages.answers import answer_benchmark
 from prunesid.stages.budgets import read_budgets, write_budgets
+from prunesid.stages.encoding import encode_arms
 from prunesid.stages.features import extract, needs_of, read_head
 from prunesid.stages.information import write_information
 from prunesid.stages.scores import score_benchmark
 from prunesid.stages.selection import select_arms
 from prunesid.stages.source import Runtime, Source
-from prunesid.study.arm import VANILLA, make_arm, shared_budgets
+from prunesid.study.arm import VANILLA, Arm, make_arm, shared_budgets
 
 BUDGET = 12
 ARMS = (
@@ -30,6 +32,8 @@ ARMS = (
     make_arm({"budget": BUDGET, "method": "cls_topk"}),
     make_arm({"budget": BUDGET, "method": "random"}),
 )
+# 3 tokens each of 8 frames; fewer would not leave a frame enough in so shallow a tower.
+CLIP_BUDGET = 24
 CLIPS = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "video_llava")
 
 
@@ -46,6 +50,12 @@ def clips(tmp_path_factory):
     return Source("msvd_qa", data), "answer_match"
 
 
+def inside(family: str, budget: int) -> tuple[Arm, ...]:
+    """Arms inside the encoder, where the family takes any."""
+    methods = encoding.list_encoder_methods() if family in encoding.FAMILIES else ()
+    return tuple(make_arm({"budget": budget, "method": method}) for method in methods)
+
+
 def run(
     folder: Path, model: Path, source: Source, metric: str, batch_size: int, arms=ARMS, options=()
 ) -> pd.DataFrame:
@@ -60,7 +70,10 @@ def run(
         folder / "budgets.parquet",
     )  # fmt: skip
     budgets = read_budgets(folder / "budgets.parquet", source.task)
-    select_arms(features, arms, store, folder / "selections.json", budgets)
+    encode_arms(source, runtime, features, arms, store, folder / "encoded.json")
+    select_arms(
+        features, arms, store, folder / "selections.json", budgets, folder / "encoded.json"
+    )
     answers = folder / "answers.json"
     answer_benchmark(source, runtime, features, folder / "selections.json", arms, store, answers)
     score_benchmark(source, source.task, metric, [answers], store, folder / "scores.parquet")
@@ -74,6 +87,7 @@ def check(folder: Path, table: pd.DataFrame, arms=ARMS) -> None:
     assert table.groupby("arm").size().nunique() == 1
     assert table["answer"].map(type).eq(str).all()
     sizes = head.sizes
+    budgets = {arm.name: arm.budget for arm in arms}
     for arm, own in table.groupby("arm"):
         patches = own["image_id"].map(
             lambda name: sum(sizes[row] for m in head.inputs[name] for row in m.rows)
@@ -82,17 +96,22 @@ def check(folder: Path, table: pd.DataFrame, arms=ARMS) -> None:
             # Newlines and class tokens come on top where the model has them.
             assert (own["tokens"] >= patches).all()
         elif "dynamic" not in arm:
-            assert (own["tokens"] <= BUDGET).all()
+            assert (own["tokens"] <= budgets[arm]).all()
     accounts = read_accounts(folder / "accounts.csv")
-    assert accounts.loc["vanilla", "llm_macs"] > accounts.loc[arms[1].name, "llm_macs"]
+    for arm in arms[1:]:
+        assert accounts.loc["vanilla", "llm_macs"] > accounts.loc[arm.name, "llm_macs"]
+        if arm.encodes and head.model_sizes.encoder is not None:
+            spared = accounts.loc["vanilla", "encoder_macs"] - accounts.loc[arm.name, "encoder_macs"]
+            assert spared > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_images_go_through_every_stage(family, images, tiny_llava, tmp_path):
     FAMILIES[family](tmp_path / "model", tiny_llava)
-    table = run(tmp_path / "run", tmp_path / "model", *images, batch_size=2)
-    check(tmp_path / "run", table)
-    again = run(tmp_path / "again", tmp_path / "model", *images, batch_size=1)
+    arms = (*ARMS, *inside(family, BUDGET))
+    table = run(tmp_path / "run", tmp_path / "model", *images, batch_size=2, arms=arms)
+    check(tmp_path / "run", table, arms)
+    again = run(tmp_path / "again", tmp_path / "model", *images, batch_size=1, arms=arms)
     pd.testing.assert_frame_equal(table, again)
 
 
@@ -100,7 +119,7 @@ def test_images_go_through_every_stage(family, images, tiny_llava, tmp_path):
 def test_clips_go_through_every_stage(family, clips, tiny_llava, tmp_path):
     FAMILIES[family](tmp_path / "model", tiny_llava)
     # Frames of one color hold no information to share budgets by.
-    arms = tuple(arm for arm in ARMS if arm.dynamic is None)
+    arms = tuple(arm for arm in ARMS if arm.dynamic is None) + inside(family, CLIP_BUDGET)
     table = run(tmp_path / "run", tmp_path / "model", *clips, batch_size=2, arms=arms)
     check(tmp_path / "run", table, arms)
 
@@ -108,14 +127,24 @@ def test_clips_go_through_every_stage(family, clips, tiny_llava, tmp_path):
 def test_class_tokens_of_frames_go_through_every_stage(clips, tiny_llava, tmp_path):
     """Of 24 tokens of a clip, 8 are class tokens, which a stored selection brings back."""
     save_tiny_video_llava(tmp_path / "model", tiny_llava)
-    arms = (VANILLA, make_arm({"budget": 24, "method": "cls_topk"}), make_arm({"budget": 128}))
+    arms = (
+        VANILLA,
+        make_arm({"budget": CLIP_BUDGET, "method": "cls_topk"}),
+        make_arm({"budget": 128}),
+        *inside("video_llava", CLIP_BUDGET),
+        make_arm({"budget": 128, "method": "tome"}),
+    )
     table = run(
         tmp_path / "run", tmp_path / "model", *clips, batch_size=2, arms=arms,
         options=(("frame_cls", "keep"),),
     )  # fmt: skip
     head = read_head(tmp_path / "run" / "features.safetensors")
     assert {m.layout["cls"] for media in head.inputs.values() for m in media} == {"always"}
-    vanilla, pruned, whole = (table[table["arm"] == arm.name] for arm in arms)
-    assert set(vanilla["tokens"]) == set(whole["tokens"]) == {8 * 17}
-    assert set(pruned["tokens"]) == {24}
-    assert vanilla["answer"].tolist() == whole["answer"].tolist()
+    vanilla, pruned, whole, smaller, tome, every = (
+        table[table["arm"] == arm.name] for arm in arms
+    )
+    assert set(vanilla["tokens"]) == set(whole["tokens"]) == set(every["tokens"]) == {8 * 17}
+    assert set(pruned["tokens"]) == set(tome["tokens"]) == {CLIP_BUDGET}
+    # CLS and one patch: 2 x 2 would be too many for 3 places.
+    assert set(smaller["tokens"]) == {8 * 2}
+    assert vanilla["answer"].tolist() == whole["answer"].tolist() == every["answer"].tolist()

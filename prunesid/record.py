@@ -17,6 +17,9 @@ OPTIONAL = (
     "cls_attention", "cls", "keys", "projected", "relevance", "last_attention", "last_keys",
 )  # fmt: skip
 
+# Fact about crops: (B, 2) rows and columns of the image that the tokens are all of.
+GRID = "grid"
+
 
 @dataclass(frozen=True, eq=False)
 class VisionRecord:

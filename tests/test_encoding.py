@@ -331,15 +331,27 @@ def test_an_adapter_gives_rows_like_those_of_its_records(tiny_llava):
     torch.testing.assert_close(whole.tokens, records.groups[0].features, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - set(encoding.FAMILIES)))
-def test_other_families_say_which_ones_can(family, tiny_llava, tmp_path):
+@pytest.mark.parametrize("method", encoding.list_encoder_methods())
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_say_which_ones_can(family, method, tiny_llava, tmp_path):
     FAMILIES[family](tmp_path / family, tiny_llava)
     adapter = models.load(tmp_path / family)
+    if family in encoding.families_of(method):
+        assert adapter.plans(method, 12, {}).budget == 12
+        return
     assert adapter.sizes.encoding is None
-    with pytest.raises(ValueError, match="vision encoder.*Families that it runs on: llava"):
-        adapter.plans("tome", 5, {})
-    with pytest.raises(ValueError, match="vision encoder.*Families that it runs on: llava"):
-        adapter.reduce({}, encoding.plans("tome", TINY, 5))
+    with pytest.raises(
+        ValueError, match="vision encoder.*Families that it runs on: llava, llava_n"
+    ):
+        adapter.plans(method, 12, {})
+
+
+def test_which_families_run_what():
+    clip = ("llava", "llava_next", "mini_gemini", "video_llava")
+    assert encoding.families_of("tome") == clip
+    assert encoding.families_of("downsample") == (*clip, "qwen2_5_vl", "qwen2_vl")
+    with pytest.raises(ValueError, match="Did you mean 'tome'"):
+        encoding.families_of("tom")
 
 
 @pytest.mark.parametrize("method", encoding.list_encoder_methods())

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Model families whose encoder runs plans: CLIP towers, each crop or frame by a plan of its own.
 FAMILIES = ("llava", "llava_next", "mini_gemini", "video_llava")
+# Those whose encoder takes images of any size, and so a smaller one as it is.
+ANY_SIZE = ("qwen2_5_vl", "qwen2_vl")
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,6 @@ def shape_of(family: str, layers: int, patches: int, feature_layer: int) -> Shap
     if family not in FAMILIES:
         return None
     return Shape(layers, feature_layer % (layers + 1), round(patches**0.5))
-
-
-def refusal(method: str, family: object) -> str:
-    """The message for a family whose encoder runs no plan."""
-    return (
-        f"{method} acts inside the vision encoder, which is not supported for the model family "
-        f"{family!r}. Families that it runs on: {', '.join(FAMILIES)}."
-    )
 
 
 @dataclass(frozen=True)

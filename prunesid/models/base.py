@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, DynamicCach
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.accounting import Sizes, Transformer
-from prunesid.encoding import Plans, plans, refusal
+from prunesid.encoding import Plans, families_of, plans, refusal
 from prunesid.models.adapter import Entering, Prompt, positions_of
 from prunesid.parameters import Param, Value, check_parameters
 from prunesid.record import Kept
@@ -106,10 +106,10 @@ class TransformersAdapter:
         return self.processor.tokenizer.convert_ids_to_tokens(self.placeholders[kind])
 
     def plans(self, method: str, budget: int, params: Mapping[str, object]) -> Plans:
-        shape = self.sizes.encoding
-        if shape is None:
-            raise ValueError(refusal(method, self.model.config.model_type))
-        return plans(method, shape, budget, crops=self.most_crops, **params)
+        family = self.model.config.model_type
+        if family not in families_of(method):
+            raise ValueError(refusal(method, family))
+        return plans(method, self.sizes.encoding, budget, crops=self.most_crops, **params)
 
     def reduce(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None

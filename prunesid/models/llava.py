@@ -75,9 +75,6 @@ class Llava(TransformersAdapter):
     def reduce(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
     ) -> tuple[Kept, Records]:
-        if self.sizes.encoding is None:  # a family that builds on this one
-            return super().reduce(inputs, plans, names)
-
         def finish(left: Reduced, rows: list[int]) -> Tensor:
             return self.finish(left, inputs, rows)
 

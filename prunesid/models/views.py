@@ -47,7 +47,8 @@ def reduce_views(
         for medium in views.media for row, part in zip(medium.rows, medium.parts, strict=True)
     }  # fmt: skip
     shown = [parts[row] for row in range(len(parts))]
-    side = plans.shape.side
+    config = views.seen[0][0].config
+    side = config.image_size // config.patch_size
     grids = [(side, side) if box is None else box.grid for box in shown]
     blank = outline(grids, torch.zeros(len(shown), 1), inputs, views.share)
     shares = blank.patch_budgets(plans.budget).tolist()

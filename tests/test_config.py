@@ -144,6 +144,8 @@ def test_what_acts_in_the_encoder_is_planned_for_the_families_that_can(given, tm
     found = problems(chosen | {"model": other})
     assert "arm method-tome: tome acts inside the vision encoder" in found
     assert "'other'. Families that it runs on: llava, llava_next" in found
+    found = problems(chosen | {"model": "Qwen/Qwen2-VL-7B-Instruct"})
+    assert "tome acts inside the vision encoder" in found and "downsample" not in found
     shallow = with_tower(tmp_path, model_type="llava", vision_feature_layer=-3)
     found = problems(chosen | {"model": shallow})
     assert "arm method-tome: budget 64: a block merges half" in found

@@ -156,6 +156,15 @@ def test_tokens_of_no_patch_stand_behind_the_map(folders):
         assert not lines[len(other) - len(merged) :].any()
 
 
+@pytest.mark.parametrize("family", ["llava_next", "mini_gemini", "video_llava"])
+@pytest.mark.parametrize("method", METHODS)
+def test_bfloat16(folders, family, method):
+    adapter = models.load(folders[family], dtype="bfloat16")
+    inputs = adapter.preprocess(pictures(SHAPES))
+    kept, _ = adapter.reduce(inputs, adapter.plans(method, 13, {}))
+    assert kept.tokens.dtype == torch.bfloat16 and kept.tokens.isfinite().all()
+
+
 # Video-LLaVA
 
 

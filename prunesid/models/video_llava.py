@@ -6,7 +6,8 @@ counts 2048. A clip of which every patch is kept enters so; otherwise, by the op
 frame_cls  "drop": no CLS, so that 136 tokens are 8 x 17 patches; "keep": CLS stands before the
            patches of its frame and takes one of its places, 8 x (CLS and 16 patches)
 
-Images enter without CLS, as in the unmodified model.
+Images enter without CLS, as in the unmodified model. Where a method acts inside the encoder, CLS is that
+of its pass.
 """
 
 from __future__ import annotations

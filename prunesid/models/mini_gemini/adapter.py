@@ -1,7 +1,8 @@
 """The adapter of Mini-Gemini.
 
 What is compressed are the 576 tokens that go to the projector: CLIP's patches and what they mined.
-Everything else in the record (CLS, its attention, keys, other blocks) is the CLIP tower's.
+Everything else in the record (CLS, its attention, keys, other blocks) is the CLIP tower's. Methods
+inside the encoder act in that tower; what is left mines for all patches that it holds.
 """
 
 from __future__ import annotations

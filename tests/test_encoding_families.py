@@ -89,6 +89,9 @@ def test_every_crop_leaves_its_share(case, method):
     shares = outline.budgets(budget).tolist()
     for row, (share, count) in enumerate(zip(shares, kept.count.tolist(), strict=True)):
         assert count == share if method == "tome" else 1 <= count <= share, row
+    patches = torch.arange(kept.info["selected"].shape[1])
+    beyond = patches >= torch.tensor(outline.sizes)[:, None]
+    assert not (kept.info["selected"] & beyond).any()
     places = torch.arange(kept.index.shape[1])
     assert (kept.index < 0)[places >= kept.count[:, None]].all()
     assert (kept.tokens == 0)[places >= kept.count[:, None]].all()

@@ -7,8 +7,9 @@ An image of which everything is kept enters as the unmodified model has it: base
 high-resolution map without its padding, a newline behind each row. Otherwise, by the options:
 
 unpad    true: a sub-crop's candidates are the patches that show the image, so the crops of an image
-         may differ in size; a method inside the encoder merges these, with the padding in sight. false: all patches, as in the code of methods that switch unpadding off;
-         those of the padding are left out where everything is kept.
+         may differ in size; a method inside the encoder merges these alone. false: all patches, as in
+         the code of methods that switch unpadding off; those of the padding are left out where
+         everything is kept.
 scope    "crop": a budget is meant for the most crops that the checkpoint makes, each getting an equal
          share (N / 5), whatever the image; "image": for the crops that the image has
 newline  "drop": no newlines, as the LLaVA-NeXT code of VisionZip and HiRED; crop after crop, tokens

@@ -217,7 +217,7 @@ class Kept:
 
 
 def cat_padded(tensors: Sequence[Tensor]) -> Tensor:
-    """(B, ...) of several batches; facts about patches (B, T) are padded with -1, or False, to the largest T."""
+    """(B, ...) of several batches; facts about patches (B, T) are padded with -1 or False."""
     if len({tensor.shape[1:] for tensor in tensors}) == 1:
         return torch.cat(list(tensors))
     width = max(tensor.shape[1] for tensor in tensors)

@@ -208,7 +208,8 @@ BOXES = (Box(1, 0, 3, 4), Box(0, 1, 4, 2), Box(0, 0, 4, 3))
 
 
 def patches_of(box):
-    return [4 * row + column for row in range(box.top, box.bottom) for column in range(box.left, box.right)]  # fmt: skip
+    rows, columns = range(box.top, box.bottom), range(box.left, box.right)
+    return [4 * row + column for row in rows for column in columns]
 
 
 @pytest.mark.parametrize("box", BOXES)

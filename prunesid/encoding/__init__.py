@@ -10,8 +10,10 @@ block of the encoder sees; an adapter runs any plan (`Adapter.reduce`):
 patches that they come from, which the plan hands on. An image in several crops, and a clip, have a plan
 for each (`plans`). A method that does nothing but shrink the image may also register `grid`, a function
 of the rows and columns that an image has and of the budget, which gives those of the smaller image; it
-then runs on encoders that take images of any size. An arm of such a method has an encoder pass of its own. A module of this package is found by itself; others call `register` or name
-their module in the entry-point group `prunesid.encoding`.
+then runs on encoders that take images of any size.
+
+An arm of such a method has an encoder pass of its own. A module of this package is found by itself;
+others call `register` or name their module in the entry-point group `prunesid.encoding`.
 """
 
 from __future__ import annotations

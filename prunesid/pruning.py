@@ -234,13 +234,13 @@ def _recipe(
         raise ValueError("the model is in training mode; call model.eval() first")
     adapter = adapt(model, processor, **(options or {}))
     encodes = method in encoding.list_encoder_methods()
-    plan = adapter.plan(method, budget, resolved) if encodes else None
-    return _Recipe(model, adapter, method, budget, seed, resolved, plan)
+    plans = adapter.plans(method, budget, resolved) if encodes else None
+    return _Recipe(model, adapter, method, budget, seed, resolved, plans)
 
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How to shorten the inputs of one model; `plan` is that of a method that acts in the encoder,
+    """How to shorten the inputs of one model; `plans` are those of a method that acts in the encoder,
     `widths` remembers what whole media take."""
 
     model: Any
@@ -249,7 +249,7 @@ class _Recipe:
     budget: int
     seed: int
     params: Mapping[str, Any]
-    plan: encoding.Plan | None = None
+    plans: encoding.Plans | None = None
     widths: dict[str, int] = field(default_factory=dict)
 
     @torch.no_grad()
@@ -295,17 +295,15 @@ class _Recipe:
 
     def _kept(self, visual: Mapping[str, Any]) -> tuple[Kept, list[Medium], list[int]]:
         """What is kept, the media, and the tokens that each takes where nothing is dropped."""
-        if self.plan is not None:
-            kept, inputs = self.adapter.reduce(visual, self.plan)
-            media = [medium for own in inputs.values() for medium in own]
-            return kept, media, [self.adapter.num_tokens or 0] * len(media)
-        needs = methods.requirements_in_crops(self.method, **self.params)
-        records = self.adapter.encode(visual, needs)
+        if self.plans is not None:
+            kept, records = self.adapter.reduce(visual, self.plans)
+        else:
+            needs = methods.requirements_in_crops(self.method, **self.params)
+            records = self.adapter.encode(visual, needs)
+            kept = records.compress(self.method, budget=self.budget, seed=self.seed, **self.params)
         media = [medium for own in records.inputs.values() for medium in own]
         whole = records.all_tokens()
-        widths = [self._width(whole, medium) for medium in media]
-        kept = records.compress(self.method, budget=self.budget, seed=self.seed, **self.params)
-        return kept, media, widths
+        return kept, media, [self._width(whole, medium) for medium in media]
 
     def _width(self, whole: Kept, medium: Medium) -> int:
         """Tokens of a medium of which nothing is dropped."""

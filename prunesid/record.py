@@ -18,6 +18,9 @@ OPTIONAL = (
     "first_cls_attention", "last_cls_attention",
 )  # fmt: skip
 
+# Fact about crops: (B, 2) rows and columns of the image that the tokens are all of.
+GRID = "grid"
+
 
 @dataclass(frozen=True, eq=False)
 class VisionRecord:
@@ -182,6 +185,12 @@ class Kept:
         info = {name: value.to(device) for name, value in self.info.items()}
         return Kept(self.tokens.to(device), self.index.to(device), self.count.to(device), info)
 
+    def rows(self, images: Tensor) -> Kept:
+        """Those of some of the images (n,) int64, in the given order."""
+        chosen = images.to(self.count.device)
+        info = {name: value[chosen] for name, value in self.info.items()}
+        return Kept(self.tokens[chosen], self.index[chosen], self.count[chosen], info)
+
     def split(self) -> list[Tensor]:
         """One (count, D) tensor per image, without padding."""
         return [row[:n] for row, n in zip(self.tokens, self.count.tolist(), strict=True)]
@@ -205,7 +214,7 @@ class Kept:
     def cat(parts: Sequence[Kept]) -> Kept:
         """One `Kept` of several batches, padded to the widest; the parts share their info names.
 
-        Facts about patches, such as their groups, are padded with -1 where crops differ in size.
+        Facts about patches, such as their groups, are padded where crops differ in size (`cat_padded`).
         """
         if len(parts) == 1:
             return parts[0]
@@ -224,12 +233,14 @@ class Kept:
 
 
 def cat_padded(tensors: Sequence[Tensor]) -> Tensor:
-    """(B, ...) of several batches; facts about patches (B, T) are padded with -1 to the largest T."""
+    """(B, ...) of several batches; facts about patches (B, T) are padded with -1 or False."""
     if len({tensor.shape[1:] for tensor in tensors}) == 1:
         return torch.cat(list(tensors))
     width = max(tensor.shape[1] for tensor in tensors)
     return torch.cat([
-        torch.nn.functional.pad(tensor, (0, width - tensor.shape[1]), value=-1)
+        torch.nn.functional.pad(
+            tensor, (0, width - tensor.shape[1]), value=0 if tensor.dtype == torch.bool else -1
+        )
         for tensor in tensors
     ])  # fmt: skip
 

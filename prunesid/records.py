@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunesid.box import Box
 from prunesid.methods import compress, requirements, resolve, split_of
 from prunesid.record import Kept, VisionRecord
 
@@ -29,6 +30,8 @@ CENTER, WHOLE, PADDED = "center", "whole", "padded"
 # the medium is kept; ALWAYS: elsewhere as well, in one of the places of the crop's budget.
 CLS = "cls"
 WHEN_WHOLE, ALWAYS = "whole", "always"
+# Key of a layout: which patches of each crop its row holds, as `Box.values`; without it, all of them.
+PARTS = "parts"
 
 
 # Key of a layout: the medium is an image as a base crop, its first row, and parts of it. "grid": rows
@@ -51,6 +54,12 @@ class Medium:
     kind: str
     rows: tuple[int, ...]
     layout: Mapping[str, Any]
+
+    @property
+    def parts(self) -> list[Box | None]:
+        """Which patches of its crop each row holds; None for all of them."""
+        parts = self.layout.get(PARTS)
+        return [None] * len(self.rows) if parts is None else [Box(*values) for values in parts]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +125,11 @@ class Records:
                 found[rows] = torch.tensor(shares)
         return found
 
+    def patch_budgets(self, budget: int | Mapping[str, int], share: Share | None = None) -> Tensor:
+        """`budgets` without the places that CLS takes; ValueError where it takes a crop's only one."""
+        budgets = self.budgets(budget, share)
+        return budgets - self._reserved(budgets)
+
     def _split(self, medium: Medium, sizes: Sequence[int], budget: int, share: Share) -> list[int]:
         """The tokens of the crops, of `sizes` patches, of a medium in `SUB_CROPS`: one at the least."""
         parts, first = medium.layout[SUB_CROPS], medium.rows[0]
@@ -143,10 +157,8 @@ class Records:
         if split is not None and all(SUB_CROPS in medium.layout for medium in self._media()):
             share = partial(split.share, **resolve(method, **params))
             params = {**params, **split.then}
-        budgets = self.budgets(budget, share)
         own = requirements(method, **params).cls
-        if not own:
-            budgets -= self._reserved(budgets)
+        budgets = self.budgets(budget, share) if own else self.patch_budgets(budget, share)
         parts = [
             compress(
                 record, method, seed=seed, **params,
@@ -158,7 +170,7 @@ class Records:
         nothing = budgets == 0
         if bool(nothing.any()):
             kept = kept.without(nothing.to(kept.count.device))
-        return self._with_cls(kept, always=not own)
+        return self.with_cls(kept, always=not own)
 
     def all_tokens(self) -> Kept:
         """Every patch of every crop: R rows as they are, CLS first where the model has it so."""
@@ -167,7 +179,7 @@ class Records:
             index, count = whole_index([record.num_tokens] * len(record))
             device = record.features.device
             parts.append(Kept(record.features, index.to(device), count.to(device)))
-        return self._with_cls(self._in_order(parts))
+        return self.with_cls(self._in_order(parts))
 
     def gather(self, index: Tensor, name: str = "features") -> Tensor:
         """A field (B, T, ...) of the records for patches by their index (R, N) -> (R, N, ...).
@@ -189,11 +201,7 @@ class Records:
         whole = Kept.cat(parts)
         if len(parts) == 1 and self.members[0] == tuple(range(len(whole))):
             return whole
-        order = self._order().to(whole.count.device)
-        return Kept(
-            whole.tokens[order], whole.index[order], whole.count[order],
-            {name: value[order] for name, value in whole.info.items()},
-        )  # fmt: skip
+        return whole.rows(self._order())
 
     def _reserved(self, budgets: Tensor) -> Tensor:
         """(R,) int64 places of each crop's budget that CLS takes."""
@@ -210,7 +218,7 @@ class Records:
             )
         return found
 
-    def _with_cls(self, kept: Kept, *, always: bool = True) -> Kept:
+    def with_cls(self, kept: Kept, *, always: bool = True) -> Kept:
         """The CLS token before the patches of crops, where their layout says so.
 
         always  False: ALWAYS means WHEN_WHOLE

@@ -30,11 +30,16 @@ def quick_gelu(x):
     return x / (1 + np.exp(-1.702 * x))
 
 
-def tome(tower, embedded, schedule, proportional=True):
-    """Embeddings (1 + T, D) of an image -> [(token, the patches in it)] as the last merge left them."""
-    tokens = [norm(tower.pre_layrnorm, x) for x in embedded]
+def tome(tower, embedded, schedule, proportional=True, padding=()):
+    """Embeddings (1 + T, D) of an image -> [(token, the patches in it)] as the last merge left them.
+
+    padding  patches that are attended to, and neither merge nor come out
+    """
+    shown = [patch for patch in range(len(embedded) - 1) if patch not in padding]
+    order = [0, *(1 + patch for patch in (*shown, *padding))]
+    tokens = [norm(tower.pre_layrnorm, embedded[place]) for place in order]
     # Patches of each token; CLS is None.
-    sources = [None, *([patch] for patch in range(len(tokens) - 1))]
+    sources = [None, *([place - 1] for place in order[1:])]
     for layer, merged in zip(tower.encoder.layers, schedule, strict=False):
         attention, heads = layer.self_attn, layer.self_attn.num_heads
         normed = [norm(layer.layer_norm1, x) for x in tokens]
@@ -55,12 +60,17 @@ def tome(tower, embedded, schedule, proportional=True):
                 mixed.append(sum(e * value[j][h] for j, e in enumerate(exponents)) / sum(exponents))
             tokens[i] = tokens[i] + linear(attention.out_proj, np.concatenate(mixed))
         if merged:
-            tokens, sources = _merge(tokens, sources, [k.mean(axis=0) for k in key], merged)
+            end = len(tokens) - len(padding)
+            means, held = _merge(
+                tokens[:end], sources[:end], [k.mean(axis=0) for k in key[:end]], merged
+            )
+            tokens, sources = means + tokens[end:], held + sources[end:]
         tokens = [
             x + linear(layer.mlp.fc2, quick_gelu(linear(layer.mlp.fc1, norm(layer.layer_norm2, x))))
             for x in tokens
         ]
-    return list(zip(tokens[1:], sources[1:], strict=True))
+    end = len(tokens) - len(padding)
+    return list(zip(tokens[1:end], sources[1:end], strict=True))
 
 
 def _merge(tokens, sources, metric, merged):

@@ -1,9 +1,15 @@
 """What a question costs under an arm: means over questions, of counts by hand."""
 
+from dataclasses import replace
+
 from prunesid.accounting import Sizes, Transformer
 from prunesid.answering import Answer
+from prunesid.box import Box
 from prunesid.encoding import Plan, Shape
+from prunesid.records import ALWAYS, CLS, PARTS, Medium
 from prunesid.stages.accounts import COLUMNS, read_accounts, spent
+from prunesid.stages.features import Head
+from prunesid.stages.passes import Pass, passes_of
 from prunesid.study.arm import VANILLA, make_arm
 
 LAYER = Transformer(layers=2, width=8, ffn=16, heads=2, kv_heads=2, head_dim=4, ffn_matrices=3)
@@ -44,20 +50,56 @@ def test_tokens_that_go_inside_the_language_model():
 
 
 def test_an_encoder_pass_of_its_own_takes_the_place_of_the_usual_one():
-    sizes = Sizes(LAYER, SIZES.encoder, 17, Shape(layers=3, read=2, side=4))
-    tome = spent(make_arm({"method": "tome", "budget": 4}), [answer(4, 6)], sizes, CROPS)
-    plan = Plan(4, (8, 4))
-    assert tome["encoder_macs"] == plan.encoder_macs(SIZES.encoder)
-    assert tome["selection_macs"] == plan.choice_macs(SIZES.encoder)
-    assert tome["llm_macs"] == 2 * LAYER.layer_macs(10)
-    assert tome["total_macs"] == sum(
-        tome[f"{part}_macs"] for part in ("encoder", "selection", "llm")
-    )
-    smaller = spent(make_arm({"method": "downsample", "budget": 5}), [answer(4, 6)], sizes, CROPS)
-    assert smaller["encoder_macs"] == 3 * SIZES.encoder.layer_macs(5)
-    assert smaller["selection_macs"] == 0
-    whole = spent(make_arm({"method": "tome", "budget": 16}), [answer(16, 6)], sizes, CROPS)
-    assert whole["encoder_macs"] == 3 * SIZES.encoder.layer_macs(17)
+    arm, own = make_arm({"method": "tome", "budget": 4}), {"img": Pass(encoder=1000, choice=10)}
+    found = spent(arm, [answer(4, 6)], SIZES, CROPS, own)
+    assert (found["encoder_macs"], found["selection_macs"]) == (1000, 10)
+    assert found["llm_macs"] == 2 * LAYER.layer_macs(10)
+    assert found["total_macs"] == 1010 + found["llm_macs"]
+    # Without a formula for the tower.
+    found = spent(arm, [answer(4, 6)], replace(SIZES, encoder=None), CROPS)
+    assert found["encoder_macs"] is None and found["selection_macs"] is None
+
+
+def head(media, grids, members, share=None, encoder=SIZES.encoder):
+    sizes = Sizes(LAYER, encoder, 17, Shape(layers=3, read=2, side=4))
+    return Head({"img": media}, members, grids, share, sizes, {})
+
+
+def test_a_pass_costs_what_its_plan_says():
+    one = head((Medium("image", (0,), {}),), ((4, 4),), ((0,),))
+    plan, tower = Plan(4, (8, 4)), SIZES.encoder
+    tome = make_arm({"method": "tome", "budget": 4})
+    assert passes_of(tome, one) == {"img": Pass(plan.encoder_macs(tower), plan.choice_macs(tower))}
+    smaller = passes_of(make_arm({"method": "downsample", "budget": 5}), one)
+    assert smaller == {"img": Pass(3 * tower.layer_macs(5), 0)}
+    whole = passes_of(make_arm({"method": "tome", "budget": 16}), one)
+    assert whole == {"img": Pass(3 * tower.layer_macs(17), 0)}
+    assert passes_of(GRID, one) is None
+    assert passes_of(tome, head((), (), (), encoder=None)) is None
+
+
+def test_crops_pay_for_a_pass_each_by_their_shares_and_padding():
+    # Nine tokens: 5 for the base crop, 4 for the two rows of the other that show the image.
+    layout = {PARTS: [[0, 0, 4, 4], [1, 0, 3, 4]]}
+    two = head((Medium("image", (0, 1), layout),), ((4, 4), (2, 4)), ((0,), (1,)))
+    found = passes_of(make_arm({"method": "tome", "budget": 9}), two)
+    plans = Plan(4, (6, 5)), Plan(4, (2, 2), shown=Box(1, 0, 3, 4))
+    assert plans[1].entering == (8, 6, 4) and plans[1].beside == 8
+    assert found == {
+        "img": Pass(
+            sum(plan.encoder_macs(SIZES.encoder) for plan in plans),
+            sum(plan.choice_macs(SIZES.encoder) for plan in plans),
+        )
+    }
+
+
+def test_the_class_token_of_a_frame_takes_a_place_of_its_plan():
+    frames = Medium("video", (0, 1), {CLS: ALWAYS})
+    clip = head((frames,), ((4, 4),), ((0, 1),))
+    found = passes_of(make_arm({"method": "downsample", "budget": 10}), clip)
+    assert found == {"img": Pass(2 * 3 * SIZES.encoder.layer_macs(1 + 4), 0)}
+    found = passes_of(make_arm({"method": "downsample", "budget": 8}), clip)
+    assert found == {"img": Pass(2 * 3 * SIZES.encoder.layer_macs(1 + 1), 0)}
 
 
 def test_what_has_no_formula_is_none_and_the_total_is_of_the_rest():

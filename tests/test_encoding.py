@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -17,6 +18,7 @@ from transformers import CLIPVisionModel
 import prunesid
 from prunesid import encoding, models
 from prunesid.accounting import Transformer
+from prunesid.box import Box
 from prunesid.encoding import Plan, Shape
 from prunesid.encoding.merging import match, merge
 from prunesid.encoding.tome import even_schedule
@@ -96,6 +98,16 @@ def test_wrong_names_and_values_name_the_choices():
         encoding.plan("downsample", LLAVA, 64, order="raster")
 
 
+def test_a_share_that_no_crop_can_have_is_refused_at_once():
+    shape = Shape(layers=4, read=3, side=24)
+    assert encoding.plans("tome", shape, 360, crops=5).of(72).tokens == 72
+    with pytest.raises(ValueError, match="359 shared among 5 crops: budget 71: .* least 72 of 576"):
+        encoding.plans("tome", shape, 359, crops=5)
+    assert encoding.plans("tome", shape, 359).of(359) == encoding.plan("tome", shape, 359)
+    with pytest.raises(ValueError, match="raster, split"):
+        encoding.plans("tome", shape, 359, crops=5, order="row")
+
+
 # Matching
 
 
@@ -126,7 +138,7 @@ def test_the_class_token_stays_whatever_it_is_like():
 def test_without_merges_it_is_the_tower_s_own_pass(tower, pixels, dtype):
     own = CLIPVisionModel(clip_vision()).eval().to(dtype)
     own.load_state_dict(tower.state_dict())
-    kept = reduce_clip(own, pixels, Plan(4, (0, 0, 0)))
+    kept = reduce_clip(own, pixels, Plan(4, (0, 0, 0))).kept
     features = read_clip(own, pixels, 2, Needs()).features
     torch.testing.assert_close(kept.tokens, features, atol=1e-5, rtol=1e-5)
     assert kept.index.tolist() == [list(range(16))] * 5
@@ -137,7 +149,7 @@ def test_without_merges_it_is_the_tower_s_own_pass(tower, pixels, dtype):
 @pytest.mark.parametrize("params", [{}, {"proportional": False}, {"order": "raster"}])
 def test_it_agrees_with_a_plain_reference(tower, pixels, budget, params):
     plan = encoding.plan("tome", TINY, budget, **params)
-    kept = reduce_clip(tower, pixels, plan)
+    kept = reduce_clip(tower, pixels, plan).kept
     assert kept.tokens.shape == (5, budget, 32) and kept.count.tolist() == [budget] * 5
     with torch.no_grad():
         embedded = tower.embeddings(pixels).numpy()
@@ -156,12 +168,12 @@ def test_it_agrees_with_a_plain_reference(tower, pixels, budget, params):
 
 def test_proportional_attention_matters_only_after_a_merge(tower, pixels):
     one, other = (
-        reduce_clip(tower, pixels, Plan(4, (0, 0, 5), proportional)).tokens
+        reduce_clip(tower, pixels, Plan(4, (0, 0, 5), proportional)).kept.tokens
         for proportional in (True, False)
     )
     assert torch.equal(one, other)
     one, other = (
-        reduce_clip(tower, pixels, Plan(4, (5, 0, 0), proportional)).tokens
+        reduce_clip(tower, pixels, Plan(4, (5, 0, 0), proportional)).kept.tokens
         for proportional in (True, False)
     )
     assert (one - other).abs().max() > 1e-3
@@ -170,29 +182,93 @@ def test_proportional_attention_matters_only_after_a_merge(tower, pixels):
 @pytest.mark.parametrize("method", encoding.list_encoder_methods())
 def test_an_image_gives_the_same_alone_and_in_a_batch(tower, pixels, method):
     plan = encoding.plan(method, TINY, 5)
-    together = reduce_clip(tower, pixels, plan)
+    together = reduce_clip(tower, pixels, plan).kept
     for row in range(len(pixels)):
-        alone = reduce_clip(tower, pixels[row : row + 1], plan)
+        alone = reduce_clip(tower, pixels[row : row + 1], plan).kept
         torch.testing.assert_close(alone.tokens[0], together.tokens[row], atol=1e-10, rtol=1e-10)
         assert torch.equal(alone.index[0], together.index[row])
 
 
 def test_a_smaller_image_is_what_transformers_makes_of_it(tower, pixels):
-    kept = reduce_clip(tower, pixels, encoding.plan("downsample", TINY, 11))
+    kept = reduce_clip(tower, pixels, encoding.plan("downsample", TINY, 11)).kept
     small = torch.nn.functional.interpolate(
         pixels.float(), (42, 42), mode="bicubic", antialias=True
     )  # fmt: skip
     with torch.no_grad():
         states = tower(small, interpolate_pos_encoding=True, output_hidden_states=True)
     torch.testing.assert_close(kept.tokens, states.hidden_states[-2][:, 1:])
-    assert kept.tokens.shape == (5, 9, 32) and kept.index.eq(-1).all() and kept.info == {}
+    assert kept.tokens.shape == (5, 9, 32) and kept.index.eq(-1).all()
+    assert not kept.info["selected"].any()
+
+
+# A crop with padding
+
+
+BOXES = (Box(1, 0, 3, 4), Box(0, 1, 4, 2), Box(0, 0, 4, 3))
+
+
+def patches_of(box):
+    rows, columns = range(box.top, box.bottom), range(box.left, box.right)
+    return [4 * row + column for row in rows for column in columns]
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("method", encoding.list_encoder_methods())
+def test_all_patches_beside_the_padding_are_those_of_the_tower(tower, pixels, box, method):
+    plan = encoding.plan(method, replace(TINY, shown=box), box.size)
+    left = reduce_clip(tower, pixels, plan)
+    record = read_clip(tower, pixels, 2, Needs())
+    torch.testing.assert_close(left.kept.tokens, record.features[:, patches_of(box)])
+    torch.testing.assert_close(left.cls, record.cls)
+    assert left.kept.index.tolist() == [list(range(box.size))] * 5
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_padding_is_seen_and_never_merged(tower, pixels, box, left):
+    plan = encoding.plan("tome", replace(TINY, shown=box), 1 + left)
+    kept = reduce_clip(tower, pixels, plan).kept
+    shown = patches_of(box)
+    padding = [patch for patch in range(16) if patch not in shown]
+    with torch.no_grad():
+        embedded = tower.embeddings(pixels).numpy()
+    for row in range(len(pixels)):
+        plain = plain_tome(tower, embedded[row], plan.merged, padding=padding)
+        tokens = torch.tensor([token.tolist() for token, _ in plain], dtype=torch.float64)
+        torch.testing.assert_close(kept.tokens[row], tokens, atol=1e-9, rtol=1e-9)
+        alone = [shown.index(own[0]) if len(own) == 1 else -1 for _, own in plain]
+        assert kept.index[row].tolist() == alone
+
+
+def test_of_a_smaller_crop_what_shows_any_of_the_image_is_left(tower, pixels):
+    box = Box(1, 0, 3, 4)
+    # Of 3 x 3 patches all show some of it.
+    for budget, side, part in ((7, 2, Box(0, 0, 2, 2)), (3, 1, Box(0, 0, 1, 1))):
+        plan = encoding.plan("downsample", replace(TINY, shown=box), budget)
+        assert (plan.side, plan.box) == (side, part)
+    high = encoding.plan("downsample", replace(TINY, shown=Box(0, 0, 1, 4)), 3)
+    assert (high.side, high.box, high.beside) == (3, Box(0, 0, 1, 3), 6)
+    kept = reduce_clip(tower, pixels, high).kept
+    whole = reduce_clip(tower, pixels, Plan(3, (0, 0, 0))).kept
+    torch.testing.assert_close(kept.tokens, whole.tokens[:, :3])
+    assert kept.index.eq(-1).all()
+
+
+def test_a_smaller_crop_is_never_larger_than_its_share():
+    for top in range(24):
+        for bottom in range(top + 1, 25):
+            shape = replace(LLAVA, shown=Box(top, 0, bottom, 24))
+            for budget in (1, 12, 13, 32, 64, 128):
+                plan = encoding.plan("downsample", shape, budget)
+                assert 1 <= plan.tokens <= budget
+                assert plan.side < 24 or budget >= shape.tokens
 
 
 def test_bfloat16(tower, pixels):
     own = CLIPVisionModel(clip_vision()).eval().to(torch.bfloat16)
     own.load_state_dict(tower.state_dict())
     for method in encoding.list_encoder_methods():
-        kept = reduce_clip(own, pixels, encoding.plan(method, TINY, 4))
+        kept = reduce_clip(own, pixels, encoding.plan(method, TINY, 4)).kept
         assert kept.tokens.dtype == torch.bfloat16 and kept.tokens.isfinite().all()
 
 
@@ -210,6 +286,19 @@ def test_multiply_adds_are_those_that_run(tower, pixels, method, budget):
     assert counter.get_total_flops() // 2 == (
         plan.encoder_macs(sizes) - behind + plan.choice_macs(sizes) - means + patches
     )
+
+
+def test_multiply_adds_with_padding_are_those_that_run(tower, pixels):
+    sizes = Transformer.encoder(tower.config)
+    plan = encoding.plan("tome", replace(TINY, shown=Box(1, 0, 3, 4)), 3)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        reduce_clip(tower, pixels[:1], plan)
+    assert plan.beside == 8 and plan.tokens == 3
+    behind, means = sizes.layer_macs(1 + 8 + 3), sum(plan.merged) * sizes.width
+    assert counter.get_total_flops() // 2 == (
+        plan.encoder_macs(sizes) - behind + plan.choice_macs(sizes) - means
+        + 16 * 3 * 14 * 14 * sizes.width
+    )  # fmt: skip
 
 
 def test_multiply_adds_counted_by_hand():
@@ -235,23 +324,35 @@ def test_an_adapter_gives_rows_like_those_of_its_records(tiny_llava):
     assert adapter.sizes.encoding == TINY
     inputs = adapter.preprocess(random_images(3))
     names = ["a", "b", "b"]
-    kept, found = adapter.reduce(inputs, adapter.plan("tome", 5, {"order": "raster"}), names)
+    kept, outline = adapter.reduce(inputs, adapter.plans("tome", 5, {"order": "raster"}), names)
     records = adapter.encode(inputs, names=names)
-    assert found == records.inputs and kept.count.tolist() == [5] * 3
-    whole, _ = adapter.reduce(inputs, adapter.plan("tome", 16, {}))
+    assert outline.inputs == records.inputs and outline.sizes == records.sizes
+    assert kept.count.tolist() == [5] * 3
+    whole, _ = adapter.reduce(inputs, adapter.plans("tome", 16, {}))
     torch.testing.assert_close(whole.tokens, records.groups[0].features, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("method", encoding.list_encoder_methods())
 @pytest.mark.parametrize("family", FAMILIES)
-def test_other_families_say_which_ones_can(family, tiny_llava, tmp_path):
-    assert family not in encoding.FAMILIES
+def test_other_families_say_which_ones_can(family, method, tiny_llava, tmp_path):
     FAMILIES[family](tmp_path / family, tiny_llava)
     adapter = models.load(tmp_path / family)
+    if family in encoding.families_of(method):
+        assert adapter.plans(method, 12, {}).budget == 12
+        return
     assert adapter.sizes.encoding is None
-    with pytest.raises(ValueError, match="vision encoder.*Families that it runs on: llava"):
-        adapter.plan("tome", 5, {})
-    with pytest.raises(ValueError, match="vision encoder.*Families that it runs on: llava"):
-        adapter.reduce({}, encoding.Plan(2, ()))
+    with pytest.raises(
+        ValueError, match="vision encoder.*Families that it runs on: llava, llava_n"
+    ):
+        adapter.plans(method, 12, {})
+
+
+def test_which_families_run_what():
+    clip = ("llava", "llava_next", "mini_gemini", "video_llava")
+    assert encoding.families_of("tome") == clip
+    assert encoding.families_of("downsample") == (*clip, "qwen2_5_vl", "qwen2_vl")
+    with pytest.raises(ValueError, match="Did you mean 'tome'"):
+        encoding.families_of("tom")
 
 
 @pytest.mark.parametrize("method", encoding.list_encoder_methods())

@@ -10,17 +10,19 @@ from family_models import FAMILIES
 from video_llava_models import save_tiny_video_llava
 from videos import write_clips
 
+from prunesid import encoding
 from prunesid.answering.store import Store
 from prunesid.pocket.benchmarks import render
 from prunesid.stages.accounts import read_accounts, write_accounts
 from prunesid.stages.answers import answer_benchmark
 from prunesid.stages.budgets import read_budgets, write_budgets
-from prunesid.stages.features import extract, needs_of, read_head
+from prunesid.stages.encoding import encode_arms
+from prunesid.stages.features import Head, extract, needs_of, read_head
 from prunesid.stages.information import write_information
 from prunesid.stages.scores import score_benchmark
 from prunesid.stages.selection import select_arms
 from prunesid.stages.source import Runtime, Source
-from prunesid.study.arm import VANILLA, make_arm, shared_budgets
+from prunesid.study.arm import VANILLA, Arm, make_arm, shared_budgets
 
 BUDGET = 12
 ARMS = (
@@ -30,6 +32,8 @@ ARMS = (
     make_arm({"budget": BUDGET, "method": "cls_topk"}),
     make_arm({"budget": BUDGET, "method": "random"}),
 )
+# 3 tokens of each of 8 frames; ToMe in so shallow a tower leaves 2 at the least.
+CLIP_BUDGET = 24
 # Tokens of an image, and of a clip, in families that take them.
 IMAGES = {
     "llava_next": 88, "llava_onevision": 88, "mini_gemini": 16, "qwen2_vl": 25, "qwen2_5_vl": 25,
@@ -38,7 +42,7 @@ IMAGES = {
 CLIPS = {"llava_onevision": 33, "qwen2_vl": 24, "qwen2_5_vl": 24, "video_llava": 136}
 
 
-def late_arms(tokens: int) -> tuple:
+def late_arms(tokens: int) -> tuple[Arm, ...]:
     """Arms inside the language model, for images or clips of that many tokens in 3 layers."""
     few = {"budget": round(0.55 * tokens)}
     return (
@@ -62,6 +66,15 @@ def clips(tmp_path_factory):
     return Source("msvd_qa", data), "answer_match"
 
 
+def inside(family: str, budget: int) -> tuple[Arm, ...]:
+    """Arms inside the encoder, where the family takes any."""
+    return tuple(
+        make_arm({"budget": budget, "method": method})
+        for method in encoding.list_encoder_methods()
+        if family in encoding.families_of(method)
+    )
+
+
 def run(
     folder: Path, model: Path, source: Source, metric: str, batch_size: int, arms=ARMS, options=()
 ) -> pd.DataFrame:
@@ -76,7 +89,8 @@ def run(
         folder / "budgets.parquet",
     )  # fmt: skip
     budgets = read_budgets(folder / "budgets.parquet", source.task)
-    select_arms(features, arms, store, folder / "selections.json", budgets)
+    encode_arms(source, runtime, features, arms, store, folder / "encoded.json")
+    select_arms(features, arms, store, folder / "selections.json", budgets, folder / "encoded.json")
     answers = folder / "answers.json"
     answer_benchmark(source, runtime, features, folder / "selections.json", arms, store, answers)
     score_benchmark(source, source.task, metric, [answers], store, folder / "scores.parquet")
@@ -103,15 +117,22 @@ def check(folder: Path, table: pd.DataFrame, arms=ARMS) -> None:
             # A mean over layers, met up to the rounding of its counts.
             assert own["tokens"].between(by_name[arm].budget - 2, by_name[arm].budget + 2).all()
         elif "dynamic" not in arm:
-            assert (own["tokens"] <= BUDGET).all()
-        if arm != "vanilla":
-            assert accounts.loc["vanilla", "llm_macs"] > accounts.loc[arm, "llm_macs"]
+            assert (own["tokens"] <= by_name[arm].budget).all()
+        if arm == "vanilla":
+            continue
+        for part in ("llm", *(["encoder"] if spares_encoder(by_name[arm], head) else ())):
+            assert accounts.loc["vanilla", f"{part}_macs"] > accounts.loc[arm, f"{part}_macs"]
+
+
+def spares_encoder(arm: Arm, head: Head) -> bool:
+    """Whether the arm's own encoder pass is cheaper, by a formula that the family has."""
+    return arm.encodes and head.model_sizes.encoder is not None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_images_go_through_every_stage(family, images, tiny_llava, tmp_path):
     FAMILIES[family](tmp_path / "model", tiny_llava)
-    arms = (*ARMS, *late_arms(IMAGES[family]))
+    arms = (*ARMS, *inside(family, BUDGET), *late_arms(IMAGES[family]))
     table = run(tmp_path / "run", tmp_path / "model", *images, batch_size=2, arms=arms)
     check(tmp_path / "run", table, arms)
     again = run(tmp_path / "again", tmp_path / "model", *images, batch_size=1, arms=arms)
@@ -122,7 +143,9 @@ def test_images_go_through_every_stage(family, images, tiny_llava, tmp_path):
 def test_clips_go_through_every_stage(family, clips, tiny_llava, tmp_path):
     FAMILIES[family](tmp_path / "model", tiny_llava)
     # Frames of one color hold no information to share budgets by.
-    arms = (*(arm for arm in ARMS if arm.dynamic is None), *late_arms(CLIPS[family]))
+    budget = CLIP_BUDGET if family == "video_llava" else BUDGET
+    still = tuple(arm for arm in ARMS if arm.dynamic is None)
+    arms = (*still, *inside(family, budget), *late_arms(CLIPS[family]))
     table = run(tmp_path / "run", tmp_path / "model", *clips, batch_size=2, arms=arms)
     check(tmp_path / "run", table, arms)
 
@@ -130,14 +153,22 @@ def test_clips_go_through_every_stage(family, clips, tiny_llava, tmp_path):
 def test_class_tokens_of_frames_go_through_every_stage(clips, tiny_llava, tmp_path):
     """Of 24 tokens of a clip, 8 are class tokens, which a stored selection brings back."""
     save_tiny_video_llava(tmp_path / "model", tiny_llava)
-    arms = (VANILLA, make_arm({"budget": 24, "method": "cls_topk"}), make_arm({"budget": 128}))
+    arms = (
+        VANILLA,
+        make_arm({"budget": CLIP_BUDGET, "method": "cls_topk"}),
+        make_arm({"budget": 128}),
+        *inside("video_llava", CLIP_BUDGET),
+        make_arm({"budget": 128, "method": "tome"}),
+    )
     table = run(
         tmp_path / "run", tmp_path / "model", *clips, batch_size=2, arms=arms,
         options=(("frame_cls", "keep"),),
     )  # fmt: skip
     head = read_head(tmp_path / "run" / "features.safetensors")
     assert {m.layout["cls"] for media in head.inputs.values() for m in media} == {"always"}
-    vanilla, pruned, whole = (table[table["arm"] == arm.name] for arm in arms)
-    assert set(vanilla["tokens"]) == set(whole["tokens"]) == {8 * 17}
-    assert set(pruned["tokens"]) == {24}
-    assert vanilla["answer"].tolist() == whole["answer"].tolist()
+    vanilla, pruned, whole, smaller, tome, every = (table[table["arm"] == arm.name] for arm in arms)
+    assert set(vanilla["tokens"]) == set(whole["tokens"]) == set(every["tokens"]) == {8 * 17}
+    assert set(pruned["tokens"]) == set(tome["tokens"]) == {CLIP_BUDGET}
+    # CLS and one patch: 2 x 2 would be too many for 3 places.
+    assert set(smaller["tokens"]) == {8 * 2}
+    assert vanilla["answer"].tolist() == whole["answer"].tolist() == every["answer"].tolist()

@@ -73,6 +73,12 @@ def test_clips_and_options_of_the_family(tiny_llava, tmp_path):
     model = PruneSID(str(tmp_path / "next"), newline="rows", scope="image", **arm)
     assert model.adapter.options == {"newline": "rows", "scope": "image", "unpad": True}
     assert len(ask(model, SHOWN[:3])) == 3
+    tome = {"method": "tome", "budget": 11, "newline": "rows"}
+    shared, alone = (
+        ask(PruneSID(str(tmp_path / "next"), batch_size=2, share_prefix=share, **tome), SHOWN)
+        for share in (True, False)
+    )
+    assert shared == alone
     hired = {"method": "hired", "budget": 20, "alpha": 1.0}
     shared, alone = (
         ask(PruneSID(str(tmp_path / "next"), batch_size=2, share_prefix=share, **hired), SHOWN[:3])

@@ -12,9 +12,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from prunesid import models
 from prunesid.answering import Question, engine
+from prunesid.box import Box
 from prunesid.methods import Needs
 from prunesid.models.adapter import Crop, kept_crops
-from prunesid.models.anyres import Box, crop_boxes, shown_box
+from prunesid.models.anyres import crop_boxes, shown_box
 from prunesid.record import OPTIONAL
 from prunesid.records import IMAGE, WHOLE, Records
 

@@ -9,7 +9,7 @@ from family_models import FAMILIES
 from video_llava_models import clip
 
 import prunesid
-from prunesid import models
+from prunesid import encoding, models
 from prunesid.answering.engine import enter
 from prunesid.records import IMAGE, VIDEO
 
@@ -143,3 +143,34 @@ def test_beams_of_a_batch_are_those_of_its_prompts(case):
             assert [found[number]] == answers(adapter, alone.tolist())
     finally:
         model.lm_head.weight.data = weight
+
+
+INSIDE = [
+    (method, *case)
+    for method in encoding.list_encoder_methods()
+    for case in CASES
+    if case[0] in encoding.families_of(method)
+]
+
+
+@pytest.mark.parametrize("chosen", INSIDE, ids=lambda chosen: " ".join(chosen[:3]))
+def test_methods_inside_the_encoder(adapters, chosen):
+    method, family, kind, shown = chosen
+    adapter, samples = adapters(family), media_of(kind, shown)
+    inputs = given(adapter, samples, kind)
+    budget = 24 if kind == VIDEO else 3 if "qwen" in family else 10
+    short = prunesid.prune(adapter.model, adapter.processor, inputs, method, budget)
+    places = (short["input_ids"] == adapter.placeholders[kind]).sum(1).tolist()
+    found = new_tokens(adapter, short, **GREEDY)
+    plans = adapter.plans(method, budget, {})
+    for number, own in enumerate(samples):
+        prompt, entering = adapter.prompt(f"{QUESTION} {number}", [kind] * len(own)), []
+        if own:
+            kept, outline = adapter.reduce(adapter.preprocess(own), plans)
+            entering = enter(adapter, kept, [m for each in outline.inputs.values() for m in each])
+        assert places[number] == sum(map(len, entering)) <= budget * len(own)
+        alone = adapter.generate(entering, prompt, GREEDY["max_new_tokens"])
+        assert [found[number]] == answers(adapter, [alone])
+    # With all tokens the inputs come back as they are.
+    whole = prunesid.prune(adapter.model, adapter.processor, inputs, method, 4000)
+    assert whole.keys() == inputs.keys()

@@ -150,7 +150,7 @@ def test_tokens_of_an_encoder_pass_are_stored_beside_the_others(tiny_llava, work
         assert kept.count.tolist() == [count] * 4
         for row, name in enumerate(records.names):
             inputs = adapter.preprocess(task.media(first[name]))
-            alone, _ = adapter.reduce(inputs, adapter.plan(arm.method, arm.budget, arm.params))
+            alone, _ = adapter.reduce(inputs, adapter.plans(arm.method, arm.budget, arm.params))
             torch.testing.assert_close(kept.tokens[row], alone.tokens[0], atol=1e-5, rtol=1e-4)
             assert torch.equal(kept.index[row], alone.index[0])
 

@@ -9,30 +9,41 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from prunesid.box import Box
+
 if TYPE_CHECKING:
     from prunesid.accounting import Transformer
 
-# Model families whose encoder runs a plan: one crop of an image, its patches straight to the projector.
-FAMILIES = ("llava",)
+# Model families whose encoder runs plans: CLIP towers, each crop or frame by a plan of its own.
+FAMILIES = ("llava", "llava_next", "mini_gemini", "video_llava")
+# Those whose encoder takes images of any size, and so a smaller one as it is.
+ANY_SIZE = ("qwen2_5_vl", "qwen2_vl")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a plan depends on.
+    """What a plan depends on, for one crop of an image or frame of a clip.
 
     layers  blocks of the encoder
     read    how many of them run until the features are read
     side    rows of its patches, and columns
+    shown   those of the patches that show the image; None: all
     """
 
     layers: int
     read: int
     side: int
+    shown: Box | None = None
+
+    @property
+    def box(self) -> Box:
+        """The patches that a method has to choose from."""
+        return self.shown or Box(0, 0, self.side, self.side)
 
     @property
     def tokens(self) -> int:
-        """T: patches of an image."""
-        return self.side**2
+        """T: how many these are."""
+        return self.box.size
 
 
 def shape_of(family: str, layers: int, patches: int, feature_layer: int) -> Shape | None:
@@ -45,34 +56,39 @@ def shape_of(family: str, layers: int, patches: int, feature_layer: int) -> Shap
     return Shape(layers, feature_layer % (layers + 1), round(patches**0.5))
 
 
-def refusal(method: str, family: object) -> str:
-    """The message for a family whose encoder runs no plan."""
-    return (
-        f"{method} acts inside the vision encoder, which is not supported for the model family "
-        f"{family!r}. Families that it runs on: {', '.join(FAMILIES)}."
-    )
-
-
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of the patches of an image.
+    """What becomes of the patches of a crop.
 
     side          rows, and columns, of the patches that enter; fewer than the encoder's own: a smaller
                   image
     merged        (read) patches that each block merges into others, between attention and MLP
     proportional  whether attention counts a merged token as often as patches are in it
     raster        whether tokens come out by their first patch; else as the last merge left them
+    shown         those of the patches that enter which may merge and come out; None: all. The others,
+                  which are padding, enter every block as in the unmodified encoder
     """
 
     side: int
     merged: tuple[int, ...]
     proportional: bool = True
     raster: bool = False
+    shown: Box | None = None
+
+    @property
+    def box(self) -> Box:
+        """The patches that may come out."""
+        return self.shown or Box(0, 0, self.side, self.side)
+
+    @property
+    def beside(self) -> int:
+        """Patches of the padding, which enter every block and do not come out."""
+        return self.side**2 - self.box.size
 
     @property
     def entering(self) -> tuple[int, ...]:
-        """(read + 1) patches that enter each block, and those that are left at the end."""
-        return tuple(accumulate(self.merged, lambda left, gone: left - gone, initial=self.side**2))
+        """(read + 1) of these patches that enter each block, and those that are left at the end."""
+        return tuple(accumulate(self.merged, lambda left, gone: left - gone, initial=self.box.size))
 
     @property
     def tokens(self) -> int:
@@ -80,16 +96,17 @@ class Plan:
         return self.entering[-1]
 
     def encoder_macs(self, tower: Transformer) -> int:
-        """Multiply-adds of the encoder for one image, CLS included.
+        """Multiply-adds of the encoder for one crop, CLS and padding included.
 
         Blocks behind the features count as those of every other method do, whose pass runs them.
         """
         blocks = zip(self.entering, self.entering[1:], strict=False)
-        run = sum(tower.layer_macs(1 + before, 1 + after) for before, after in blocks)
-        return run + (tower.layers - len(self.merged)) * tower.layer_macs(1 + self.tokens)
+        always = 1 + self.beside
+        run = sum(tower.layer_macs(always + before, always + after) for before, after in blocks)
+        return run + (tower.layers - len(self.merged)) * tower.layer_macs(always + self.tokens)
 
     def choice_macs(self, tower: Transformer) -> int:
-        """Multiply-adds of finding and merging pairs, for one image."""
+        """Multiply-adds of finding and merging pairs, for one crop."""
         total = 0
         for patches, merged in zip(self.entering, self.merged, strict=False):
             if merged:

@@ -14,6 +14,10 @@ LLaVA-1.5's 23 blocks each merges 22 or 23 for 64 tokens.
 Upstream leaves the tokens as its last split does: those of A that were not merged, then B. The image's
 rows are then lost to the language model; `order="raster"` restores them by each token's first patch.
 Ties go to the lower place.
+
+An image in several crops is merged within each of them. Where only the patches that show the image
+can be kept, those of the padding are split into neither A nor B: they enter every block as they would
+without pruning, so that a budget of all other patches leaves each as the unmodified model has it.
 """
 
 from __future__ import annotations
@@ -59,4 +63,4 @@ def tome(shape: Shape, budget: int, *, order: str, proportional: bool) -> Plan:
     proportional  whether attention weighs a token by the patches in it
     """
     merged = even_schedule(shape.tokens, budget, shape.read)
-    return Plan(shape.side, merged, proportional, raster=order == RASTER)
+    return Plan(shape.side, merged, proportional, order == RASTER, shape.shown)

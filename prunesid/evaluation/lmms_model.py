@@ -85,9 +85,9 @@ class PruneSID(lmms):
             decoder, tokens = self.adapter.decoder, self.adapter.num_tokens or budget + 1
             shape = late.Shape(len(decoder.layers), tokens, rotary_axes(decoder))
             late.plan(str(method), shape, budget, **self.params)
-        self.plan = None
+        self.plans = None
         if method in encoding.list_encoder_methods() and budget is not None:
-            self.plan = self.adapter.plan(method, budget, self.params)
+            self.plans = self.adapter.plans(method, budget, self.params)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answers in the order of the requests, on any number of images or clips each."""
@@ -157,9 +157,9 @@ class PruneSID(lmms):
         if not owners:
             return Kept.nothing(), dict.fromkeys(shown, ()), None
         inputs = self.adapter.preprocess([medium for media in shown.values() for medium in media])
-        if self.plan is not None:
-            kept, found = self.adapter.reduce(inputs, self.plan, owners)
-            return kept, {name: found.get(name, ()) for name in shown}, None
+        if self.plans is not None:
+            kept, outline = self.adapter.reduce(inputs, self.plans, owners)
+            return kept, {name: outline.inputs.get(name, ()) for name in shown}, None
         early = self.method is not None and not self.late
         needs = Needs()
         if self.method is not None:

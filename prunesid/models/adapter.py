@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from prunesid.methods import Needs
+from prunesid.record import GRID
 from prunesid.records import Medium
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from prunesid.accounting import Sizes
-    from prunesid.encoding import Plan
+    from prunesid.encoding import Plans
     from prunesid.media import Clip
     from prunesid.record import Kept
     from prunesid.records import Records
@@ -46,10 +47,16 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """What is kept of a crop or frame: tokens (n, D), and the patch of each (n,), -1 for none."""
+    """What is kept of a crop or frame.
+
+    tokens  (n, D)
+    index   (n,) the patch of each, -1 for none
+    grid    rows and columns that the tokens fill, where they are those of a smaller image
+    """
 
     tokens: Tensor
     index: Tensor
+    grid: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +83,14 @@ class Entering:
 
 def kept_crops(kept: Kept, medium: Medium) -> list[Crop]:
     """What is kept of the crops of a medium, without padding."""
-    counts = kept.count[list(medium.rows)].tolist()
+    rows = list(medium.rows)
+    counts = kept.count[rows].tolist()
+    grids: list[tuple[int, int] | None] = [None] * len(rows)
+    if GRID in kept.info:
+        grids = [(own[0], own[1]) for own in kept.info[GRID][rows].tolist()]
     return [
-        Crop(kept.tokens[row, :count], kept.index[row, :count])
-        for row, count in zip(medium.rows, counts, strict=True)
+        Crop(kept.tokens[row, :count], kept.index[row, :count], grid)
+        for row, count, grid in zip(rows, counts, grids, strict=True)
     ]
 
 
@@ -140,17 +151,17 @@ class Adapter(Protocol):
         """
         ...
 
-    def plan(self, method: str, budget: int, params: Mapping[str, object]) -> Plan:
-        """`prunesid.encoding.plan` for this model; ValueError also where the family takes none."""
+    def plans(self, method: str, budget: int, params: Mapping[str, object]) -> Plans:
+        """`prunesid.encoding.plans` for this model; ValueError also where the family takes none."""
         ...
 
     def reduce(
-        self, inputs: Mapping[str, Tensor], plan: Plan, names: Sequence[str] | None = None
-    ) -> tuple[Kept, Mapping[str, tuple[Medium, ...]]]:
-        """The model's inputs -> what a pass by a `plan` of its own leaves, and the inputs by name.
+        self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
+    ) -> tuple[Kept, Records]:
+        """The model's inputs -> what a pass by `plans` leaves, and the outline of the records.
 
-        `names` as in `encode`; rows and inputs are those of its records. ValueError where the
-        family takes none.
+        `names` as in `encode`; rows, inputs and sizes are those of its records, features are zeros.
+        ValueError where the family takes none.
         """
         ...
 

@@ -11,7 +11,7 @@ How resolutions are chosen and what counts as padding is transformers' own code,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,51 +21,13 @@ from transformers.models.llava_next.modeling_llava_next import (
     unpad_image,
 )
 
+from prunesid.box import Box
 from prunesid.models.adapter import Crop
 from prunesid.record import VisionRecord
 
 # DROP: no newlines. ROWS: one behind each row of the map that holds a token.
 DROP, ROWS = "drop", "rows"
 NEWLINES = (DROP, ROWS)
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle of patches: rows top..bottom-1 and columns left..right-1."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.bottom - self.top, self.right - self.left
-
-    @property
-    def size(self) -> int:
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def values(self) -> list[int]:
-        """As a layout has them."""
-        return [self.top, self.left, self.bottom, self.right]
-
-    def within(self, other: Box) -> Box:
-        """The part of this box that lies in another, counted from the other's corner; may be empty."""
-        rows, columns = other.grid
-        top, bottom = (min(max(at - other.top, 0), rows) for at in (self.top, self.bottom))
-        left, right = (min(max(at - other.left, 0), columns) for at in (self.left, self.right))
-        return Box(top, left, bottom, right)
-
-    def moved(self, rows: int, columns: int) -> Box:
-        return Box(self.top + rows, self.left + columns, self.bottom + rows, self.right + columns)
-
-    def holds(self, cells: Tensor) -> Tensor:
-        """(n,) bool: which of the cells (n, 2), row and column, lie in this box."""
-        low, high = cells.new_tensor([[self.top, self.left], [self.bottom, self.right]])
-        return ((cells >= low) & (cells < high)).all(dim=1)
 
 
 def check_resolutions(config: Any, image_processor: Any) -> None:

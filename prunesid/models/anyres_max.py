@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from prunesid.models.anyres import Box
+from prunesid.box import Box
 from prunesid.record import VisionRecord
 
 # Maps are shrunk where their sides are by more than this too long.

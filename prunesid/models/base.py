@@ -16,11 +16,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, DynamicCach
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.accounting import Sizes, Transformer
-from prunesid.encoding import Plan, plan, refusal
+from prunesid.encoding import Plans, families_of, plans, refusal
 from prunesid.models.adapter import Entering, Prompt, positions_of
 from prunesid.parameters import Param, Value, check_parameters
 from prunesid.record import Kept
-from prunesid.records import IMAGE, VIDEO, Medium
+from prunesid.records import IMAGE, VIDEO, Records
 
 
 class TransformersAdapter:
@@ -37,6 +37,8 @@ class TransformersAdapter:
     num_blocks: int
     feature_block: int
     num_tokens: int | None = None
+    most_crops: int = 1
+    """Crops of an image at the most, as far as that is known before there are any."""
 
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         config = model.config
@@ -103,16 +105,16 @@ class TransformersAdapter:
     def _mark(self, kind: str) -> str:
         return self.processor.tokenizer.convert_ids_to_tokens(self.placeholders[kind])
 
-    def plan(self, method: str, budget: int, params: Mapping[str, object]) -> Plan:
-        shape = self.sizes.encoding
-        if shape is None:
-            raise ValueError(refusal(method, self.model.config.model_type))
-        return plan(method, shape, budget, **params)
+    def plans(self, method: str, budget: int, params: Mapping[str, object]) -> Plans:
+        family = self.model.config.model_type
+        if family not in families_of(method):
+            raise ValueError(refusal(method, family))
+        return plans(method, self.sizes.encoding, budget, crops=self.most_crops, **params)
 
     def reduce(
-        self, inputs: Mapping[str, Tensor], plan: Plan, names: Sequence[str] | None = None
-    ) -> tuple[Kept, Mapping[str, tuple[Medium, ...]]]:
-        raise ValueError(refusal("a plan", self.model.config.model_type))
+        self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
+    ) -> tuple[Kept, Records]:
+        raise ValueError(refusal(plans.method, self.model.config.model_type))
 
     @torch.no_grad()
     def embed(self, ids: Tensor) -> Tensor:

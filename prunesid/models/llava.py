@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from prunesid.accounting import Sizes, Transformer
-from prunesid.encoding import Plan, shape_of
+from prunesid.encoding import Plans, shape_of
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
 from prunesid.models.base import TransformersAdapter
 from prunesid.models.clip import feature_block, read_clip
-from prunesid.models.clip_pass import reduce_clip
+from prunesid.models.clip_pass import Reduced
+from prunesid.models.views import Views, reduce_views
 from prunesid.record import Kept, VisionRecord
-from prunesid.records import CENTER, IMAGE, Medium, Records, grouped
+from prunesid.records import CENTER, IMAGE, Medium, Records
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,13 +73,21 @@ class Llava(TransformersAdapter):
 
     @torch.no_grad()
     def reduce(
-        self, inputs: Mapping[str, Tensor], plan: Plan, names: Sequence[str] | None = None
-    ) -> tuple[Kept, Mapping[str, tuple[Medium, ...]]]:
-        if self.sizes.encoding is None:  # a family that builds on this one
-            return super().reduce(inputs, plan, names)
-        kept = reduce_clip(self.model.model.vision_tower, inputs["pixel_values"], plan)
-        owners = names or [str(number) for number in range(len(kept))]
-        return kept, grouped(owners, self._media(len(kept)))
+        self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
+    ) -> tuple[Kept, Records]:
+        def finish(left: Reduced, rows: list[int]) -> Tensor:
+            return self.finish(left, inputs, rows)
+
+        return reduce_views(self.views(inputs), plans, names, finish)
+
+    def views(self, inputs: Mapping[str, Tensor]) -> Views:
+        """The crops that `encode` reads, before the towers."""
+        pixels = inputs["pixel_values"]
+        return Views([(self.model.model.vision_tower, pixels)], self._media(len(pixels)))
+
+    def finish(self, left: Reduced, inputs: Mapping[str, Tensor], rows: list[int]) -> Tensor:
+        """What the tower leaves of the crops `rows` -> the tokens (n, N, D) that `encode` has."""
+        return left.kept.tokens
 
     def _media(self, count: int) -> list[Medium]:
         return [Medium(IMAGE, (row,), {"view": self.view}) for row in range(count)]

@@ -7,8 +7,10 @@ An image of which everything is kept enters as the unmodified model has it: base
 high-resolution map without its padding, a newline behind each row. Otherwise, by the options:
 
 unpad    true: a sub-crop's candidates are the patches that show the image, so the crops of an image
-         may differ in size. false: all patches, as in the code of methods that switch unpadding off;
-         those of the padding are left out where everything is kept.
+unpad    true: a sub-crop's candidates are the patches that show the image, so the crops of an image
+         may differ in size; a method inside the encoder merges these alone. false: all patches, as in
+         the code of methods that switch unpadding off; those of the padding are left out where
+         everything is kept.
 scope    "crop": a budget is meant for the most crops that the checkpoint makes, N / 5 for each crop
          that the image has; "image": all of it for the crops that the image has
 newline  "drop": no newlines, as the LLaVA-NeXT code of VisionZip and HiRED; crop after crop, tokens
@@ -26,13 +28,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from prunesid.box import Box
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
 from prunesid.models.anyres import (
     DROP,
     NEWLINES,
-    Box,
     check_resolutions,
     crop_boxes,
     crop_grid,
@@ -45,8 +47,9 @@ from prunesid.models.anyres import (
 )
 from prunesid.models.clip import read_clip
 from prunesid.models.llava import Llava, only_images
+from prunesid.models.views import Views
 from prunesid.parameters import Param
-from prunesid.records import IMAGE, SUB_CROPS, WHOLE, Medium, Records
+from prunesid.records import IMAGE, PARTS, SUB_CROPS, WHOLE, Medium, Records
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,19 +75,17 @@ class LlavaNext(Llava):
         vision = model.config.vision_config
         self.side = vision.image_size // vision.patch_size
         self.num_tokens = None
+        self.most_crops = most_crops(model.config)
 
     def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
         """`pixel_values` (M, most crops, 3, H, W), padded with crops of zeros, and `image_sizes`."""
         found = self.processor.image_processor(only_images(media), return_tensors="pt")
         return {name: found[name] for name in ("pixel_values", "image_sizes")}
 
-    @torch.no_grad()
-    def encode(
-        self,
-        inputs: Mapping[str, Tensor],
-        needs: Needs = NO_NEEDS,
-        names: Sequence[str] | None = None,
-    ) -> Records:
+    def _cut(
+        self, inputs: Mapping[str, Tensor]
+    ) -> tuple[Tensor, list[tuple[int, Box]], list[Medium]]:
+        """Pixels (R', 3, S, S) of all crops, the rows (crop, patches that it holds), and the media."""
         config, side = self.model.config, self.side
         sizes = inputs["image_sizes"].tolist()
         grids = [crop_grid(size, config) for size in sizes]
@@ -105,20 +106,40 @@ class LlavaNext(Llava):
                     own.append((first + 1 + number, part))
                     boxes.append(part.moved(crop.top, crop.left).values)
                     there.append(number)
-            layout = {
+            layout: dict[str, Any] = {
                 "view": WHOLE, "boxes": boxes, "shown": shown.values,
                 SUB_CROPS: {"grid": list(grid), "there": there},
             }  # fmt: skip
+            if self.options["unpad"]:
+                layout[PARTS] = [box.values for _, box in own]
             media.append(Medium(IMAGE, tuple(range(len(parts), len(parts) + len(own))), layout))
             parts += own
             first += 1 + grid[0] * grid[1]
+        return torch.cat(real), parts, media
+
+    def views(self, inputs: Mapping[str, Tensor]) -> Views:
+        pixels, parts, media = self._cut(inputs)
+        seen = pixels[[number for number, _ in parts]]
+        return Views([(self.model.model.vision_tower, seen)], media, self._share)
+
+    @property
+    def _share(self) -> int | None:
+        return self.most_crops if self.options["scope"] == CROP else None
+
+    @torch.no_grad()
+    def encode(
+        self,
+        inputs: Mapping[str, Tensor],
+        needs: Needs = NO_NEEDS,
+        names: Sequence[str] | None = None,
+    ) -> Records:
+        pixels, parts, media = self._cut(inputs)
         tower = self.model.model.vision_tower
-        record = read_clip(tower, torch.cat(real), self.feature_block, needs, crops=True)
+        record = read_clip(tower, pixels, self.feature_block, needs, crops=True)
         groups, members = cut_all(record, parts)
         if needs.projected:
             groups = tuple(replace(own, projected=self.project(own.features)) for own in groups)
-        share = most_crops(config) if self.options["scope"] == CROP else None
-        return Records.named(groups, members, media, names, share)
+        return Records.named(groups, members, media, names, self._share)
 
     @torch.no_grad()
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:

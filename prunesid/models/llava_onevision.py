@@ -30,13 +30,13 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from prunesid.box import Box
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
 from prunesid.models.anyres import (
     DROP,
     NEWLINES,
-    Box,
     check_resolutions,
     crop_grid,
     in_rows,

@@ -5,7 +5,9 @@ is left to project. They keep the rotary positions (time, row, column) that they
 prompt, and the text behind a medium keeps its own.
 
 The frames of a clip are its temporal patches (two frames of the video each); a budget is shared
-among them. For what stands in for CLS attention, see `prunesid.models.qwen_tower`.
+among them. A smaller image has the positions that the unmodified model gives it; the frames of a
+clip become smaller alike, by the smallest share. For what stands in for CLS attention, see
+`prunesid.models.qwen_tower`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from prunesid.encoding import Grid, Plans
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.methods.pool import pooled_grid
 from prunesid.models import register
@@ -25,9 +28,11 @@ from prunesid.models.base import TransformersAdapter
 from prunesid.models.mixed import CLIP_TYPE, IMAGE_TYPE, in_order
 from prunesid.models.processors import VideoParts, load_video_parts
 from prunesid.models.qwen_inputs import preprocess
+from prunesid.models.qwen_smaller import shrink
 from prunesid.models.qwen_tower import read_qwen
-from prunesid.record import VisionRecord
-from prunesid.records import IMAGE, VIDEO, WHOLE, Medium, Records, by_grid
+from prunesid.outline import outline
+from prunesid.record import GRID, Kept, VisionRecord
+from prunesid.records import IMAGE, VIDEO, WHOLE, Medium, Records, by_grid, grouped
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -76,36 +81,102 @@ class Qwen2VL(TransformersAdapter):
         needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
     ) -> Records:
-        parts: list[tuple[str, list[int], float | None, VisionRecord]] = []
+        read: dict[str, list[VisionRecord]] = {IMAGE: [], VIDEO: []}
         for kind, (pixels, grid) in INPUTS.items():
             if pixels in inputs:
                 grids = inputs[grid].cpu()
                 order = self.tower_order(grids)
-                records = read_qwen(self.tower, inputs[pixels], grids, needs, order)
+                read[kind] = read_qwen(self.tower, inputs[pixels], grids, needs, order)
+        media, records = self._media(inputs), in_order(inputs, read[IMAGE], read[VIDEO])
+        groups, members = by_grid(
+            [(record, medium.rows) for record, medium in zip(records, media, strict=True)]
+        )
+        return Records.named(groups, members, media, names)
+
+    def _media(self, inputs: Mapping[str, Tensor]) -> list[Medium]:
+        """The media of a batch in their order; frames are rows."""
+        layouts: dict[str, list[dict[str, Any]]] = {IMAGE: [], VIDEO: []}
+        for kind, (pixels, grid) in INPUTS.items():
+            if pixels in inputs:
+                grids = inputs[grid].tolist()
                 times = inputs.get("second_per_grid_ts") if kind == VIDEO else None
                 seconds = [None] * len(grids) if times is None else times.tolist()
-                parts += [
-                    (kind, *own) for own in zip(grids.tolist(), seconds, records, strict=True)
+                layouts[kind] = [
+                    {"view": WHOLE, "kind": kind, "grid_thw": own, "seconds": second}
+                    for own, second in zip(grids, seconds, strict=True)
                 ]
-        of_kind = {kind: [part for part in parts if part[0] == kind] for kind in INPUTS}
-        return _records(in_order(inputs, of_kind[IMAGE], of_kind[VIDEO]), names)
+        media: list[Medium] = []
+        start = 0
+        for layout in in_order(inputs, layouts[IMAGE], layouts[VIDEO]):
+            rows = tuple(range(start, start + layout["grid_thw"][0]))
+            media.append(Medium(layout["kind"], rows, layout))
+            start += len(rows)
+        return media
+
+    @torch.no_grad()
+    def reduce(
+        self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
+    ) -> tuple[Kept, Records]:
+        media = self._media(inputs)
+        owners = names or [str(number) for number in range(len(media))]
+        grids = [self._grid(medium.layout) for medium in media for _ in medium.rows]
+        records = outline(grids, torch.zeros(len(grids), 1), grouped(owners, media), None)
+        shares = records.patch_budgets(plans.budget).tolist()
+        smaller = [
+            plans.grid(grids[medium.rows[0]], min(shares[row] for row in medium.rows))
+            for medium in media
+        ]
+        kept = self.encode(self._smaller(inputs, media, smaller)).all_tokens()
+        own = [grid for grid, medium in zip(smaller, media, strict=True) for _ in medium.rows]
+        changed = [one != grid for one, grid in zip(own, grids, strict=True)]
+        device = kept.index.device
+        index = kept.index.masked_fill(torch.tensor(changed, device=device)[:, None], -1)
+        info = {GRID: torch.tensor(own, device=device)}
+        return Kept(kept.tokens, index, kept.count, info), records
+
+    def _grid(self, layout: Mapping[str, Any]) -> Grid:
+        """Rows and columns of a medium's merged tokens."""
+        _, rows, columns = layout["grid_thw"]
+        return rows // self.merge_size, columns // self.merge_size
+
+    def _smaller(
+        self, inputs: Mapping[str, Tensor], media: Sequence[Medium], grids: Sequence[Grid]
+    ) -> dict[str, Tensor]:
+        """The inputs with media of `grids` rows and columns of merged tokens."""
+        found, merge = dict(inputs), self.merge_size
+        for kind, (pixels, grid) in INPUTS.items():
+            if pixels in inputs:
+                targets = [
+                    [len(medium.rows), rows * merge, columns * merge]
+                    for medium, (rows, columns) in zip(media, grids, strict=True)
+                    if medium.kind == kind
+                ]
+                before = inputs[grid].tolist()
+                found[pixels] = shrink(inputs[pixels], before, targets, self.tower.config)
+                found[grid] = torch.tensor(targets)
+        return found
 
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
-        """Tokens without a patch of their own stand at the center of their frame.
+        """Tokens of a smaller image stand where the model has that image's.
+
+        Of others those without a patch of their own stand at the center of their frame.
 
         Where a frame has only such tokens, as many as the cells of a smaller grid of its shape (as
         `pool` makes them), each stands at the center of its cell.
         """
-        frames, rows, columns = layout["grid_thw"]
-        size = rows // self.merge_size, columns // self.merge_size
+        frames = len(crops)
+        tokens = torch.cat([crop.tokens for crop in crops]).to(self.device, self.dtype)
+        if crops[0].grid is not None:
+            smaller = [frames, *(side * self.merge_size for side in crops[0].grid)]
+            return Entering(tokens, *self._rope({**layout, "grid_thw": smaller}))
+        size = self._grid(layout)
         positions, span = self._rope(layout)
         framed = positions.unflatten(1, (frames, -1))
         own = [
             framed[:, frame, _places(crop.index.cpu(), size)]
             for frame, crop in enumerate(crops)
         ]  # fmt: skip
-        tokens = torch.cat([crop.tokens for crop in crops])
-        return Entering(tokens.to(self.device, self.dtype), torch.cat(own, dim=1), span)
+        return Entering(tokens, torch.cat(own, dim=1), span)
 
     def _rope(self, layout: Mapping[str, Any]) -> tuple[Tensor, int]:
         """Positions (3, tokens) of a whole medium from its first token's on, and its span.
@@ -126,22 +197,6 @@ class Qwen2VL(TransformersAdapter):
             relative = found[:, 0] - 1
             self._positions[key] = relative[:, 1:-1], int(relative[0, -1])
         return self._positions[key]
-
-
-def _records(
-    parts: Sequence[tuple[str, list[int], float | None, VisionRecord]], names: Sequence[str] | None
-) -> Records:
-    """Media in their order, each with its kind, grid, seconds and record of frames."""
-    media: list[Medium] = []
-    start = 0
-    for kind, grid, seconds, record in parts:
-        layout = {"view": WHOLE, "kind": kind, "grid_thw": grid, "seconds": seconds}
-        media.append(Medium(kind, tuple(range(start, start + len(record))), layout))
-        start += len(record)
-    groups, members = by_grid(
-        [(record, medium.rows) for (*_, record), medium in zip(parts, media, strict=True)]
-    )
-    return Records.named(groups, members, media, names)
 
 
 def _places(index: Tensor, size: tuple[int, int]) -> Tensor:

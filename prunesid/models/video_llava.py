@@ -6,7 +6,8 @@ counts 2048. A clip of which every patch is kept enters so; otherwise, by the op
 frame_cls  "drop": no CLS, so that 136 tokens are 8 x 17 patches; "keep": CLS stands before the
            patches of its frame and takes one of its places, 8 x (CLS and 16 patches)
 
-Images enter without CLS, as in the unmodified model.
+Images enter without CLS, as in the unmodified model. Where a method acts inside the encoder, CLS is that
+of its pass.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from prunesid.models.clip import read_clip
 from prunesid.models.llava import Llava, only_images
 from prunesid.models.mixed import in_order, same_length, split, types_of
 from prunesid.models.processors import Parts, load_parts
+from prunesid.models.views import Views
 from prunesid.parameters import Param
 from prunesid.record import VisionRecord
 from prunesid.records import ALWAYS, CENTER, CLS, IMAGE, VIDEO, WHEN_WHOLE, Medium, Records
@@ -80,6 +82,29 @@ class VideoLlava(Llava):
         )
         return found["pixel_values"]
 
+    def views(self, inputs: Mapping[str, Tensor]) -> Views:
+        model, layout = self.model.model, {"view": CENTER}
+        seen: list[tuple[Any, Tensor]] = []
+        images: list[Medium] = []
+        clips: list[Medium] = []
+        # The older of two names that transformers' processor gives the images.
+        pixels = inputs.get("pixel_values", inputs.get("pixel_values_images"))
+        if pixels is not None:
+            seen.append((model.image_tower, pixels))
+            images = [Medium(IMAGE, (row,), layout) for row in range(len(pixels))]
+        pixels = inputs.get("pixel_values_videos")
+        if pixels is not None:
+            frames, size = pixels.flatten(0, 1), pixels.shape[1]
+            seen.append((model.video_tower, frames))
+            layout = layout | {CLS: ALWAYS if self.options["frame_cls"] == KEEP else WHEN_WHOLE}
+            clips = [
+                Medium(VIDEO, tuple(range(first, first + size)), layout)
+                for first in range(len(images), len(images) + len(frames), size)
+            ]
+        if not seen:
+            raise ValueError("inputs hold neither images nor clips")
+        return Views(seen, in_order(inputs, images, clips))
+
     @torch.no_grad()
     def encode(
         self,
@@ -87,31 +112,13 @@ class VideoLlava(Llava):
         needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
     ) -> Records:
-        model, layout = self.model.model, {"view": CENTER}
-        records: list[VisionRecord] = []
-        images: list[Medium] = []
-        clips: list[Medium] = []
-        # The older of two names that transformers' processor gives the images.
-        pixels = inputs.get("pixel_values", inputs.get("pixel_values_images"))
-        if pixels is not None:
-            records.append(read_clip(model.image_tower, pixels, self.feature_block, needs))
-            images = [Medium(IMAGE, (row,), layout) for row in range(len(pixels))]
-        pixels = inputs.get("pixel_values_videos")
-        if pixels is not None:
-            frames, size = pixels.flatten(0, 1), pixels.shape[1]
-            records.append(read_clip(model.video_tower, frames, self.feature_block, needs))
-            layout = layout | {CLS: ALWAYS if self.options["frame_cls"] == KEEP else WHEN_WHOLE}
-            clips = [
-                Medium(VIDEO, tuple(range(first, first + size)), layout)
-                for first in range(len(images), len(images) + len(frames), size)
-            ]
-        if not records:
-            raise ValueError("inputs hold neither images nor clips")
-        record = VisionRecord.cat(records)
-        media = in_order(inputs, images, clips)
+        views = self.views(inputs)
+        record = VisionRecord.cat([
+            read_clip(tower, pixels, self.feature_block, needs) for tower, pixels in views.seen
+        ])  # fmt: skip
         if needs.projected:
             record = replace(record, projected=self.project(record.features))
-        return Records.named([record], [range(len(record))], media, names)
+        return Records.named([record], [range(len(record))], views.media, names)
 
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
         # At once, as the model does: products of other shapes differ in their last bits.

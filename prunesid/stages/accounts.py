@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from prunesid import encoding, methods
+from prunesid import methods
 from prunesid.accounting import Sizes, account
 from prunesid.answering import Answer, read_answers
 from prunesid.answering.store import Store
 from prunesid.files import atomic
 from prunesid.records import shared_out
 from prunesid.stages.features import read_head
+from prunesid.stages.passes import Pass, passes_of
 from prunesid.stages.selection import read_shards
 from prunesid.study.arm import Arm
 
@@ -52,7 +53,9 @@ def write_accounts(
     lines = []
     for arm in arms:
         given = [answer for key in keys[arm.name] for answer in read_answers(store.get(key))]
-        lines.append({"arm": arm.name} | spent(arm, given, heads[0].model_sizes, crops))
+        own = [passes_of(arm, head) for head in heads]
+        passes = {name: each for part in own for name, each in (part or {}).items()}
+        lines.append({"arm": arm.name} | spent(arm, given, heads[0].model_sizes, crops, passes))
     with atomic(output) as temporary:
         table = pd.DataFrame(lines, columns=["arm", *COLUMNS])
         table.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
@@ -69,26 +72,37 @@ def spent(
     answers: Sequence[Answer],
     sizes: Sizes,
     crops: Mapping[str, tuple[int, ...]],
+    passes: Mapping[str, Pass] | None = None,
 ) -> dict[str, float | None]:
-    """The `COLUMNS` of an arm, from its answers; `crops` are the patches of every image's crops."""
+    """The `COLUMNS` of an arm, from its answers.
+
+    crops   the patches of every image's crops
+    passes  of every image, where the arm has an encoder pass of its own and there is a formula
+    """
     tower, tokens = sizes.encoder, sizes.encoder_tokens
     alike = Counter(
-        (a.tokens, a.text, a.entering, a.cached, a.selection_macs, crops[a.image_id])
+        (
+            a.tokens, a.text, a.entering, a.cached, a.selection_macs, crops[a.image_id],
+            (passes or {}).get(a.image_id),
+        )
         for a in answers
-    )
+    )  # fmt: skip
     sums: Counter[str] = Counter()
     uncounted = {"encoder_macs"} if tower is None else set()
-    plan = _plan(arm, sizes)
-    for (visual, text, entering, cached, inside, patches), number in alike.items():
+    for (visual, text, entering, cached, inside, patches, own), number in alike.items():
         layers = [int(visual)] * sizes.decoder.layers if entering is None else entering
-        choosing = _choosing(arm, int(visual), sizes, patches) if inside is None else inside
+        choosing = inside
+        if own is not None:
+            choosing = own.choice
+        elif inside is None:
+            choosing = _choosing(arm, int(visual), sizes, patches)
         uncounted |= {"selection_macs"} if choosing is None else set()
         found = account(
             sizes.decoder, layers, text, cached=cached, encoder=tower, encoder_tokens=tokens,
             crops=len(patches), selection_macs=choosing or 0,
         )  # fmt: skip
-        if plan is not None and tower is not None:
-            found = replace(found, encoder_macs=len(patches) * plan.encoder_macs(tower))
+        if own is not None:
+            found = replace(found, encoder_macs=own.encoder)
         values: Mapping[str, int] = {
             "text_mean": text, "kv_mean": found.kv_entries, "encoder_macs": found.encoder_macs,
             "selection_macs": found.selection_macs, "llm_macs": found.llm_macs,
@@ -99,20 +113,12 @@ def spent(
     return {name: None if name in uncounted else sums[name] / len(answers) for name in COLUMNS}
 
 
-def _plan(arm: Arm, sizes: Sizes) -> encoding.Plan | None:
-    """Of an arm with an encoder pass of its own."""
-    if not arm.encodes or sizes.encoding is None:
-        return None
-    return encoding.plan(arm.method, sizes.encoding, arm.budget or 0, **arm.params)
-
-
 def _choosing(arm: Arm, kept: int, sizes: Sizes, patches: Sequence[int]) -> int | None:
     """Multiply-adds of choosing `kept` tokens before the language model, evenly among the crops."""
     if arm.is_vanilla:
         return 0
-    plan = _plan(arm, sizes)
-    if plan is not None:
-        return None if sizes.encoder is None else len(patches) * plan.choice_macs(sizes.encoder)
+    if arm.encodes:
+        return None
     total = 0
     shares = shared_out(min(max(kept, len(patches)), sum(patches)), patches)
     for size, share in zip(patches, shares, strict=True):

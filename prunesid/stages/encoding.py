@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from tqdm import tqdm
 
 from prunesid import encoding
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
 
 # What all encoder methods share, beside the pass itself, which is part of what identifies the features.
 _CODE = (
+    "prunesid.box",
     "prunesid.encoding.plan",
     "prunesid.encoding.merging",
+    "prunesid.outline",
     "prunesid.record",
+    "prunesid.records",
     "prunesid.numerics",
 )
 
@@ -75,8 +79,8 @@ def encode_arms(
                     runtime.batch_size,
                 )  # fmt: skip
                 cost = {"seconds": time.perf_counter() - begun, "images": len(head.inputs)}
-                # With a budget of all tokens they are the ordinary features.
-                copies = (arm.budget or 0) >= min(head.sizes)
+                # Where all tokens of all crops are left, they are the ordinary features.
+                copies = bool((kept.count >= torch.tensor(head.sizes)).all())
                 write = partial(save_kept, kept, copies=copies)
                 store.put(determined[arm], write, suffix=".safetensors", cost=cost)
     write_keys({arm.name: key for arm, key in keys.items()}, output)
@@ -87,11 +91,11 @@ def _encode(
     media_of: Callable[[str], Sequence[Image | Clip]], batch_size: int,
 ) -> Kept:  # fmt: skip
     """What is left of every input, in the order of `names`."""
-    parts, plan = [], adapter.plan(arm.method, arm.budget or 0, arm.params)
+    parts, plans = [], adapter.plans(arm.method, arm.budget or 0, arm.params)
     for start in tqdm(range(0, len(names), batch_size), desc=arm.name, unit="batch"):
         shown = {name: media_of(name) for name in names[start : start + batch_size]}
         owners = [name for name, media in shown.items() for _ in media]
         inputs = adapter.preprocess([medium for media in shown.values() for medium in media])
-        kept, _ = adapter.reduce(inputs, plan, owners)
+        kept, _ = adapter.reduce(inputs, plans, owners)
         parts.append(kept.to("cpu"))
     return Kept.cat(parts)

@@ -21,7 +21,7 @@ _CORE = (
     "prunesid.scores.cls_attention",
 )  # fmt: skip
 # Families build on one another and on shared files, so that all of them count.
-_FAMILIES = ("prunesid.records", "prunesid.models")
+_FAMILIES = ("prunesid.box", "prunesid.records", "prunesid.models")
 POCKET_WEIGHTS = Path(__file__).resolve().parents[1] / "pocket" / "weights"
 
 

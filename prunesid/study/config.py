@@ -291,11 +291,13 @@ def _infeasible_encoding(vision: Vision, arms: Iterable[Arm]) -> list[str]:
     for arm in arms:
         if not arm.encodes or arm.budget is None:
             continue
-        if vision.family is not None and vision.family not in encoding.FAMILIES:
+        if vision.family is not None and vision.family not in encoding.families_of(arm.method):
             problems.append(f"arm {arm.name}: {encoding.refusal(arm.method, vision.family)}")
         elif vision.encoding is not None:
             try:
-                encoding.plan(arm.method, vision.encoding, arm.budget, **arm.params)
+                encoding.plans(
+                    arm.method, vision.encoding, arm.budget, crops=vision.crops, **arm.params
+                )
             except ValueError as error:
                 problems.append(f"arm {arm.name}: {error}")
     return problems

@@ -33,6 +33,7 @@ class Vision:
     family    model type
     encoding  what methods that act in the encoder plan by; also None where the family takes none
     axes      rotary positions of a token in the language model
+    crops     crops of an image at the most, or frames of a clip
     """
 
     tokens: int | None = None
@@ -41,6 +42,7 @@ class Vision:
     family: str | None = None
     encoding: Shape | None = None
     axes: int = 1
+    crops: int = 1
 
 
 def read_vision(model: str) -> Vision:
@@ -56,13 +58,16 @@ def vision_of(config: Mapping[str, Any]) -> Vision:
         known = None
     if known is not None:
         tokens = known.tokens if known.fixed else None
-        layer = config.get("vision_feature_layer", USUAL_LAYER)
+        # Published checkpoints of Mini-Gemini call it otherwise.
+        stated = config.get("mm_vision_select_layer", USUAL_LAYER)
+        layer = config.get("vision_feature_layer", stated)
         encoding: Shape | None = None
         if isinstance(layer, int):  # a list of several is left to the adapter, which refuses it
             encoding = shape_of(known.model_type, known.tower.layers, known.crop_tokens, layer)
         return Vision(
             tokens, known.tower.layers, known.decoder.layers, known.model_type, encoding,
             known.axes,
+            known.crops,
         )  # fmt: skip
     vision, decoder = (config.get(f"{part}_config") or {} for part in ("vision", "text"))
     size, patch = vision.get("image_size"), vision.get("patch_size")

@@ -76,10 +76,13 @@ rule account:
         answers=expand(rules.answer.output[0], shard=SHARDS, allow_missing=True),
         code=sources(
             "accounting.py",
+            "box.py",
             "encoding/plan.py",
+            "outline.py",
             "psca.py",
             "methods/__init__.py",
             "stages/accounts.py",
+            "stages/passes.py",
         ),
         arms=arm_sources,
         encoders=encoder_sources,

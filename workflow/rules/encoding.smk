@@ -23,7 +23,10 @@ rule encode:
         weights=weights(),
         features=rules.features.output[0],
         code=sources(
+            "box.py",
             "record.py",
+            "records.py",
+            "outline.py",
             "numerics.py",
             "encoding/plan.py",
             "encoding/merging.py",

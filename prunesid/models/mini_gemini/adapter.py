@@ -1,7 +1,8 @@
 """The adapter of Mini-Gemini.
 
 What is compressed are the 576 tokens that go to the projector: CLIP's patches and what they mined.
-Everything else in the record (CLS, its attention, keys, other blocks) is the CLIP tower's.
+Everything else in the record (CLS, its attention, keys, other blocks) is the CLIP tower's. Methods
+inside the encoder act in that tower; what is left mines for all patches that it holds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from prunesid.methods import Needs
 from prunesid.models import register
 from prunesid.models.adapter import Prompt
 from prunesid.models.clip import read_clip
+from prunesid.models.clip_pass import Reduced
 from prunesid.models.llava import Llava, only_images
 from prunesid.models.mini_gemini.modeling import MiniGeminiForConditionalGeneration
 from prunesid.models.mini_gemini.processing import MARK, MiniGeminiProcessor, vicuna_prompt
@@ -66,6 +68,10 @@ class MiniGemini(Llava):
         record = read_clip(model.vision_tower, inputs["pixel_values"], self.feature_block, needs)
         sharp = inputs["pixel_values_aux"].to(self.device, self.dtype)
         return replace(record, features=model.mine(record.features, sharp))
+
+    def finish(self, left: Reduced, inputs: Mapping[str, Tensor], rows: list[int]) -> Tensor:
+        sharp = inputs["pixel_values_aux"][rows].to(self.device, self.dtype)
+        return self.model.model.mine_together(left.kept.tokens, left.holder, sharp)
 
     def _tokenize(self, context: str, kinds: Sequence[str]) -> Prompt:
         # Some tasks place the images themselves; then the text is taken as it stands.

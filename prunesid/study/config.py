@@ -16,7 +16,7 @@ from prunesid.registry import unknown
 from prunesid.study.ablation import Ablation, load_ablation
 from prunesid.study.arm import Arm
 from prunesid.study.documents import ConfigError, check, read_schema, read_yaml
-from prunesid.study.geometry import geometry
+from prunesid.study.geometry import refuse_without_clips
 from prunesid.study.model import Vision, read_config, vision_of
 from prunesid.study.patches import Patches, parse_patches
 from prunesid.study.plugins import load_plugins
@@ -194,8 +194,9 @@ def parse_study(
         problems += [f"{origin}: patches.{problem}" for problem in wrong]
     if problems:
         raise ConfigError(problems)
-    plain = ("title", "model", "seeds", "batch_size", "dtype", "device", "limit", "shards",
-             "frames")  # fmt: skip
+    plain = (
+        "title", "model", "seeds", "batch_size", "dtype", "device", "limit", "shards", "frames"
+    )  # fmt: skip
     return Study(
         **{name: filled[name] for name in plain},
         model_options=tuple(sorted(filled["model_options"].items())),
@@ -218,10 +219,11 @@ def _vision(
     clips = [benchmark.name for benchmark in benchmarks if benchmark.shows == CLIPS]
     images = [benchmark.name for benchmark in benchmarks if benchmark.shows != CLIPS]
     shown = [None] * bool(images or not clips) + [frames] * bool(clips)
-    try:
-        geometry(config, frames if clips else None)
-    except ValueError as error:
-        problems.append(f"benchmarks {', '.join(clips)} show clips: {error}")
+    if clips:
+        try:
+            refuse_without_clips(str(config.get("model_type")))
+        except ValueError as error:
+            problems.append(f"benchmarks {', '.join(clips)} show clips: {error}")
     return max((vision_of(config, each) for each in shown), key=lambda found: found.tokens or 0)
 
 

@@ -116,14 +116,18 @@ def geometry(config: Config, frames: int | None = None) -> Geometry | None:
     ValueError where a family that takes no clips is asked for one.
     """
     model_type = str(config.get("model_type"))
+    if frames is not None:
+        refuse_without_clips(model_type)
     if model_type in _IMAGES_ALONE:
-        if frames is not None:
-            raise ValueError(
-                f"{model_type} models take no clips; {', '.join(sorted(_CLIPS_TOO))} do"
-            )
         return _IMAGES_ALONE[model_type](config)
     read = _CLIPS_TOO.get(model_type)
     return None if read is None else read(config, frames)
+
+
+def refuse_without_clips(model_type: str) -> None:
+    """ValueError for a family that is known to take images alone."""
+    if model_type in _IMAGES_ALONE:
+        raise ValueError(f"{model_type} models take no clips; {', '.join(sorted(_CLIPS_TOO))} do")
 
 
 def _filled(part: Config, model_type: str) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,10 +17,12 @@ from prunesid.checks.finding import MISSING, OK, UNKNOWN, Finding, summary, text
 from prunesid.checks.hub import HuggingFace, NotReachable, NotThere, Repository
 from prunesid.checks.machine import Device, ThisMachine, check_disks, check_gpu, check_memory
 from prunesid.checks.packages import check_packages, installed, required
+from prunesid.checks.scores import check_scores, refuse_unscorable
 from prunesid.checks.tasks import task_data
 from prunesid.checks.wandb import check_wandb
 from prunesid.stages import check as module
 from prunesid.stages.check import check
+from prunesid.study.config import Benchmark
 from prunesid.study.model import WEIGHTS
 
 GB = 10**9
@@ -294,9 +298,42 @@ def test_data_is_looked_for_in_the_cache_then_on_the_hub(tmp_path):
     assert next(check_data(online, ["no_such_task"]))[0].state == MISSING
 
 
-def test_a_judge_is_pointed_out(tmp_path):
-    found = [f for f, _ in check_data(FakeHub(tmp_path, None), ["llava_in_the_wild"])]
-    assert states(found, UNKNOWN) == ["data of llava_in_the_wild"]
+def benchmark(task, metric):
+    return Benchmark("b", "B", "", task, metric, "mean", None)
+
+
+JUDGED = benchmark("llava_in_the_wild", "gpt_eval_llava_all")
+
+
+def test_a_judge_needs_a_key(tmp_path, monkeypatch):
+    for name in ("OPENAI_API_KEY", "API_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+    (found,) = check_scores([JUDGED])
+    assert (found.state, found.what) == (MISSING, "scores of b")
+    assert "set OPENAI_API_KEY" in found.detail and "llava_bench_local" in found.detail
+    path = write(tmp_path, benchmarks=["llava_bench"])
+    assert found.detail in {f.detail for f in check(path, FakeHub(tmp_path, None), FakeMachine())}
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    assert [f.state for f in check_scores([JUDGED])] == [OK]
+
+
+def test_a_metric_is_one_of_the_task_s():
+    (found,) = check_scores([benchmark("pope", "pope_f1")])
+    assert found.state == MISSING and "Did you mean 'pope_f1_score'" in found.detail
+    assert not list(check_scores([benchmark("pope", "pope_f1_score,none")]))
+    with pytest.raises(ValueError, match="no lmms-eval task"):
+        refuse_unscorable(benchmark("no_such_task", "exact_match"))
+
+
+def test_nothing_starts_that_could_not_be_scored(tmp_path):
+    path = write(tmp_path, model="pocket", device="cpu", benchmarks=["llava_bench"])
+    kept = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "-s", str(ROOT / "Snakefile"), "--configfile", path],
+        cwd=tmp_path, env=kept, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode and "benchmark llava_bench: a language model decides" in said
 
 
 def test_a_token_is_asked_for_where_a_task_insists(tmp_path):

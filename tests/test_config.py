@@ -328,3 +328,36 @@ def test_a_study_file(given, tmp_path):
     path.write_text("just words")
     with pytest.raises(ConfigError, match="object"):
         load_study(path)
+
+
+ONEVISION = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
+
+
+def shown(tmp_path, budget, *benchmarks, **fields):
+    """A study of one budget on benchmarks of images and of clips."""
+    path = tmp_path / "ablations" / "one.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"title: One\nvary: {{budget: [{budget}]}}\n")
+    document = {"title": "T", "model": ONEVISION, "benchmarks": [*benchmarks]}
+    return parse_study({**document, "ablations": ["one"], **fields}, folder=tmp_path)
+
+
+@pytest.fixture
+def empty_cache(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_budgets_of_clips_are_weighed_against_their_frames(tmp_path):
+    study = shown(tmp_path, 4 * 196, "msvd_qa", "pope", frames=4)
+    assert [study.frames_of(b) for b in study.benchmarks] == [4, None]
+    with pytest.raises(ConfigError, match="785 exceeds the 784 visual tokens"):
+        shown(tmp_path, 4 * 196 + 1, "msvd_qa", frames=4)
+    # An image has more, and is asked about too.
+    assert shown(tmp_path, 4 * 196 + 1, "msvd_qa", "pope", frames=4)
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_a_model_without_clips_is_refused_benchmarks_of_clips(tmp_path):
+    with pytest.raises(ConfigError, match="benchmarks msvd_qa show clips: llava models take no"):
+        shown(tmp_path, 64, "pope", "msvd_qa", model="llava-hf/llava-1.5-7b-hf")

@@ -7,9 +7,12 @@ import re
 import pytest
 from synthetic_scores import ROOT
 
+from prunesid.checks.tasks import task_data
+from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.render.paper import load_paper
 from prunesid.stages.outlook import ESTIMATE, MODELS, commented, outlook, row, sentence
-from prunesid.study.config import load_study
+from prunesid.study.config import CLIPS, load_study
+from prunesid.study.documents import read_yaml
 from prunesid.study.model import POCKET
 from prunesid.study.published import published_models, published_task
 
@@ -40,7 +43,7 @@ def real(studies):
 
 
 def test_there_is_one_for_every_published_model(real):
-    assert sorted(study.model for study in real.values()) == sorted(published_models())
+    assert {study.model for study in real.values()} == set(published_models())
 
 
 def test_each_names_its_commands(real):
@@ -82,6 +85,14 @@ def test_comments_and_docs_say_what_the_estimator_says(real):
         text, seen = PATHS[name].read_text(), outlook(study)
         assert commented(text, sentence(seen)) == text, refresh
         assert row(name, study, seen) in docs, refresh
+
+
+def test_a_benchmark_s_file_says_what_its_task_shows():
+    for path in (ROOT / "configs" / "benchmarks").glob("*.yaml"):
+        benchmark = read_yaml(path)
+        if benchmark["task"] not in RENDERED:
+            video = any(part.video for part in task_data(benchmark["task"]))
+            assert video == (benchmark.get("shows") == CLIPS), path.name
 
 
 def test_only_the_estimate_is_replaced():

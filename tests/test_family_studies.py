@@ -1,109 +1,112 @@
-"""Real `snakemake` runs of studies on tiny random models: from images and clips to tables and figures.
+"""Real `snakemake` runs of a study of every family, tiny and random: from images and clips to tables.
 
-Every job pays seconds for its imports, so there is one study for each way through the workflow that
-Pocket-LLaVA's own studies do not take: images in crops of several sizes, and clips, whose tokens have
-rotary positions of their own. `test_families.py` takes every family through the same stages, without
-Snakemake.
+The numbers mean nothing, the plumbing is real. A job's imports take seconds, its work a fraction of
+one: here jobs are forks of a Python that has imported it all (`warm_python`). `test_extending.py`
+and `.ci/run` start their jobs as users do.
 """
 
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
+from conftest import save_tiny_llava
 from family_models import FAMILIES
 from synthetic_scores import ROOT
 from videos import write_clips
+from warm_python import WarmPython
 
+STUDIES = {"llava": lambda folder, _: save_tiny_llava(folder), **FAMILIES}
+# What enters unpruned, of an image and, where the family takes them, of a clip of six frames.
+TOKENS = {
+    "llava": {"pocket_mme": 16},
+    "llava_next": {"pocket_mme": 5 * 16 + 8},
+    "llava_onevision": {"pocket_mme": 5 * 16 + 8, "msvd_qa": 6 * 2 * 2 + 1},
+    "mini_gemini": {"pocket_mme": 16},
+    "qwen2_vl": {"pocket_mme": 5 * 5, "msvd_qa": 3 * 2 * 3},
+    "qwen2_5_vl": {"pocket_mme": 5 * 5, "msvd_qa": 3 * 2 * 3},
+    "video_llava": {"pocket_mme": 16, "msvd_qa": 6 * (1 + 16)},
+}
 BUDGET = 12
-STATIC = (
-    {"method": "prunesid", "label": "PruneSID"},
-    {"method": "cls_topk", "label": "attention"},
-)
 RESULTS = Path("results") / "tiny"
-TABLE = RESULTS / "ablations" / "plumbing" / "table.csv"
-FIGURE = RESULTS / "ablations" / "plumbing" / "figure.svg"
+# On all benchmarks, and on images alone: frames of one color hold no information to share budgets by.
+ABLATIONS = {
+    "plumbing": {
+        "vary": [
+            {"method": "prunesid", "label": "PruneSID"},
+            {"method": "cls_topk", "label": "attention"},
+        ],
+    },
+    "sharing": {
+        "vary": [
+            {"method": "prunesid", "label": "PruneSID"},
+            {"method": "prunesid", "dynamic": "benchmark", "label": "PruneSID-Dyn"},
+        ],
+        "benchmarks": ["pocket_mme"],
+    },
+}
+TABLES = [RESULTS / "ablations" / name / "table.csv" for name in ABLATIONS]
+PICTURES = [
+    RESULTS / "ablations" / "plumbing" / "figure.svg",
+    RESULTS / "figures" / "information.svg",
+]
 
 
-def study(
-    folder: Path, family: str, words: Path, benchmark: str, vary: Sequence[dict] = STATIC
-) -> None:
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    with WarmPython(tmp_path_factory.mktemp("python")) as warm:
+        yield warm
+
+
+def study(folder: Path, family: str, words: Path) -> None:
     """A project of its own in `folder`: a tiny model, an ablation, and the study of both."""
-    FAMILIES[family](folder / "tiny", words)
-    ablation = {
-        "title": "Plumbing",
-        "description": "The numbers mean nothing.",
-        "vary": list(vary),
-        "across": {"budget": [BUDGET]},
-        "reference": {"method": "prunesid"},
-    }
+    STUDIES[family](folder / "tiny", words)
+    (folder / "ablations").mkdir()
+    for name, fields in ABLATIONS.items():
+        ablation = {
+            "title": name,
+            "description": "The numbers mean nothing.",
+            "across": {"budget": [BUDGET]},
+            "reference": {"method": "prunesid"},
+            **fields,
+        }
+        (folder / "ablations" / f"{name}.yaml").write_text(yaml.safe_dump(ablation))
     settings = {
         "title": f"{family} in miniature",
         "model": "tiny",
-        "benchmarks": [benchmark],
-        "ablations": ["plumbing"],
+        "benchmarks": list(TOKENS[family]),
+        "ablations": list(ABLATIONS),
+        "frames": 6,
         "limit": 2,
         "batch_size": 2,
         "bootstrap": {"resamples": 100},
     }
-    (folder / "ablations").mkdir()
-    (folder / "ablations" / "plumbing.yaml").write_text(yaml.safe_dump(ablation))
     (folder / "study.yaml").write_text(yaml.safe_dump(settings))
 
 
-def run(folder: Path, benchmark: str, *targets: Path) -> pd.DataFrame:
-    """Has snakemake make the targets -> the scores that they come from."""
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", *map(str, targets), "--cores", "1",
-         "-s", str(ROOT / "Snakefile"), "--configfile", "study.yaml"],
-        cwd=folder, capture_output=True, text=True, check=False,
+@pytest.mark.parametrize("family", STUDIES)
+def test_a_study_of_every_family(family, python, tiny_llava, tmp_path):
+    if "msvd_qa" in TOKENS[family]:
+        write_clips(tmp_path / "data")
+    study(tmp_path, family, tiny_llava)
+    done = python.run(
+        "-m", "snakemake", *map(str, (*TABLES, *PICTURES)), "--cores", "1", "-s", str(ROOT / "Snakefile"),
+        "--configfile", "study.yaml", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    return pd.read_parquet(folder / RESULTS / benchmark / "scores.parquet")
-
-
-def rows_of(folder: Path) -> set[str]:
-    with (folder / TABLE).open() as stream:
-        return {line["row"] for line in csv.DictReader(stream)}
-
-
-def tokens_of(scores: pd.DataFrame) -> dict[str, list[int]]:
-    return {str(arm): sorted(set(own["tokens"])) for arm, own in scores.groupby("arm")}
-
-
-def test_images_in_crops(tiny_llava, tmp_path):
-    dynamic = {"method": "prunesid", "dynamic": "benchmark", "label": "PruneSID-Dyn"}
-    study(tmp_path, "llava_next", tiny_llava, "pocket_mme", [*STATIC, dynamic])
-    scores = run(tmp_path, "pocket_mme", TABLE)
-    assert {"PruneSID", "attention", "PruneSID-Dyn"} <= rows_of(tmp_path)
-    assert scores["image_id"].nunique() == 2
-    found = tokens_of(scores)
-    shared = found.pop(f"budget-{BUDGET}_dynamic-benchmark")
-    assert found == {
-        "vanilla": [5 * 16 + 8],
-        f"budget-{BUDGET}": [BUDGET],
-        f"method-cls-topk_budget-{BUDGET}": [BUDGET],
-    }
-    # One image gets what the other does without.
-    assert len(shared) == 2
-
-
-def test_clips_with_rotary_positions(tiny_llava, tmp_path):
-    write_clips(tmp_path / "data")
-    study(tmp_path, "qwen2_vl", tiny_llava, "msvd_qa")
-    scores = run(tmp_path, "msvd_qa", TABLE, FIGURE)
-    assert {"PruneSID", "attention"} <= rows_of(tmp_path)
-    assert (tmp_path / FIGURE).read_text().rstrip().endswith("</svg>")
-    assert scores["image_id"].nunique() == 2
-    found = tokens_of(scores)
-    (whole,) = found.pop("vanilla")
-    assert whole > BUDGET
-    assert found == {
-        f"budget-{BUDGET}": [BUDGET],
-        f"method-cls-topk_budget-{BUDGET}": [BUDGET],
-    }
+    for table, ablation in zip(TABLES, ABLATIONS.values(), strict=True):
+        with (tmp_path / table).open() as stream:
+            rows = {line["row"] for line in csv.DictReader(stream)}
+        assert {setting["label"] for setting in ablation["vary"]} <= rows
+    for picture in PICTURES:
+        assert (tmp_path / picture).read_text().rstrip().endswith("</svg>")
+    for benchmark, whole in TOKENS[family].items():
+        scores = pd.read_parquet(tmp_path / RESULTS / benchmark / "scores.parquet")
+        assert scores["image_id"].nunique() == 2
+        tokens = scores.groupby("arm")["tokens"]
+        assert tokens.unique()["vanilla"].tolist() == [whole]
+        assert (tokens.mean().drop("vanilla") == BUDGET).all()
+        assert len(tokens) == (4 if benchmark == "pocket_mme" else 3)

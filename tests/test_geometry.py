@@ -121,6 +121,30 @@ def test_published_models_have_the_sizes_that_they_are_known_by(name, billions, 
 
 
 @pytest.mark.parametrize(
+    ("name", "frames", "tokens", "crops"),
+    [
+        ("LanguageBind/Video-LLaVA-7B-hf", 16, 16 * 256, 16),
+        ("llava-hf/llava-onevision-qwen2-7b-ov-hf", 32, 32 * 14 * 14, 32),
+        # Frames in pairs, each as large as a usual image.
+        ("Qwen/Qwen2-VL-7B-Instruct", 7, 4 * 391, 4),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", 8, 4 * 391, 4),
+    ],
+)
+def test_clips_have_the_tokens_of_their_frames(name, frames, tokens, crops):
+    config = published_model(name).config
+    shape, image = geometry(config, frames), geometry(config)
+    assert (shape.tokens, shape.crops) == (shape.usual_tokens, shape.usual_crops) == (tokens, crops)
+    assert shape.tower_tokens == image.tower_tokens
+    assert shape.parameters == image.parameters
+
+
+def test_a_family_without_clips_names_those_that_take_them():
+    with pytest.raises(ValueError, match="llava models take no clips; llava_onevision, qwen2_5_vl"):
+        geometry({"model_type": "llava", **LLAVA}, 8)
+    assert geometry({"model_type": "bert"}, 8) is None
+
+
+@pytest.mark.parametrize(
     ("name", "gigabytes"),
     [
         ("llava-hf/llava-v1.6-vicuna-7b-hf", 4.99 + 4.96 + 4.18),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from prunesid.checks.finding import MISSING, OK, UNKNOWN, Finding
+from prunesid.checks.finding import MISSING, OK, Finding
 from prunesid.checks.hub import Hub, NotReachable, NotThere
 from prunesid.checks.tasks import TaskData, task_data
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
@@ -32,9 +32,6 @@ def check_data(hub: Hub, tasks: Iterable[str]) -> Iterator[tuple[Finding, float]
             else:
                 asked.add(part.repository)
                 yield _on_hub(hub, part)
-        published = published_task(name)
-        if published is not None and published.access:
-            yield Finding(UNKNOWN, f"data of {name}", published.access), 0.0
 
 
 def check_token(hub: Hub, tasks: Iterable[str]) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ class TaskData:
 
     needs_token  whether the task insists on a hub token
     video        whether it brings videos
+    metrics      names of what its answers are scored by
     """
 
     task: str
@@ -30,6 +31,7 @@ class TaskData:
     files: tuple[Path, ...] = ()
     needs_token: bool = False
     video: bool = False
+    metrics: tuple[str, ...] = ()
 
 
 class _Loader(yaml.SafeLoader):
@@ -63,6 +65,7 @@ def _data(name: str, document: Mapping[str, Any]) -> TaskData:
         files=files if local else (),
         needs_token=bool(options.get("token")),
         video=bool(options.get("video")) or "video" in str(document.get("include", "")),
+        metrics=tuple(str(each["metric"]) for each in document.get("metric_list") or ()),
     )
 
 

@@ -44,16 +44,21 @@ def grades(task: str, metric: str, samples: Sequence[Sample]) -> dict[str, Grade
     return found
 
 
+def judged(task: str, metrics: Sequence[str]) -> list[str]:
+    """Those of a task's metrics that a language model decides."""
+    return [name for name in metrics if task != _CIRCULAR and name.startswith(_JUDGED)]
+
+
 def check_judge(task: str, metrics: Sequence[str]) -> None:
     """ValueError if a language model decides one of the task's metrics and its API has no key.
 
     lmms-eval would try for minutes and then score every answer as wrong.
     """
-    judged = [name for name in metrics if name.startswith(_JUDGED)]
+    asked = judged(task, metrics)
     key = _KEYS.get(os.environ.get("API_TYPE", "openai").lower())
-    if task != _CIRCULAR and judged and key and not os.environ.get(key):
+    if asked and key and not os.environ.get(key):
         raise ValueError(
-            f"a language model decides {', '.join(judged)} of {task}: set {key} (MODEL_VERSION "
+            f"a language model decides {', '.join(asked)} of {task}: set {key} (MODEL_VERSION "
             "chooses the judge, API_TYPE and OPENAI_API_URL where it is), or take a benchmark that "
             "is scored without a judge: mmbench for MMBench, llava_bench_local for LLaVA-Bench, "
             "activitynet_qa for ActivityNet-QA"

@@ -3,8 +3,8 @@
     python -m prunesid.stages.check configs/llava-1.5-7b.yaml
 
 `make check CONFIG=...` says the same. It looks at packages, GPU, memory and disk, at the checkpoint
-and the benchmarks' data in the local caches and on the hub, and at tokens. Nothing is downloaded or
-computed. The exit status is 1 where something is missing.
+and the benchmarks' data in the local caches and on the hub, at tokens, and at what scoring needs.
+Nothing is downloaded or computed. The exit status is 1 where something is missing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from prunesid.checks.finding import MISSING, OK, Finding, summary, text
 from prunesid.checks.hub import Hub, HuggingFace
 from prunesid.checks.machine import Machine, ThisMachine, check_disks, check_gpu, check_memory
 from prunesid.checks.packages import VIDEO, Installed, check_packages, installed
+from prunesid.checks.scores import check_scores
 from prunesid.checks.tasks import TaskData, task_data
 from prunesid.checks.wandb import check_wandb
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
@@ -58,6 +59,7 @@ def check(
         *_hardware(study, hub, machine, downloads, copies),
         *(finding for finding, _ in (*checkpoint, *data)),
         *check_token(hub, tasks),
+        *check_scores(study.benchmarks),
         *check_wandb(study.wandb.mode, os.environ, Path.home()),
     ]
 

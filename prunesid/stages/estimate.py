@@ -24,14 +24,14 @@ import pandas as pd
 from prunesid.answering.store import Store
 from prunesid.stages.material import model_digest
 from prunesid.stages.outlook import ON_GPU, existing, outlook, sentence
-from prunesid.stages.progress import Layout, Size, Step, head_of, size_of, steps
+from prunesid.stages.progress import Layout, Size, Step, head_of, largest_shape, size_of, steps
 from prunesid.stages.shard import shards
 from prunesid.stages.source import runtime_of
 from prunesid.study.config import Study, load_study
 from prunesid.study.cost import SHIPPED, STAGES, Rates, Work, measured, wall_seconds
 from prunesid.study.documents import ConfigError
 from prunesid.study.hardware import Gpu, gpu_named, passes, rates
-from prunesid.study.model import POCKET, geometry_of
+from prunesid.study.model import POCKET
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def estimate(study: Study) -> Estimate:
     sizes = {b.name: size_of(study, b) for b in study.encoded}
     shipped = SHIPPED
     if uses_gpu(study):
-        shipped = rates(geometry_of(study.model), gpu_here(), study.dtype, study.batch_size)
+        shipped = rates(largest_shape(study), gpu_here(), study.dtype, study.batch_size)
     done = measured(finished(study, sizes), shipped)
     return Estimate(study, sizes, tuple(steps(study, sizes)), done)
 

@@ -80,7 +80,7 @@ def extract(
     material = features_material(
         benchmark=questions_digest(questions, source.data), model=model_digest(runtime.model),
         family=family_module(path), batch_size=runtime.batch_size, dtype=runtime.dtype,
-        device=runtime.device, options=runtime.options,
+        device=runtime.device, options=runtime.options, frames=source.frames,
     )  # fmt: skip
     records = Records.cat(parts)
     head = {

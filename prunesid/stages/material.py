@@ -11,6 +11,7 @@ from typing import Any
 
 from prunesid.answering import Question
 from prunesid.files import code_digest, digest, file_digest
+from prunesid.media import FRAMES
 
 # What decides which tokens an arm keeps. Adding a method or a grouping must not rerun others, so
 # only what several methods share counts here; the method's own module is added by
@@ -50,11 +51,12 @@ def questions_digest(questions: Sequence[Question], data: Path | None) -> str:
 
 def features_material(
     *, benchmark: str, model: str, family: str, batch_size: int, dtype: str, device: str,
-    options: Sequence[tuple[str, Any]] = (),
+    options: Sequence[tuple[str, Any]] = (), frames: int = FRAMES,
 ) -> dict[str, Any]:  # fmt: skip
     """What determines the vision features of a benchmark's images; the layers stored do not.
 
-    `options` are those that the model was loaded with.
+    `options` are those that the model was loaded with. The usual number of frames is left out, so
+    that it renames nothing of benchmarks without clips.
     """
     return {
         "stage": "features",
@@ -64,6 +66,7 @@ def features_material(
         "dtype": dtype,
         "device": device,
         "options": dict(options),
+        **({} if frames == FRAMES else {"frames": frames}),
         "code": code_digest(*_FAMILIES, family),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
     }

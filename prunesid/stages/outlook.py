@@ -16,11 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prunesid.stages.features import needs_of
-from prunesid.stages.progress import Size, Step, image_bytes, size_of, steps
+from prunesid.stages.progress import Size, Step, image_bytes, largest_shape, size_of, steps
 from prunesid.study.config import ROOT, Study, load_study
 from prunesid.study.cost import Rates
 from prunesid.study.hardware import GPUS, memory_bytes, rates, weight_bytes
-from prunesid.study.model import geometry_of
 from prunesid.study.published import published_task
 
 ON_GPU = frozenset({"features", "encode", "answer"})
@@ -64,7 +63,7 @@ def outlook(study: Study) -> Outlook:
     fresh = replace(study, results=study.results / "outlook")
     sizes = {b.name: size_of(study, b) for b in study.encoded}
     todo = list(steps(fresh, sizes))
-    shape = geometry_of(study.model)
+    shape = largest_shape(study)
     layers = max(len(needs_of(study.arms_of(b.name)).layers) for b in study.benchmarks)
     features = {b.name: (sizes[b.name].images or 0) * image_bytes(study, b) for b in study.encoded}
     return Outlook(

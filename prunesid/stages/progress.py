@@ -27,6 +27,7 @@ from prunesid.stages.source import Runtime, runtime_of
 from prunesid.study.arm import Arm
 from prunesid.study.config import Benchmark, Study
 from prunesid.study.cost import Work
+from prunesid.study.geometry import Geometry
 from prunesid.study.hardware import BYTES, passes
 from prunesid.study.model import geometry_of
 from prunesid.study.published import PublishedTask, published_task
@@ -83,6 +84,16 @@ class Layout:
 
     def comparison(self, ablation: str) -> Path:
         return self.model / "ablations" / ablation / "comparison.csv"
+
+
+def shape_of(study: Study, benchmark: Benchmark) -> Geometry:
+    """The model's sizes for what a benchmark shows."""
+    return geometry_of(study.model, study.frames_of(benchmark))
+
+
+def largest_shape(study: Study) -> Geometry:
+    """The model's sizes for what has most tokens of all that the study shows."""
+    return max((shape_of(study, b) for b in study.encoded), key=lambda shape: shape.usual_tokens)
 
 
 def size_of(study: Study, benchmark: Benchmark) -> Size:
@@ -178,6 +189,7 @@ class _State:
             benchmark=head.material["benchmark"], model=model_digest(study.model),
             family=family_module(model_path(study.model)), batch_size=runtime.batch_size,
             dtype=runtime.dtype, device=runtime.device, options=runtime.options,
+            frames=study.frames,
         )  # fmt: skip
         if head.material != current:
             return None
@@ -237,7 +249,7 @@ def _arm_steps(
     study: Study, benchmark: Benchmark, size: Size, parts: list[_Part]
 ) -> Iterator[Step]:
     arms = study.arms_of(benchmark.name)
-    shape = geometry_of(study.model)
+    shape = shape_of(study, benchmark)
     encode, select, answer, score = (
         _Left(of, shape.usual_tokens, size.answer_tokens, study.batch_size)
         for of in (
@@ -317,8 +329,8 @@ def _scored(store: Store, benchmark: Benchmark, arm: Arm, answer_keys: list[str]
 
 def image_bytes(study: Study, benchmark: Benchmark) -> float:
     """What the features of one image take on disk."""
-    shape, needs = geometry_of(study.model), needs_of(study.arms_of(benchmark.name))
-    per_token = shape.width * (1 + len(needs.layers))
+    shape, needs = shape_of(study, benchmark), needs_of(study.arms_of(benchmark.name))
+    per_token = shape.width + shape.tower.width * len(needs.layers)
     per_token += shape.tower.width * (needs.keys + needs.last_keys)
     per_token += needs.cls_attention * shape.tower.heads
     per_token += needs.last_attention + needs.last_cls_attention

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunesid.media import FRAMES
 from prunesid.study.config import Benchmark, Study
 
 if TYPE_CHECKING:
@@ -16,18 +17,20 @@ if TYPE_CHECKING:
 class Source:
     """Where a benchmark's questions come from: an lmms-eval task, perhaps on a file of ours.
 
-    `images` takes the task's first questions only, up to the first on one image too many.
+    `images` takes the task's first questions only, up to the first on one image too many. A clip
+    has `frames` frames.
     """
 
     task: str
     data: Path | None = None
     images: int | None = None
+    frames: int = FRAMES
 
     def open(self) -> LmmsTask:
         """The loaded task."""
         from prunesid.evaluation.tasks import load_task
 
-        task = load_task(self.task, data=self.data)
+        task = replace(load_task(self.task, data=self.data), frames=self.frames)
         if self.images is None:
             return task
         seen: set[str] = set()
@@ -64,4 +67,5 @@ def runtime_of(study: Study) -> Runtime:
 
 def source_of(study: Study, benchmark: Benchmark, data: Path | None) -> Source:
     """The questions of one of the study's benchmarks; a file of ours is rendered to the limit."""
-    return Source(benchmark.task, data, None if data is not None else study.limit)
+    images = None if data is not None else study.limit
+    return Source(benchmark.task, data, images, study.frames)

@@ -11,21 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from prunesid import encoding, late
+from prunesid.media import FRAMES
 from prunesid.registry import unknown
 from prunesid.study.ablation import Ablation, load_ablation
 from prunesid.study.arm import Arm
 from prunesid.study.documents import ConfigError, check, read_schema, read_yaml
-from prunesid.study.model import Vision, read_config, read_vision
+from prunesid.study.geometry import refuse_without_clips
+from prunesid.study.model import Vision, read_config, vision_of
 from prunesid.study.patches import Patches, parse_patches
 from prunesid.study.plugins import load_plugins
 
 ROOT = Path(__file__).resolve().parents[2]
 CALIBRATED = "calibrated"
+CLIPS = "clips"
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One lmms-eval task and the statistic of its scores that is compared."""
+    """One lmms-eval task and the statistic of its scores that is compared.
+
+    `shows` is what a question shows: "images" or "clips".
+    """
 
     name: str
     title: str
@@ -34,6 +40,7 @@ class Benchmark:
     metric: str
     statistic: str
     paper_column: str | None
+    shows: str = "images"
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class Study:
     patches: Patches | None = None
     model_options: tuple[tuple[str, Any], ...] = ()
     shards: int = 1
+    frames: int = FRAMES
 
     @property
     def model_name(self) -> str:
@@ -92,6 +100,10 @@ class Study:
 
     def benchmark(self, name: str) -> Benchmark:
         return next(b for b in self.encoded if b.name == name)
+
+    def frames_of(self, benchmark: Benchmark) -> int | None:
+        """The frames of a benchmark's clips; None where it shows images."""
+        return self.frames if benchmark.shows == CLIPS else None
 
     def ablation(self, name: str) -> Ablation:
         return next(a for a in self.ablations if a.name == name)
@@ -137,10 +149,11 @@ def parse_study(
     # Before the ablations, which may name what they bring.
     plugins = load_plugins(filled["plugins"], folder or Path.cwd())
     folders = [f for f in (folder, root / "configs") if f is not None]
-    vision = Vision()
+    known: Mapping[str, Any] = {}
     with _Collecting(problems):
-        vision = read_vision(filled["model"])
-        _check_options(filled["model"], filled["model_options"])
+        known = read_config(filled["model"])
+        _check_options(known, filled["model_options"])
+    depth = vision_of(known).depth
     overrides = filled["overrides"]
     for name in overrides:
         if name not in filled["ablations"]:
@@ -151,9 +164,7 @@ def parse_study(
         path = _find(folders, "ablations", name, "ablation", origin, problems)
         if path is not None:
             with _Collecting(problems):
-                ablation = load_ablation(
-                    path, root, filled["seeds"], vision.depth, overrides.get(name)
-                )
+                ablation = load_ablation(path, root, filled["seeds"], depth, overrides.get(name))
                 own = ablation.benchmarks or tuple(filled["benchmarks"])
                 ablations.append(replace(ablation, benchmarks=own))
     names = [*filled["benchmarks"], *(b for a in ablations for b in a.benchmarks or ())]
@@ -164,6 +175,7 @@ def parse_study(
             with _Collecting(problems):
                 benchmarks.append(_load_benchmark(path, root))
     arms = _once(ablations)
+    vision = _vision(known, benchmarks, filled["frames"], problems)
     problems += _beyond(vision, filled["model"], arms)
     problems += _infeasible(vision, arms)
     calibration = None
@@ -182,7 +194,9 @@ def parse_study(
         problems += [f"{origin}: patches.{problem}" for problem in wrong]
     if problems:
         raise ConfigError(problems)
-    plain = ("title", "model", "seeds", "batch_size", "dtype", "device", "limit", "shards")
+    plain = (
+        "title", "model", "seeds", "batch_size", "dtype", "device", "limit", "shards", "frames"
+    )  # fmt: skip
     return Study(
         **{name: filled[name] for name in plain},
         model_options=tuple(sorted(filled["model_options"].items())),
@@ -198,12 +212,27 @@ def parse_study(
     )
 
 
-def _check_options(model: str, options: Mapping[str, Any]) -> None:
+def _vision(
+    config: Mapping[str, Any], benchmarks: Iterable[Benchmark], frames: int, problems: list[str]
+) -> Vision:
+    """What the benchmarks' images and clips meet in the model; of both, what has more tokens."""
+    clips = [benchmark.name for benchmark in benchmarks if benchmark.shows == CLIPS]
+    images = [benchmark.name for benchmark in benchmarks if benchmark.shows != CLIPS]
+    shown = [None] * bool(images or not clips) + [frames] * bool(clips)
+    if clips:
+        try:
+            refuse_without_clips(str(config.get("model_type")))
+        except ValueError as error:
+            problems.append(f"benchmarks {', '.join(clips)} show clips: {error}")
+    return max((vision_of(config, each) for each in shown), key=lambda found: found.tokens or 0)
+
+
+def _check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     if not options:
         return
     from prunesid.models import check_options  # here: it takes seconds, and few studies ask
 
-    model_type = str(read_config(model).get("model_type"))
+    model_type = str(config.get("model_type"))
     try:
         check_options(model_type, options)
     except ValueError as error:

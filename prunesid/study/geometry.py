@@ -7,11 +7,12 @@ out what is its class's default; `DEFAULTS` holds those of the classes that occu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prunesid.accounting import Transformer
+from prunesid.media import FRAMES
 
 Config = Mapping[str, Any]
 
@@ -49,8 +50,6 @@ DEFAULTS: Mapping[str, Config] = {
         "temporal_patch_size": 2,
     },
 }  # fmt: skip
-# The frames that a clip has where nothing says otherwise.
-FRAMES = 8
 # What an image of 640 x 480 pixels, COCO's usual size, has where its size decides its tokens.
 USUAL_PIXELS = (640, 480)
 
@@ -62,9 +61,10 @@ class Geometry:
     model_type    family, as config.json names it
     tower         blocks of the vision tower
     tower_tokens  tokens of one crop (or frame) in the tower, CLS included
-    crop_tokens   tokens of one crop that are pruned and enter the language model
+    crop_tokens   tokens of one crop that are pruned and enter the language model; newlines, which
+                  enter beside them, are not counted
     width         width of the tokens that are pruned
-    crops         crops of an image at the most, or frames of a clip
+    crops         crops of an image at the most, or what a clip is cut into along time
     usual_crops   of an image of COCO's usual size, 640 x 480 pixels
     fixed         whether every crop has `crop_tokens`; else they are those of a usual image
     extra_macs    multiply-adds per crop beside the tower: further towers, mergers
@@ -110,15 +110,26 @@ class Geometry:
         return self.decoder.macs([tokens] * self.decoder.layers) / tokens
 
 
-def geometry(config: Config) -> Geometry | None:
-    """The sizes that a config.json states; None for a model type that is not known here."""
-    known = {
-        "llava": _llava, "llava_next": _llava_next, "video_llava": _video_llava,
-        "llava_onevision": _llava_onevision, "qwen2_vl": _qwen2_vl, "qwen2_5_vl": _qwen2_5_vl,
-        "mini_gemini": _mini_gemini, "mgm": _mini_gemini,
-    }  # fmt: skip
-    read = known.get(str(config.get("model_type")))
-    return None if read is None else read(config)
+def geometry(config: Config, frames: int | None = None) -> Geometry | None:
+    """The sizes that a config.json states; None for a model type that is not known here.
+
+    frames  of a clip; None for an image, or, of Video-LLaVA, for a clip of FRAMES
+
+    ValueError where a family that takes no clips is asked for one.
+    """
+    model_type = str(config.get("model_type"))
+    if frames is not None:
+        refuse_without_clips(model_type)
+    if model_type in _IMAGES_ALONE:
+        return _IMAGES_ALONE[model_type](config)
+    read = _CLIPS_TOO.get(model_type)
+    return None if read is None else read(config, frames)
+
+
+def refuse_without_clips(model_type: str) -> None:
+    """ValueError for a family that is known to take images alone."""
+    if model_type in _IMAGES_ALONE:
+        raise ValueError(f"{model_type} models take no clips; {', '.join(sorted(_CLIPS_TOO))} do")
 
 
 def _filled(part: Config, model_type: str) -> dict[str, Any]:
@@ -172,23 +183,28 @@ def _projector(config: Config, inside: int, outside: int) -> int:
 
 def _vit(
     config: Config, *, tiles: int = 0, frames: int = 1, vision_type: str = "clip_vision_model",
-    text_type: str = "llama", towers: int = 1, newline: bool = False,
+    text_type: str = "llama", towers: int = 1, newline: bool = False, projects_first: bool = False,
+    pooling: int = 1,
 ) -> Geometry:  # fmt: skip
     """LLaVA's kind: a CLIP or SigLIP tower, a projector of two layers, a decoder.
 
     An image is seen whole and, where it is large, as up to `tiles` parts of the tower's size.
+    `projects_first` says that tokens are pruned behind the projector; `pooling` divides the sides of
+    their grid.
     """
     vision = _filled(config.get("vision_config") or _CLIP_L, vision_type)
     text = _text({"text_config": {}, **config}, text_type)
     tower, decoder = _transformer(vision, 2), _transformer(text, 3)
-    patches = (vision["image_size"] // vision["patch_size"]) ** 2
+    side = vision["image_size"] // vision["patch_size"]
+    patches = side**2
     cls = vision["model_type"] == "clip_vision_model"
     tied = config.get("tie_word_embeddings", text["tie_word_embeddings"])
     usual = min(tiles, math.prod(math.ceil(side / vision["image_size"]) for side in USUAL_PIXELS))
     vit = _tower_parameters(tower, vision["patch_size"], patches + cls, cls)
     return Geometry(
         model_type=config["model_type"], tower=tower, tower_tokens=patches + cls,
-        crop_tokens=patches, width=tower.width, crops=frames * (1 + tiles),
+        crop_tokens=math.ceil(side / pooling) ** 2,
+        width=decoder.width if projects_first else tower.width, crops=frames * (1 + tiles),
         usual_crops=frames * (1 + usual), fixed=True,
         extra_macs=patches * (tower.width + decoder.width) * decoder.width, decoder=decoder,
         vocabulary=text["vocab_size"],
@@ -217,22 +233,26 @@ def _llava_next(config: Config) -> Geometry:
     return _vit(config, tiles=tiles, newline=True)
 
 
-def _video_llava(config: Config) -> Geometry:
+def _video_llava(config: Config, frames: int | None) -> Geometry:
     """Images and frames have a tower each."""
     small = config.get("vision_config") or _CLIP_L | {"image_size": 224}
-    return _vit({**config, "vision_config": small}, frames=FRAMES, towers=2)
+    return _vit({**config, "vision_config": small}, frames=frames or FRAMES, towers=2)
 
 
-def _llava_onevision(config: Config) -> Geometry:
-    """Beyond the n tiles of `anyres_max_n` an image's tokens are scaled down to as many."""
+def _llava_onevision(config: Config, frames: int | None) -> Geometry:
+    """Beyond the n tiles of `anyres_max_n` an image's tokens are scaled down to as many.
+
+    A frame has no tiles, and its tokens are pooled two by two.
+    """
     most = str(config.get("vision_aspect_ratio", "anyres_max_9")).rsplit("_", 1)[-1]
+    shown = {"tiles": int(most)} if frames is None else {"frames": frames, "pooling": 2}
     return _vit(
-        config, tiles=int(most), vision_type="siglip_vision_model", text_type="qwen2",
-        newline=True,
+        config, vision_type="siglip_vision_model", text_type="qwen2", newline=True,
+        projects_first=True, **shown,
     )  # fmt: skip
 
 
-def _qwen2_vl(config: Config) -> Geometry:
+def _qwen2_vl(config: Config, frames: int | None) -> Geometry:
     vision = _tower(config, "qwen2_vl_vision")
     width = vision["embed_dim"]
     ffn = int(width * vision["mlp_ratio"])
@@ -241,10 +261,10 @@ def _qwen2_vl(config: Config) -> Geometry:
         width // vision["num_heads"], 2,
     )  # fmt: skip
     block = 4 * width * width + 2 * width * ffn + 9 * width + ffn
-    return _qwen(config, vision, tower, block, norms=2, out=vision["hidden_size"])
+    return _qwen(config, frames, vision, tower, block, norms=2, out=vision["hidden_size"])
 
 
-def _qwen2_5_vl(config: Config) -> Geometry:
+def _qwen2_5_vl(config: Config, frames: int | None) -> Geometry:
     """Most blocks attend within windows; their scores are counted as if they did not."""
     vision = _tower(config, "qwen2_5_vl_vision")
     width, ffn = vision["hidden_size"], vision["intermediate_size"]
@@ -253,7 +273,7 @@ def _qwen2_5_vl(config: Config) -> Geometry:
         width // vision["num_heads"], 3,
     )  # fmt: skip
     block = 4 * width * width + 3 * width * ffn + 7 * width + 2 * ffn
-    return _qwen(config, vision, tower, block, norms=1, out=vision["out_hidden_size"])
+    return _qwen(config, frames, vision, tower, block, norms=1, out=vision["out_hidden_size"])
 
 
 def _tower(config: Config, model_type: str) -> dict[str, Any]:
@@ -263,9 +283,13 @@ def _tower(config: Config, model_type: str) -> dict[str, Any]:
 
 
 def _qwen(
-    config: Config, vision: Config, tower: Transformer, block: int, *, norms: int, out: int
-) -> Geometry:
-    """Patches of an image of any size, merged two by two; `norms` vectors in the merger's norm."""
+    config: Config, frames: int | None, vision: Config, tower: Transformer, block: int, *,
+    norms: int, out: int,
+) -> Geometry:  # fmt: skip
+    """Patches of an image of any size, merged two by two; `norms` vectors in the merger's norm.
+
+    Frames are taken to have the usual size of images; `temporal_patch_size` of them are one crop.
+    """
     text = _text(config, f"{config['model_type']}_text")
     decoder = _transformer(text, 3)
     tied = config.get("tie_word_embeddings", text["tie_word_embeddings"])
@@ -273,11 +297,12 @@ def _qwen(
     sides = [round(side / (patch * merge)) for side in USUAL_PIXELS]
     merged = sides[0] * sides[1]
     joined = tower.width * merge**2
+    crops = math.ceil((frames or 1) / vision["temporal_patch_size"])
     embedding = 3 * vision["temporal_patch_size"] * patch * patch * tower.width
     merger = norms * tower.width + joined * joined + joined + joined * out + out
     return Geometry(
         model_type=config["model_type"], tower=tower, tower_tokens=merged * merge**2,
-        crop_tokens=merged, width=out, crops=1, usual_crops=1, fixed=False,
+        crop_tokens=merged, width=out, crops=crops, usual_crops=crops, fixed=False,
         extra_macs=merged * (joined * joined + joined * out), decoder=decoder,
         vocabulary=text["vocab_size"],
         parameters=tower.layers * block + embedding + merger
@@ -337,3 +362,12 @@ def _convnext(depths: Sequence[int], widths: Sequence[int], side: int) -> tuple[
         macs += depth * cells * (49 * width + 8 * width * width)
         before = width
     return parameters, macs
+
+
+_IMAGES_ALONE: Mapping[str, Callable[[Config], Geometry]] = {
+    "llava": _llava, "llava_next": _llava_next, "mini_gemini": _mini_gemini, "mgm": _mini_gemini,
+}  # fmt: skip
+_CLIPS_TOO: Mapping[str, Callable[[Config, int | None], Geometry]] = {
+    "video_llava": _video_llava, "llava_onevision": _llava_onevision, "qwen2_vl": _qwen2_vl,
+    "qwen2_5_vl": _qwen2_5_vl,
+}  # fmt: skip

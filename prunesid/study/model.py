@@ -50,10 +50,13 @@ def read_vision(model: str) -> Vision:
     return vision_of(read_config(model))
 
 
-def vision_of(config: Mapping[str, Any]) -> Vision:
-    """What a config.json says; of a model type that is not known, what can be read all the same."""
+def vision_of(config: Mapping[str, Any], frames: int | None = None) -> Vision:
+    """What a config.json says; of a model type that is not known, what can be read all the same.
+
+    frames  of a clip, for what clips meet; None for images
+    """
     try:
-        known = geometry(config)
+        known = geometry(config, frames)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):  # a field has another meaning
         known = None
     if known is not None:
@@ -103,10 +106,13 @@ def read_config(model: str) -> Mapping[str, Any]:
     )
 
 
-def geometry_of(model: str) -> Geometry:
-    """The sizes of a study's model; ConfigError for a model type that is not known."""
+def geometry_of(model: str, frames: int | None = None) -> Geometry:
+    """The sizes of a study's model, for clips of `frames` frames or, where that is None, images.
+
+    ConfigError for a model type that is not known.
+    """
     config = read_config(model)
-    found = geometry(config)
+    found = geometry(config, frames)
     if found is None:
         raise ConfigError(
             [f"model: nothing is known of the sizes of '{config.get('model_type')}' models"]

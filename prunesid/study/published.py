@@ -8,7 +8,7 @@ The tables are configs/published/models.yaml and datasets.yaml.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,12 @@ class PublishedTask:
     images, questions  of the split that the task asks
     answer_tokens      of a usual answer
     download           bytes of the files that `datasets` fetches for the task, all its splits
-    access             what has to be done before they can be had, beside a download
     """
 
     images: int | None = None
     questions: int | None = None
     answer_tokens: int = 4
     download: int | None = None
-    access: str = field(default="")
 
 
 def published_model(name: str) -> PublishedModel | None:

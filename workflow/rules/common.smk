@@ -4,6 +4,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 import prunesid
+from prunesid.checks.scores import refuse_unscorable
 from prunesid.files import source_files
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.stages.material import POCKET_WEIGHTS
@@ -26,6 +27,14 @@ except ConfigError as error:
 
 RESULTS = STUDY.results
 MODEL = RESULTS / STUDY.model_name
+# What scoring would refuse in the end is refused before the first job; with scores there is nothing to ask.
+for asked in STUDY.benchmarks:
+    if not (MODEL / asked.name / "scores.parquet").is_file():
+        try:
+            refuse_unscorable(asked)
+        except ValueError as error:
+            raise WorkflowError(f"benchmark {asked.name}: {error}") from None
+
 STORE = RESULTS / "store"
 PACKAGE = Path(prunesid.__file__).parent
 TARGETS = []

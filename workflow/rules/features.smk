@@ -17,6 +17,7 @@ rule features:
         needs=lambda wildcards: needs_text(wildcards.benchmark),
         limit=STUDY.limit,
         runtime=(STUDY.dtype, STUDY.device, STUDY.batch_size),
+        frames=STUDY.frames,
         folder=str(STUDY_FOLDER),
     message:
         "Vision tower on {wildcards.benchmark}, {wildcards.shard}"

@@ -38,11 +38,12 @@ _CATEGORY_FIELDS = ("category", "answer_type", "question_type", "data_type", "ty
 
 @dataclass(frozen=True)
 class LmmsTask:
-    """A loaded lmms-eval task; `limit` takes its first questions only."""
+    """A loaded lmms-eval task; `limit` takes its first questions only, a clip has `frames`."""
 
     name: str
     task: ConfigurableTask
     limit: int | None = None
+    frames: int = FRAMES
 
     def questions(self) -> list[Question]:
         """All questions, in the task's order; ids are lmms-eval's document numbers as text."""
@@ -65,9 +66,9 @@ class LmmsTask:
             )
         ]
 
-    def media(self, question: Question, frames: int = FRAMES) -> tuple[Image | Clip, ...]:
-        """What the question shows, in order; `frames` of each video. () if it shows nothing."""
-        return media_of(self.task.doc_to_visual(self.task.eval_docs[int(question.id)]), frames)
+    def media(self, question: Question) -> tuple[Image | Clip, ...]:
+        """What the question shows, in order. () if it shows nothing."""
+        return media_of(self.task.doc_to_visual(self.task.eval_docs[int(question.id)]), self.frames)
 
     def image(self, question: Question) -> Image:
         """The question's first image, or the first frame of its clip; ValueError if it has none."""

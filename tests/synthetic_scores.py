@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from prunesid.stages.accounts import COLUMNS
+from prunesid.stages.arms import ARM_COLUMNS
 from prunesid.study.ablation import Ablation, load_ablation, parse_ablation
 from prunesid.study.arm import Arm
 from prunesid.study.config import Benchmark
@@ -96,3 +98,24 @@ def _answered(
         weight=1.0,
         tokens=arm.budget or 576,
     )
+
+
+def information_of(images: int = 30) -> pd.DataFrame:
+    """Information scores of the first images of every benchmark, evenly from 0.6 to 0.9."""
+    names = [f"img{i}" for i in range(images)]
+    phi = np.linspace(0.6, 0.9, images)
+    return pd.concat(
+        pd.DataFrame({"benchmark": b.name, "image_id": names, "phi": phi}) for b in BENCHMARKS
+    )
+
+
+def facts_of(arms: tuple[Arm, ...]) -> pd.DataFrame:
+    """What arms.csv holds of arms that keep their budget, at the same cost."""
+    empty = dict.fromkeys(ARM_COLUMNS, np.nan) | dict.fromkeys(COLUMNS, 1.5e9)
+    lines = []
+    for arm in arms:
+        tokens = {f"tokens_{what}": arm.budget or 576 for what in ("mean", "min", "max")}
+        entering = 576 if arm.is_late else arm.budget
+        own = empty | {"arm": arm.name, "input_mean": entering} | tokens
+        lines += [own | {"benchmark": b.name} for b in BENCHMARKS]
+    return pd.DataFrame(lines)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_scores import BENCHMARKS, GQA, SQA, ablation_of, grouping, scores_of
+from synthetic_scores import BENCHMARKS, GQA, SQA, ablation_of, grouping, information_of, scores_of
 
 from prunesid.registry import listed
 from prunesid.render import figures
@@ -222,12 +222,7 @@ def methods():
         figure={"kind": "dots", "also": ["radar", "wins", "losses", "pareto"]},
     )  # fmt: skip
     skill = {"vanilla": 0.95} | SKILL
-    images = pd.concat(
-        pd.DataFrame({"benchmark": b.name, "image_id": [f"img{i}" for i in range(30)],
-                      "phi": np.linspace(0.6, 0.9, 30)})
-        for b in BENCHMARKS
-    )  # fmt: skip
-    return subject_of(ablation, information=images, skill=lambda arm: skill[arm.method])
+    return subject_of(ablation, information=information_of(), skill=lambda arm: skill[arm.method])
 
 
 def test_dots_show_every_row_from_above_by_the_average(methods):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from qwen_models import QUESTION, asked, kinds_of, save_tiny_qwen, shown
@@ -14,6 +16,7 @@ from prunesid.late import Schedule, Shape
 from prunesid.late.columns import AFTER, BEFORE, VISUAL, Columns
 from prunesid.late.driver import MODES, prefill
 from prunesid.late.schedule import Choice, Stage
+from prunesid.methods import Needs
 from prunesid.models.adapter import positions_of
 
 CONTEXTS = (QUESTION, "how many bars are taller than 3 ? A 1 B 2", "what color is the star ?")
@@ -48,7 +51,8 @@ def plain(folder):
 def records(adapter):
     names = [name for name, media in shown().items() for _ in media]
     media = [medium for own in shown().values() for medium in own]
-    return adapter.encode(adapter.preprocess(media), names=names)
+    needs = Needs(last_cls_attention=True)
+    return adapter.encode(adapter.preprocess(media), needs, names)
 
 
 def whole(adapter, entering, prompt):
@@ -149,6 +153,38 @@ def test_answers_are_those_of_whole_prompts_in_any_batch_and_mode(adapter, recor
         for batch_size in (3, 100):
             found = ask(adapter, kept, inputs, method, mode=mode, batch_size=batch_size)
             assert found.answers == expected.answers
+
+
+def test_the_key_set_is_chosen_among_all_media_of_a_question(adapter, records):
+    """MustDrop's, by received attention: these towers have no CLS token."""
+    kept = records.all_tokens()
+    attention = records.gather(kept.index, "last_cls_attention")
+    given = {"params": {"rule": "budget", "key_share": 0.2}, "budget": 24}
+    expected = ask(
+        adapter, kept, records.inputs, "mustdrop", batch_size=1, cls_attention=attention, **given
+    )
+    for question, answer in zip(questions_of(records.inputs), expected.answers, strict=True):
+        media = records.inputs[question.image_id]
+        prompt = adapter.prompt(question.context, [medium.kind for medium in media])
+        entering = engine.enter(adapter, kept, media)
+        rows = [row for medium in media for row in medium.rows]
+        own = torch.cat([attention[row, : int(kept.count[row])] for row in rows])
+        schedule = late.plan(
+            "mustdrop", Shape(3, len(own), axes=3), given["budget"] * len(media), **given["params"]
+        )
+        state = prefill(
+            adapter.decoder, whole(adapter, entering, prompt), schedule, cls_attention=own[None]
+        )
+        assert answer.answer == adapter.decode(decoded(adapter, state))
+        if schedule.stages:
+            top = own.argsort(descending=True, stable=True)[: math.ceil(0.2 * len(own))]
+            assert set(top.tolist()) <= set(state.kept[-1][0].tolist())
+    for mode in MODES:
+        found = ask(
+            adapter, kept, records.inputs, "mustdrop", batch_size=3, mode=mode,
+            cls_attention=attention, **given,
+        )  # fmt: skip
+        assert found.answers == expected.answers
 
 
 def test_what_a_budget_cannot_meet_is_said_before_any_answer(adapter, records):

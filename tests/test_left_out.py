@@ -1,16 +1,12 @@
 """An ablation with cells left out: every table, figure and page does without them and says so."""
 
-import numpy as np
-import pandas as pd
 import pytest
-from synthetic_scores import BENCHMARKS, ablation_of, scores_of
+from synthetic_scores import BENCHMARKS, ablation_of, facts_of, information_of, scores_of
 
 from prunesid.render.facts import facts_table
 from prunesid.render.figures import FIGURES, Subject, dots
 from prunesid.render.method_page import build_page
 from prunesid.render.table import build_table
-from prunesid.stages.accounts import COLUMNS
-from prunesid.stages.arms import ARM_COLUMNS
 from prunesid.study.comparison import AVERAGE, OVERALL, compare_samples, sample
 from prunesid.study.config import Bootstrap
 from prunesid.study.pairs import compare_pairs
@@ -34,21 +30,11 @@ def subject():
         **{"except": [{"method": ["fastv"], "budget": [64]}]},
     )  # fmt: skip
     scores = scores_of(ablation.arms, images=30, skill=skill)
-    information = pd.concat(
-        pd.DataFrame({"benchmark": b.name, "image_id": [f"img{i}" for i in range(30)],
-                      "phi": np.linspace(0.6, 0.9, 30)})
-        for b in BENCHMARKS
-    )  # fmt: skip
-    arms = pd.DataFrame(
-        dict.fromkeys(ARM_COLUMNS, np.nan) | dict.fromkeys(COLUMNS, 1.5e9)
-        | {"arm": arm.name, "benchmark": b.name, "input_mean": 576 if arm.is_late else arm.budget}
-        | {f"tokens_{what}": arm.budget or 576 for what in ("mean", "min", "max")}
-        for arm in ablation.arms for b in BENCHMARKS
-    )  # fmt: skip
+    information = information_of()
     samples = sample(scores, ablation, BENCHMARKS, FEW)
     return Subject(
         compare_samples(samples), ablation, BENCHMARKS, FEW, information=information,
-        pairs=compare_pairs(samples), arms=arms,
+        pairs=compare_pairs(samples), arms=facts_of(ablation.arms),
         strata=by_stratum(scores, ablation, BENCHMARKS, information, FEW),
     )  # fmt: skip
 

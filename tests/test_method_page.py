@@ -4,15 +4,12 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
-from synthetic_scores import BENCHMARKS, GQA, ablation_of, scores_of
+from synthetic_scores import BENCHMARKS, GQA, ablation_of, facts_of, information_of, scores_of
 
 from prunesid.render import method_losses
 from prunesid.render.figures import Subject
 from prunesid.render.method_page import build_page, write_page, write_pages
-from prunesid.stages.accounts import COLUMNS
-from prunesid.stages.arms import ARM_COLUMNS
 from prunesid.study.comparison import AVERAGE, compare
 from prunesid.study.config import Bootstrap
 from prunesid.study.strata import by_stratum
@@ -34,20 +31,10 @@ def subject():
         across={"budget": [128, 192]}, seeds=1, figure={"kind": "dots"},
     )  # fmt: skip
     scores = scores_of(ablation.arms, images=30, skill=lambda arm: SKILL[arm.method])
-    information = pd.concat(
-        pd.DataFrame({"benchmark": b.name, "image_id": [f"img{i}" for i in range(30)],
-                      "phi": np.linspace(0.6, 0.9, 30)})
-        for b in BENCHMARKS
-    )  # fmt: skip
-    arms = pd.DataFrame(
-        dict.fromkeys(ARM_COLUMNS, np.nan) | dict.fromkeys(COLUMNS, 1.5e9)
-        | {"arm": arm.name, "benchmark": b.name, "input_mean": 576 if arm.is_late else arm.budget}
-        | {f"tokens_{what}": arm.budget or 576 for what in ("mean", "min", "max")}
-        for arm in ablation.arms for b in BENCHMARKS
-    )  # fmt: skip
+    information = information_of()
     return Subject(
         compare(scores, ablation, BENCHMARKS, FEW), ablation, BENCHMARKS, FEW,
-        strata=by_stratum(scores, ablation, BENCHMARKS, information, FEW), arms=arms,
+        strata=by_stratum(scores, ablation, BENCHMARKS, information, FEW), arms=facts_of(ablation.arms),
     )  # fmt: skip
 
 

@@ -46,11 +46,31 @@ def test_the_interval_of_a_difference_covers_it_as_often_as_it_says():
 def test_without_a_difference_p_is_uniform():
     random = np.random.default_rng(1)
     values = [
-        statistics.bootstrap_p(difference(paired_sums(random, 60, effect=0.0), 300, trial))
+        statistics.bootstrap_p(difference(paired_sums(random, 60, effect=0.0), 300, trial), 60)
         for trial in range(300)
     ]
     assert 0.02 <= np.mean(np.array(values) < 0.05) <= 0.10
     assert 0.40 <= np.mean(values) <= 0.60
+
+
+def test_p_goes_on_where_resamples_end():
+    """500 resamples alone could not tell a difference of 4 standard errors from one of 8."""
+    random = np.random.default_rng(6)
+    drawn = random.normal(size=500)
+    values = [statistics.bootstrap_p(drawn + shift, 100) for shift in (1, 2, 4, 6, 8)]
+    assert values == sorted(values, reverse=True)
+    floor = 2 / 501
+    assert values[1] > floor > values[2] and values[4] < 1e-8
+    exact = 2 * stats.t.sf((drawn + 6).mean() / drawn.std(ddof=1), 99)
+    assert values[3] == pytest.approx(exact)
+    # Either sign, and never above what the resamples say.
+    assert statistics.bootstrap_p(-(drawn + 6), 100) == pytest.approx(exact)
+    assert statistics.bootstrap_p(drawn + 4, 3) == pytest.approx(floor)
+
+
+def test_resamples_that_do_not_differ_say_no_more_than_their_number():
+    assert statistics.bootstrap_p(np.full(99, 0.5), 100) == 2 / 100
+    assert statistics.bootstrap_p(np.array([1.0, 2.0, 3.0]), 1) == 2 / 4
 
 
 def test_pairing_sees_what_separate_intervals_do_not():
@@ -58,7 +78,7 @@ def test_pairing_sees_what_separate_intervals_do_not():
     one, other = statistics.replicates(sums, MEAN, 2000, 0, "made up")
     apart = np.hypot(one.std(), other.std())
     assert (other - one).std() < 0.7 * apart
-    assert statistics.bootstrap_p(other - one) < 0.01
+    assert statistics.bootstrap_p(other - one, 100) < 0.01
 
 
 def test_clustering_widens_the_interval():
@@ -93,7 +113,7 @@ def test_resampling_is_seeded_and_blind_to_other_arms():
 
 
 def test_equal_arms_have_p_one():
-    assert statistics.bootstrap_p(np.zeros(100)) == 1.0
+    assert statistics.bootstrap_p(np.zeros(100), 50) == 1.0
     right = np.array([True, False, True])
     assert statistics.mcnemar(right, right) == 1.0
 

@@ -12,7 +12,7 @@ over benchmarks of the value as a percentage of the all-token arm's, per column 
     spread                standard deviation over seeds, empty for one seed
     diff                  value minus the reference row's in the same column; diff_low, diff_high
     p, test, p_holm       test of diff = 0, which one it is, Holm's adjustment within the ablation
-    p_bootstrap           from the paired bootstrap over images
+    p_bootstrap           from the paired bootstrap over images (`statistics.bootstrap_p`)
     p_mcnemar             exact, on questions, where the score is 0/1; several seeds combined
     detectable            smallest true difference found with a power of 0.8 at the level 0.05
     questions, images     how many
@@ -238,7 +238,7 @@ def difference(
     """
     drawn = own.replicates - reference.replicates
     low, high = interval(drawn, bootstrap.confidence)
-    by_bootstrap, by_mcnemar = bootstrap_p(drawn), np.nan
+    by_bootstrap, by_mcnemar = bootstrap_p(drawn, own.images), np.nan
     if measured is not None and measured.binary:
         right = measured.scores > 0.5
         pairs = itertools.product(measured.at(own.arms), measured.at(reference.arms))

@@ -1,11 +1,9 @@
 """What the stages of a study take: rates, shipped or measured, and what follows from them.
 
-The shipped rates are for Pocket-LLaVA on one core of an AMD EPYC (torch 2.13). Those per image and
-question of features, information, select, score and, in total, answer are the measured ones of
-benchmarks/README.md; the rest (jobs, images, compare, how answering splits into tokens and questions,
-all sizes) is a rough guess. A machine that
-has finished part of a study has its own: each stage's rates are then scaled by how much longer or
-shorter the finished part took than the shipped rates say.
+The shipped rates are for Pocket-LLaVA on one core of an AMD EPYC with AVX-512 (torch 2.13), fitted to what
+the default study's stored results took; those of jobs, images and compare, and all sizes, are rough
+guesses. A machine that has finished part of a study has its own: each stage's rates are then scaled by
+how much longer or shorter the finished part took than the shipped rates say.
 """
 
 from __future__ import annotations
@@ -14,17 +12,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 # Seconds by what they are spent on: starting a job, and then images, or images, tokens or questions
-# of every arm. An arm that encodes for itself is taken to cost as much as the features. Answering pays
-# for the visual tokens that are prefilled and for the questions that are asked on them; on a GPU also
-# for passes of the model (prunesid.study.hardware).
+# of every arm. Answering pays for the visual tokens that are prefilled and for the questions that are
+# asked on them; on a GPU also for passes of the model (prunesid.study.hardware).
 SHIPPED: Mapping[str, Mapping[str, float]] = {
     "images": {"jobs": 3, "images": 0.02},
-    "features": {"jobs": 8, "images": 0.147},
-    "information": {"jobs": 4, "images": 0.037},
-    "encode": {"jobs": 8, "images": 0.147},
-    "select": {"jobs": 5, "images": 0.019},
-    "answer": {"jobs": 8, "tokens": 3.0e-5, "questions": 0.0055},
-    "score": {"jobs": 8, "questions": 0.0007},
+    "features": {"jobs": 8, "images": 0.09},
+    "information": {"jobs": 4, "images": 0.007},
+    "encode": {"jobs": 8, "images": 0.022},
+    "select": {"jobs": 5, "images": 0.0094},
+    "answer": {"jobs": 8, "tokens": 1.0e-4, "questions": 0.00075},
+    "score": {"jobs": 14, "questions": 0.00017},
     "compare": {"jobs": 4, "arms": 0.35},
 }
 STAGES = tuple(SHIPPED)

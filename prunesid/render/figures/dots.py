@@ -31,12 +31,22 @@ def ranking(data: pd.DataFrame, ablation: Ablation) -> list[Setting]:
     return sorted(ablation.rows, key=lambda row: -ahead[row.key])
 
 
+def order_note(ablation: Ablation) -> str:
+    """What a figure says of `ranking` where some rows are not run under every column."""
+    if all(ablation.columns_of(row) == ablation.columns for row in ablation.rows):
+        return ""
+    return (
+        "Rows that are not run under every column stand by their lead over "
+        f"{ablation.reference.label} where they are."
+    )
+
+
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     """The figure of `points`."""
     rows = ranking(data, subject.ablation)
     sentence = (
         f"Values on {panels.sample_text(subject.comparison, subject.benchmarks)}, of all tokens "
-        f"dashed; from above by the average, in percent of all tokens."
+        f"dashed; from above by the average, in percent of all tokens. {order_note(subject.ablation)}"
     )
     return forest.draw_rows(data, subject, rows, "value", sentence)
 

@@ -69,8 +69,8 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
             drawn.colorbar(image, ax=ax, shrink=0.8).ax.set_visible(False)
         panels.note(drawn, [
             f"Row minus column on average over {sample}, in percentage points of the value with all "
-            "tokens; from above by that average over all columns. *: the difference survives Holm's "
-            f"correction over the panel's pairs (p < {panels.LEVEL:g}, paired bootstrap over images). "
+            f"tokens; from above by that average over all columns. {dots.order_note(ablation)} *: the "
+            f"difference survives Holm's correction over the panel's pairs (p < {panels.LEVEL:g}, paired bootstrap over images). "
             f"The {100 * subject.bootstrap.confidence:g} % intervals are in the CSV beside it.",
         ])  # fmt: skip
     return drawn

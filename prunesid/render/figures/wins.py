@@ -40,9 +40,8 @@ def points(subject: Subject) -> pd.DataFrame:
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     """The figure of `points`."""
     ablation = subject.ablation
-    rows = list(dict.fromkeys(data["row"]))
-    labels = {row.key: row.label for row in ablation.rows}
-    names = [labels[key] for key in rows]
+    ranked = dots.ranking(dots.points(subject), ablation)
+    rows, names = [row.key for row in ranked], [row.label for row in ranked]
     down = len(ablation.columns)
     sample = panels.sample_text(subject.comparison, subject.benchmarks)
     reach = max(float(data["diff"].abs().max()), 1e-9)

@@ -4,9 +4,9 @@ After each of four layers a visual token is dropped if its attention from the te
 image (mean over heads) is small in both senses: the sum over text is below `global_threshold` times
 the total over visual tokens, AND its maximum over text is below `individual_threshold`. The key
 set, the ceil(0.08 T) tokens of highest CLS attention in the vision tower (upstream: its last
-block, mean over heads), is never dropped: no stage goes below it. Positions are renumbered (in M-RoPE
-they stay). Before
-decoding, what was dropped also leaves the KV cache of the earlier layers (`shrink_cache`).
+block, mean over heads), is never dropped: no stage goes below it. Positions are renumbered (in
+M-RoPE they stay). Before decoding, what was dropped also leaves the KV cache of the earlier layers
+(`shrink_cache`).
 
 Both conditions in one number: a token stays if max(sum / (global t. * total), max / individual t.)
 is at least 1. Upstream's thresholds are tuned per budget and benchmark; for TextVQA 192: 0.001,

@@ -133,3 +133,18 @@ def test_the_paper_s_own_rows_stand_beside_ours(studies, name, title, tokens, va
         lacking = {c for c in columns if paper.printed(ablation, cell, c) is None}
         damaged = ILLEGIBLE if title == "Mini-Gemini-7B" else {}
         assert lacking == damaged.get(cell.arms[0].budget, set())
+
+
+def test_every_method_of_table_1_stands_beside_its_printed_row(studies):
+    paper, ablation = (
+        load_paper(ROOT / "configs" / "paper"),
+        studies["llava-1.5-7b.yaml"].ablations[0],
+    )
+    found = {
+        cell.row.label for cell in ablation.cells
+        if paper.printed(ablation, cell, "average") is not None
+    }  # fmt: skip
+    assert found == {
+        "ToMe", "FastV", "SparseVLM", "MustDrop", "DART", "HiRED", "PruMerge", "VisionZip",
+        "VisionZip-Dyn", "DivPrune", "PruneSID", "PruneSID-Dyn",
+    }  # fmt: skip

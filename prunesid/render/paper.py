@@ -21,6 +21,8 @@ VANILLA_TABLE = {"5": "1", "6": "1"}
 EVERYTHING = "all"
 # What the paper adds to a method's name; calibrated budgets are ours.
 DYNAMIC = {None: "", "benchmark": "-dyn"}
+# How MustDrop meets a budget, of which the paper says nothing.
+UNSTATED = frozenset({"rule"})
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,14 @@ class Paper:
 
         `whole` asks for the row's average over all budgets instead of the cell's own budget. The
         printed row must be of the cell's method, and state every parameter in which its arm differs
-        from the default (but for those that all arms of the ablation share).
+        from the default (but for those that all arms of the ablation share, and `UNSTATED` ones).
         """
         arm = cell.arms[0]
         printed = _name_of(arm)
         if printed is None:
             return None
         resolved = {name: text(value) for name, value in arm.resolved().items()}
-        differs = set(arm.params) - {name for name, _ in ablation.base}
+        differs = set(arm.params) - {name for name, _ in ablation.base} - UNSTATED
         tokens = EVERYTHING if whole else str(arm.budget)
         for (table, method, setting, kept, column), value in self.cells.items():
             place = (str(ablation.table.paper_table), printed, tokens, benchmark)

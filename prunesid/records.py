@@ -32,8 +32,6 @@ CLS = "cls"
 WHEN_WHOLE, ALWAYS = "whole", "always"
 # Key of a layout: which patches of each crop its row holds, as `Box.values`; without it, all of them.
 PARTS = "parts"
-
-
 # Key of a layout: the medium is an image as a base crop, its first row, and parts of it. "grid": rows
 # and columns of these sub-crops; "there": the numbers, in raster order, of those that are rows.
 SUB_CROPS = "sub_crops"

@@ -19,9 +19,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunesid.methods import Needs, Resolved, Split, register
+from prunesid.methods import Needs, Split, register
 from prunesid.numerics import on_grid, rank_descending
 from prunesid.parameters import Param
+from prunesid.parametric import Resolved
 from prunesid.record import Kept, VisionRecord, keep
 from prunesid.registry import unknown
 from prunesid.scores.cls_attention import ATTENTION_GRID, cls_attention

@@ -217,6 +217,21 @@ def test_a_shrunk_cache_has_only_what_reached_the_last_layer(mode):
     assert not torch.allclose(logits[0], decoded(model, states[False])[1])
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_layers_before_the_first_pruned_one_keep_their_caches(mode):
+    model = build(layers=16)
+    params = {"global_threshold": 0.02, "individual_threshold": 0.02, "key_share": 0}
+    schedule = late.plan("mustdrop", Shape(16, TOKENS), None, **params)
+    assert schedule.shrink_from == schedule.stages[0].after == 1
+    state = prefill(model.model, batch([prompt(6)]), schedule, mode=mode)
+    left = int(state.entering[0, -1])
+    assert 0 < left < TOKENS
+    assert state.cached[0].tolist() == [TOKENS] + [left] * 15
+    if mode == "latency":
+        lengths = [state.cache.length(layer) for layer in range(16)]
+        assert lengths[0] - lengths[1] == TOKENS - left and set(lengths[1:]) == {lengths[1]}
+
+
 @pytest.mark.parametrize("family", [*FAMILIES, "qwen3"])
 @pytest.mark.parametrize("mode", MODES)
 def test_with_everything_kept_the_logits_are_the_models_own(family, mode):

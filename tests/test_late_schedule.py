@@ -81,7 +81,7 @@ def test_darts_count_is_truncated_as_upstreams():
 
 def test_mustdrops_budget_names_its_thresholds():
     assert plan("mustdrop", LLAVA, 64).entering(LLAVA) is None
-    assert plan("mustdrop", LLAVA, 64).shrink_cache
+    assert plan("mustdrop", LLAVA, 64).shrink_from == 2
     with pytest.raises(ValueError, match="published budget of mustdrop 100.*rule='budget'"):
         plan("mustdrop", LLAVA, 100)
     with pytest.raises(ValueError, match="both thresholds"):

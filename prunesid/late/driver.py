@@ -206,8 +206,9 @@ def _continue(
         columns = replace(columns, hidden=hidden)
         segments.append(_segment(layers, columns))
     entering = _counts(segments)
-    if schedule.shrink_cache:
-        segments = [_shrunk(each, columns, cache, mode) for each in segments]
+    if schedule.shrink_from is not None:
+        whole, rest = _cut(segments, schedule.shrink_from)
+        segments = [*whole, *(_shrunk(each, columns, cache, mode) for each in rest)]
     return Prefilled(decoder, cache, segments, columns, entering, kept, macs)
 
 
@@ -311,6 +312,17 @@ def _view(
         _visual=places[visual],
         _scaling=attention.scaling,
     )
+
+
+def _cut(segments: Sequence[Segment], layer: int) -> tuple[list[Segment], list[Segment]]:
+    """The segments of the layers before `layer`, and of those from it on."""
+    before, after = [], []
+    for each in segments:
+        place = min(max(layer, each.layers.start), each.layers.stop) - each.layers.start
+        for layers, part in ((each.layers[:place], before), (each.layers[place:], after)):
+            if layers:
+                part.append(replace(each, layers=layers))
+    return before, after
 
 
 def _shrunk(segment: Segment, final: Columns, cache: LayerCaches, mode: str) -> Segment:

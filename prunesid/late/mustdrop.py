@@ -1,27 +1,34 @@
-"""MustDrop (2024), its stages inside the language model: tokens that no word looks at go.
+"""MustDrop (Liu et al., 2024), stages 2 and 3: tokens that no word looks at go.
 
-After each of four layers a visual token is dropped if its attention from the text tokens behind the
-image (mean over heads) is small in both senses: the sum over text is below `global_threshold` times
-the total over visual tokens, AND its maximum over text is below `individual_threshold`. The key
-set, the ceil(0.08 T) tokens of highest CLS attention in the vision tower (upstream: its last
-block, mean over heads), is never dropped: no stage goes below it. Positions are renumbered (in
-M-RoPE they stay). Before decoding, what was dropped also leaves the KV cache of the earlier layers
-(`shrink_cache`).
+Stage 2. After each of four layers a visual token is dropped if its attention from the text tokens
+after the image (mean over heads) is small in both senses: the sum over text is below
+`global_threshold` times the total, AND its maximum over text is below `individual_threshold`. The
+total is over the visual tokens present at the stage and all text tokens. The key set, the
+ceil(0.08 T) tokens of highest CLS attention in the vision tower's last block (mean over heads), is
+never dropped. Positions are renumbered from 0 (in M-RoPE they stay).
 
-Both conditions in one number: a token stays if max(sum / (global t. * total), max / individual t.)
-is at least 1. Upstream's thresholds are tuned per budget and benchmark; for TextVQA 192: 0.001,
-0.001; 128: 0.0012, 0.001; 64: 0.011, 0.01. Counts follow from the prompt, so that a budget only
-names the thresholds and the mean that was hit is reported. That is `rule="thresholds"`. With
-`rule="budget"` both thresholds are scaled together, per prompt and stage, until T r, T r^2, T r^3,
-T r^4 tokens stay (not fewer than the key set), with the r whose mean over layers is the budget.
+Stage 3. Before decoding, what stage 2 dropped also leaves the KV caches of earlier layers, from the
+first pruned layer on. The layers before that one (0 and 1 of 32) keep all tokens, as upstream.
 
-Layers 2, 6, 10, 14 of 32; for another depth L the 3, 7, 11 and 15 layers before the stages become
-round(3 L / 32), ..., at least one more each time; stages that find no room fall away.
+Stage 1 is NOT here: upstream merges every 3 x 3 window of patches whose mean pairwise cosine
+similarity after block 0 of the tower is at least 0.8 into their mean. How many windows merge depends
+on the image, so that no budget and no plan can say it beforehand. An arm of this method is therefore
+MustDrop without stage 1, and its label in the studies says so.
 
-Not here: stage 1, which merges windows inside the vision tower. Read so: "total" is the sum over
-the visual tokens present at the stage and all text tokens. Different from upstream: `key_share=0`
-goes without the key set; a tower without CLS gives the attention that its patches receive; a new
-token's position follows the last one of each layer's own numbering.
+Upstream's thresholds are tuned per budget and benchmark; for TextVQA 192: 0.001, 0.001; 128: 0.0012,
+0.001; 64: 0.011, 0.01. Counts follow from the prompt: a budget only names the thresholds, and the
+mean that was hit is reported. That is `rule="thresholds"`. With `rule="budget"` (ours) the tokens are
+ranked by max(sum / (global t. * total), max / individual t.), which is at least 1 for those that the
+thresholds keep, and T r, T r^2, T r^3, T r^4 of them stay (not fewer than the key set), with the r
+whose mean over layers is the budget.
+
+Layers 2, 6, 10, 14 of 32 (0-based); for another depth L the 3, 7, 11 and 15 layers before the stages
+become round(3 L / 32), ..., at least one more each time; stages that find no room fall away.
+
+Source: github.com/liuting20/MustDrop at 909afa5, llava/model/language_model/modelling_sparse_llama.py
+and llava/model/multimodal_encoder/clip_encoder.py. Different from upstream beside stage 1:
+`key_share=0` goes without the key set; a tower without CLS gives the attention that its patches
+receive; a new token's position follows the last one of each layer's own numbering.
 """
 
 from __future__ import annotations
@@ -44,7 +51,6 @@ from prunesid.late.schedule import (
 )
 from prunesid.late.view import View
 from prunesid.methods import NO_NEEDS, Needs
-from prunesid.numerics import on_grid
 from prunesid.parameters import Param
 from prunesid.parametric import Resolved
 from prunesid.registry import unknown
@@ -101,7 +107,8 @@ def mustdrop(
         return Stage(start - 1, choose, leaves=count)
 
     stages = tuple(stage(start, count) for start, count in zip(starts, counts, strict=True))
-    return Schedule(stages, positions or shape.numbering, shrink_cache)
+    shrink_from = stages[0].after if shrink_cache else None
+    return Schedule(stages, positions or shape.numbering, shrink_from)
 
 
 def _thresholds(
@@ -124,19 +131,18 @@ def _thresholds(
 def _choose(view: View, thresholds: tuple[float, float], keys: int, count: int | None) -> Choice:
     attention = view.attention()
     overall, individual = thresholds
-    total = attention.sum(dim=0)
-    score = on_grid(torch.maximum(
-        total / (overall * total.sum()), attention.amax(dim=0) / individual
-    ))  # fmt: skip
-    protected = torch.zeros_like(score, dtype=torch.bool)
+    total, most = attention.sum(dim=0), attention.amax(dim=0)
+    limit = overall * total.sum()
+    protected = torch.zeros_like(total, dtype=torch.bool)
     if keys:
         if view.cls_attention is None:
             raise ValueError("mustdrop needs the CLS attention of the images, or key_share=0")
-        important = top(on_grid(view.cls_attention.double()), keys)
+        important = top(view.cls_attention.double(), keys)
         protected = torch.isin(view.source, important)
     if count is None:
-        keep = torch.nonzero((score >= 1) | protected)[:, 0]
+        keep = torch.nonzero((total >= limit) | (most >= individual) | protected)[:, 0]
     else:
+        score = torch.maximum(total / limit, most / individual)
         keep = top(score.masked_fill(protected, torch.inf), max(count, int(protected.sum())))
     return Choice(keep, macs=view.attention_macs(len(attention)))
 

@@ -77,13 +77,13 @@ class Schedule:
 
     positions     "original": a token keeps its rotary positions; "renumbered": those that go on are
                   numbered anew from 0 at each stage, where a token has one position
-    shrink_cache  whether tokens dropped late also leave the KV cache of earlier layers, before the
-                  first new token is decoded
+    shrink_from   first layer from whose KV cache tokens that are dropped after later layers leave too,
+                  before the first new token is decoded; None: no cache shrinks
     """
 
     stages: tuple[Stage, ...] = ()
     positions: str = "original"
-    shrink_cache: bool = False
+    shrink_from: int | None = None
 
     def entering(self, shape: Shape) -> tuple[int, ...] | None:
         """Visual tokens entering each layer; None where it depends on the prompt."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_images, save_tiny_llava
+from family_models import FAMILIES
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, LlamaTokenizer
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
@@ -139,6 +140,7 @@ def test_a_question_is_asked_as_the_authors_ask_it():
         ("[INST] 1234 [/INST]", CHECKPOINT),
         ("<|im_start|>user 1234<|im_end|><|im_start|>assistant\n", "qwen_1_5"),
         ("Question: 1234 Answer:", CHECKPOINT),
+        (None, "vicuna_v1"),
     ],
 )
 def test_the_default_is_the_conversation_whose_form_the_template_has(spelling, rendered, chosen):
@@ -230,6 +232,24 @@ def test_a_user_s_own_call_is_what_the_pipeline_does(spelling, options):
     asked = Question("a0", "a", QUESTION, {"max_new_tokens": 5})
     (found,) = engine.answer(adapter, kept, records.inputs, [asked], batch_size=1)
     assert adapter.decode(output[0, inputs["input_ids"].shape[1] :].tolist()) == found.answer
+
+
+@pytest.mark.parametrize("family", ["llava_next", "mini_gemini"])
+def test_every_family_prepares_for_its_processor(tiny_llava, tmp_path, family):
+    folder = tmp_path / family
+    FAMILIES[family](folder, tiny_llava)
+    adapter = models.load(folder)
+    model, processor = adapter.model, adapter.processor
+    shown = pictures()[1:2]
+    text, images = prunesid.prepare(model, processor, QUESTION, shown)
+    inputs = processor(text=text, images=images, return_tensors="pt")
+    for name, expected in adapter.preprocess(shown).items():
+        assert torch.equal(inputs[name], expected)
+    ids = inputs["input_ids"][0].tolist()
+    before, after = adapter.prompt(QUESTION, [IMAGE]).texts
+    visual = ids[len(before) : len(ids) - len(after)]
+    assert set(visual) == {adapter.placeholders[IMAGE]}
+    assert [*before, *visual, *after] == ids
 
 
 def test_the_options_are_part_of_what_identifies_features_and_answers():

@@ -107,7 +107,8 @@ class TransformersAdapter:
         if chosen is not None or option is None:
             return str(chosen or CHECKPOINT)
         names = [str(name) for name in option.values() if name != CHECKPOINT]
-        rendered = self._render([{"type": "text", "text": PROBE}])
+        has_own = self.processor.chat_template or self.CHAT_TEMPLATE
+        rendered = self._render([{"type": "text", "text": PROBE}]) if has_own else None
         return original_name(names, rendered, self.processor.tokenizer)
 
     def pictures(self, media: Sequence[Image | Clip]) -> list[Image]:

@@ -77,10 +77,10 @@ def conv_template(*names: str) -> Param:
     return Param(None, str, (*names, CHECKPOINT))
 
 
-def original_name(names: Sequence[str], rendered: str, tokenizer: Any) -> str:
+def original_name(names: Sequence[str], rendered: str | None, tokenizer: Any) -> str:
     """Which of the conversations the authors of a checkpoint ask it with, the first that fits.
 
-    rendered  PROBE by the checkpoint's own chat template
+    rendered  PROBE by the checkpoint's own chat template; None where it has none, so that all fit it
 
     A conversation fits where the template is its form and the tokenizer knows every word of its system
     prompt. CHECKPOINT where none fits: a model of another conversation, or one that was trained
@@ -88,7 +88,8 @@ def original_name(names: Sequence[str], rendered: str, tokenizer: Any) -> str:
     """
     for name in names:
         found = CONVERSATIONS[name]
-        if found.is_form_of(rendered) and _knows(tokenizer, found.system):
+        fits = rendered is None or found.is_form_of(rendered)
+        if fits and _knows(tokenizer, found.system):
             return name
     return CHECKPOINT
 

@@ -52,11 +52,16 @@ class MiniGeminiProcessor:
 
         return cls(config, AutoTokenizer.from_pretrained(path))
 
-    def __call__(self, images: Sequence[Image], text: Sequence[str]) -> dict[str, Tensor]:
-        """All that `generate` takes: images in the order in which the texts show them.
+    def __call__(
+        self, images: Sequence[Image], text: str | Sequence[str], return_tensors: str = "pt"
+    ) -> dict[str, Tensor]:
+        """All that `generate` takes, as torch tensors: images in the order in which the texts show them.
 
         Texts are padded on the left. ValueError unless there is a mark for each image.
         """
+        if return_tensors != "pt":
+            raise ValueError(f"return_tensors must be 'pt' (torch tensors), not {return_tensors!r}")
+        text = [text] if isinstance(text, str) else text
         marks = sum(one.count(MARK) for one in text)
         if marks != len(images):
             raise ValueError(f"{marks} times {MARK} in the texts, for {len(images)} images")

@@ -11,8 +11,8 @@ Needs torch alone; models, benchmarks and the pipeline live in subpackages with 
 """
 
 from prunesid.methods import compress, list_methods
-from prunesid.pruning import prune, pruned
+from prunesid.pruning import prepare, prune, pruned
 from prunesid.record import Kept, VisionRecord
 
 __version__ = "0.1.0"
-__all__ = ["Kept", "VisionRecord", "compress", "list_methods", "prune", "pruned"]
+__all__ = ["Kept", "VisionRecord", "compress", "list_methods", "prepare", "prune", "pruned"]

@@ -15,11 +15,11 @@ import copy
 import inspect
 import json
 from collections import UserDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -28,8 +28,11 @@ from prunesid import encoding, late, methods, places
 from prunesid.models import adapt
 from prunesid.models.adapter import Adapter, Entering, kept_crops, positions_of
 from prunesid.record import Kept
-from prunesid.records import Medium
+from prunesid.records import IMAGE, VIDEO, Medium
 from prunesid.shortening import Run, Shortened, find_runs, shorten
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 TEXT = ("input_ids", "attention_mask")
 # One value per token, which goes with its token.
@@ -44,6 +47,30 @@ REFUSED = {
     "vision_feature_layer": "features are those of the model's configuration",
     "vision_feature_select_strategy": "features are those of the model's configuration",
 }
+
+
+def prepare(
+    model: Any,
+    processor: Any,
+    question: str,
+    images: Sequence[Image] = (),
+    *,
+    clips: int = 0,
+    options: Mapping[str, object] | None = None,
+) -> tuple[str, list[Image]]:
+    """A question and its images as the model's authors prepare them: the text, and the images.
+
+    Both are for the model's processor: `processor(text=text, images=images, return_tensors="pt")`. The
+    text is the prompt in the authors' conversation, with a mark for every image and then for each of
+    `clips`, unless the question places marks itself; the images are padded where the authors pad.
+    `options` are those of the model's family, which say how to have it otherwise.
+
+    Studies and lmms-eval tokenize the text between media piece by piece, as the authors do; a processor
+    takes it at once, so that a LLaMA tokenizer's space (one token) behind each image is missing.
+    """
+    adapter = adapt(model, processor, **(options or {}))
+    text = adapter.text(question, [IMAGE] * len(images) + [VIDEO] * clips)
+    return text, adapter.pictures(images)
 
 
 class PrunedInputs(UserDict[str, Any]):

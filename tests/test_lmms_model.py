@@ -71,7 +71,7 @@ def test_clips_and_options_of_the_family(tiny_llava, tmp_path):
     assert shared == alone
     FAMILIES["llava_next"](tmp_path / "next", tiny_llava)
     model = PruneSID(str(tmp_path / "next"), newline="rows", scope="image", **arm)
-    assert model.adapter.options == {"newline": "rows", "scope": "image", "unpad": True}
+    assert model.adapter.options | {"newline": "rows", "scope": "image"} == model.adapter.options
     assert len(ask(model, SHOWN[:3])) == 3
     tome = {"method": "tome", "budget": 11, "newline": "rows"}
     shared, alone = (
@@ -87,6 +87,19 @@ def test_clips_and_options_of_the_family(tiny_llava, tmp_path):
     assert shared == alone
     with pytest.raises(ValueError, match="Did you mean 'rows'"):
         PruneSID(str(tmp_path / "next"), newline="rosw", **arm)
+
+
+def test_images_and_questions_are_the_authors_unless_told_otherwise(tiny_llava):
+    wide = [[picture.resize((120, 60))] for picture in PICTURES]
+    told = {"aspect": "crop", "conv_template": "vicuna_v1"}
+    answers = {}
+    for options in ({}, {"aspect": "crop"}, told):
+        model = PruneSID(str(tiny_llava), batch_size=2, method="grid", budget=5, **options)
+        assert {name: model.adapter.options[name] for name in options} == options
+        answers[tuple(options)] = ask(model, wide)
+    assert len({tuple(each) for each in answers.values()}) == 3
+    with pytest.raises(ValueError, match=r"aspect.*Available: crop, pad"):
+        PruneSID(str(tiny_llava), aspect="square")
 
 
 def test_what_it_does_not_do_is_said(tiny_llava):

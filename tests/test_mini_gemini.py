@@ -465,8 +465,3 @@ def test_texts_are_padded_and_generate_what_each_does_alone(processor, model):
         assert torch.equal(both[row, batch["input_ids"].shape[1] :][: len(new)], new)
     with pytest.raises(ValueError, match="3 times <image> in the texts, for 2 images"):
         processor(images[:2], texts)
-
-
-def test_pieces_are_tokenized_apart_with_one_start(processor):
-    found = processor.pieces("USER: <image> a <image> b")
-    assert [ids[0] for ids in found] == [1, 12, 3] and sum(ids.count(1) for ids in found) == 1

@@ -15,8 +15,8 @@ from prunesid import models
 from prunesid.answering import Question, engine
 from prunesid.methods import Needs
 from prunesid.models.adapter import Crop
+from prunesid.models.conversations import CONVERSATIONS
 from prunesid.models.mini_gemini import MiniGeminiForConditionalGeneration, MiniGeminiProcessor
-from prunesid.models.mini_gemini.processing import SYSTEM
 from prunesid.record import Kept
 from prunesid.records import CENTER, IMAGE, PADDED
 from prunesid.stages.patches import as_seen
@@ -53,7 +53,7 @@ def images():
 @pytest.fixture(scope="module")
 def inputs(plain, checkpoint, images):
     processor = MiniGeminiProcessor.of(plain.config, checkpoint)
-    text = f"{SYSTEM} USER: <image>\n{QUESTION} ASSISTANT:"
+    text = CONVERSATIONS["vicuna_v1"].text(f"<image>\n{QUESTION}")
     return processor(images, [text] * len(images))
 
 

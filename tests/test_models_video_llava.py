@@ -18,13 +18,26 @@ import prunesid
 from prunesid import methods, models
 from prunesid.answering import Question, engine
 from prunesid.answering import late as late_answers
+from prunesid.media import Clip
 from prunesid.methods import Needs
 from prunesid.models.adapter import kept_crops
-from prunesid.records import ALWAYS, CLS, IMAGE, VIDEO, WHEN_WHOLE, Medium, Records
+from prunesid.records import (
+    ALWAYS,
+    CENTER,
+    CLS,
+    IMAGE,
+    PADDED,
+    VIDEO,
+    WHEN_WHOLE,
+    Medium,
+    Records,
+)
 from prunesid.stages.selection import load_kept, save_kept
 
 QUESTION = "is there a red circle ?"
 NAMES = ("a", "b", "c")
+MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
+STD = np.array([0.26862954, 0.26130258, 0.27577711])
 # The others make tokens of their own, as many as a grid has, or one less than asked for (HiRED).
 EXACT = sorted(set(methods.list_methods()) - {"grid", "hired", "pool", "prumerge", "visionzip"})
 
@@ -84,19 +97,55 @@ def plain_pixels(frame, side=56):
     values = np.asarray(picture.resize(size, Image.Resampling.BICUBIC)).astype(np.float64)
     top, left = (size[1] - side) // 2, (size[0] - side) // 2
     values = values[top : top + side, left : left + side] / 255
-    mean = np.array([0.48145466, 0.4578275, 0.40821073])
-    std = np.array([0.26862954, 0.26130258, 0.27577711])
-    return torch.from_numpy(((values - mean) / std).transpose(2, 0, 1)).float()
+    return torch.from_numpy(((values - MEAN) / STD).transpose(2, 0, 1)).float()
 
 
-def test_frames_are_prepared_as_clip_s_images_and_keep_their_order(adapter, clips):
-    pixels = clips["pixel_values_videos"]
-    assert pixels.shape == (3, 8, 3, 56, 56)
+def bilinear(values, size):
+    """(H, W, 3) scaled to `size` between the centers of pixels, without antialiasing."""
+    for axis, new in enumerate(size):
+        old = values.shape[axis]
+        place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, None)
+        low = np.floor(place).astype(int)
+        share = np.moveaxis((place - low)[:, None, None], 0, axis)
+        below = np.minimum(low + 1, old - 1)
+        values = values.take(low, axis) * (1 - share) + values.take(below, axis) * share
+    return values
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "corner"), [((64, 82), (56, 71), (0, 8)), ((101, 60), (94, 56), (19, 0))]
+)
+def test_frames_are_scaled_as_the_authors_scale_them(adapter, shape, size, corner):
+    noise = np.random.default_rng(3).integers(0, 256, (8, *shape, 3)).astype(np.uint8)
+    pixels = adapter.preprocess([Clip(noise, tuple(range(8)), 8, 8.0)])["pixel_values_videos"][0]
+    top, left = corner
+    for frame, found in zip(noise, pixels, strict=True):
+        normalized = (frame.astype(np.float64) / 255 - MEAN) / STD
+        expected = bilinear(normalized, size)[top : top + 56, left : left + 56]
+        torch.testing.assert_close(
+            found.double(), torch.from_numpy(expected).permute(2, 0, 1), atol=1e-4, rtol=0
+        )
+
+
+def test_frames_may_be_prepared_as_clip_s_images(folder, clips):
+    adapter = models.load(folder, frame_resize="processor")
+    pixels = adapter.preprocess([clip(0), clip(1), clip(2)])["pixel_values_videos"]
+    assert pixels.shape == clips["pixel_values_videos"].shape == (3, 8, 3, 56, 56)
     for number in range(3):
         expected = torch.stack([plain_pixels(frame) for frame in clip(number).frames])
         torch.testing.assert_close(pixels[number], expected, atol=1e-5, rtol=0)
     frames = [Image.fromarray(np.asarray(frame)) for frame in clip(1).frames]
-    assert torch.equal(adapter.preprocess(frames)["pixel_values"], pixels[1])
+    cropped = models.load(folder, aspect="crop").preprocess(frames)["pixel_values"]
+    assert torch.equal(cropped, pixels[1])
+
+
+def test_images_show_all_of_the_picture_and_frames_their_middle(adapter, folder):
+    picture = Image.fromarray(np.asarray(clip(0).frames[0]))
+    for aspect, view in (("pad", PADDED), ("crop", CENTER)):
+        own = models.load(folder, aspect=aspect)
+        records = own.encode(own.preprocess([picture, clip(0)]), names=("a", "b"))
+        views = [records.inputs[name][0].layout["view"] for name in "ab"]
+        assert views == [view, CENTER]
 
 
 def test_a_clip_is_its_frames(records):

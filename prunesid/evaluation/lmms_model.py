@@ -45,8 +45,9 @@ class PruneSID(lmms):
     device        cpu, cuda, ...; by default cuda if there is one
     share_prefix  true: an image is encoded and its prompt prefix run once for all its questions;
                   false: every question by itself with the model's own generate()
-    and the parameters of the method and the options of the model's family. ValueError, naming the
-    choices, on anything else.
+    and the parameters of the method and the options of the model's family, which say among others how
+    images and questions are prepared: by default as the model's authors do in their evaluation. ValueError,
+    naming the choices, on anything else.
     """
 
     def __init__(

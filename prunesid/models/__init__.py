@@ -25,6 +25,7 @@ __all__ = [
     "check_options",
     "families",
     "family_module",
+    "inputs_of",
     "load",
     "options_of",
     "parse_dtype",
@@ -72,6 +73,12 @@ def check_options(model_type: str, options: Mapping[str, object]) -> None:
     # Published checkpoints of Mini-Gemini call themselves otherwise.
     family = _FAMILIES["mini_gemini" if model_type == "mgm" else model_type]
     check_parameters(f"the model family {model_type}", family.OPTIONS, options)
+
+
+def inputs_of(model_type: str) -> dict[str, str]:
+    """What a family makes of images and questions by default: {"padding": ..., "prompt": ...}."""
+    family = _FAMILIES["mini_gemini" if model_type == "mgm" else model_type]
+    return {"padding": family.PADDING, "prompt": family.PROMPT}
 
 
 def options_of(path: str | Path) -> Mapping[str, Param]:

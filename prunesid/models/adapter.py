@@ -132,8 +132,15 @@ class Adapter(Protocol):
     placeholders: Mapping[str, int]
     """Kind of medium ("image", "video") -> the token that stands for it in a prompt."""
 
+    def pictures(self, media: Sequence[Image | Clip]) -> list[Image]:
+        """Images as RGB, padded where the family pads; its processor does the rest.
+
+        ValueError where one is a clip.
+        """
+        ...
+
     def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
-        """Images and clips -> the model's inputs, as its own processor makes them."""
+        """Images and clips -> the model's inputs, as its processor makes them of `pictures`."""
         ...
 
     def encode(
@@ -172,8 +179,15 @@ class Adapter(Protocol):
         """
         ...
 
+    def text(self, context: str, kinds: Sequence[str]) -> str:
+        """A question on media of these kinds in the model's conversation, ready for the answer.
+
+        A mark stands where each medium goes: where the context has none, before it, a line each.
+        """
+        ...
+
     def prompt(self, context: str, kinds: Sequence[str]) -> Prompt:
-        """A question on media of these kinds in the model's chat format, ready for the answer."""
+        """The token ids of `text`."""
         ...
 
     def embed(self, ids: Tensor) -> Tensor:

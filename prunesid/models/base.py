@@ -6,9 +6,10 @@ Needs transformers >= 5.18 (`mm_encoder_outputs`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,9 +19,21 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from prunesid.accounting import Sizes, Transformer
 from prunesid.encoding import Plans, families_of, plans, refusal
 from prunesid.models.adapter import Entering, Prompt, positions_of
+from prunesid.models.conversations import (
+    CHECKPOINT,
+    CONVERSATIONS,
+    PROBE,
+    original_name,
+    pieces,
+)
 from prunesid.parameters import Param, Value, check_parameters
 from prunesid.record import Kept
 from prunesid.records import IMAGE, VIDEO, Records
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from prunesid.media import Clip
 
 
 class TransformersAdapter:
@@ -33,6 +46,10 @@ class TransformersAdapter:
     """What a user may choose when loading a checkpoint."""
     CHAT_TEMPLATE: ClassVar[str | None] = None
     """Jinja template for checkpoints whose processor has none."""
+    PADDING: ClassVar[str]
+    """What becomes of an image's aspect ratio by default, for the table of what was run."""
+    PROMPT: ClassVar[str]
+    """The conversation that a question is asked in by default, for the same table."""
 
     num_blocks: int
     feature_block: int
@@ -80,27 +97,61 @@ class TransformersAdapter:
             self._prompts[key] = self._tokenize(context, kinds)
         return self._prompts[key]
 
-    def _tokenize(self, context: str, kinds: Sequence[str]) -> Prompt:
-        processor = self.processor
-        content: list[dict[str, str]] = [{"type": "text", "text": context}]
+    @cached_property
+    def conv_template(self) -> str:
+        """The conversation that questions are asked in, CHECKPOINT for the checkpoint's own.
+
+        That of the option; without it `original_name`'s choice among the family's.
+        """
+        chosen, option = self.options.get("conv_template"), self.OPTIONS.get("conv_template")
+        if chosen is not None or option is None:
+            return str(chosen or CHECKPOINT)
+        names = [str(name) for name in option.values() if name != CHECKPOINT]
+        has_own = self.processor.chat_template or self.CHAT_TEMPLATE
+        rendered = self._render([{"type": "text", "text": PROBE}]) if has_own else None
+        return original_name(names, rendered, self.processor.tokenizer)
+
+    def pictures(self, media: Sequence[Image | Clip]) -> list[Image]:
+        if not all(hasattr(medium, "convert") for medium in media):
+            raise ValueError("this model family takes images, not clips")
+        return [medium.convert("RGB") for medium in media]  # type: ignore[union-attr]
+
+    def text(self, context: str, kinds: Sequence[str]) -> str:
         # Some tasks place the images themselves; then the text is taken as it stands.
-        if not any(self._mark(kind) in context for kind in set(kinds)):
-            content = [*({"type": kind} for kind in kinds), *content]
-        named = {} if processor.chat_template else {"chat_template": self.CHAT_TEMPLATE}
-        text = processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False,
-            **named,
+        own = any(self._mark(kind) in context for kind in set(kinds))
+        if self.conv_template == CHECKPOINT:
+            shown = [] if own else [{"type": kind} for kind in kinds]
+            return self._render([*shown, {"type": "text", "text": context}])
+        marks = "" if own else "".join(f"{self._mark(kind)}\n" for kind in kinds)
+        return CONVERSATIONS[self.conv_template].text(marks + context)
+
+    def _render(self, content: Sequence[Mapping[str, str]]) -> str:
+        """One user message in the checkpoint's own chat template."""
+        named = {} if self.processor.chat_template else {"chat_template": self.CHAT_TEMPLATE}
+        return self.processor.apply_chat_template(
+            [{"role": "user", "content": list(content)}], add_generation_prompt=True,
+            tokenize=False, **named,
         )  # fmt: skip
-        ids = processor.tokenizer(text)["input_ids"]
-        marks = {token: kind for kind, token in self.placeholders.items()}
-        places = [place for place, token in enumerate(ids) if token in marks]
-        if [marks[ids[place]] for place in places] != list(kinds):
+
+    def _tokenize(self, context: str, kinds: Sequence[str]) -> Prompt:
+        text, tokenizer = self.text(context, kinds), self.processor.tokenizer
+        if self.conv_template == CHECKPOINT:
+            ids = tokenizer(text)["input_ids"]
+            named = {token: kind for kind, token in self.placeholders.items()}
+            places = [place for place, token in enumerate(ids) if token in named]
+            placed = [named[ids[place]] for place in places]
+            edges = [-1, *places, len(ids)]
+            texts = [ids[start + 1 : end] for start, end in pairwise(edges)]
+        else:
+            marks = {self._mark(kind): kind for kind in self.placeholders}
+            texts, found = pieces(tokenizer, text, list(marks))
+            placed = [marks[mark] for mark in found]
+        if placed != list(kinds):
             raise ValueError(
                 f"a prompt has to place its media ({', '.join(kinds) or 'none'}) once each; this "
-                f"one places {len(places)}: {text}"
+                f"one places {len(placed)}: {text}"
             )
-        edges = [-1, *places, len(ids)]
-        return Prompt(tuple(tuple(ids[start + 1 : end]) for start, end in pairwise(edges)))
+        return Prompt(tuple(map(tuple, texts)))
 
     def _mark(self, kind: str) -> str:
         return self.processor.tokenizer.convert_ids_to_tokens(self.placeholders[kind])

@@ -1,14 +1,21 @@
 """LLaVA (transformers' `LlavaForConditionalGeneration`): LLaVA-1.5 and Pocket-LLaVA.
 
 Only CLIP towers whose CLS token is dropped (`vision_feature_select_strategy="default"`) and a single
-feature layer are supported.
+feature layer are supported. How images and questions are prepared, by the options:
+
+aspect         "pad": an image is padded to a square with the processor's mean color, as the authors do
+               in training and evaluation; "crop": the processor takes the middle square of it, as
+               transformers does. A square image is the same in both
+conv_template  "vicuna_v1": Vicuna's system prompt first, as the authors do; "checkpoint": the
+               checkpoint's own chat template. By default the first where it fits the checkpoint
+               (see `conversations.original_name`)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,21 +28,32 @@ from prunesid.models.adapter import Crop, Entering
 from prunesid.models.base import TransformersAdapter
 from prunesid.models.clip import feature_block, read_clip
 from prunesid.models.clip_pass import Reduced
+from prunesid.models.conversations import VICUNA_V1, conv_template
+from prunesid.models.square import mean_color, squared
 from prunesid.models.views import Views, reduce_views
+from prunesid.parameters import Param
 from prunesid.record import Kept, VisionRecord
-from prunesid.records import CENTER, IMAGE, Medium, Records
+from prunesid.records import CENTER, IMAGE, PADDED, Medium, Records
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from prunesid.media import Clip
 
+PAD, CROP = "pad", "crop"
+ASPECT = Param(PAD, str, (PAD, CROP))
+
 
 @register("llava")
 class Llava(TransformersAdapter):
     """Adapter; see `prunesid.models.Adapter` for the shapes."""
 
-    view = CENTER
+    OPTIONS: ClassVar[Mapping[str, Param]] = {
+        "aspect": ASPECT,
+        "conv_template": conv_template(VICUNA_V1),
+    }
+    PADDING = "to a square, in the mean color"
+    PROMPT = VICUNA_V1
 
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         super().__init__(model, processor, **options)
@@ -54,9 +72,20 @@ class Llava(TransformersAdapter):
             ),
         )
 
+    @property
+    def view(self) -> str:
+        """What the first crop of an image shows of it."""
+        return PADDED if self.options.get("aspect") == PAD else CENTER
+
+    def pictures(self, media: Sequence[Image | Clip]) -> list[Image]:
+        found = super().pictures(media)
+        if self.options.get("aspect") != PAD:
+            return found
+        color = mean_color(self.processor.image_processor)
+        return [squared(picture, color) for picture in found]
+
     def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
-        pictures = only_images(media)
-        found = self.processor.image_processor(pictures, return_tensors="pt")
+        found = self.processor.image_processor(self.pictures(media), return_tensors="pt")
         return {"pixel_values": found["pixel_values"]}
 
     @torch.no_grad()
@@ -105,14 +134,6 @@ class Llava(TransformersAdapter):
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
         (crop,) = crops
         return Entering(self.project(crop.tokens))
-
-
-def only_images(media: Sequence[Image | Clip]) -> list[Image]:
-    """The media as RGB images; ValueError where one is a clip."""
-    clips = [medium for medium in media if not hasattr(medium, "convert")]
-    if clips:
-        raise ValueError("this model family takes images, not clips")
-    return [medium.convert("RGB") for medium in media]  # type: ignore[union-attr]
 
 
 def refuse_other_towers(config: Any) -> None:

@@ -17,6 +17,9 @@ newline  "drop": no newlines, as the LLaVA-NeXT code of VisionZip and HiRED; cro
          in the order that the method gave them. "rows": the base crop so, then the tokens of the
          sub-crops in raster order of the map, a newline behind each row that holds one; then tokens
          of the sub-crops that come from no patch (CLS, merged), crop after crop.
+
+conv_template  as in `llava`, by the language model: "vicuna_v1", "chatml_direct" (34B), or
+         "checkpoint", which for Mistral is the authors' mistral_instruct
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ from prunesid.models.anyres import (
     shown_box,
 )
 from prunesid.models.clip import read_clip
-from prunesid.models.llava import Llava, only_images
+from prunesid.models.conversations import CHATML_DIRECT, VICUNA_V1, conv_template
+from prunesid.models.llava import Llava
 from prunesid.models.views import Views
 from prunesid.parameters import Param
 from prunesid.records import IMAGE, PARTS, SUB_CROPS, WHOLE, Medium, Records
@@ -67,7 +71,10 @@ class LlavaNext(Llava):
         "newline": Param(DROP, str, NEWLINES),
         "scope": Param(CROP, str, (CROP, PER_IMAGE)),
         "unpad": Param(True, bool),
+        "conv_template": conv_template(VICUNA_V1, CHATML_DIRECT),
     }
+    PADDING = "base crop stretched; sub-crops padded in black"
+    PROMPT = f"{VICUNA_V1}, {CHATML_DIRECT} or mistral_instruct, by the language model"
 
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         super().__init__(model, processor, **options)
@@ -79,7 +86,7 @@ class LlavaNext(Llava):
 
     def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
         """`pixel_values` (M, most crops, 3, H, W), padded with crops of zeros, and `image_sizes`."""
-        found = self.processor.image_processor(only_images(media), return_tensors="pt")
+        found = self.processor.image_processor(self.pictures(media), return_tensors="pt")
         return {name: found[name] for name in ("pixel_values", "image_sizes")}
 
     def _cut(

@@ -53,7 +53,7 @@ from prunesid.models.anyres_max import (
 )
 from prunesid.models.base import TransformersAdapter
 from prunesid.models.clip import feature_block
-from prunesid.models.llava import only_images
+from prunesid.models.conversations import QWEN_1_5, conv_template
 from prunesid.models.mixed import IMAGE_TYPE, in_order, same_length, split, types_of
 from prunesid.models.processors import (
     PIXEL_SETTINGS,
@@ -83,7 +83,12 @@ SQUARES = "pixel_values_squares"
 class LlavaOnevision(TransformersAdapter):
     """Adapter; see `prunesid.models.Adapter` for the shapes."""
 
-    OPTIONS: ClassVar[Mapping[str, Param]] = {"newline": Param(DROP, str, NEWLINES)}
+    OPTIONS: ClassVar[Mapping[str, Param]] = {
+        "newline": Param(DROP, str, NEWLINES),
+        "conv_template": conv_template(QWEN_1_5),
+    }
+    PADDING = "base crop stretched; map padded in black; several images in one prompt to a square"
+    PROMPT = QWEN_1_5
 
     # The cost of its tower has no formula here: a map is one row, but several crops of the tower.
 
@@ -116,7 +121,7 @@ class LlavaOnevision(TransformersAdapter):
         pictures, clips = split(media)
         inputs = types_of(media)
         if pictures:
-            inputs |= self._pictures(only_images(pictures))
+            inputs |= self._pictures(self.pictures(pictures))
         if clips:
             frames = same_length(clips)
             pixels = self._frames([frame for clip in clips for frame in clip.frames])

@@ -7,11 +7,19 @@ frame_cls  "drop": no CLS, so that 136 tokens are 8 x 17 patches; "keep": CLS st
            patches of its frame and takes one of its places, 8 x (CLS and 16 patches)
 
 Images enter without CLS, as in the unmodified model. Where a method acts inside the encoder, CLS is that
-of its pass.
+of its pass. How images, frames and questions are prepared, by the options:
+
+aspect         of images, as in `llava`; of frames always the middle square
+frame_resize   "bilinear": normalized frames are scaled bilinearly without antialiasing, as the authors
+               do; "processor": by transformers' image processor. The authors also mirror every second
+               clip by chance, in evaluation too, which is left out
+conv_template  as in `llava`; "llava_v1", with which the authors ask about videos, or "vicuna_v1", with
+               which they ask about images
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,19 +28,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
 from prunesid.models.clip import read_clip
-from prunesid.models.llava import Llava, only_images
+from prunesid.models.conversations import LLAVA_V1, VICUNA_V1, conv_template
+from prunesid.models.llava import ASPECT, Llava
 from prunesid.models.mixed import in_order, same_length, split, types_of
 from prunesid.models.processors import Parts, load_parts
 from prunesid.models.views import Views
 from prunesid.parameters import Param
 from prunesid.record import VisionRecord
-from prunesid.records import ALWAYS, CENTER, CLS, IMAGE, VIDEO, WHEN_WHOLE, Medium, Records
+from prunesid.records import ALWAYS, CENTER, CLS, VIDEO, WHEN_WHOLE, Medium, Records
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,13 +51,21 @@ if TYPE_CHECKING:
 
 
 DROP, KEEP = "drop", "keep"
+BILINEAR, PROCESSOR = "bilinear", "processor"
 
 
 @register("video_llava")
 class VideoLlava(Llava):
     """Adapter; see `prunesid.models.Adapter` for the shapes. A clip's frames are its crops."""
 
-    OPTIONS: ClassVar[Mapping[str, Param]] = {"frame_cls": Param(DROP, str, (DROP, KEEP))}
+    OPTIONS: ClassVar[Mapping[str, Param]] = {
+        "frame_cls": Param(DROP, str, (DROP, KEEP)),
+        "aspect": ASPECT,
+        "frame_resize": Param(BILINEAR, str, (BILINEAR, PROCESSOR)),
+        "conv_template": conv_template(LLAVA_V1, VICUNA_V1),
+    }
+    PADDING = "images to a square, in the mean color; frames cropped"
+    PROMPT = LLAVA_V1
     # The form that the checkpoint's page gives, for a processor without a template.
     CHAT_TEMPLATE: ClassVar[str] = (
         "{% for message in messages %}{% if message['role'] == 'user' %}USER: "
@@ -69,12 +87,20 @@ class VideoLlava(Llava):
         pictures, clips = split(media)
         found = types_of(media)
         if pictures:
-            found["pixel_values"] = self._pixels(only_images(pictures))
+            found["pixel_values"] = self._pixels(self.pictures(pictures))
         if clips:
             frames = same_length(clips)
-            pixels = self._pixels([np.asarray(frame) for clip in clips for frame in clip.frames])
+            pixels = torch.cat([self._frames(clip) for clip in clips])
             found["pixel_values_videos"] = pixels.unflatten(0, (len(clips), frames))
         return found
+
+    def _frames(self, clip: Clip) -> Tensor:
+        """(F, 3, H, W) of a clip."""
+        if self.options["frame_resize"] == PROCESSOR:
+            return self._pixels([np.asarray(frame) for frame in clip.frames])
+        side = self.model.config.vision_config.image_size
+        settings = self.processor.image_processor
+        return scaled_frames(clip, side, settings.image_mean, settings.image_std)
 
     def _pixels(self, pictures: Sequence[Any]) -> Tensor:
         found = self.processor.image_processor(
@@ -83,7 +109,7 @@ class VideoLlava(Llava):
         return found["pixel_values"]
 
     def views(self, inputs: Mapping[str, Tensor]) -> Views:
-        model, layout = self.model.model, {"view": CENTER}
+        model = self.model.model
         seen: list[tuple[Any, Tensor]] = []
         images: list[Medium] = []
         clips: list[Medium] = []
@@ -91,12 +117,13 @@ class VideoLlava(Llava):
         pixels = inputs.get("pixel_values", inputs.get("pixel_values_images"))
         if pixels is not None:
             seen.append((model.image_tower, pixels))
-            images = [Medium(IMAGE, (row,), layout) for row in range(len(pixels))]
+            images = self._media(len(pixels))
         pixels = inputs.get("pixel_values_videos")
         if pixels is not None:
             frames, size = pixels.flatten(0, 1), pixels.shape[1]
             seen.append((model.video_tower, frames))
-            layout = layout | {CLS: ALWAYS if self.options["frame_cls"] == KEEP else WHEN_WHOLE}
+            when = ALWAYS if self.options["frame_cls"] == KEEP else WHEN_WHOLE
+            layout = {"view": CENTER, CLS: when}
             clips = [
                 Medium(VIDEO, tuple(range(first, first + size)), layout)
                 for first in range(len(images), len(images) + len(frames), size)
@@ -131,3 +158,21 @@ class VideoLlava(Llava):
             kind: BaseModelOutputWithPooling(pooler_output=torch.cat(list(own))[:, None])
             for kind, own in media.items()
         }
+
+
+def scaled_frames(clip: Clip, side: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(F, 3, side, side): the middle square of normalized frames, their shorter side scaled to `side`.
+
+    As LanguageBind's video processor does it by pytorchvideo's ShortSideScale and torchvision's
+    CenterCropVideo, roundings included.
+    """
+    pixels = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).float() / 255
+    center, scale = (torch.tensor(values)[:, None, None] for values in (mean, std))
+    height, width = pixels.shape[2:]
+    shorter = min(height, width)
+    size = [
+        side if edge == shorter else math.floor(edge / shorter * side) for edge in (height, width)
+    ]
+    found = interpolate((pixels - center) / scale, size, mode="bilinear", align_corners=False)
+    top, left = (round((edge - side) / 2) for edge in size)
+    return found[:, :, top : top + side, left : left + side]

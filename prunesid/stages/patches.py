@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors import safe_open
 
 from prunesid.answering.store import Store
+from prunesid.models.square import squared
 from prunesid.records import CENTER, PADDED
 from prunesid.stages.features import read_head
 from prunesid.stages.selection import read_keys
@@ -90,8 +91,7 @@ def as_seen(image: Image.Image, size: tuple[int, int], view: str) -> NDArray[np.
         left, top = (width - shortest) // 2, (height - shortest) // 2
         image = image.crop((left, top, left + shortest, top + shortest))
     if view == PADDED:
-        side = max(image.size)
-        image = ImageOps.pad(image.convert("RGB"), (side, side), color=PADDING)
+        image = squared(image.convert("RGB"), PADDING)
     height, width = size
     return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
 

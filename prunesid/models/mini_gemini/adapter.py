@@ -9,20 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from prunesid.methods import Needs
 from prunesid.models import register
-from prunesid.models.adapter import Prompt
 from prunesid.models.clip import read_clip
 from prunesid.models.clip_pass import Reduced
-from prunesid.models.llava import Llava, only_images
+from prunesid.models.conversations import VICUNA_V1
+from prunesid.models.llava import Llava
 from prunesid.models.mini_gemini.modeling import MiniGeminiForConditionalGeneration
-from prunesid.models.mini_gemini.processing import MARK, MiniGeminiProcessor, vicuna_prompt
+from prunesid.models.mini_gemini.processing import MARK, MiniGeminiProcessor
+from prunesid.parameters import Param
 from prunesid.record import VisionRecord
 from prunesid.records import CENTER, PADDED
 
@@ -38,6 +40,10 @@ VICUNA_VOCABULARY = 32_000
 class MiniGemini(Llava):
     """Adapter; see `prunesid.models.Adapter` for the shapes."""
 
+    OPTIONS: ClassVar[Mapping[str, Param]] = {}
+    PADDING = "to a square, in the mean color"
+    PROMPT = VICUNA_V1
+
     def __init__(self, model: Any, processor: MiniGeminiProcessor, **options: object) -> None:
         super().__init__(model, processor, **options)
         # The second tower is a convolutional network, for which there is no formula.
@@ -48,7 +54,14 @@ class MiniGemini(Llava):
                 f"the mini_gemini adapter asks in Vicuna's chat format (7B and 13B), and this "
                 f"language model, with a vocabulary of {vocabulary}, is not a Vicuna"
             )
-        self.view = PADDED if model.config.image_aspect_ratio == "pad" else CENTER
+
+    @cached_property
+    def conv_template(self) -> str:
+        return VICUNA_V1
+
+    @property
+    def view(self) -> str:
+        return PADDED if self.model.config.image_aspect_ratio == "pad" else CENTER
 
     @classmethod
     def load(
@@ -61,7 +74,7 @@ class MiniGemini(Llava):
         return cls(model.to(device), MiniGeminiProcessor.of(model.config, path), **options)
 
     def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
-        return self.processor.images(only_images(media))
+        return self.processor.images(self.pictures(media))
 
     def read(self, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
         model = self.model.model
@@ -73,14 +86,6 @@ class MiniGemini(Llava):
         sharp = inputs["pixel_values_aux"][rows].to(self.device, self.dtype)
         return self.model.model.mine_together(left.kept.tokens, left.holder, sharp)
 
-    def _tokenize(self, context: str, kinds: Sequence[str]) -> Prompt:
-        # Some tasks place the images themselves; then the text is taken as it stands.
-        marks = "" if MARK in context and kinds else f"{MARK}\n" * len(kinds)
-        text = vicuna_prompt(marks + context)
-        pieces = self.processor.pieces(text)
-        if len(pieces) != len(kinds) + 1:
-            raise ValueError(
-                f"a prompt has to place its media ({', '.join(kinds) or 'none'}) once each; this "
-                f"one places {len(pieces) - 1}: {text}"
-            )
-        return Prompt(tuple(map(tuple, pieces)))
+    def _mark(self, kind: str) -> str:
+        # The published tokenizer has no token for it.
+        return MARK

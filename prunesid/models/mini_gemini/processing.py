@@ -15,17 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from prunesid.models.conversations import pieces
 from prunesid.models.mini_gemini.configuration import MiniGeminiConfig
+from prunesid.models.square import mean_color, squared
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MARK = "<image>"
-# Vicuna v1's.
-SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
-    "helpful, detailed, and polite answers to the user's questions."
-)
 
 
 class MiniGeminiProcessor:
@@ -55,18 +52,23 @@ class MiniGeminiProcessor:
 
         return cls(config, AutoTokenizer.from_pretrained(path))
 
-    def __call__(self, images: Sequence[Image], text: Sequence[str]) -> dict[str, Tensor]:
-        """All that `generate` takes: images in the order in which the texts show them.
+    def __call__(
+        self, images: Sequence[Image], text: str | Sequence[str], return_tensors: str = "pt"
+    ) -> dict[str, Tensor]:
+        """All that `generate` takes, as torch tensors: images in the order in which the texts show them.
 
         Texts are padded on the left. ValueError unless there is a mark for each image.
         """
+        if return_tensors != "pt":
+            raise ValueError(f"return_tensors must be 'pt' (torch tensors), not {return_tensors!r}")
+        text = [text] if isinstance(text, str) else text
         marks = sum(one.count(MARK) for one in text)
         if marks != len(images):
             raise ValueError(f"{marks} times {MARK} in the texts, for {len(images)} images")
         places = [self.config.image_token_id] * self.config.image_seq_length
         rows = []
         for one in text:
-            first, *others = self.pieces(one)
+            first, *others = pieces(self.tokenizer, one, [MARK])[0]
             rows.append([*first, *(i for ids in others for i in (*places, *ids))])
         length = max(map(len, rows))
         ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
@@ -78,37 +80,11 @@ class MiniGeminiProcessor:
         """`pixel_values` (B, 3, S, S) and `pixel_values_aux` (B, 3, S', S'), float32."""
         pictures = [image.convert("RGB") for image in images]
         if self.config.image_aspect_ratio == "pad":
-            color = tuple(int(255 * mean) for mean in self._sharp.image_mean)
-            pictures = [_squared(picture, color) for picture in pictures]
+            color = mean_color(self._sharp)
+            pictures = [squared(picture, color) for picture in pictures]
         sharp = self._sharp(pictures, return_tensors="pt")["pixel_values"]
         side = self.config.vision_config.image_size
         small = torch.nn.functional.interpolate(
             sharp, size=(side, side), mode="bilinear", align_corners=False
         )
         return {"pixel_values": small, "pixel_values_aux": sharp}
-
-    def pieces(self, text: str) -> list[list[int]]:
-        """Token ids of what is between the marks, each piece tokenized by itself.
-
-        The beginning-of-sequence token that the tokenizer puts before each stays only at the front.
-        """
-        start = self.tokenizer.bos_token_id
-        found = [self.tokenizer(piece)["input_ids"] for piece in text.split(MARK)]
-        later = [ids[1:] if ids[:1] == [start] else ids for ids in found[1:]]
-        return [found[0], *later]
-
-
-def vicuna_prompt(question: str) -> str:
-    """One question in Vicuna's chat format, ready for the answer."""
-    return f"{SYSTEM} USER: {question} ASSISTANT:"
-
-
-def _squared(picture: Image, color: tuple[int, ...]) -> Image:
-    """The picture in the middle of the smallest square that holds it."""
-    from PIL import Image
-
-    width, height = picture.size
-    side = max(width, height)
-    square = Image.new("RGB", (side, side), color)
-    square.paste(picture, ((side - width) // 2, (side - height) // 2))
-    return square

@@ -21,7 +21,7 @@ from prunesid.answering import late as late_answers
 from prunesid.methods import Needs
 from prunesid.models.adapter import kept_crops
 from prunesid.records import ALWAYS, CLS, IMAGE, VIDEO, WHEN_WHOLE, Medium, Records
-from prunesid.stages.selection import load_kept, save_kept
+from prunesid.stages.kept_file import load_kept, save_kept
 
 QUESTION = "is there a red circle ?"
 NAMES = ("a", "b", "c")

@@ -21,7 +21,7 @@ rule publish:
         tables=expand(
             rules.table.output.html, ablation=[a.name for a in STUDY.ablations]
         ),
-        code=sources("tracking", "stages/publication.py"),
+        code=code("publish"),
     output:
         MODEL / "published.txt",
     params:

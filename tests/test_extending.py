@@ -126,7 +126,7 @@ def wider(monkeypatch):
         novelty = given.pop("novelty")
         return entry.complete(given) | {"novelty": novelty}
 
-    methods.list_methods()
+    methods.list_feature_methods()
     entry = methods._METHODS["prunesid"]
     grown = dataclasses.replace(
         entry, run=run, complete=complete, params={**entry.params, "novelty": Param(1.0, float)}

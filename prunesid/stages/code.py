@@ -26,6 +26,7 @@ _RUNNERS = {DECODER: ("prunesid.answering.late",)}
 _APART = frozenset(
     {
         __name__,
+        "prunesid.places",
         "prunesid.study.config",
         *(package.__name__ for package in PACKAGES.values()),
         *(runner for runners in _RUNNERS.values() for runner in runners),

@@ -8,6 +8,7 @@ from prunesid.answering.store import Store
 from prunesid.checks.scores import refuse_unscorable
 from prunesid.files import source_files
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
+from prunesid.stages.closing import closing
 from prunesid.stages.code import files_behind
 from prunesid.stages.keys import drop_damaged
 from prunesid.stages.material import POCKET_WEIGHTS

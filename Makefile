@@ -13,7 +13,10 @@ export TRANSFORMERS_VERBOSITY ?= error
 .PHONY: reproduce check estimate test lint pocket dashboard wandb gallery lock clean
 
 reproduce: .venv/.ready
-	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --report $(RESULTS)/report.html --report-after-run
+	@# The closing message comes last, after the report's log, and also where nothing was to be done: not by a hook.
+	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --no-hooks \
+	    --report $(RESULTS)/report.html --report-after-run --report-stylesheet workflow/report/report.css
+	@$(BIN)/python -m prunesid.stages.closing $(CONFIG) --report $(RESULTS)/report.html
 
 # Everything that the study lacks, before it runs: packages, GPU, disk, checkpoint, data, tokens. Downloads nothing.
 check: .venv/.ready

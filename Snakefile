@@ -38,4 +38,4 @@ rule all:
 
 
 onsuccess:
-    print(closing_message())
+    print(closing(STUDY))

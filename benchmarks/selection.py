@@ -51,7 +51,7 @@ class Images:
 
     def choose(self, method: str, budget: int) -> None:
         """The method's choice for every image; ValueError where the budget is out of its reach."""
-        if method in prunesid.list_methods():
+        if method in prunesid.methods.list_feature_methods():
             prunesid.compress(self.record, method, budget=budget)
         elif method in encoding.list_encoder_methods():
             self._encode(method, budget)
@@ -149,7 +149,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     places = {
-        "features": prunesid.list_methods(),
+        "features": prunesid.methods.list_feature_methods(),
         "encoder": encoding.list_encoder_methods(),
         "decoder": late.list_late_methods(),
     }

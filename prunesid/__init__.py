@@ -10,7 +10,8 @@
 Needs torch alone; models, benchmarks and the pipeline live in subpackages with their own needs.
 """
 
-from prunesid.methods import compress, list_methods
+from prunesid.methods import compress
+from prunesid.places import list_methods
 from prunesid.pruning import prepare, prune, pruned
 from prunesid.record import Kept, VisionRecord
 

@@ -65,20 +65,3 @@ def source_files(module: ModuleType | str) -> list[Path]:
         raise ValueError(f"module {loaded.__name__} has no source file")
     origin = Path(loaded.__file__)
     return sorted(origin.parent.rglob("*.py")) if hasattr(loaded, "__path__") else [origin]
-
-
-def code_digest(*modules: ModuleType | str) -> str:
-    """16 hex digits that change with the source of the modules; a package counts with all below it.
-
-    Modules are given themselves or by name. What they import counts only if it is given too. Where
-    they lie does not count.
-    """
-    sources = {}
-    for module in modules:
-        loaded = importlib.import_module(module) if isinstance(module, str) else module
-        files = source_files(loaded)
-        top = Path(str(loaded.__file__)).parent
-        for file in files:
-            within = file.relative_to(top).as_posix()
-            sources[f"{loaded.__name__}:{within}"] = file_digest(file)
-    return digest(sources)

@@ -101,8 +101,7 @@ def prune(
 
     inputs   a batch: input_ids (B, S) with all placeholders, attention_mask, pixel_values and what
              else the processor gives; samples may show several images or clips, or none
-    method   one of `prunesid.list_methods()` or `prunesid.encoding.list_encoder_methods()`, with its
-             `params`
+    method   one of `prunesid.list_methods()` but those inside the language model, with its `params`
     budget   tokens kept per image or clip; one that has no more stays as it is. Where all stay, the
              inputs come back as they are
     seed     of methods with random choices
@@ -249,11 +248,8 @@ def _recipe(
     options: Mapping[str, object] | None, params: Mapping[str, object],
 ) -> _Recipe:  # fmt: skip
     if method in late.list_late_methods():
-        raise ValueError(
-            f"{method} drops tokens inside the language model, so it cannot shorten inputs; it runs "
-            f"through prunesid.late (prunesid.answering.late.answer_late). Methods that can: "
-            f"{', '.join([*methods.list_methods(), *encoding.list_encoder_methods()])}."
-        )
+        able = [*methods.list_feature_methods(), *encoding.list_encoder_methods()]
+        raise ValueError(places.refusal(method, able))
     resolved = places.resolve(method, **params)
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget must be a positive number of tokens, not {budget!r}")

@@ -124,7 +124,7 @@ def outside(method, params, tokens, width, budget):
 @pytest.mark.parametrize(
     ("method", "params"),
     [
-        *((name, {}) for name in sorted(set(methods.list_methods()) - {"random"})),
+        *((name, {}) for name in sorted(set(methods.list_feature_methods()) - {"random"})),
         ("prunesid", {"preset": "release"}),
         ("prunesid", {"grouping": "random", "score": "cls_attention"}),
         ("vispruner", {"important": 1.0}),

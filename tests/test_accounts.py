@@ -8,7 +8,7 @@ from prunesid.box import Box
 from prunesid.encoding import Plan, Shape
 from prunesid.records import ALWAYS, CLS, PARTS, Medium
 from prunesid.stages.accounts import COLUMNS, read_accounts, spent
-from prunesid.stages.features import Head
+from prunesid.stages.feature_file import Head
 from prunesid.stages.passes import Pass, passes_of
 from prunesid.study.arm import VANILLA, make_arm
 

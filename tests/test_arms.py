@@ -30,9 +30,7 @@ def records(adapter):
 
 
 def material(**arm):
-    return answer_material(
-        arm=arm, benchmark="b", model="m", family="prunesid.models.llava", batch_size=2
-    )
+    return answer_material(arm=arm, benchmark="b", model="m", batch_size=2, code="c")
 
 
 def job(records, name, calls, **arm):

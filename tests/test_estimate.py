@@ -12,7 +12,8 @@ from prunesid.pocket.benchmarks import render
 from prunesid.stages import estimate as module
 from prunesid.stages.answers import answer_benchmark
 from prunesid.stages.estimate import estimate, text
-from prunesid.stages.features import extract, needs_of
+from prunesid.stages.features import extract
+from prunesid.stages.needs import needs_of
 from prunesid.stages.progress import Layout
 from prunesid.stages.scores import score_benchmark
 from prunesid.stages.selection import select_arms

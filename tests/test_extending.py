@@ -18,9 +18,10 @@ from prunesid.answering.store import Store
 from prunesid.parameters import Param
 from prunesid.pocket.benchmarks import render
 from prunesid.registry import withdraw
-from prunesid.stages import selection
 from prunesid.stages.answers import answer_benchmark
-from prunesid.stages.features import extract, needs_of
+from prunesid.stages.code import modules_of
+from prunesid.stages.features import extract
+from prunesid.stages.needs import needs_of
 from prunesid.stages.scores import score_benchmark
 from prunesid.stages.selection import select_arms
 from prunesid.stages.source import Runtime, Source
@@ -125,7 +126,7 @@ def wider(monkeypatch):
         novelty = given.pop("novelty")
         return entry.complete(given) | {"novelty": novelty}
 
-    methods.list_methods()
+    methods.list_feature_methods()
     entry = methods._METHODS["prunesid"]
     grown = dataclasses.replace(
         entry, run=run, complete=complete, params={**entry.params, "novelty": Param(1.0, float)}
@@ -169,9 +170,9 @@ def test_a_new_axis_asks_no_old_arm_again(wider, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Store, "put", counting)
     assert run() == ["select"] * 2 + ["answer"] * 3 + ["score"] * 3
-    before = selection.modules_of(arms[1])
+    before = modules_of(arms[1])
     wider()
-    assert selection.modules_of(arms[1]) != before
+    assert modules_of(arms[1]) != before
     # The method's code is another, so its tokens are chosen again; they are the same tokens.
     assert run() == ["select"] * 2
     assert run() == []

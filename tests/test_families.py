@@ -17,8 +17,10 @@ from prunesid.stages.accounts import read_accounts, write_accounts
 from prunesid.stages.answers import answer_benchmark
 from prunesid.stages.budgets import read_budgets, write_budgets
 from prunesid.stages.encoding import encode_arms
-from prunesid.stages.features import Head, extract, needs_of, read_head
+from prunesid.stages.feature_file import Head, read_head
+from prunesid.stages.features import extract
 from prunesid.stages.information import write_information
+from prunesid.stages.needs import needs_of
 from prunesid.stages.scores import score_benchmark
 from prunesid.stages.selection import select_arms
 from prunesid.stages.source import Runtime, Source

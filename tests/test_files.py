@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import prunesid.groupings
-from prunesid import nms
-from prunesid.files import atomic, code_digest, digest, file_digest
+from prunesid.files import atomic, digest, file_digest
 
 
 def test_atomic_writes_whole_files_only(tmp_path):
@@ -52,19 +50,10 @@ def test_digest_is_of_the_content():
         digest(math.nan)
 
 
-def test_file_and_code_digests(tmp_path, monkeypatch):
+def test_file_digest_is_of_the_content(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_bytes(b"x")
     other.write_bytes(b"x")
     assert file_digest(one) == file_digest(other)
     other.write_bytes(b"y")
     assert file_digest(one) != file_digest(other)
-    assert code_digest(nms) == code_digest("prunesid.nms") != code_digest("prunesid.psca")
-    package = tmp_path / "some_package"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    monkeypatch.syspath_prepend(tmp_path)
-    before = code_digest("some_package")
-    (package / "part.py").write_text("x = 1\n")
-    assert code_digest("some_package") != before
-    assert code_digest(prunesid.groupings) == code_digest("prunesid.groupings")

@@ -24,8 +24,9 @@ from prunesid.methods.hired import kept_count
 from prunesid.models.adapter import kept_crops
 from prunesid.pocket.benchmarks import render
 from prunesid.records import IMAGE, SUB_CROPS, Medium, Records
-from prunesid.stages.features import needs_of, read_features
-from prunesid.stages.selection import load_kept, save_kept
+from prunesid.stages.feature_file import read_features
+from prunesid.stages.kept_file import load_kept, save_kept
+from prunesid.stages.needs import needs_of
 from prunesid.stages.source import Source
 from prunesid.study.arm import VANILLA, make_arm
 

@@ -34,7 +34,8 @@ record = prunesid.VisionRecord(
     keys=torch.randn(2, 3, 20, 4), projected=torch.randn(2, 20, 12), grid=(4, 5),
     last_attention=torch.rand(2, 20), last_keys=torch.randn(2, 20, 8),
 )
-for method in prunesid.list_methods():
+assert {"prunesid", "tome", "fastv"} < set(prunesid.list_methods())
+for method in prunesid.methods.list_feature_methods():
     assert prunesid.compress(record, method, budget=6).count.tolist() == [6, 6]
 for preset in ("paper", "release", "matched"):
     for grouping in ("psca", "random"):

@@ -18,9 +18,11 @@ from prunesid.models.conversations import CHECKPOINT, CONVERSATIONS, original_na
 from prunesid.models.square import mean_color, squared
 from prunesid.records import CENTER, IMAGE, PADDED
 from prunesid.stages.answers import material_of
+from prunesid.stages.feature_file import Head
 from prunesid.stages.material import POCKET_WEIGHTS, features_material
 from prunesid.stages.patches import as_seen
 from prunesid.stages.source import Runtime
+from prunesid.study.arm import VANILLA
 
 QUESTION = "is there a red circle ?"
 USER = (
@@ -255,12 +257,10 @@ def test_every_family_prepares_for_its_processor(tiny_llava, tmp_path, family):
 def test_the_options_are_part_of_what_identifies_features_and_answers():
     found = []
     for options in ((), (("aspect", "crop"),), (("conv_template", "checkpoint"),)):
-        features = features_material(
-            benchmark="b", model="m", family="prunesid.models.llava", batch_size=1,
-            dtype="float32", device="cpu", options=options,
-        )  # fmt: skip
-        arm = type("Arm", (), {"is_late": False})
-        found += [features, material_of("all", features, Runtime("pocket", options=options), arm)]
+        runtime = Runtime("pocket", options=options)
+        material = features_material("b", runtime, 8)
+        head = Head({}, (), (), None, None, "", material, {})
+        found += [material, material_of("all", head, runtime, VANILLA)]
     assert len({repr(each) for each in found}) == 6
 
 

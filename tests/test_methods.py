@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import record
 
-from prunesid import VisionRecord, compress, list_methods, methods
+from prunesid import VisionRecord, compress, methods
 from prunesid.methods import Needs, is_random, register, requirements, resolve
 from prunesid.methods.grid import grid_index
 from prunesid.parameters import Param
@@ -16,7 +16,7 @@ SIMPLE = ("cls_topk", "grid", "random")
 
 
 def test_the_methods():
-    assert {"prunesid", *SIMPLE} <= set(list_methods())
+    assert {"prunesid", *SIMPLE} <= set(methods.list_feature_methods())
     assert is_random("random")
     assert not is_random("grid")
     assert not is_random("prunesid")
@@ -140,7 +140,7 @@ def test_large_batches_are_cut_into_chunks(monkeypatch):
 @pytest.fixture
 def registry(monkeypatch):
     """The methods, with what a test adds taken away again."""
-    list_methods()
+    methods.list_feature_methods()
     monkeypatch.setattr(methods._METHODS, "_entries", dict(methods._METHODS._entries))
     return methods._METHODS
 
@@ -151,7 +151,7 @@ def test_a_method_is_one_decorated_function(registry):
         rank = torch.arange(rec.num_tokens).flip(0).expand(len(rec), -1)
         return keep(rec, rank // step, budget)
 
-    assert "last" in list_methods()
+    assert "last" in methods.list_feature_methods()
     assert compress(record(), "last", budget=3).index.tolist() == [[21, 22, 23]] * 2
     with pytest.raises(ValueError, match="already is a method named 'last'"):
         register("last")(last)
@@ -176,5 +176,5 @@ def test_plug_ins_come_by_entry_point_and_broken_ones_only_warn(registry, tmp_pa
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "_discovered", False)
     with pytest.warns(UserWarning, match="method plug-in 'broken': No module named"):
-        assert "first" in list_methods()
+        assert "first" in methods.list_feature_methods()
     assert compress(record(), "first", budget=2).index.tolist() == [[0, 1], [0, 1]]

@@ -19,6 +19,7 @@ from prunesid.models.conversations import CONVERSATIONS
 from prunesid.models.mini_gemini import MiniGeminiForConditionalGeneration, MiniGeminiProcessor
 from prunesid.record import Kept
 from prunesid.records import CENTER, IMAGE, PADDED
+from prunesid.stages.code import family_modules
 from prunesid.stages.patches import as_seen
 
 QUESTION = "is there a red circle ?"
@@ -70,7 +71,7 @@ def test_geometry(adapter, checkpoint):
     assert (adapter.num_tokens, adapter.num_blocks, adapter.feature_block) == (16, 4, 2)
     assert adapter.end_ids == {2}
     assert "mini_gemini" in models.families()
-    assert models.family_module(checkpoint) == "prunesid.models.mini_gemini"
+    assert family_modules(str(checkpoint)) == ["prunesid.models.mini_gemini"]
 
 
 def test_what_is_compressed_are_the_final_tokens(adapter, plain, inputs, images):

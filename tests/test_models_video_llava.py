@@ -32,14 +32,16 @@ from prunesid.records import (
     Medium,
     Records,
 )
-from prunesid.stages.selection import load_kept, save_kept
+from prunesid.stages.kept_file import load_kept, save_kept
 
 QUESTION = "is there a red circle ?"
 NAMES = ("a", "b", "c")
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
 STD = np.array([0.26862954, 0.26130258, 0.27577711])
 # The others make tokens of their own, as many as a grid has, or one less than asked for (HiRED).
-EXACT = sorted(set(methods.list_methods()) - {"grid", "hired", "pool", "prumerge", "visionzip"})
+EXACT = sorted(
+    set(methods.list_feature_methods()) - {"grid", "hired", "pool", "prumerge", "visionzip"}
+)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +220,7 @@ def test_cls_comes_only_where_all_of_the_clip_is_kept(records):
     assert mixed.count.tolist() == [*[16] * 7, 15, *[17] * 8, *[3] * 8]
 
 
-@pytest.mark.parametrize("method", methods.list_methods())
+@pytest.mark.parametrize("method", methods.list_feature_methods())
 @pytest.mark.parametrize(("frame_cls", "patches"), [("drop", 17), ("keep", 16)])
 def test_136_tokens_of_8_frames_are_17_a_frame(method, frame_cls, patches):
     """At the real size, 257 tokens a frame."""

@@ -13,8 +13,8 @@ from prunesid.record import Kept
 from prunesid.records import CENTER
 from prunesid.render.panels import note_of
 from prunesid.render.patches import FADE, MERGED, draw, group_color, kept_points, write_patches
+from prunesid.stages.kept_file import save_kept
 from prunesid.stages.patches import as_seen, read_kept, read_scenes, spaced
-from prunesid.stages.selection import save_kept
 from prunesid.study.arm import VANILLA, make_arm
 from prunesid.study.config import parse_study
 from prunesid.study.documents import ConfigError

@@ -1,8 +1,10 @@
 """Where methods act, and one check of parameters for all of them."""
 
 import pytest
+import torch
 
-from prunesid import encoding, late, methods, places
+import prunesid
+from prunesid import VisionRecord, encoding, late, methods, places
 
 
 def test_every_method_acts_in_one_place():
@@ -31,3 +33,19 @@ def test_an_unknown_method_is_told_the_methods_of_every_place():
 def test_an_unknown_parameter_is_told_those_of_the_method():
     with pytest.raises(ValueError, match="parameter of fastv 'kk'.*Available: .*keep"):
         places.resolve("fastv", kk=2)
+
+
+def test_all_methods_are_listed():
+    found = prunesid.list_methods()
+    assert found == sorted(name for own in places.listed().values() for name in own)
+    assert {"prunesid", "tome", "downsample", "fastv", "mustdrop"} < set(found)
+    assert places.RUN.keys() == places.PACKAGES.keys() == places.listed().keys()
+
+
+@pytest.mark.parametrize("method", [*encoding.list_encoder_methods(), *late.list_late_methods()])
+def test_a_record_is_refused_by_what_acts_elsewhere_and_that_says_what_runs_it(method):
+    record = VisionRecord(torch.randn(1, 9, 4))
+    with pytest.raises(ValueError, match=f"{method} (acts|drops).* run it.*: cdpruner.*vispruner"):
+        prunesid.compress(record, method, budget=3)
+    with pytest.raises(ValueError, match=r"Did you mean 'fastv'.*dart.*tome"):
+        prunesid.compress(record, "fastvv", budget=3)

@@ -10,9 +10,8 @@ import torch
 from synthetic_scores import ROOT
 
 from prunesid import VisionRecord, compress, list_methods
-from prunesid.files import code_digest
 from prunesid.registry import withdraw
-from prunesid.stages.selection import modules_of
+from prunesid.stages.code import code_of, modules_of
 from prunesid.study.arm import make_arm
 from prunesid.study.config import load_study
 from prunesid.study.documents import ConfigError
@@ -85,15 +84,15 @@ def test_a_plug_in_is_found_beside_the_study(write, tmp_path):
 def test_its_source_is_part_of_the_key_and_its_place_is_not(write, tmp_path):
     write("keyed.py", METHOD.format(name="keyed", shift=0))
     load_plugins(["keyed.py"], tmp_path)
-    modules = modules_of(make_arm({"method": "keyed"}))
-    assert modules == ["prunesid_plugin_keyed"]
-    before = code_digest(*modules)
+    arms = [make_arm({"method": "keyed"})]
+    assert modules_of(*arms) == ["prunesid_plugin_keyed"]
+    before = code_of("select", arms)
     write("elsewhere/keyed.py", METHOD.format(name="keyed", shift=0))
     load_plugins(["elsewhere/keyed.py"], tmp_path)
-    assert code_digest(*modules) == before
+    assert code_of("select", arms) == before
     write("elsewhere/keyed.py", METHOD.format(name="keyed", shift=3))
     load_plugins(["elsewhere/keyed.py"], tmp_path)
-    assert code_digest(*modules) != before
+    assert code_of("select", arms) != before
     assert kept("keyed") == [3, 4]
 
 
@@ -126,11 +125,12 @@ def test_a_folder_is_a_plug_in_of_several_files(write, tmp_path):
     init.write_text("from .shift import SHIFT\n" + init.read_text())
     load_plugins(["many"], tmp_path)
     assert kept("many") == [1, 2]
-    before = code_digest("prunesid_plugin_many")
+    arms = [make_arm({"method": "many"})]
+    before = code_of("select", arms)
     write("many/shift.py", "SHIFT = 20 // 10\n")
     load_plugins(["many"], tmp_path)
     assert kept("many") == [2, 3]
-    assert code_digest("prunesid_plugin_many") != before
+    assert code_of("select", arms) != before
 
 
 def test_loading_again_changes_nothing(write, tmp_path):

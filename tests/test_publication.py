@@ -20,8 +20,8 @@ from prunesid.accounting import Sizes, Transformer
 from prunesid.answering.store import Store
 from prunesid.evaluation.scoring import COLUMNS
 from prunesid.pocket.benchmarks import render
+from prunesid.stages.keys import write_keys
 from prunesid.stages.publication import BenchmarkFiles, publish_study, settings_of
-from prunesid.stages.selection import write_keys
 from prunesid.stages.source import Source
 from prunesid.study.comparison import compare, read_comparison, write_comparison
 from prunesid.study.config import load_study

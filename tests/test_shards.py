@@ -25,12 +25,15 @@ from prunesid.stages.arms import write_arms
 from prunesid.stages.budgets import read_budgets, write_budgets
 from prunesid.stages.encoding import encode_arms
 from prunesid.stages.estimate import estimate
-from prunesid.stages.features import extract, needs_of, read_head
+from prunesid.stages.feature_file import read_head
+from prunesid.stages.features import extract
 from prunesid.stages.information import write_information
+from prunesid.stages.keys import read_keys
+from prunesid.stages.needs import needs_of
 from prunesid.stages.patches import first_crops
 from prunesid.stages.progress import Layout
 from prunesid.stages.scores import score_benchmark
-from prunesid.stages.selection import read_keys, select_arms
+from prunesid.stages.selection import select_arms
 from prunesid.stages.shard import WHOLE, Shard, by_benchmark, shards
 from prunesid.stages.source import Source, runtime_of
 from prunesid.study.arm import shared_budgets

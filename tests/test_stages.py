@@ -19,11 +19,15 @@ from prunesid.stages.answers import answer_benchmark, material_of
 from prunesid.stages.arms import write_arms
 from prunesid.stages.budgets import read_budgets, write_budgets
 from prunesid.stages.encoding import encode_arms
-from prunesid.stages.features import extract, needs_of, read_features
+from prunesid.stages.feature_file import read_features
+from prunesid.stages.features import extract
 from prunesid.stages.information import num_tokens, write_information
+from prunesid.stages.kept_file import kept_digest, load_kept, save_kept
+from prunesid.stages.keys import read_keys
 from prunesid.stages.material import model_path
+from prunesid.stages.needs import needs_of
 from prunesid.stages.scores import score_benchmark
-from prunesid.stages.selection import kept_digest, load_kept, read_keys, save_kept, select_arms
+from prunesid.stages.selection import select_arms
 from prunesid.stages.source import Runtime, Source
 from prunesid.study.arm import VANILLA, make_arm, shared_budgets
 
@@ -415,7 +419,8 @@ def test_a_late_arm_answers_on_all_tokens_and_tells_what_it_dropped(work, tmp_pa
     assert read_answers(store.get(key)) == direct.answers
     plain, late = (material_of("all", features, RUNTIME, arm) for arm in (VANILLA, fastv))
     assert "late" not in plain["arm"] and Store.key(late) == key
-    assert late["arm"]["late"].keys() == {"method", "budget", "params", "code"}
+    assert late["arm"]["late"].keys() == {"method", "budget", "params"}
+    assert late["code"] != plain["code"]
 
     scores = pd.read_parquet(tmp_path / "scores.parquet").assign(benchmark="pocket_mme")
     write_accounts(

@@ -10,6 +10,7 @@ from pocket_data import BENCHMARKS, rows_of, write_benchmark
 from videos import write_video
 
 from prunesid.evaluation.tasks import image_names, load_task
+from prunesid.pocket.benchmarks import render
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +68,26 @@ def test_the_default_file_is_found_from_the_working_directory(tmp_path, monkeypa
     assert len(load_task("pocket_pope").questions()) == 8
 
 
+def test_what_was_never_rendered_is_rendered_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.chdir(tmp_path)
+    first = load_task("pocket_pope").questions()
+    (rendered,) = (tmp_path / "hf" / "prunesid").iterdir()
+    assert str(rendered) in capsys.readouterr().err
+    render("pocket_pope", tmp_path / "whole.parquet")
+    assert rendered.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert load_task("pocket_pope").questions() == first
+    assert "Rendering" not in capsys.readouterr().err
+    # A task that is given its data needs none of that.
+    data = write_benchmark(tmp_path / "data.parquet", "pocket_gqa")
+    load_task("pocket_gqa", data=data)
+    assert list(rendered.parent.iterdir()) == [rendered]
+
+
 def test_errors_are_early_and_name_the_choices(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="results/pocket/data/pocket_mme.parquet"):
-        load_task("pocket_mme")
+    with pytest.raises(ValueError, match="data/msvd_qa.parquet, which does not exist"):
+        load_task("msvd_qa")
     with pytest.raises(ValueError, match="Did you mean 'pocket_pope'"):
         load_task("pocket_pop")
     with pytest.raises(ValueError, match="group"):

@@ -17,8 +17,6 @@ from prunesid.answering.engine import answer
 from prunesid.answering.late import answer_late
 from prunesid.answering.questions import Answer, Question, write_answers
 from prunesid.answering.store import Store
-from prunesid.files import code_digest
-from prunesid.late import modules_of
 from prunesid.models.adapter import Adapter
 from prunesid.record import Kept
 
@@ -33,13 +31,7 @@ class Late:
 
     def material(self) -> dict[str, Any]:
         """What determines the answers beside what determines those on all tokens."""
-        code = ("prunesid.late", "prunesid.numerics", "prunesid.answering.late")
-        return {
-            "method": self.method,
-            "budget": self.budget,
-            "params": dict(self.params),
-            "code": code_digest(*dict.fromkeys((*code, *modules_of(self.method)))),
-        }
+        return {"method": self.method, "budget": self.budget, "params": dict(self.params)}
 
 
 @dataclass(frozen=True)
@@ -63,8 +55,8 @@ def answer_material(
     arm: Mapping[str, Any],
     benchmark: str,
     model: str,
-    family: str,
     batch_size: int,
+    code: str,
     dtype: str = "float32",
     device: str = "cpu",
 ) -> dict[str, Any]:
@@ -73,9 +65,8 @@ def answer_material(
     arm        the resolved arm, or the key of its selection
     benchmark  digest of the questions and images
     model      digest of the checkpoint
-    family     `prunesid.models.family_module` of the checkpoint
+    code       digest of the code that answers
     """
-    code = ("blocks", "decoding", "engine", "prefix", "questions")
     return {
         "stage": "answer",
         "arm": dict(arm),
@@ -84,7 +75,7 @@ def answer_material(
         "batch_size": batch_size,
         "dtype": dtype,
         "device": device,
-        "code": code_digest(*(f"prunesid.answering.{name}" for name in code), family),
+        "code": code,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
     }
 

@@ -34,9 +34,7 @@ class PruneSID(lmms):
     """model_args:
 
     pretrained    folder or hub id of the model
-    method        one of `prunesid.list_methods()`, `prunesid.late.list_late_methods()` or
-                  `prunesid.encoding.list_encoder_methods()`; without it, or as "vanilla", all tokens
-                  are kept
+    method        one of `prunesid.list_methods()`; without it, or as "vanilla", all tokens are kept
     budget        tokens kept per image, or for late methods entering a layer of the language model
                   on average; needed with a method
     seed          of methods with random choices

@@ -316,7 +316,8 @@ def _view(
 
 def _cut(segments: Sequence[Segment], layer: int) -> tuple[list[Segment], list[Segment]]:
     """The segments of the layers before `layer`, and of those from it on."""
-    before, after = [], []
+    before: list[Segment] = []
+    after: list[Segment] = []
     for each in segments:
         place = min(max(layer, each.layers.start), each.layers.stop) - each.layers.start
         for layers, part in ((each.layers[:place], before), (each.layers[place:], after)):

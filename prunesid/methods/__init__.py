@@ -131,7 +131,7 @@ def register(
     return add
 
 
-def list_methods() -> list[str]:
+def list_feature_methods() -> list[str]:
     """The names `compress` accepts, sorted."""
     return _METHODS.names()
 
@@ -188,15 +188,20 @@ def compress(
     """Reduce the T patch tokens of every image to its budget.
 
     record  the vision features of B images
-    method  one of `list_methods()`, with its own `params`
+    method  one of `list_feature_methods()`, with its own `params`
     budget  tokens kept per image: an int, or a (B,) integer tensor. An image of at most that many
             tokens comes back unchanged.
     seed    an int, or one per image. A random choice depends on the seed and the image, never on
             the batch, so a batch gives what its images give one by one.
 
-    Raises ValueError on unknown names and parameters, budgets below 1, NaN or infinite features,
-    and on a record without what the method needs.
+    Raises ValueError on unknown names and parameters, methods that act elsewhere, budgets below 1,
+    NaN or infinite features, and on a record without what the method needs.
     """
+    able = list_feature_methods()
+    if method not in able:
+        from prunesid import places  # it imports this package
+
+        raise ValueError(places.refusal(method, able))
     resolved = resolve(method, **params)
     entry = _METHODS[method]
     _check_record(record, method, resolved)
@@ -241,7 +246,7 @@ def _check_record(record: VisionRecord, method: str, resolved: Resolved) -> None
     missing = [name for name, tensor in used.items() if tensor is None]
     if missing:
         advice = "".join(_advice(record, method, resolved, name) for name in missing)
-        able = [each for each in list_methods() if _enough(record, requirements(each))]
+        able = [each for each in list_feature_methods() if _enough(record, requirements(each))]
         raise ValueError(
             f"{method} needs {', '.join(missing)}, which this record lacks. {advice}"
             f"Methods that it is enough for: {', '.join(able)}."

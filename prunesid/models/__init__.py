@@ -6,6 +6,7 @@ A family is one file (or one package) in this folder that registers an adapter f
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,9 @@ __all__ = [
     "adapt",
     "check_options",
     "families",
-    "family_module",
     "inputs_of",
     "load",
+    "modules_of",
     "options_of",
     "parse_dtype",
     "register",
@@ -91,14 +92,13 @@ def adapt(model: Any, processor: Any, **options: object) -> Adapter:
     return _FAMILIES[model.config.model_type](model, processor, **options)
 
 
-def family_module(path: str | Path) -> str:
-    """Name of what would load `path`, for the digest of the code behind an answer.
+def modules_of(model_type: str) -> list[str]:
+    """The modules, or the package, that load checkpoints of this type; of our own, none is imported.
 
-    It is a module, or the whole package of a family that has one.
+    ValueError, naming the choices, for an unknown type.
     """
-    module = _family(path).__module__
-    inside = module.removeprefix(f"{__name__}.")
-    return module if inside == module else f"{__name__}.{inside.partition('.')[0]}"
+    own = f"{__name__}.{model_type}"
+    return [own] if find_spec(own) is not None else _FAMILIES.modules_of(model_type)
 
 
 def _family(path: str | Path) -> Any:

@@ -20,9 +20,9 @@ from prunesid.answering import Answer, read_answers
 from prunesid.answering.store import Store
 from prunesid.files import atomic
 from prunesid.records import shared_out
-from prunesid.stages.features import read_head
+from prunesid.stages.feature_file import read_head
+from prunesid.stages.keys import read_shards
 from prunesid.stages.passes import Pass, passes_of
-from prunesid.stages.selection import read_shards
 from prunesid.study.arm import Arm
 
 COLUMNS = (

@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from prunesid.answering.arms import Job, Late, answer_arms, answer_material, missing
 from prunesid.answering.store import Store
 from prunesid.late import requirements
-from prunesid.models import family_module, load
+from prunesid.models import load
 from prunesid.record import Kept
 from prunesid.records import Records
+from prunesid.stages.code import code_of
 from prunesid.stages.device import device_slot
-from prunesid.stages.features import read_features
+from prunesid.stages.feature_file import Head, read_features
+from prunesid.stages.kept_file import kept_digest, load_kept, whole_digest
+from prunesid.stages.keys import read_keys, write_keys
 from prunesid.stages.material import model_path
-from prunesid.stages.selection import kept_digest, load_kept, read_keys, whole_digest, write_keys
 from prunesid.stages.shard import WHOLE, Shard
 from prunesid.stages.source import Runtime, Source
-from prunesid.study.arm import Arm
+
+if TYPE_CHECKING:
+    from prunesid.study.arm import Arm
 
 ALL = "all"
 ATTENTION = "last_cls_attention"
 
 
-def material_of(
-    tokens: str, features: Mapping[str, Any], runtime: Runtime, arm: Arm
-) -> dict[str, Any]:
+def material_of(tokens: str, features: Head, runtime: Runtime, arm: Arm) -> dict[str, Any]:
     """What determines an arm's answers.
 
     tokens    what enters the language model: ALL or a `kept_digest`
-    features  material of the features that these are of
+    features  those that these are of
     """
     inside = late_of(arm)
+    identity = features.identity(_fields([arm]))
     return answer_material(
-        arm={"tokens": tokens, "features": dict(features)}
+        arm={"tokens": tokens, "features": identity}
         | ({} if inside is None else {"late": inside.material()}),
-        benchmark=features["benchmark"], model=features["model"],
-        family=family_module(model_path(runtime.model)), batch_size=runtime.batch_size,
-        dtype=runtime.dtype, device=runtime.device,
+        benchmark=identity["benchmark"], model=identity["model"], batch_size=runtime.batch_size,
+        dtype=runtime.dtype, device=runtime.device, code=code_of("answer", [arm], runtime.model),
     )  # fmt: skip
 
 
@@ -52,6 +54,11 @@ def late_of(arm: Arm) -> Late | None:
 
 def _reads_attention(arm: Arm) -> bool:
     return arm.is_late and requirements(arm.method, **arm.params).last_cls_attention
+
+
+def _fields(arms: Sequence[Arm]) -> tuple[str, ...]:
+    """What is read of the features beside them."""
+    return ("cls", ATTENTION) if any(map(_reads_attention, arms)) else ("cls",)
 
 
 def _attention(records: Records, kept: Kept) -> Tensor:
@@ -67,8 +74,7 @@ def answer_benchmark(
     features, selections  those of the benchmark's shard
     """
     reading = {arm.name for arm in arms if _reads_attention(arm)}
-    fields = ("cls", ATTENTION) if reading else ("cls",)
-    records, material = read_features(features, layers=(), fields=fields)
+    records, head = read_features(features, layers=(), fields=_fields(arms))
     if not records.inputs:
         write_keys({}, output)
         return
@@ -87,7 +93,7 @@ def answer_benchmark(
                 return records.all_tokens()
             return load_kept(store.get(chosen[arm.name]), records)
 
-        determined = material_of(tokens_of(arm), material, runtime, arm)
+        determined = material_of(tokens_of(arm), head, runtime, arm)
         attention = partial(_attention, records) if arm.name in reading else None
         return Job(arm.name, determined, kept, late_of(arm), attention)
 

@@ -14,7 +14,8 @@ from prunesid.answering.store import Store
 from prunesid.files import atomic
 from prunesid.stages.accounts import COLUMNS as ACCOUNT_COLUMNS
 from prunesid.stages.accounts import read_accounts
-from prunesid.stages.selection import load_facts, read_shards
+from prunesid.stages.kept_file import load_facts
+from prunesid.stages.keys import read_shards
 from prunesid.study.ablation import Ablation
 from prunesid.study.agreement import adjusted_rand
 from prunesid.study.arm import ALL_TOKENS

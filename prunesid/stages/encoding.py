@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,43 +11,33 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from prunesid import encoding
 from prunesid.answering.store import Store
-from prunesid.files import code_digest
 from prunesid.models import load
 from prunesid.models.adapter import Adapter
 from prunesid.record import Kept
+from prunesid.stages.code import code_of
 from prunesid.stages.device import device_slot
-from prunesid.stages.features import read_head
+from prunesid.stages.feature_file import read_head
+from prunesid.stages.kept_file import save_kept
+from prunesid.stages.keys import write_keys
 from prunesid.stages.material import model_path
-from prunesid.stages.selection import save_kept, write_keys
 from prunesid.stages.source import Runtime, Source
-from prunesid.study.arm import Arm
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from prunesid.media import Clip
-
-# What all encoder methods share, beside the pass itself, which is part of what identifies the features.
-_CODE = (
-    "prunesid.box",
-    "prunesid.encoding.plan",
-    "prunesid.encoding.merging",
-    "prunesid.outline",
-    "prunesid.record",
-    "prunesid.records",
-    "prunesid.numerics",
-)
+    from prunesid.stages.feature_file import Head
+    from prunesid.study.arm import Arm
 
 
-def material_of(arm: Arm, features: Mapping[str, Any]) -> dict[str, Any]:
-    """What determines the tokens of an arm; `features` is the material of the ordinary features."""
+def material_of(arm: Arm, features: Head, model: str) -> dict[str, Any]:
+    """What determines the tokens of an arm; `features` are the ordinary ones of the study's `model`."""
     return {
         "stage": "encode",
         "arm": {"method": arm.method, "budget": arm.budget, "params": dict(arm.params)},
-        "features": dict(features),
-        "code": code_digest(*_CODE, *encoding.modules_of(arm.method)),
+        "features": features.identity(),
+        "code": code_of("encode", [arm], model),
     }
 
 
@@ -63,7 +53,7 @@ def encode_arms(
     """
     head = read_head(features)
     chosen = [arm for arm in arms if arm.encodes and head.inputs]
-    determined = {arm: material_of(arm, head.material) for arm in chosen}
+    determined = {arm: material_of(arm, head, runtime.model) for arm in chosen}
     keys = {arm: Store.key(material) for arm, material in determined.items()}
     todo = [arm for arm in determined if keys[arm] not in store]
     if todo:

@@ -11,7 +11,7 @@ import torch
 from prunesid.files import atomic
 from prunesid.information import redundancy, similarity
 from prunesid.records import Records
-from prunesid.stages.features import read_features
+from prunesid.stages.feature_file import read_features
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,22 +7,16 @@ import importlib.metadata
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prunesid.answering import Question
-from prunesid.files import code_digest, digest, file_digest
+from prunesid.files import digest, file_digest
 from prunesid.media import FRAMES
+from prunesid.stages.code import code_of
 
-# What decides which tokens an arm keeps. Adding a method or a grouping must not rerun others, so
-# only what several methods share counts here; the method's own module is added by
-# `selection_material`.
-_CORE = (
-    "prunesid.record", "prunesid.records", "prunesid.numerics", "prunesid.seeding", "prunesid.psca", "prunesid.nms",
-    "prunesid.quotas", "prunesid.information", "prunesid.methods.ragged",
-    "prunesid.scores.cls_attention",
-)  # fmt: skip
-# Families build on one another and on shared files, so that all of them count.
-_FAMILIES = ("prunesid.box", "prunesid.records", "prunesid.models")
+if TYPE_CHECKING:
+    from prunesid.answering import Question
+    from prunesid.stages.source import Runtime
+
 POCKET_WEIGHTS = Path(__file__).resolve().parents[1] / "pocket" / "weights"
 
 
@@ -49,25 +43,22 @@ def questions_digest(questions: Sequence[Question], data: Path | None) -> str:
     return digest({"questions": content, "data": None if data is None else file_digest(data)})
 
 
-def features_material(
-    *, benchmark: str, model: str, family: str, batch_size: int, dtype: str, device: str,
-    options: Sequence[tuple[str, Any]] = (), frames: int = FRAMES,
-) -> dict[str, Any]:  # fmt: skip
+def features_material(benchmark: str, runtime: Runtime, frames: int) -> dict[str, Any]:
     """What determines the vision features of a benchmark's images; the layers stored do not.
 
-    `options` are those that the model was loaded with. The usual number of frames is left out, so
-    that it renames nothing of benchmarks without clips.
+    `benchmark` is a `questions_digest`. The usual number of frames is left out, so that it renames
+    nothing of benchmarks without clips.
     """
     return {
         "stage": "features",
         "benchmark": benchmark,
-        "model": model,
-        "batch_size": batch_size,
-        "dtype": dtype,
-        "device": device,
-        "options": dict(options),
+        "model": model_digest(runtime.model),
+        "batch_size": runtime.batch_size,
+        "dtype": runtime.dtype,
+        "device": runtime.device,
+        "options": dict(runtime.options),
         **({} if frames == FRAMES else {"frames": frames}),
-        "code": code_digest(*_FAMILIES, family),
+        "code": code_of("features", model=runtime.model),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
     }
 
@@ -82,18 +73,6 @@ def score_material(
         "benchmark": benchmark,
         "arm": arm,
         "metric": metric,
-        "code": code_digest("prunesid.evaluation"),
+        "code": code_of("score"),
         "lmms-eval": importlib.metadata.version("lmms-eval"),
-    }
-
-
-def selection_material(
-    arm: dict[str, Any], features: dict[str, Any], modules: Sequence[str]
-) -> dict[str, Any]:
-    """What determines an arm's kept tokens. `arm` is resolved, `modules` those it runs through."""
-    return {
-        "stage": "select",
-        "arm": arm,
-        "features": features,
-        "code": code_digest(*_CORE, *modules),
     }

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prunesid.stages.features import needs_of
+from prunesid.stages.needs import needs_of
 from prunesid.stages.progress import Size, Step, image_bytes, largest_shape, size_of, steps
 from prunesid.study.config import ROOT, Study, load_study
 from prunesid.study.cost import Rates

@@ -9,7 +9,7 @@ import torch
 
 from prunesid import encoding
 from prunesid.outline import outline
-from prunesid.stages.features import Head
+from prunesid.stages.feature_file import Head
 from prunesid.study.arm import Arm
 
 

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from prunesid.answering.store import Store
 from prunesid.models.square import squared
 from prunesid.records import CENTER, PADDED
-from prunesid.stages.features import read_head
-from prunesid.stages.selection import read_keys
+from prunesid.stages.feature_file import read_head
+from prunesid.stages.keys import read_keys
 from prunesid.stages.source import Source
 from prunesid.study.patches import FirstCrop, KeptPatches, Patches, Scene
 

@@ -1,27 +1,28 @@
 """How far a study is: what each stage has to do for each benchmark, and what of it is stored.
 
 An arm counts as done where the key of its result, made from everything that determines it, is in
-the store. Nothing is computed and no model is loaded.
+the store; a stage that leaves one file, where that is not older than the code that makes it. Nothing
+is computed and no model is loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
 
 from prunesid.answering.store import Store
-from prunesid.models import family_module
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.pocket.benchmarks import items
-from prunesid.stages import answers, encoding, selection
+from prunesid.stages import answers, encoding, kept_file, selection
 from prunesid.stages.budgets import Budgets, read_budgets
-from prunesid.stages.features import Head, needs_of, read_head
-from prunesid.stages.material import features_material, model_digest, model_path, score_material
+from prunesid.stages.code import files_behind
+from prunesid.stages.feature_file import Head, read_head
+from prunesid.stages.material import features_material, score_material
+from prunesid.stages.needs import needs_of
 from prunesid.stages.shard import WHOLE, Shard, shards
 from prunesid.stages.source import Runtime, runtime_of
 from prunesid.study.arm import Arm
@@ -82,6 +83,9 @@ class Layout:
     def time(self, benchmark: str, stage: str, shard: Shard = WHOLE) -> Path:
         return self.model / benchmark / str(shard) / "times" / f"{stage}.tsv"
 
+    def scores(self, benchmark: str) -> Path:
+        return self.model / benchmark / "scores.parquet"
+
     def comparison(self, ablation: str) -> Path:
         return self.model / "ablations" / ablation / "comparison.csv"
 
@@ -108,7 +112,7 @@ def size_of(study: Study, benchmark: Benchmark) -> Size:
         return Size(len(asked), sum(asked))
     published = published_task(benchmark.task) or PublishedTask()
     tokens = published.answer_tokens
-    scores = places.model / benchmark.name / "scores.parquet"
+    scores = places.scores(benchmark.name)
     if scores.is_file():
         table = pd.read_parquet(scores, columns=["question_id", "image_id"])
         return Size(table["image_id"].nunique(), table["question_id"].nunique(), tokens)
@@ -133,7 +137,7 @@ def steps(study: Study, sizes: dict[str, Size]) -> Iterator[Step]:
     for benchmark in study.encoded:
         images = sizes[benchmark.name].images or 0
         if benchmark.task in RENDERED:
-            rendered = places.data(benchmark.task).is_file()
+            rendered = is_fresh(places.data(benchmark.task), "images")
             work = Work("images", {} if rendered else {"images": images, "jobs": 1})
             yield Step("images", benchmark.name, 1, int(rendered), work, work.bytes)
         parts = _parts(study, benchmark, sizes[benchmark.name], places)
@@ -150,15 +154,31 @@ def steps(study: Study, sizes: dict[str, Size]) -> Iterator[Step]:
                 if step.done < step.of:
                     open_benchmarks.add(benchmark.name)
                 yield step
-    informed = (places.model / "information.parquet").is_file() and not unread
+    features = [
+        places.features(b.name, shard) for b in study.encoded for shard in shards(study.shards)
+    ]
+    informed = not unread and is_fresh(
+        places.model / "information.parquet", "information", features
+    )
     images = sum(size.images or 0 for size in sizes.values())
     work = Work("information", {} if informed else {"images": images, "jobs": 1})
     yield Step("information", "all images", 1, int(informed), work)
     for ablation in study.ablations:
         chosen = {b.name for b in study.benchmarks_of(ablation)}
-        compared = places.comparison(ablation.name).is_file() and not chosen & open_benchmarks
+        scores = [places.scores(name) for name in chosen]
+        compared = not chosen & open_benchmarks and is_fresh(
+            places.comparison(ablation.name), "compare", scores
+        )
         amount = {} if compared else {"arms": len(ablation.arms) * len(chosen), "jobs": 1}
         yield Step("compare", ablation.name, 1, int(compared), Work("compare", amount))
+
+
+def is_fresh(output: Path, stage: str, made_from: Iterable[Path] = ()) -> bool:
+    """Whether a file is there, and older neither than the code of its stage nor than what it is made from."""
+    if not output.is_file():
+        return False
+    older = (*files_behind(stage).values(), *(path for path in made_from if path.is_file()))
+    return max(path.stat().st_mtime for path in older) <= output.stat().st_mtime
 
 
 def head_of(features: Path) -> Head | None:
@@ -175,39 +195,38 @@ class _State:
 
     store: Store
     runtime: Runtime
-    material: dict[str, Any]
-    names: tuple[str, ...]
-    sizes: tuple[int, ...]
+    head: Head
     budgets: Budgets
 
     @staticmethod
     def of(study: Study, benchmark: Benchmark, shard: Shard, places: Layout) -> _State | None:
+        data = places.data(benchmark.task)
+        if benchmark.task in RENDERED and not is_fresh(data, "images"):
+            return None
         head, runtime = head_of(places.features(benchmark.name, shard)), runtime_of(study)
         if head is None:
             return None
-        current = features_material(
-            benchmark=head.material["benchmark"], model=model_digest(study.model),
-            family=family_module(model_path(study.model)), batch_size=runtime.batch_size,
-            dtype=runtime.dtype, device=runtime.device, options=runtime.options,
-            frames=study.frames,
-        )  # fmt: skip
-        if head.material != current:
+        current = features_material(head.material["benchmark"], runtime, study.frames)
+        needed = str(needs_of(study.arms_of(benchmark.name)))
+        if head.material != current or head.needs != needed:
             return None
         budgets = places.model / "budgets.parquet"
         return _State(
-            Store(places.store), runtime, current, tuple(head.inputs), tuple(head.sizes),
+            Store(places.store), runtime, head,
             read_budgets(budgets, benchmark.name) if budgets.is_file() else {},
         )  # fmt: skip
 
     def selection(self, arm: Arm) -> Path | None:
         """The tokens that the arm keeps, where they are stored."""
         if arm.encodes:
-            return self.store.find(Store.key(encoding.material_of(arm, self.material)))
+            return self.store.find(
+                Store.key(encoding.material_of(arm, self.head, self.runtime.model))
+            )
         try:
-            budget = selection.budget_of(arm, self.names, self.budgets)
+            budget = selection.budget_of(arm, tuple(self.head.inputs), self.budgets)
         except ValueError:  # the arm's budgets are yet to be shared out
             return None
-        return self.store.find(Store.key(selection.material_of(arm, budget, self.material)))
+        return self.store.find(Store.key(selection.material_of(arm, budget, self.head)))
 
     def answers(self, arm: Arm) -> str | None:
         """The key of the arm's answers, where it can be known."""
@@ -216,10 +235,10 @@ class _State:
             kept = self.selection(arm)
             if kept is None:
                 return None
-            tokens = selection.kept_digest(kept)
-            if tokens == selection.whole_digest(self.sizes):
+            tokens = kept_file.kept_digest(kept)
+            if tokens == kept_file.whole_digest(self.head.sizes):
                 tokens = answers.ALL
-        return Store.key(answers.material_of(tokens, self.material, self.runtime, arm))
+        return Store.key(answers.material_of(tokens, self.head, self.runtime, arm))
 
 
 @dataclass(frozen=True)
@@ -232,7 +251,7 @@ class _Part:
 
     @property
     def is_empty(self) -> bool:
-        return self.state is not None and not self.state.names
+        return self.state is not None and not self.state.head.inputs
 
 
 def _parts(study: Study, benchmark: Benchmark, size: Size, places: Layout) -> list[_Part]:

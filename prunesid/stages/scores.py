@@ -16,8 +16,8 @@ from prunesid.answering.store import Store
 from prunesid.evaluation.scoring import score, score_table
 from prunesid.evaluation.tasks import LmmsTask
 from prunesid.files import atomic
+from prunesid.stages.keys import read_shards
 from prunesid.stages.material import score_material
-from prunesid.stages.selection import read_shards
 from prunesid.stages.source import Source
 
 

@@ -2,97 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from prunesid import methods
 from prunesid.answering.store import Store
-from prunesid.files import atomic, digest
-from prunesid.groupings import GROUPINGS
-from prunesid.record import Kept, cat_padded
-from prunesid.records import Records, whole_index
-from prunesid.scores import SCORES
-from prunesid.stages.budgets import Budgets
-from prunesid.stages.features import read_features
-from prunesid.stages.material import selection_material
-from prunesid.study.arm import Arm
+from prunesid.files import digest
+from prunesid.record import OPTIONAL
+from prunesid.stages.code import code_of
+from prunesid.stages.feature_file import Head, hidden_fields, read_features
+from prunesid.stages.kept_file import save_kept
+from prunesid.stages.keys import read_keys, write_keys
+
+if TYPE_CHECKING:
+    from prunesid.stages.budgets import Budgets
+    from prunesid.study.arm import Arm
 
 
-def save_kept(kept: Kept, path: Path, *, copies: bool = True) -> None:
-    """Write index, count and info. Tokens are written only where they are no copy of a patch.
-
-    copies  whether tokens with an index are the features of that patch; not so after a pass of their
-            own through the encoder
-    """
-    tensors = {"index": kept.index, "count": kept.count}
-    tensors |= {f"info.{key}": value for key, value in kept.info.items()}
-    made = kept.mask & (kept.index < 0)
-    if not copies:
-        tensors["tokens"] = kept.tokens
-    elif bool(made.any()):
-        tensors["made"] = kept.tokens[made]
-    save_file({key: value.contiguous() for key, value in tensors.items()}, path)
-
-
-def load_kept(path: Path, records: Records) -> Kept:
-    """What `save_kept` wrote, its tokens taken from the features of `records` (R rows)."""
-    tensors = load_file(path)
-    index, count = tensors["index"], tensors["count"]
-    tokens = tensors["tokens"] if "tokens" in tensors else records.gather(index)
-    kept = Kept(
-        tokens, index, count,
-        {k.removeprefix("info."): v for k, v in tensors.items() if k.startswith("info.")},
-    )  # fmt: skip
-    if "made" in tensors:
-        tokens[kept.mask & (index < 0)] = tensors["made"]
-    return kept
-
-
-def load_facts(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
-    """The count and the info (B, ...) of what `save_kept` wrote for the shards of a benchmark."""
-    parts = [load_file(path) for path in paths]
-    return {
-        name.removeprefix("info."): cat_padded([part[name] for part in parts])
-        for name in parts[0] if name.startswith("info.") or name == "count"
-    }  # fmt: skip
-
-
-def kept_digest(path: Path) -> str:
-    """Digest of the tokens kept, whatever chose them: equal selections have equal answers."""
-    return _digest(load_file(path))
-
-
-def whole_digest(sizes: Sequence[int]) -> str:
-    """The `kept_digest` of keeping every patch of crops of these sizes in its place."""
-    index, count = whole_index(sizes)
-    return _digest({"index": index, "count": count})
-
-
-def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    return digest({
-        key: hashlib.sha256(value.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
-        for key, value in tensors.items() if not key.startswith("info.")
-    })  # fmt: skip
-
-
-def modules_of(arm: Arm) -> list[str]:
-    """The modules that hold the arm's method, grouping and score: an edit to another is no matter."""
-    resolved = arm.resolved()
-    found = methods.modules_of(arm.method)
-    # Another method may use the same word for a choice of its own.
-    for parameter, registry in (("grouping", GROUPINGS), ("score", SCORES)):
-        if resolved.get(parameter) in registry.names():
-            found += registry.modules_of(resolved[parameter])
-    return found
+def _fields(arm: Arm) -> list[str]:
+    """What the arm's method reads beside the features."""
+    needs = methods.requirements_in_crops(arm.method, **arm.params)
+    return [name for name in OPTIONAL if getattr(needs, name)] + hidden_fields(needs.layers)
 
 
 def _named(arm: Arm, budget: int | Mapping[str, int]) -> dict[str, Any]:
@@ -128,11 +63,14 @@ def budget_of(arm: Arm, names: Sequence[str], budgets: Budgets) -> int | dict[st
     return {name: shared[name] for name in names}
 
 
-def material_of(
-    arm: Arm, budget: int | Mapping[str, int], features: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What determines the tokens that an arm keeps; `features` is the features' own material."""
-    return selection_material(_named(arm, budget), dict(features), modules_of(arm))
+def material_of(arm: Arm, budget: int | Mapping[str, int], features: Head) -> dict[str, Any]:
+    """What determines the tokens that an arm keeps."""
+    return {
+        "stage": "select",
+        "arm": _named(arm, budget),
+        "features": features.identity(_fields(arm)),
+        "code": code_of("select", [arm]),
+    }
 
 
 def select_arms(
@@ -148,13 +86,13 @@ def select_arms(
     budgets  of the benchmark (`budgets.read_budgets`), for arms with a dynamic one
     encoded  of `encoding.encode_arms`, for arms with an encoder pass of their own
     """
-    records, material = read_features(features)
+    records, head = read_features(features)
     keys: dict[str, str] = {} if encoded is None else read_keys(encoded)
     chosen = [arm for arm in arms if arm.selects and not arm.encodes and records.inputs]
     bar = tqdm(chosen, desc="selecting", unit="arm")
     for arm in bar:
         budget = budget_of(arm, records.names, budgets or {})
-        determined = material_of(arm, budget, material)
+        determined = material_of(arm, budget, head)
         keys[arm.name] = Store.key(determined)
         if keys[arm.name] not in store:
             bar.set_postfix_str(arm.name)
@@ -163,23 +101,3 @@ def select_arms(
             cost = {"seconds": time.perf_counter() - begun, "images": len(records.inputs)}
             store.put(determined, partial(save_kept, kept), suffix=".safetensors", cost=cost)
     write_keys(keys, output)
-
-
-def write_keys(keys: Mapping[str, str], output: Path) -> None:
-    """{arm: key of the store} as JSON."""
-    with atomic(output) as temporary:
-        temporary.write_text(json.dumps(dict(keys), indent=1) + "\n")
-
-
-def read_keys(path: Path) -> dict[str, str]:
-    """What `write_keys` wrote."""
-    return json.loads(path.read_text())
-
-
-def read_shards(paths: Sequence[Path]) -> dict[str, list[str]]:
-    """{arm: its keys}, one for every shard that has inputs; `paths` are the shards' tables of keys."""
-    found: dict[str, list[str]] = {}
-    for path in paths:
-        for arm, key in read_keys(path).items():
-            found.setdefault(arm, []).append(key)
-    return found

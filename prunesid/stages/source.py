@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunesid.media import FRAMES
-from prunesid.study.config import Benchmark, Study
 
 if TYPE_CHECKING:
     from prunesid.evaluation.tasks import LmmsTask
+    from prunesid.study.config import Benchmark, Study
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from prunesid.answering.store import Store
-from prunesid.files import atomic, code_digest, digest
+from prunesid.files import atomic, digest, file_digest
 from prunesid.study.arm import Arm
 from prunesid.study.patches import FirstCrop
 
@@ -42,7 +42,7 @@ class Gallery:
     ) -> None:
         self.folder = folder
         self._crops = crops
-        self._code = code_digest(__name__)
+        self._code = file_digest(__file__)
         self._kept = lru_cache(maxsize=16)(lambda key: _read_index(store.get(key)))
         self._image = lru_cache(maxsize=256)(find)
 

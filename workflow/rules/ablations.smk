@@ -27,17 +27,7 @@ rule compare:
         selections=selection_tables,
         accounts=account_tables,
         information=rules.information.output[0],
-        code=sources(
-            "stages/arms.py",
-            "study/agreement.py",
-            "study/comparison.py",
-            "study/pairs.py",
-            "study/strata.py",
-            "study/measurement.py",
-            "study/metrics.py",
-            "study/statistics.py",
-            "study/power.py",
-        ),
+        code=code("compare"),
     output:
         comparison=MODEL / "ablations" / "{ablation}" / "comparison.csv",
         pairs=MODEL / "ablations" / "{ablation}" / "pairs.csv",
@@ -62,7 +52,7 @@ rule table:
         arms=rules.compare.output.arms,
         agreement=rules.compare.output.agreement,
         paper=paper("results.csv", "notes.yaml"),
-        code=sources("render", "study/association.py"),
+        code=code("render"),
     output:
         html=report(
             MODEL / "ablations" / "{ablation}" / "table.html",
@@ -96,7 +86,7 @@ rule figure:
         pairs=rules.compare.output.pairs,
         strata=rules.compare.output.strata,
         arms=rules.compare.output.arms,
-        code=sources("render", "study/association.py"),
+        code=code("render"),
         plugins=plugin_sources(),
     output:
         svg=report(

@@ -9,25 +9,7 @@ rule select:
         features=rules.features.output[0],
         budgets=budgets_of,
         encoded=encoded_of,
-        code=sources(
-            "record.py",
-            "records.py",
-            "numerics.py",
-            "seeding.py",
-            "psca.py",
-            "nms.py",
-            "quotas.py",
-            "information.py",
-            "parameters.py",
-            "methods/__init__.py",
-            "methods/ragged.py",
-            "groupings/__init__.py",
-            "scores/__init__.py",
-            "scores/cls_attention.py",
-            "stages/budgets.py",
-            "stages/selection.py",
-        ),
-        arms=arm_sources,
+        code=code("select"),
     output:
         MODEL / "{benchmark}" / "{shard}" / "selections.json",
     benchmark:
@@ -50,8 +32,7 @@ rule answer:
         weights=weights(),
         features=rules.features.output[0],
         selections=rules.select.output[0],
-        code=sources("answering", "late", "numerics.py", "models", "stages/answers.py"),
-        late=late_sources,
+        code=code("answer"),
     output:
         MODEL / "{benchmark}" / "{shard}" / "answers.json",
     benchmark:
@@ -70,22 +51,26 @@ rule answer:
         "../scripts/answer.py"
 
 
+# What a damaged entry of the store held is computed again: Snakemake asks for a table that is gone.
+if workflow.is_main_process:
+    for dropped in drop_damaged(
+        (
+            Path(table)
+            for stage in (rules.encode, rules.select, rules.answer)
+            for table in parts_of(stage.output[0], STUDY.benchmarks)
+        ),
+        Store(STORE),
+    ):
+        logger.warning(
+            f"{dropped} named damaged entries of the store; computing them again"
+        )
+
+
 rule account:
     input:
         features=expand(rules.features.output[0], shard=SHARDS, allow_missing=True),
         answers=expand(rules.answer.output[0], shard=SHARDS, allow_missing=True),
-        code=sources(
-            "accounting.py",
-            "box.py",
-            "encoding/plan.py",
-            "outline.py",
-            "psca.py",
-            "methods/__init__.py",
-            "stages/accounts.py",
-            "stages/passes.py",
-        ),
-        arms=arm_sources,
-        encoders=encoder_sources,
+        code=code("account"),
     output:
         MODEL / "{benchmark}" / "accounts.csv",
     params:
@@ -102,7 +87,7 @@ rule score:
     input:
         data=task_data,
         answers=expand(rules.answer.output[0], shard=SHARDS, allow_missing=True),
-        code=sources("evaluation", "stages/scores.py"),
+        code=code("score"),
     output:
         table=MODEL / "{benchmark}" / "scores.parquet",
         metrics=MODEL / "{benchmark}" / "scores.json",

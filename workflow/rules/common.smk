@@ -2,11 +2,15 @@ import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
-import prunesid
+from prunesid.answering.store import Store
 from prunesid.checks.scores import refuse_unscorable
 from prunesid.files import source_files
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
+from prunesid.stages.closing import closing
+from prunesid.stages.code import files_behind
+from prunesid.stages.keys import drop_damaged
 from prunesid.stages.material import POCKET_WEIGHTS
 from prunesid.study.ablation import FIGURE
 from prunesid.study.config import ROOT, parse_study
@@ -36,7 +40,6 @@ for asked in STUDY.benchmarks:
             raise WorkflowError(f"benchmark {asked.name}: {error}") from None
 
 STORE = RESULTS / "store"
-PACKAGE = Path(prunesid.__file__).parent
 TARGETS = []
 # Each benchmark in parts by image, "1-of-4"; every part has features, selections and answers of its own.
 SHARDS = [f"{number}-of-{STUDY.shards}" for number in range(1, STUDY.shards + 1)]
@@ -62,35 +65,15 @@ def here(paths):
     return [os.path.relpath(path) for path in paths]
 
 
-def sources(*names):
-    """Files of the library that a rule's results depend on: an edit reruns, a touch does not."""
-    found = []
-    for name in names:
-        path = PACKAGE / name
-        found += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return here(found)
+def code(stage):
+    """An input function: the files that a stage's results depend on; an edit reruns, a touch does not."""
 
+    def files(wildcards):
+        name = wildcards.get("benchmark")
+        arms = STUDY.arms_of(name) if name else ()
+        return here(files_behind(stage, arms, STUDY.model).values())
 
-def arm_sources(wildcards):
-    """Files of the methods, groupings and scores that a benchmark's arms use, plug-ins too."""
-    from prunesid.stages.selection import modules_of
-
-    arms = [
-        arm
-        for arm in STUDY.arms_of(wildcards.benchmark)
-        if arm.selects and not arm.encodes
-    ]
-    modules = sorted({module for arm in arms for module in modules_of(arm)})
-    return here(dict.fromkeys(path for name in modules for path in source_files(name)))
-
-
-def late_sources(wildcards):
-    """Files of the methods that a benchmark's arms use inside the language model, plug-ins too."""
-    from prunesid.late import modules_of
-
-    arms = [arm for arm in STUDY.arms_of(wildcards.benchmark) if arm.is_late]
-    modules = sorted({module for arm in arms for module in modules_of(arm.method)})
-    return here(dict.fromkeys(path for name in modules for path in source_files(name)))
+    return files
 
 
 def plugin_sources():
@@ -143,6 +126,6 @@ def model_threads():
 
 def needs_text(benchmark):
     """What the vision tower has to leave behind, as text: a change of it reruns the tower."""
-    from prunesid.stages.features import needs_of
+    from prunesid.stages.needs import needs_of
 
     return str(needs_of(STUDY.arms_of(benchmark)))

@@ -3,15 +3,6 @@ def encoder_arms(benchmark):
     return [arm for arm in STUDY.arms_of(benchmark) if arm.encodes]
 
 
-def encoder_sources(wildcards):
-    """Files of the methods of these arms, plug-ins too."""
-    from prunesid.encoding import modules_of
-
-    arms = encoder_arms(wildcards.benchmark)
-    modules = sorted({module for arm in arms for module in modules_of(arm.method)})
-    return here(dict.fromkeys(path for name in modules for path in source_files(name)))
-
-
 def encoded_of(wildcards):
     """What the encoder leaves of these arms, where a benchmark has any."""
     return rules.encode.output[0] if encoder_arms(wildcards.benchmark) else []
@@ -22,18 +13,7 @@ rule encode:
         data=task_data,
         weights=weights(),
         features=rules.features.output[0],
-        code=sources(
-            "box.py",
-            "record.py",
-            "records.py",
-            "outline.py",
-            "numerics.py",
-            "encoding/plan.py",
-            "encoding/merging.py",
-            "models",
-            "stages/encoding.py",
-        ),
-        arms=encoder_sources,
+        code=code("encode"),
     output:
         MODEL / "{benchmark}" / "{shard}" / "encoded.json",
     benchmark:

@@ -5,7 +5,7 @@ rule features:
     input:
         data=task_data,
         weights=weights(),
-        code=sources("box.py", "models", "stages/features.py", "stages/material.py"),
+        code=code("features"),
     output:
         MODEL / "{benchmark}" / "{shard}" / "features.safetensors",
     benchmark:
@@ -28,7 +28,7 @@ rule features:
 rule information:
     input:
         features=parts_of(rules.features.output[0], STUDY.encoded),
-        code=sources("information.py", "numerics.py", "stages/information.py"),
+        code=code("information"),
     output:
         MODEL / "information.parquet",
     benchmark:
@@ -44,7 +44,7 @@ rule information:
 rule budgets:
     input:
         information=rules.information.output[0],
-        code=sources("information.py", "stages/budgets.py"),
+        code=code("budgets"),
     output:
         MODEL / "budgets.parquet",
     params:

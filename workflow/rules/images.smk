@@ -1,12 +1,6 @@
 rule images:
     input:
-        code=sources(
-            "pocket/benchmarks.py",
-            "pocket/questions.py",
-            "pocket/scenes.py",
-            "pocket/drawing.py",
-            "pocket/vocabulary.py",
-        ),
+        code=code("images"),
     output:
         RESULTS / "pocket" / "data" / "{task}.parquet",
     wildcard_constraints:

@@ -14,7 +14,7 @@ rule methods:
         strata=rules.compare.output.strata,
         arms=rules.compare.output.arms,
         agreement=rules.compare.output.agreement,
-        code=sources("render", "study/methods.py"),
+        code=code("render"),
         described=described,
     output:
         report(

@@ -22,13 +22,7 @@ rule notebook:
             rules.compare.output[0], ablation=[a.name for a in STUDY.ablations]
         ),
         information=rules.information.output[0],
-        code=sources(
-            "study/results.py",
-            "study/comparison.py",
-            "study/measurement.py",
-            "stages/notebook.py",
-            "render/theme.py",
-        ),
+        code=code("notebook"),
     output:
         executed=MODEL / "notebook" / "first_questions.ipynb",
         page=report(

@@ -7,7 +7,7 @@ def patches_data(wildcards):
 rule histogram:
     input:
         information=rules.information.output[0],
-        code=sources("render", "study/association.py"),
+        code=code("render"),
     output:
         svg=report(
             MODEL / "figures" / "information.svg",
@@ -38,7 +38,7 @@ rule patches:
         selections=parts_of(
             rules.select.output[0], [STUDY.benchmark(STUDY.patches.benchmark)]
         ),
-        code=sources("render", "stages/patches.py", "study/patches.py"),
+        code=code("patches"),
     output:
         png=report(
             MODEL / "figures" / "patches.png",

@@ -21,7 +21,7 @@ rule publish:
         tables=expand(
             rules.table.output.html, ablation=[a.name for a in STUDY.ablations]
         ),
-        code=sources("tracking", "stages/publication.py"),
+        code=code("publish"),
     output:
         MODEL / "published.txt",
     params:
@@ -37,15 +37,3 @@ rule publish:
 
 
 TARGETS += rules.publish.output
-
-
-def closing_message():
-    """Where everything is, and how to get the runs online."""
-    published = Path(rules.publish.output[0])
-    lines = [
-        f"Tables and figures: {MODEL / 'ablations'}",
-        f"Report (by `make reproduce`): {RESULTS / 'report.html'}",
-    ]
-    if published.is_file():
-        lines.append(published.read_text().strip())
-    return "\n".join(lines)

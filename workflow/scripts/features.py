@@ -2,7 +2,8 @@ from pathlib import Path
 
 import torch
 
-from prunesid.stages.features import extract, needs_of
+from prunesid.stages.features import extract
+from prunesid.stages.needs import needs_of
 from prunesid.stages.shard import Shard
 from prunesid.stages.source import runtime_of, source_of
 from prunesid.study.config import parse_study

@@ -13,6 +13,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,8 @@ from prunesid.media import FRAMES, Clip, first_image, flat, media_of
 from prunesid.registry import unknown
 
 FOLDER = Path(__file__).parent
+# What a task that is being loaded reads instead of the file that its YAML names.
+DATA: ContextVar[Path | None] = ContextVar("data", default=None)
 # Fields by which lmms-eval's tasks name the image or video of a question.
 _IMAGE_FIELDS = ("image_id", "imageId", "image_source", "video_name")
 # Fields that sort a benchmark's questions into kinds.
@@ -89,7 +92,8 @@ def load_task(
 ) -> LmmsTask:
     """The task called `name`, from `include_path` or, failing that, among lmms-eval's own.
 
-    data  parquet file to read instead of the one that the task's YAML names
+    data  parquet file to read instead of the one that the task's YAML names; without it, a pocket
+          benchmark that has none yet is rendered (`prunesid.pocket.rendered`)
 
     ValueError, naming the choices, on an unknown task, a group, another kind of task than
     generation, or missing files.
@@ -109,11 +113,14 @@ def load_task(
         split = own.get("test_split") or own.get("validation_split")
         config |= {"dataset_path": "parquet", "dataset_kwargs": {"data_files": {split: str(data)}}}
     _refuse_missing(name, own | config)
+    token = DATA.set(None if data is None else Path(data))
     try:
         task = manager.load_task_or_group([config])[name]
     except RetryError as error:
         cause = error.last_attempt.exception()
         raise ValueError(f"Task {name!r} could not be loaded: {cause}") from cause
+    finally:
+        DATA.reset(token)
     if task.OUTPUT_TYPE != "generate_until":
         raise ValueError(f"Task {name!r} asks for {task.OUTPUT_TYPE}; supported: generate_until")
     if task.get_config("num_fewshot") is None:

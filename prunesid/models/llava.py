@@ -1,19 +1,24 @@
 """LLaVA (transformers' `LlavaForConditionalGeneration`): LLaVA-1.5 and Pocket-LLaVA.
 
 Only CLIP towers whose CLS token is dropped (`vision_feature_select_strategy="default"`) and a single
-feature layer are supported.
+feature layer are supported. An option of these families:
+
+text_tower  folder or hub id of the CLIP model that the tower was taken from, for methods that compare
+            patches with a question by CLIP (`prunesid.models.clip_text`); without it such methods do
+            so by the language model's embeddings
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from prunesid.accounting import Sizes, Transformer
+from prunesid.asking import reading
 from prunesid.encoding import Plans, shape_of
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
@@ -21,7 +26,9 @@ from prunesid.models.adapter import Crop, Entering
 from prunesid.models.base import TransformersAdapter
 from prunesid.models.clip import feature_block, read_clip
 from prunesid.models.clip_pass import Reduced
+from prunesid.models.clip_text import OPTION, ClipText
 from prunesid.models.views import Views, reduce_views
+from prunesid.parameters import Param
 from prunesid.record import Kept, VisionRecord
 from prunesid.records import CENTER, IMAGE, Medium, Records
 
@@ -35,6 +42,7 @@ if TYPE_CHECKING:
 class Llava(TransformersAdapter):
     """Adapter; see `prunesid.models.Adapter` for the shapes."""
 
+    OPTIONS: ClassVar[Mapping[str, Param]] = {"text_tower": OPTION}
     view = CENTER
 
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
@@ -53,6 +61,10 @@ class Llava(TransformersAdapter):
                 config.model_type, self.num_blocks, self.num_tokens, config.vision_feature_layer
             ),
         )
+        named = self.options.get("text_tower")
+        if named is not None:
+            self.text_tower = ClipText.load(str(named), config.vision_config, self.device)
+            self.sizes = replace(self.sizes, text=self.text_tower.sizes)
 
     def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
         pictures = only_images(media)
@@ -66,10 +78,23 @@ class Llava(TransformersAdapter):
         needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
     ) -> Records:
-        record = self.read(inputs, needs)
+        needs = reading(needs, self.text_tower)
+        record = self.beside(self.read(inputs, needs), needs)
+        return Records.named([record], [range(len(record))], self._media(len(record)), names)
+
+    def beside(self, record: VisionRecord, needs: Needs) -> VisionRecord:
+        """The record with the needed ones of `projected` and `joint`."""
         if needs.projected:
             record = replace(record, projected=self.project(record.features))
-        return Records.named([record], [range(len(record))], self._media(len(record)), names)
+        if needs.joint and record.joint is None:
+            record = replace(record, joint=self.join(record.features))
+        return record
+
+    def join(self, features: Tensor) -> Tensor:
+        """What the CLIP tower has of patches -> the record's `joint`."""
+        if self.text_tower is None:
+            raise ValueError("patches are compared with texts by a text tower, and there is none")
+        return self.text_tower.join(self.model.model.vision_tower, features)
 
     @torch.no_grad()
     def reduce(

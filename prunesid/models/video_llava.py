@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from prunesid.asking import reading
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
@@ -112,7 +113,7 @@ class VideoLlava(Llava):
         needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
     ) -> Records:
-        views = self.views(inputs)
+        needs, views = reading(needs, self.text_tower), self.views(inputs)
         record = VisionRecord.cat([
             read_clip(tower, pixels, self.feature_block, needs) for tower, pixels in views.seen
         ])  # fmt: skip

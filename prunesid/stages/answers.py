@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from prunesid.answering.arms import Job, Late, answer_arms, answer_material, missing
+from prunesid.answering.decoding import Inputs
 from prunesid.answering.store import Store
 from prunesid.late import requirements
 from prunesid.models import family_module, load
@@ -18,6 +19,7 @@ from prunesid.records import Records
 from prunesid.stages.device import device_slot
 from prunesid.stages.features import read_features
 from prunesid.stages.material import model_path
+from prunesid.stages.questions import read_questions
 from prunesid.stages.selection import kept_digest, load_kept, read_keys, whole_digest, write_keys
 from prunesid.stages.shard import WHOLE, Shard
 from prunesid.stages.source import Runtime, Source
@@ -38,6 +40,8 @@ def material_of(
     inside = late_of(arm)
     return answer_material(
         arm={"tokens": tokens, "features": dict(features)}
+        # The questions and their order are part of what identifies the features.
+        | ({"asked": True} if arm.asked and tokens != ALL else {})
         | ({} if inside is None else {"late": inside.material()}),
         benchmark=features["benchmark"], model=features["model"],
         family=family_module(model_path(runtime.model)), batch_size=runtime.batch_size,
@@ -60,11 +64,12 @@ def _attention(records: Records, kept: Kept) -> Tensor:
 
 def answer_benchmark(
     source: Source, runtime: Runtime, features: Path, selections: Path, arms: Sequence[Arm],
-    store: Store, output: Path, shard: Shard = WHOLE,
+    store: Store, output: Path, shard: Shard = WHOLE, questions: Path | None = None,
 ) -> None:  # fmt: skip
     """Answer and store what is missing, then write {arm: key} as JSON; {} where there is no input.
 
     features, selections  those of the benchmark's shard
+    questions             of the shard, for arms that choose by image and question
     """
     reading = {arm.name for arm in arms if _reads_attention(arm)}
     fields = ("cls", ATTENTION) if reading else ("cls",)
@@ -73,34 +78,42 @@ def answer_benchmark(
         write_keys({}, output)
         return
     chosen = read_keys(selections)
-    whole = whole_digest(records.sizes)
+    sizes = records.sizes
+    asked: Inputs | None = None
+    sources: list[int] = []
+    if questions is not None:
+        asked, sources = read_questions(questions).rows(records.inputs)
 
     def tokens_of(arm: Arm) -> str:
         if not arm.selects:
             return ALL
         found = kept_digest(store.get(chosen[arm.name]))
-        return ALL if found == whole else found
+        own = [sizes[row] for row in sources] if arm.asked else sizes
+        return ALL if found == whole_digest(own) else found
 
     def job(arm: Arm) -> Job:
-        def kept() -> Kept:
-            if not arm.selects:
-                return records.all_tokens()
-            return load_kept(store.get(chosen[arm.name]), records)
+        tokens = tokens_of(arm)
 
-        determined = material_of(tokens_of(arm), material, runtime, arm)
+        def kept() -> Kept:
+            if tokens == ALL:
+                return records.all_tokens()
+            return load_kept(store.get(chosen[arm.name]), records, sources if arm.asked else None)
+
+        determined = material_of(tokens, material, runtime, arm)
         attention = partial(_attention, records) if arm.name in reading else None
-        return Job(arm.name, determined, kept, late_of(arm), attention)
+        inputs = asked if arm.asked and tokens != ALL else None
+        return Job(arm.name, determined, kept, late_of(arm), attention, inputs)
 
     jobs = [job(arm) for arm in arms]
     keys = {each.name: Store.key(each.material) for each in jobs}
     # Arms that keep the same tokens share their answers.
     distinct = list({keys[each.name]: each for each in jobs}.values())
     if missing(distinct, store):
-        asked = shard.questions(source.open().questions(), runtime.batch_size)
+        every = shard.questions(source.open().questions(), runtime.batch_size)
         with device_slot(runtime.device) as device:
             path = model_path(runtime.model)
             adapter = load(path, device, runtime.dtype, **dict(runtime.options))
             answer_arms(
-                adapter, distinct, records.inputs, asked, store, batch_size=runtime.batch_size
+                adapter, distinct, records.inputs, every, store, batch_size=runtime.batch_size
             )
     write_keys(keys, output)

@@ -41,25 +41,15 @@ _HIDDEN = "hidden."
 
 
 def needs_of(arms: Sequence[Arm]) -> Needs:
-    """The union of what the arms' methods read.
-
-    ValueError where an arm reads the question: features belong to an image, whatever is asked, and
-    the supported models have no CLIP text tower.
-    """
-    reading = [arm for arm in arms if not (arm.is_vanilla or arm.encodes)]
-    each = {
-        a.name: (late.requirements if a.is_late else methods.requirements_in_crops)(
-            a.method, **a.params
+    """The union of what the arms' methods read."""
+    each = (
+        (late.requirements if arm.is_late else methods.requirements_in_crops)(
+            arm.method, **arm.params
         )
-        for a in reading
-    }
-    asking = [name for name, needs in each.items() if needs.relevance]
-    if asking:
-        raise ValueError(
-            f"arms {', '.join(asking)} read the question's relevance to each patch, which the "
-            f"stored features of an image do not hold; compress a record with `relevance` instead"
-        )
-    return reduce(or_, each.values(), Needs())
+        for arm in arms
+        if not (arm.is_vanilla or arm.encodes)
+    )
+    return reduce(or_, each, Needs())
 
 
 def extract(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prunesid.answering import Question
+from prunesid.asking import TEXT_TOWER
 from prunesid.files import code_digest, digest, file_digest
 from prunesid.media import FRAMES
 
@@ -19,7 +20,7 @@ from prunesid.media import FRAMES
 _CORE = (
     "prunesid.record", "prunesid.records", "prunesid.numerics", "prunesid.seeding", "prunesid.psca", "prunesid.nms",
     "prunesid.quotas", "prunesid.information", "prunesid.methods.ragged",
-    "prunesid.scores.cls_attention",
+    "prunesid.methods.greedy_map", "prunesid.scores.cls_attention",
 )  # fmt: skip
 # Families build on one another and on shared files, so that all of them count.
 _FAMILIES = ("prunesid.box", "prunesid.records", "prunesid.models")
@@ -42,6 +43,17 @@ def model_digest(model: str) -> str:
     return digest({"model": model, "revision": Path(snapshot_download(model)).name})
 
 
+def tower_digest(path: str) -> str:
+    """Digest of a text tower's files; for a hub id, of the revision in the local cache."""
+    if Path(path).is_dir():
+        return model_digest(path)
+    from huggingface_hub import hf_hub_download
+
+    # A hub's CLIP holds its weights in several forms, of which a snapshot would load all.
+    config = Path(hf_hub_download(path, "config.json"))
+    return digest({"model": path, "revision": config.parent.name})
+
+
 def questions_digest(questions: Sequence[Question], data: Path | None) -> str:
     """Digest of a benchmark: its questions and, where it is one, the file that holds its images."""
     asked = [(q.id, q.image_id, q.context, q.target, dict(q.gen_kwargs)) for q in questions]
@@ -55,7 +67,8 @@ def features_material(
 ) -> dict[str, Any]:  # fmt: skip
     """What determines the vision features of a benchmark's images; the layers stored do not.
 
-    `options` are those that the model was loaded with. The usual number of frames is left out, so
+    `options` are those that the model was loaded with; the text tower among them changes nothing
+    but what is compared with questions (`tower_digest`). The usual number of frames is left out, so
     that it renames nothing of benchmarks without clips.
     """
     return {
@@ -65,7 +78,7 @@ def features_material(
         "batch_size": batch_size,
         "dtype": dtype,
         "device": device,
-        "options": dict(options),
+        "options": {name: value for name, value in options if name != TEXT_TOWER},
         **({} if frames == FRAMES else {"frames": frames}),
         "code": code_digest(*_FAMILIES, family),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},

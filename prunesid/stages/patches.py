@@ -17,6 +17,7 @@ from prunesid.records import CENTER, PADDED
 from prunesid.stages.features import read_head
 from prunesid.stages.selection import read_keys
 from prunesid.stages.source import Source
+from prunesid.study.asked_rows import asked_rows
 from prunesid.study.patches import FirstCrop, KeptPatches, Patches, Scene
 
 # Pixels that a patch is shown with.
@@ -37,7 +38,8 @@ def read_scenes(
     information  of `write_information`
     crops        of the chosen benchmark, `first_crops`
 
-    Of an image in crops the first is shown. Images are those at evenly spaced ranks of phi, from little information to much. An arm with
+    Of an image in crops the first is shown, and of arms that choose by image and question the first
+    question on it. Images are those at evenly spaced ranks of phi, from little information to much. An arm with
     seeds shows its first.
     """
     table = pd.read_parquet(information)
@@ -47,12 +49,16 @@ def read_scenes(
     scenes = []
     for row, name, picture in zip(rows, names, _open(source, names), strict=True):
         crop = crops[name]
-        kept = tuple(
-            KeptPatches(label, **read_kept(store.get(crop.keys[arm.name]), crop.row))
-            for label, arm in chosen.columns
-        )
+        kept, question = [], ""
+        for label, arm in chosen.columns:
+            path, place = store.get(crop.keys[arm.name]), crop.row
+            if arm.asked:
+                first = next(asked for asked in asked_rows(path) if asked.image == name)
+                place, question = first.row, first.context
+            kept.append(KeptPatches(label, **read_kept(path, place)))
         pixels = as_seen(picture, _size(crop.grid), crop.view)
-        scenes.append(Scene(name, float(table["phi"][row]), pixels, crop.grid, kept))
+        phi = float(table["phi"][row])
+        scenes.append(Scene(name, phi, pixels, crop.grid, tuple(kept), question))
     return scenes
 
 

@@ -6,7 +6,7 @@ the store. Nothing is computed and no model is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from prunesid.answering.store import Store
+from prunesid.asking import TEXT_TOWER, reading
 from prunesid.models import family_module
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.pocket.benchmarks import items
+from prunesid.records import Medium
 from prunesid.stages import answers, encoding, selection
 from prunesid.stages.budgets import Budgets, read_budgets
 from prunesid.stages.features import Head, needs_of, read_head
 from prunesid.stages.material import features_material, model_digest, model_path, score_material
+from prunesid.stages.questions import Questions, read_questions
 from prunesid.stages.shard import WHOLE, Shard, shards
 from prunesid.stages.source import Runtime, runtime_of
 from prunesid.study.arm import Arm
@@ -31,6 +34,9 @@ from prunesid.study.geometry import Geometry
 from prunesid.study.hardware import BYTES, passes
 from prunesid.study.model import geometry_of
 from prunesid.study.published import PublishedTask, published_task
+
+# Of CLIP's space of images and texts, in the ViT-L/14 that LLaVA's towers are.
+JOINT_WIDTH = 768
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,9 @@ class Layout:
 
     def features(self, benchmark: str, shard: Shard = WHOLE) -> Path:
         return self.model / benchmark / str(shard) / "features.safetensors"
+
+    def questions(self, benchmark: str, shard: Shard = WHOLE) -> Path:
+        return self.model / benchmark / str(shard) / "questions.safetensors"
 
     def time(self, benchmark: str, stage: str, shard: Shard = WHOLE) -> Path:
         return self.model / benchmark / str(shard) / "times" / f"{stage}.tsv"
@@ -145,6 +154,9 @@ def steps(study: Study, sizes: dict[str, Size]) -> Iterator[Step]:
         volume = sum(to_encode) * image_bytes(study, benchmark)
         done = len(parts) - len(to_encode)
         yield Step("features", benchmark.name, len(parts), done, work, volume)
+        asking = [arm for arm in study.arms_of(benchmark.name) if arm.asked]
+        if asking and benchmark in study.benchmarks:
+            yield _questions_step(study, benchmark, parts, places)
         if benchmark in study.benchmarks:
             for step in _arm_steps(study, benchmark, sizes[benchmark.name], parts):
                 if step.done < step.of:
@@ -159,6 +171,20 @@ def steps(study: Study, sizes: dict[str, Size]) -> Iterator[Step]:
         compared = places.comparison(ablation.name).is_file() and not chosen & open_benchmarks
         amount = {} if compared else {"arms": len(ablation.arms) * len(chosen), "jobs": 1}
         yield Step("compare", ablation.name, 1, int(compared), Work("compare", amount))
+
+
+def _questions_step(
+    study: Study, benchmark: Benchmark, parts: Sequence[_Part], places: Layout
+) -> Step:
+    """Encoding what is asked, for arms that choose by image and question."""
+    left = [
+        part for part, shard in zip(parts, shards(study.shards), strict=True)
+        if part.state is None or not places.questions(benchmark.name, shard).is_file()
+    ]  # fmt: skip
+    amount = {"questions": sum(part.questions for part in left), "jobs": len(left)} if left else {}
+    return Step(
+        "questions", benchmark.name, len(parts), len(parts) - len(left), Work("questions", amount)
+    )
 
 
 def head_of(features: Path) -> Head | None:
@@ -176,15 +202,17 @@ class _State:
     store: Store
     runtime: Runtime
     material: dict[str, Any]
-    names: tuple[str, ...]
+    inputs: Mapping[str, Sequence[Medium]]
     sizes: tuple[int, ...]
     budgets: Budgets
+    questions: Questions | None
 
     @staticmethod
     def of(study: Study, benchmark: Benchmark, shard: Shard, places: Layout) -> _State | None:
         head, runtime = head_of(places.features(benchmark.name, shard)), runtime_of(study)
         if head is None:
             return None
+        asked = places.questions(benchmark.name, shard)
         current = features_material(
             benchmark=head.material["benchmark"], model=model_digest(study.model),
             family=family_module(model_path(study.model)), batch_size=runtime.batch_size,
@@ -195,8 +223,9 @@ class _State:
             return None
         budgets = places.model / "budgets.parquet"
         return _State(
-            Store(places.store), runtime, current, tuple(head.inputs), tuple(head.sizes),
+            Store(places.store), runtime, current, head.inputs, tuple(head.sizes),
             read_budgets(budgets, benchmark.name) if budgets.is_file() else {},
+            read_questions(asked) if asked.is_file() else None,
         )  # fmt: skip
 
     def selection(self, arm: Arm) -> Path | None:
@@ -204,10 +233,13 @@ class _State:
         if arm.encodes:
             return self.store.find(Store.key(encoding.material_of(arm, self.material)))
         try:
-            budget = selection.budget_of(arm, self.names, self.budgets)
+            budget = selection.budget_of(arm, tuple(self.inputs), self.budgets)
         except ValueError:  # the arm's budgets are yet to be shared out
             return None
-        return self.store.find(Store.key(selection.material_of(arm, budget, self.material)))
+        if arm.asked and self.questions is None:
+            return None
+        determined = selection.material_of(arm, budget, self.material, self.questions)
+        return self.store.find(Store.key(determined))
 
     def answers(self, arm: Arm) -> str | None:
         """The key of the arm's answers, where it can be known."""
@@ -216,8 +248,11 @@ class _State:
             kept = self.selection(arm)
             if kept is None:
                 return None
+            sizes = self.sizes
+            if arm.asked and self.questions is not None:
+                sizes = tuple(sizes[row] for row in self.questions.rows(self.inputs)[1])
             tokens = selection.kept_digest(kept)
-            if tokens == selection.whole_digest(self.sizes):
+            if tokens == selection.whole_digest(sizes):
                 tokens = answers.ALL
         return Store.key(answers.material_of(tokens, self.material, self.runtime, arm))
 
@@ -232,7 +267,7 @@ class _Part:
 
     @property
     def is_empty(self) -> bool:
-        return self.state is not None and not self.state.names
+        return self.state is not None and not self.state.inputs
 
 
 def _parts(study: Study, benchmark: Benchmark, size: Size, places: Layout) -> list[_Part]:
@@ -310,14 +345,14 @@ class _Left:
         self.names.add(arm.name)
         self.parts.add(id(part))
         self.entries += 1
-        self.images += part.images
+        # Where tokens are chosen by image and question, every question is an input.
+        inputs = part.questions if arm.asked else part.images
+        self.images += inputs
         self.questions += part.questions
         # What a late arm drops depends on the question, so that each question runs on its own.
-        rows = part.questions if arm.is_late else part.images
+        rows = part.questions if arm.is_late else inputs
         self.tokens += rows * min(self._whole, arm.budget or self._whole)
-        self.passes += passes(
-            part.images, part.questions, self._answer_tokens, self._batch, arm.is_late
-        )
+        self.passes += passes(inputs, part.questions, self._answer_tokens, self._batch, arm.is_late)
 
 
 def _scored(store: Store, benchmark: Benchmark, arm: Arm, answer_keys: list[str]) -> bool:
@@ -329,7 +364,8 @@ def _scored(store: Store, benchmark: Benchmark, arm: Arm, answer_keys: list[str]
 
 def image_bytes(study: Study, benchmark: Benchmark) -> float:
     """What the features of one image take on disk."""
-    shape, needs = shape_of(study, benchmark), needs_of(study.arms_of(benchmark.name))
+    shape, tower = shape_of(study, benchmark), dict(study.model_options).get(TEXT_TOWER)
+    needs = reading(needs_of(study.arms_of(benchmark.name)), tower)
     per_token = shape.width + shape.tower.width * len(needs.layers)
     per_token += shape.tower.width * (needs.keys + needs.last_keys)
     per_token += needs.cls_attention * shape.tower.heads
@@ -337,5 +373,7 @@ def image_bytes(study: Study, benchmark: Benchmark) -> float:
     # Only where images come in crops; a fraction of a thousandth.
     per_token += needs.first_cls_attention
     per_token += needs.projected * shape.decoder.width
+    # In float32, whatever the model's type.
+    per_token += needs.joint * JOINT_WIDTH * 4 // BYTES[study.dtype]
     per_crop = shape.crop_tokens * per_token + shape.width
     return BYTES[study.dtype] * shape.usual_crops * per_crop

@@ -1,4 +1,4 @@
-"""Which tokens each arm keeps: no model, no question, only the features."""
+"""Which tokens each arm keeps: no model, only the features, and for some arms the questions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from prunesid import methods
 from prunesid.answering.store import Store
+from prunesid.asking import owners
 from prunesid.files import atomic, digest
 from prunesid.groupings import GROUPINGS
 from prunesid.record import Kept, cat_padded
@@ -24,14 +26,21 @@ from prunesid.scores import SCORES
 from prunesid.stages.budgets import Budgets
 from prunesid.stages.features import read_features
 from prunesid.stages.material import selection_material
+from prunesid.stages.questions import Questions, read_questions
 from prunesid.study.arm import Arm
+from prunesid.study.asked_rows import AskedRow, to_metadata
+
+ASKED_AT_ONCE = 16
 
 
-def save_kept(kept: Kept, path: Path, *, copies: bool = True) -> None:
+def save_kept(
+    kept: Kept, path: Path, *, copies: bool = True, asked: tuple[AskedRow, ...] = ()
+) -> None:
     """Write index, count and info. Tokens are written only where they are no copy of a patch.
 
     copies  whether tokens with an index are the features of that patch; not so after a pass of their
             own through the encoder
+    asked   which question each row is of, where rows are questions'
     """
     tensors = {"index": kept.index, "count": kept.count}
     tensors |= {f"info.{key}": value for key, value in kept.info.items()}
@@ -40,14 +49,18 @@ def save_kept(kept: Kept, path: Path, *, copies: bool = True) -> None:
         tensors["tokens"] = kept.tokens
     elif bool(made.any()):
         tensors["made"] = kept.tokens[made]
-    save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+    metadata = dict(to_metadata(asked)) if asked else None
+    save_file({key: value.contiguous() for key, value in tensors.items()}, path, metadata)
 
 
-def load_kept(path: Path, records: Records) -> Kept:
-    """What `save_kept` wrote, its tokens taken from the features of `records` (R rows)."""
+def load_kept(path: Path, records: Records, sources: Sequence[int] | None = None) -> Kept:
+    """What `save_kept` wrote, its tokens taken from the features of `records` (R rows).
+
+    sources  the one of these rows that each row is of; None: row by row
+    """
     tensors = load_file(path)
     index, count = tensors["index"], tensors["count"]
-    tokens = tensors["tokens"] if "tokens" in tensors else records.gather(index)
+    tokens = tensors["tokens"] if "tokens" in tensors else records.gather(index, sources=sources)
     kept = Kept(
         tokens, index, count,
         {k.removeprefix("info."): v for k, v in tensors.items() if k.startswith("info.")},
@@ -129,10 +142,21 @@ def budget_of(arm: Arm, names: Sequence[str], budgets: Budgets) -> int | dict[st
 
 
 def material_of(
-    arm: Arm, budget: int | Mapping[str, int], features: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What determines the tokens that an arm keeps; `features` is the features' own material."""
-    return selection_material(_named(arm, budget), dict(features), modules_of(arm))
+    arm: Arm, budget: int | Mapping[str, int], features: Mapping[str, Any],
+    questions: Questions | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What determines the tokens that an arm keeps.
+
+    features   their own material, of which the questions are a part
+    questions  for an arm that chooses by image and question; ValueError for one without them
+    """
+    named, modules = _named(arm, budget), modules_of(arm)
+    if arm.asked:
+        if questions is None:
+            raise ValueError(f"arm {arm.name!r} chooses by image and question; none are given")
+        named |= questions.material(arm)
+        modules += ["prunesid.asking", "prunesid.stages.questions"]
+    return selection_material(named, dict(features), modules)
 
 
 def select_arms(
@@ -142,27 +166,56 @@ def select_arms(
     output: Path,
     budgets: Budgets | None = None,
     encoded: Path | None = None,
+    questions: Path | None = None,
 ) -> None:
     """Select and store what is missing, then write {arm: key} as JSON; {} where there is no input.
 
-    budgets  of the benchmark (`budgets.read_budgets`), for arms with a dynamic one
-    encoded  of `encoding.encode_arms`, for arms with an encoder pass of their own
+    budgets    of the benchmark (`budgets.read_budgets`), for arms with a dynamic one
+    encoded    of `encoding.encode_arms`, for arms with an encoder pass of their own
+    questions  of `questions.write_questions`, for arms that choose by image and question
     """
     records, material = read_features(features)
+    asked = None if questions is None else read_questions(questions)
     keys: dict[str, str] = {} if encoded is None else read_keys(encoded)
     chosen = [arm for arm in arms if arm.selects and not arm.encodes and records.inputs]
     bar = tqdm(chosen, desc="selecting", unit="arm")
     for arm in bar:
         budget = budget_of(arm, records.names, budgets or {})
-        determined = material_of(arm, budget, material)
+        determined = material_of(arm, budget, material, asked)
         keys[arm.name] = Store.key(determined)
         if keys[arm.name] not in store:
             bar.set_postfix_str(arm.name)
             begun = time.perf_counter()
-            kept = records.compress(arm.method, budget=budget, seed=arm.seed, **arm.params)
-            cost = {"seconds": time.perf_counter() - begun, "images": len(records.inputs)}
-            store.put(determined, partial(save_kept, kept), suffix=".safetensors", cost=cost)
+            if arm.asked and asked is not None:
+                kept = _select_asked(arm, records, asked, budget)
+                whose = asked.asked_rows(records.inputs)
+            else:
+                kept = records.compress(arm.method, budget=budget, seed=arm.seed, **arm.params)
+                whose = ()
+            images = len(whose) or len(records.inputs)
+            cost = {"seconds": time.perf_counter() - begun, "images": images}
+            write = partial(save_kept, kept, asked=whose)
+            store.put(determined, write, suffix=".safetensors", cost=cost)
     write_keys(keys, output)
+
+
+def _select_asked(
+    arm: Arm, records: Records, questions: Questions, budget: int | Mapping[str, int]
+) -> Kept:
+    """What an arm keeps for each question, in their order."""
+    encoder = questions.encoder(arm)
+    whose, vectors = owners(questions.asks), questions.vectors[encoder]
+    parts = []
+    # A few at a time: every question holds the features of its image.
+    for start in range(0, len(whose), ASKED_AT_ONCE):
+        some = dict(islice(whose.items(), start, start + ASKED_AT_ONCE))
+        own = budget if isinstance(budget, int) else {n: budget[image] for n, image in some.items()}
+        parts.append(
+            records.asked(some, vectors, encoder).compress(
+                arm.method, budget=own, seed=arm.seed, **arm.params
+            )
+        )
+    return Kept.cat(parts)
 
 
 def write_keys(keys: Mapping[str, str], output: Path) -> None:

@@ -141,8 +141,15 @@ def model_threads():
     return 1
 
 
+def text_tower():
+    """CLIP's text tower that the study names, None without one."""
+    return dict(STUDY.model_options).get("text_tower")
+
+
 def needs_text(benchmark):
     """What the vision tower has to leave behind, as text: a change of it reruns the tower."""
+    from prunesid.asking import reading
     from prunesid.stages.features import needs_of
 
-    return str(needs_of(STUDY.arms_of(benchmark)))
+    needs = reading(needs_of(STUDY.arms_of(benchmark)), text_tower())
+    return f"{needs} by {text_tower()}" if needs.joint else str(needs)

@@ -5,7 +5,9 @@ rule features:
     input:
         data=task_data,
         weights=weights(),
-        code=sources("box.py", "models", "stages/features.py", "stages/material.py"),
+        code=sources(
+            "asking.py", "box.py", "models", "stages/features.py", "stages/material.py"
+        ),
     output:
         MODEL / "{benchmark}" / "{shard}" / "features.safetensors",
     benchmark:

@@ -29,6 +29,7 @@ from prunesid.stages.features import extract, needs_of, read_head
 from prunesid.stages.information import write_information
 from prunesid.stages.patches import first_crops
 from prunesid.stages.progress import Layout
+from prunesid.stages.questions import write_questions
 from prunesid.stages.scores import score_benchmark
 from prunesid.stages.selection import read_keys, select_arms
 from prunesid.stages.shard import WHOLE, Shard, by_benchmark, shards
@@ -53,6 +54,7 @@ vary:
   - {method: fastv}
   - {method: tome}
   - {method: prunesid, dynamic: benchmark}
+  - {method: cdpruner}
 across: {budget: [192]}
 seeds: 1
 """
@@ -133,6 +135,7 @@ def run(folder, count, monkeypatch):
         [path.with_name(f"{name}.json") for path in features]
         for name in ("encoded", "selections", "answers")
     )
+    questions = [places.questions("pocket_mme", part) for part in parts]
     for part, path in zip(parts, features, strict=True):
         path.parent.mkdir(parents=True)
         extract(source, runtime, needs_of(arms), path, part)
@@ -143,12 +146,13 @@ def run(folder, count, monkeypatch):
     )  # fmt: skip
     (folder / "budgets.parquet").rename(places.model / "budgets.parquet")
     budgets = read_budgets(places.model / "budgets.parquet", "pocket_mme")
-    for part, own, passed, kept, given in zip(
-        parts, features, encoded, selections, answers, strict=True
+    for part, own, passed, asked, kept, given in zip(
+        parts, features, encoded, questions, selections, answers, strict=True
     ):
         encode_arms(source, runtime, own, arms, store, passed)
-        select_arms(own, arms, store, kept, budgets, passed)
-        answer_benchmark(source, runtime, own, kept, arms, store, given, part)
+        write_questions(source, runtime, arms, own, asked, part)
+        select_arms(own, arms, store, kept, budgets, passed, asked)
+        answer_benchmark(source, runtime, own, kept, arms, store, given, part, asked)
     score_benchmark(source, "pocket_mme", benchmark.metric, answers, store,
                     folder / "scores.parquet")  # fmt: skip
     write_accounts(features, answers, arms, store, folder / "accounts.csv")
@@ -178,7 +182,8 @@ def test_the_number_of_parts_changes_no_table(tmp_path, monkeypatch):
         assert done["features"] == (count, count)
         assert (
             done["encode"] == (1, 1)
-            and done["select"] == (3, 3)
+            and done["select"] == (4, 4)
+            and done["questions"] == (count, count)
             and done["answer"] == done["score"] == (arms, arms)
         )
         crops = first_crops(features, selections)

@@ -91,6 +91,7 @@ class Images:
             projected=features @ self._normal(WIDTH, PROJECTED) / WIDTH**0.5,
             last_attention=self._normal(self.count, TOKENS).softmax(-1),
             last_keys=self._normal(self.count, TOKENS, WIDTH),
+            relevance=self._normal(self.count, TOKENS),
             grid=(24, 24),
         )
 

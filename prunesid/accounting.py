@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from prunesid.encoding.plan import Shape
+from prunesid.record import EMBEDDINGS
 
 
 @dataclass(frozen=True)
@@ -93,17 +94,47 @@ class Visual:
 
 
 @dataclass(frozen=True)
+class TextTower:
+    """CLIP's text tower: its layers, the tokens of a segment of text, the width of the joint space."""
+
+    layers: Transformer
+    segment: int
+    joint: int
+
+
+@dataclass(frozen=True)
 class Sizes:
     """The sizes of a model; `encoder_tokens` of one image (or crop) enter the tower, CLS included.
 
     A tower that is no plain transformer has no formula here: its `encoder` is None. `encoding` is what
-    methods that act in the encoder plan by, None where the family takes none.
+    methods that act in the encoder plan by, None where the family takes none; `text` the text tower that
+    it was loaded with.
     """
 
     decoder: Transformer
     encoder: Transformer | None
     encoder_tokens: int
     encoding: Shape | None = None
+    text: TextTower | None = None
+
+    def relevance_macs(self, visual: Visual, encoder: str) -> int:
+        """Of comparing an image's patches with a question (`prunesid.asking`), which is encoded."""
+        if encoder == EMBEDDINGS:
+            return visual.tokens * visual.projected
+        return visual.tokens * self._text.joint * (visual.width + 1)
+
+    def asking_macs(self, encoder: str) -> int:
+        """Of encoding a question: one segment of the text tower; looking embeddings up costs nothing."""
+        if encoder == EMBEDDINGS:
+            return 0
+        layers = self._text.layers
+        return layers.macs([self._text.segment] * layers.layers) + layers.width * self._text.joint
+
+    @property
+    def _text(self) -> TextTower:
+        if self.text is None:
+            raise ValueError("the model was loaded without a text tower")
+        return self.text
 
     def visual(self, tokens: int) -> Visual | None:
         """Of an image of that many patches; None without a formula for the tower."""
@@ -118,12 +149,15 @@ class Sizes:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Sizes:
-        encoder, encoding = values["encoder"], values["encoding"]
+        encoder, encoding, text = values["encoder"], values["encoding"], values.get("text")
         return cls(
             Transformer(**values["decoder"]),
             None if encoder is None else Transformer(**encoder),
             values["encoder_tokens"],
             None if encoding is None else Shape(**encoding),
+            None
+            if text is None
+            else TextTower(**{**text, "layers": Transformer(**text["layers"])}),
         )
 
 

@@ -16,27 +16,29 @@ Value = str | int | float | bool | None
 class Param:
     """One parameter: its default, its kind (str, int, float, bool) and what is valid.
 
-    choices  the valid strings, or a function that lists them (a registry's `names`)
+    choices  the valid strings, or a function that lists them (a registry's `names`); None for any
     minimum  the smallest valid number
     None is valid exactly where it is the default.
     """
 
     default: Value
     kind: type
-    choices: Sequence[str] | Callable[[], Sequence[str]] = ()
+    choices: Sequence[str] | Callable[[], Sequence[str]] | None = ()
     minimum: float | None = None
 
     def values(self) -> Sequence[Value]:
         """The valid values, where they can be listed."""
         if self.kind is bool:
             return (False, True)
-        return self.choices() if callable(self.choices) else self.choices
+        return self.choices() if callable(self.choices) else self.choices or ()
 
     def check(self, name: str, value: object) -> Value:
         """The value in its kind; ValueError if it is not one."""
         if value is None and self.default is None:
             return None
         if self.kind is str:
+            if isinstance(value, str) and self.choices is None:
+                return value
             if not isinstance(value, str) or value not in self.values():
                 raise ValueError(unknown(name, value, map(str, self.values())))
             return value

@@ -1,21 +1,28 @@
-"""Where a method acts: in the vision encoder, on the features that it leaves, or in the language model."""
+"""Where a method acts.
+
+In the vision encoder; on the features that it leaves, by the image alone or by image and question; or
+in the language model.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain
 from types import ModuleType
 
 from prunesid import encoding, late, methods
 from prunesid.parametric import Resolved
 from prunesid.registry import unknown
 
-ENCODER, FEATURES, DECODER = "encoder", "features", "decoder"
-PACKAGES: dict[str, ModuleType] = {ENCODER: encoding, FEATURES: methods, DECODER: late}
+ENCODER, FEATURES, QUESTION, DECODER = "encoder", "features", "question", "decoder"
+PACKAGES: dict[str, ModuleType] = {
+    ENCODER: encoding, FEATURES: methods, QUESTION: methods, DECODER: late
+}  # fmt: skip
 """The package that holds the methods of each place."""
 RUN = {
     ENCODER: "acts inside the vision encoder; prunesid.pruned(model, processor, ...) and a study run it",
     FEATURES: "chooses among the features of an image; prunesid.compress(record, ...) runs it",
+    QUESTION: "chooses among the features of an image by a question; prunesid.compress(record, ...) with the "
+    "record's relevance, prunesid.pruned(model, processor, ...) and a study run it",
     DECODER: "drops tokens inside the language model; prunesid.answering.late.answer_late, a study and "
     "`lmms-eval --model prunesid` run it",
 }
@@ -23,17 +30,22 @@ RUN = {
 
 
 def listed() -> dict[str, list[str]]:
-    """The methods of each place, sorted."""
-    return {
-        ENCODER: encoding.list_encoder_methods(),
-        FEATURES: methods.list_feature_methods(),
-        DECODER: late.list_late_methods(),
-    }
+    """The methods of each place, sorted; one that reads the question by default acts at QUESTION."""
+    found: dict[str, list[str]] = {place: [] for place in PACKAGES}
+    for method in list_methods():
+        found[place_of(method)].append(method)
+    return found
 
 
 def list_methods() -> list[str]:
     """The methods of every place, sorted."""
-    return sorted(chain.from_iterable(listed().values()))
+    return sorted(
+        [
+            *encoding.list_encoder_methods(),
+            *methods.list_feature_methods(),
+            *late.list_late_methods(),
+        ]
+    )
 
 
 def refusal(method: str, able: Iterable[str]) -> str:
@@ -44,12 +56,23 @@ def refusal(method: str, able: Iterable[str]) -> str:
     return f"{method} {RUN[place_of(method)]}. Methods that serve here: {', '.join(able)}."
 
 
-def place_of(method: str) -> str:
-    """ENCODER, FEATURES or DECODER; ValueError, naming the choices, for an unknown method."""
-    for place, names in listed().items():
-        if method in names:
-            return place
+def package_of(method: str) -> ModuleType:
+    """The package that holds a method; ValueError, naming the choices, for an unknown one."""
+    if method in encoding.list_encoder_methods():
+        return encoding
+    if method in late.list_late_methods():
+        return late
+    if method in methods.list_feature_methods():
+        return methods
     raise ValueError(unknown("method", method, list_methods()))
+
+
+def place_of(method: str) -> str:
+    """ENCODER, FEATURES, QUESTION or DECODER; ValueError, naming the choices, for an unknown method."""
+    package = package_of(method)
+    if package is methods:
+        return QUESTION if methods.requirements(method).relevance else FEATURES
+    return ENCODER if package is encoding else DECODER
 
 
 def resolve(method: str, **params: object) -> Resolved:
@@ -57,4 +80,4 @@ def resolve(method: str, **params: object) -> Resolved:
 
     ValueError, naming the choices, on unknown methods, parameters and values.
     """
-    return PACKAGES[place_of(method)].resolve(method, **params)
+    return package_of(method).resolve(method, **params)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-from collections import UserDict
+from collections import Counter, UserDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 
 from prunesid import encoding, late, methods, places
+from prunesid.asking import encoder_of
 from prunesid.models import adapt
 from prunesid.models.adapter import Adapter, Entering, kept_crops, positions_of
-from prunesid.record import Kept
-from prunesid.records import IMAGE, VIDEO, Medium
+from prunesid.record import CLIP, Kept
+from prunesid.records import IMAGE, VIDEO, Medium, Records
 from prunesid.shortening import Run, Shortened, find_runs, shorten
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def prune(
     *,
     seed: int = 0,
     options: Mapping[str, object] | None = None,
+    question: str | Sequence[str] | None = None,
     **params: object,
 ) -> PrunedInputs:
     """What the model's processor returned -> inputs of the same model with fewer visual tokens.
@@ -106,14 +108,17 @@ def prune(
              inputs come back as they are
     seed     of methods with random choices
     options  the model family's own (`prunesid.models.options_of`)
+    question  for methods that choose by image and question with CLIP's text tower (the option
+             `text_tower`): what is asked, of all prompts or of each. Without that tower such methods
+             read the prompts themselves
 
     The result holds input_ids with one placeholder per token that enters, attention_mask,
     mm_encoder_outputs, position_ids where the model's are not just 0, 1, 2, ..., and whatever per
     token the inputs held. ValueError, naming the choices, on unknown methods, parameters and
     options; on methods that run inside the language model; on placeholders that do not fit the
-    media; and on a model in training mode.
+    media; on a question that is missing or not read; and on a model in training mode.
     """
-    recipe = _recipe(model, processor, method, budget, seed, options, params)
+    recipe = _recipe(model, processor, method, budget, seed, options, question, params)
     named = {name: value for name, value in inputs.items() if value is not None}
     strange = [
         name for name in named if not (name in (*TEXT, *PER_TOKEN, *REFUSED) or _visual(name))
@@ -135,6 +140,7 @@ def pruned(
     *,
     seed: int = 0,
     options: Mapping[str, object] | None = None,
+    question: str | Sequence[str] | None = None,
     **params: object,
 ) -> Iterator[Any]:
     """Inside the block `model.generate(...)` and `model(...)` prune what they are given; see `prune`.
@@ -147,7 +153,7 @@ def pruned(
     target = getattr(model, "_orig_mod", model)
     if any(hasattr(vars(target).get(name), "_prunes") for name in ("generate", "forward")):
         raise ValueError("this model is pruned already; blocks of one model cannot be nested")
-    recipe = _recipe(target, processor, method, budget, seed, options, params)
+    recipe = _recipe(target, processor, method, budget, seed, options, question, params)
     before = {name: vars(target)[name] for name in ("generate", "forward") if name in vars(target)}
     generate, forward = target.generate, target.forward
     try:
@@ -245,7 +251,8 @@ def _visual(name: str) -> bool:
 
 def _recipe(
     model: Any, processor: Any, method: str, budget: int, seed: int,
-    options: Mapping[str, object] | None, params: Mapping[str, object],
+    options: Mapping[str, object] | None, question: str | Sequence[str] | None,
+    params: Mapping[str, object],
 ) -> _Recipe:  # fmt: skip
     if method in late.list_late_methods():
         able = [*methods.list_feature_methods(), *encoding.list_encoder_methods()]
@@ -258,13 +265,42 @@ def _recipe(
     adapter = adapt(model, processor, **(options or {}))
     encodes = method in encoding.list_encoder_methods()
     plans = adapter.plans(method, budget, resolved) if encodes else None
-    return _Recipe(model, adapter, method, budget, seed, resolved, plans)
+    asked = () if encodes else methods.requirements(method, **resolved).relevance
+    encoder = encoder_of(asked[0], adapter.text_tower) if asked else None
+    if (question is not None) != (encoder == CLIP):
+        raise ValueError(
+            "question: CLIP's text tower reads what is asked as text; give it"
+            if question is None
+            else f"question: {method} does not read it"
+            + (", but the prompts themselves" if encoder else "")
+        )
+    asking = None if encoder is None else _Asking(encoder, question)
+    return _Recipe(model, adapter, method, budget, seed, resolved, plans, asking)
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """By which encoder tokens are chosen, and the question where the prompts are not read for it."""
+
+    encoder: str
+    question: str | Sequence[str] | None
+
+    def vectors(self, adapter: Adapter, prompts: Sequence[list[int]]) -> list[Tensor]:
+        """The question (C,) of each prompt, of which the tokens without padding are given."""
+        if self.question is None:
+            return [adapter.question_of(prompt) for prompt in prompts]
+        each = self.question
+        texts = [each] * len(prompts) if isinstance(each, str) else list(each)
+        if len(texts) != len(prompts):
+            raise ValueError(f"question: {len(texts)} for {len(prompts)} prompts")
+        return [adapter.question(self.encoder, text, ()) for text in texts]
 
 
 @dataclass(frozen=True)
 class _Recipe:
     """How to shorten the inputs of one model; `plans` are those of a method that acts in the encoder,
-    `widths` remembers what whole media take."""
+    `asking` is there for one that chooses by image and question, `widths` remembers what whole media
+    take."""
 
     model: Any
     adapter: Adapter
@@ -273,6 +309,7 @@ class _Recipe:
     seed: int
     params: Mapping[str, Any]
     plans: encoding.Plans | None = None
+    asking: _Asking | None = None
     widths: dict[str, int] = field(default_factory=dict)
 
     @torch.no_grad()
@@ -287,17 +324,21 @@ class _Recipe:
         if not visual:
             return dict(given)
         ids, mask = given["input_ids"], self._mask(given)
-        kept, media, wholes = self._kept(visual)
+        records, reduced = self._read(visual)
+        whole = records.all_tokens()
         widths: dict[str, list[int]] = {kind: [] for kind in self.adapter.placeholders}
-        shown: dict[str, list[Medium]] = {kind: [] for kind in self.adapter.placeholders}
-        for medium, whole in zip(media, wholes, strict=True):
-            widths[medium.kind].append(whole)
-            shown[medium.kind].append(medium)
+        for medium in _media(records):
+            widths[medium.kind].append(self._width(whole, medium))
         runs = find_runs(ids, mask, self.adapter.placeholders, widths)
-        entering = {
-            kind: [self.adapter.enter(kept_crops(kept, medium), medium.layout) for medium in own]
-            for kind, own in shown.items()
-        }
+        if self.asking is not None:
+            records = self._asked(self.asking, records, runs, ids, mask)
+        kept = reduced
+        if kept is None:
+            kept = records.compress(self.method, budget=self.budget, seed=self.seed, **self.params)
+        entering: dict[str, list[Entering]] = {kind: [] for kind in self.adapter.placeholders}
+        for medium in _media(records):
+            own = self.adapter.enter(kept_crops(kept, medium), medium.layout)
+            entering[medium.kind].append(own)
         each = [entering[run.kind][run.number] for run in runs]
         counts = [len(medium) for medium in each]
         if counts == [run.width for run in runs]:
@@ -316,17 +357,27 @@ class _Recipe:
             found["position_ids"] = _positions(short, runs, each).to(ids.device)
         return found
 
-    def _kept(self, visual: Mapping[str, Any]) -> tuple[Kept, list[Medium], list[int]]:
-        """What is kept, the media, and the tokens that each takes where nothing is dropped."""
-        if self.plans is not None:
-            kept, records = self.adapter.reduce(visual, self.plans)
-        else:
+    def _read(self, visual: Mapping[str, Any]) -> tuple[Records, Kept | None]:
+        """What the tower leaves, and, of a method that acts in it, what is kept."""
+        if self.plans is None:
             needs = methods.requirements_in_crops(self.method, **self.params)
-            records = self.adapter.encode(visual, needs)
-            kept = records.compress(self.method, budget=self.budget, seed=self.seed, **self.params)
-        media = [medium for own in records.inputs.values() for medium in own]
-        whole = records.all_tokens()
-        return kept, media, [self._width(whole, medium) for medium in media]
+            return self.adapter.encode(visual, needs), None
+        kept, records = self.adapter.reduce(visual, self.plans)
+        return records, kept
+
+    def _asked(
+        self, asking: _Asking, records: Records, runs: list[Run], ids: Tensor, mask: Tensor
+    ) -> Records:
+        """The records with the relevance of each medium to what its prompt asks."""
+        prompts = [row[real].tolist() for row, real in zip(ids, mask, strict=True)]
+        each = asking.vectors(self.adapter, prompts)
+        rows = {(run.kind, run.number): run.row for run in runs}
+        met: Counter[str] = Counter()
+        vectors = {}
+        for name, (medium,) in records.inputs.items():
+            vectors[name] = each[rows[medium.kind, met[medium.kind]]]
+            met[medium.kind] += 1
+        return records.asked({name: name for name in vectors}, vectors, asking.encoder)
 
     def _width(self, whole: Kept, medium: Medium) -> int:
         """Tokens of a medium of which nothing is dropped."""
@@ -354,6 +405,10 @@ class _Recipe:
         found = config.pad_token_id if config.pad_token_id is not None else config.eos_token_id
         # Padding is masked; the id only has to be no placeholder.
         return next(iter(found), 0) if isinstance(found, list) else found or 0
+
+
+def _media(records: Records) -> list[Medium]:
+    return [medium for media in records.inputs.values() for medium in media]
 
 
 def _positions(short: Shortened, runs: list[Run], entering: list[Entering]) -> Tensor:

@@ -14,9 +14,12 @@ from torch import Tensor
 
 # The fields of a VisionRecord that are one tensor or None.
 OPTIONAL = (
-    "cls_attention", "cls", "keys", "projected", "relevance", "last_attention", "last_keys",
-    "first_cls_attention", "last_cls_attention",
+    "cls_attention", "cls", "keys", "projected", "joint", "relevance", "last_attention",
+    "last_keys", "first_cls_attention", "last_cls_attention",
 )  # fmt: skip
+
+# What compares patches with a question: CLIP's text tower, or the language model's own embeddings.
+CLIP, EMBEDDINGS = "clip", "embeddings"
 
 # Fact about crops: (B, 2) rows and columns of the image that the tokens are all of.
 GRID = "grid"
@@ -31,8 +34,11 @@ class VisionRecord:
     cls_attention  (B, H, T) attention from CLS to the patches in the block that made `features`
     keys           (B, H, T, d) keys of that block
     projected      (B, T, E) `features` after the projector, as the language model gets them
-    relevance      (B, T) similarity of each patch to the question, as the tower's own text encoder
-                   has it (CLIP: cosine of the projected patch and the text, mean over segments)
+    joint          (B, T, C) patches in CLIP's space of images and texts: `features` through the
+                   tower's post layer norm and CLIP's visual projection
+    relevance      (B, T) cosine of each patch and the question (`prunesid.asking`)
+    relevance_by   what it compares: CLIP (`joint` and CLIP's text tower) or EMBEDDINGS (`projected`
+                   and the language model's embeddings)
     last_attention (B, T) attention from CLS to the patches in the tower's last block, the heads
                    taken together as one: softmax over CLS and patches of q k / sqrt(D)
     last_keys      (B, T, D) keys of that block, the heads side by side
@@ -51,6 +57,7 @@ class VisionRecord:
     cls_attention: Tensor | None = None
     keys: Tensor | None = None
     projected: Tensor | None = None
+    joint: Tensor | None = None
     relevance: Tensor | None = None
     last_attention: Tensor | None = None
     last_keys: Tensor | None = None
@@ -59,6 +66,7 @@ class VisionRecord:
     hidden: Mapping[int, Tensor] = field(default_factory=dict)
     grid: tuple[int, int] | None = None
     image_ids: tuple[str, ...] | None = None
+    relevance_by: str = CLIP
 
     def __post_init__(self) -> None:
         if self.features.ndim != 3 or 0 in self.features.shape:
@@ -72,6 +80,7 @@ class VisionRecord:
         self._expect("cls_attention", self.cls_attention, (images, None, tokens))
         self._expect("keys", self.keys, (images, None, tokens, None))
         self._expect("projected", self.projected, (images, tokens, None))
+        self._expect("joint", self.joint, (images, tokens, None))
         self._expect("relevance", self.relevance, (images, tokens))
         self._expect("last_attention", self.last_attention, (images, tokens))
         self._expect("last_keys", self.last_keys, (images, tokens, None))

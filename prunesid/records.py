@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from operator import ge
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from prunesid.asking import relevance
 from prunesid.box import Box
 from prunesid.methods import compress, requirements, resolve, split_of
-from prunesid.record import Kept, VisionRecord
+from prunesid.record import CLIP, Kept, VisionRecord
 
 IMAGE, VIDEO = "image", "video"
 # What the first crop of a medium shows: the middle square of the image, all of it, or all of it in
@@ -179,21 +180,74 @@ class Records:
             parts.append(Kept(record.features, index.to(device), count.to(device)))
         return self.with_cls(self._in_order(parts))
 
-    def gather(self, index: Tensor, name: str = "features") -> Tensor:
-        """A field (B, T, ...) of the records for patches by their index (R, N) -> (R, N, ...).
+    def asked(
+        self, owners: Mapping[str, str], vectors: Mapping[str, Tensor], encoder: str
+    ) -> Records:
+        """The records of questions, each of which is an input, with the relevance of every patch.
+
+        owners   {name of a question: the input that it is asked on}
+        vectors  {name of a question: it as the encoder, CLIP or EMBEDDINGS, has it}
+
+        ValueError where a record lacks what the encoder compares.
+        """
+        inputs, sources = repeated(self.inputs, owners)
+        names = row_names(inputs)
+        whose = {row: name for name, media in inputs.items() for m in media for row in m.rows}
+        members: list[list[int]] = [[] for _ in self.groups]
+        for row, source in enumerate(sources):
+            members[self._where[source][0]].append(row)
+        groups = []
+        for record, rows in zip(self.groups, members, strict=True):
+            if rows:
+                own = record.rows([self._where[sources[row]][1] for row in rows])
+                patches = own.joint if encoder == CLIP else own.projected
+                if patches is None:
+                    raise ValueError(
+                        f"what the vision tower left here holds nothing for {encoder!r}"
+                    )
+                groups.append(replace(
+                    own, image_ids=tuple(names[row] for row in rows), relevance_by=encoder,
+                    relevance=relevance(patches, [vectors[whose[row]] for row in rows]),
+                ))  # fmt: skip
+        kept = tuple(tuple(rows) for rows in members if rows)
+        return Records(tuple(groups), kept, inputs, self.share)
+
+    def gather(
+        self, index: Tensor, name: str = "features", sources: Sequence[int] | None = None
+    ) -> Tensor:
+        """A field (B, T, ...) of the records for patches by their index (R', N) -> (R', N, ...).
+
+        sources  which of the R rows each row of the index is of; None: row by row
 
         Zero where the index is below 0. ValueError where a record lacks the field.
         """
-        parts = []
-        for record, rows in zip(self.groups, self.members, strict=True):
+        rows = range(len(index)) if sources is None else sources
+        found: Tensor | None = None
+        for number, record in enumerate(self.groups):
             values = getattr(record, name)
             if values is None:
                 raise ValueError(f"what the vision tower left behind here holds no {name}")
-            own = index[list(rows)]
-            found = values[torch.arange(len(own), device=own.device)[:, None], own.clamp(min=0)]
-            found[own < 0] = 0
-            parts.append(found)
-        return torch.cat(parts)[self._order()]
+            if found is None:
+                found = values.new_zeros(*index.shape, *values.shape[2:])
+            own = [n for n, row in enumerate(rows) if self._where[row][0] == number]
+            places = torch.tensor([self._where[rows[n]][1] for n in own], dtype=torch.int64)
+            wanted = index[own]
+            taken = values[places.to(wanted.device)[:, None], wanted.clamp(min=0)]
+            taken[wanted < 0] = 0
+            found[own] = taken
+        if found is None:
+            raise ValueError("there are no records to gather from")
+        return found
+
+    @cached_property
+    def _where(self) -> list[tuple[int, int]]:
+        """(R) the group that holds each row, and its place there."""
+        found = {
+            row: (number, place)
+            for number, rows in enumerate(self.members)
+            for place, row in enumerate(rows)
+        }
+        return [found[row] for row in range(len(found))]
 
     def _in_order(self, parts: Sequence[Kept]) -> Kept:
         whole = Kept.cat(parts)
@@ -362,6 +416,24 @@ def grouped(names: Sequence[str], media: Sequence[Medium]) -> dict[str, tuple[Me
         found.setdefault(name, []).append(medium)
         last = name
     return {name: tuple(own) for name, own in found.items()}
+
+
+def repeated(
+    inputs: Mapping[str, Sequence[Medium]], owners: Mapping[str, str]
+) -> tuple[dict[str, tuple[Medium, ...]], list[int]]:
+    """Inputs {name: media} that are each the media of an input, and the row that each row repeats.
+
+    owners  {name: the input}
+    """
+    found, sources = {}, list[int]()
+    for name, owner in owners.items():
+        media = []
+        for medium in inputs[owner]:
+            first = len(sources)
+            sources += medium.rows
+            media.append(replace(medium, rows=tuple(range(first, len(sources)))))
+        found[name] = tuple(media)
+    return found, sources
 
 
 def row_names(inputs: Mapping[str, Sequence[Medium]]) -> dict[int, str]:

@@ -104,6 +104,7 @@ def record_of(tokens, width):
         features=normal(tokens, width), cls=normal(width), keys=normal(4, tokens, 6),
         cls_attention=normal(4, tokens).abs(), projected=normal(tokens, 32),
         last_attention=normal(tokens).abs(), last_keys=normal(tokens, width),
+        relevance=normal(tokens),
     )  # fmt: skip
 
 
@@ -111,7 +112,9 @@ def outside(method, params, tokens, width, budget):
     """Multiply-adds of a formula that are no product of matrices, and so are not seen by torch."""
     n, m, k = min(tokens, width), max(tokens, width), budget // 4
     return {
-        "cdpruner": tokens * budget,  # the last row of each step's difference
+        # The last row of each step's difference.
+        "cdpruner": tokens * budget,
+        "dpp": tokens * budget,
         "pool": tokens * width,
         "prumerge": width * ((budget - 1) * min(32, tokens - 1) + tokens - budget + 1),
         "prunesid": 9 * n**3 // 2,

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 from synthetic_scores import ROOT
 
-from prunesid.checks.checkpoint import INDEX, SINGLE, absent, check_folder, check_repository
+from prunesid.checks.checkpoint import (
+    INDEX,
+    SINGLE,
+    absent,
+    as_tower,
+    check_folder,
+    check_repository,
+)
 from prunesid.checks.data import check_data, check_token
 from prunesid.checks.finding import MISSING, OK, UNKNOWN, Finding, summary, text
 from prunesid.checks.hub import HuggingFace, NotReachable, NotThere, Repository
@@ -215,6 +222,23 @@ def test_why_a_checkpoint_cannot_be_had(tmp_path, hub, says):
     found, size = check_repository(FakeHub(tmp_path, **{"repositories": None, **hub}), LLAVA)
     assert found.state == MISSING and says in found.detail and LLAVA in found.detail
     assert found.remedy and size == 0.0
+
+
+def test_a_text_tower_may_have_to_be_converted_by_the_hub(tmp_path):
+    for files, state in (({"pytorch_model.bin": 1}, UNKNOWN), (SHARDS, OK)):
+        hub = FakeHub(tmp_path, {LLAVA: Repository(files)})
+        found = as_tower(check_repository(hub, LLAVA)[0])
+        assert (found.state, found.what) == (state, "text tower")
+    assert as_tower(check_repository(FakeHub(tmp_path, {}), LLAVA)[0]).state == MISSING
+
+
+def test_the_text_tower_of_a_study_is_looked_for(tmp_path):
+    path = write(tmp_path, model_options={"text_tower": "some/clip"})
+    repositories = {LLAVA: DOWNLOADABLE, "some/clip": Repository({"pytorch_model.bin": 1})}
+    found = check(path, FakeHub(tmp_path / "hub", repositories), FakeMachine([A100]))
+    assert states(found, UNKNOWN) == ["text tower"]
+    found = check(path, FakeHub(tmp_path / "hub", {LLAVA: DOWNLOADABLE}), FakeMachine([A100]))
+    assert states(found, MISSING) == ["text tower"]
 
 
 def test_a_gated_repository_needs_a_token_or_access(tmp_path):

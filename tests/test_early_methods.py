@@ -1,5 +1,7 @@
 """The methods that PruneSID is compared with: equal to plain loops, exact, batch by batch the same."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import reference_methods as reference
@@ -13,11 +15,11 @@ from prunesid.methods import requirements
 from prunesid.methods.hired import crop_budgets, kept_count
 from prunesid.methods.pool import pooled_grid
 from prunesid.methods.visionzip import split_budget
+from prunesid.record import CLIP, EMBEDDINGS
 
-QUESTION = {"relevance": "question"}
 EXACT = (
     ("scope", {}), ("vispruner", {}), ("holov", {}), ("visionzip", {}),
-    ("divprune", {}), ("divprune", {"order": "selection"}), ("cdpruner", {}), ("cdpruner", QUESTION),
+    ("divprune", {}), ("divprune", {"order": "selection"}), ("dpp", {}), ("cdpruner", {}),
     ("hired", {"rounding": "exact"}), ("prumerge", {}), ("prumerge", {"variant": "plus"}),
 )  # fmt: skip
 MERGING = ("visionzip", "prumerge")
@@ -70,7 +72,7 @@ def test_selecting_methods_equal_plain_loops(kind, count):
             "vispruner": reference.vispruner(x, attention, count),
             "holov": reference.holov(attention, count),
             "divprune": sorted(reference.divprune(rec.projected[image].numpy(), count)),
-            "cdpruner": reference.cdpruner(rec.projected[image].numpy(), count),
+            "dpp": reference.cdpruner(rec.projected[image].numpy(), count),
             "hired": reference.hired(attention, count),
         }
         for method, index in wanted.items():
@@ -230,24 +232,37 @@ def test_divprune_reads_the_projected_tokens_only():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [1, 7, 16, 29])
-def test_cdpruner_with_a_question_equals_plain_loops(kind, count):
+def test_cdpruner_equals_plain_loops(kind, count):
     rec = record(kind)
-    kept = compress(rec, "cdpruner", budget=count, relevance="question")
+    near = replace(rec, relevance_by=EMBEDDINGS)
     for image in range(len(rec)):
-        wanted = reference.cdpruner(
-            rec.projected[image].numpy(), count, rec.relevance[image].numpy()
-        )  # fmt: skip
-        assert kept.index[image].tolist() == wanted
+        projected, relevance = rec.projected[image].numpy(), rec.relevance[image].numpy()
+        # By CLIP what is least like the question matters most, by embeddings what is most like it.
+        for own, sign in ((rec, 1), (near, -1)):
+            kept = compress(own, "cdpruner", budget=count)
+            assert kept.index[image].tolist() == reference.cdpruner(
+                projected, count, sign * relevance
+            )
+
+
+def test_cdpruner_refuses_relevance_by_another_encoder_than_it_is_told():
+    rec = record()
+    for by in (CLIP, EMBEDDINGS):
+        own = replace(rec, relevance_by=by)
+        named = compress(own, "cdpruner", budget=5, relevance=by)
+        assert torch.equal(named.index, compress(own, "cdpruner", budget=5).index)
+    with pytest.raises(ValueError, match=r"relevance='embeddings', but the record's is by 'clip'"):
+        compress(rec, "cdpruner", budget=5, relevance="embeddings")
 
 
 def test_cdpruner_beyond_the_rank_takes_the_most_relevant_of_the_others():
     rec = record("flat")  # rank 1
     weight = -rec.relevance
     best = weight.argsort(dim=1, descending=True)[:, :5].sort(dim=1).values
-    assert torch.equal(compress(rec, "cdpruner", budget=5, **QUESTION).index, best)
-    assert compress(rec, "cdpruner", budget=5).index.tolist() == [[0, 1, 2, 3, 4]] * 2
+    assert torch.equal(compress(rec, "cdpruner", budget=5).index, best)
+    assert compress(rec, "dpp", budget=5).index.tolist() == [[0, 1, 2, 3, 4]] * 2
     level = VisionRecord(rec.features, projected=rec.projected, relevance=weight * 0 + 0.3)
-    assert compress(level, "cdpruner", budget=3, **QUESTION).index.tolist() == [[0, 1, 2]] * 2
+    assert compress(level, "cdpruner", budget=3).index.tolist() == [[0, 1, 2]] * 2
 
 
 def test_hired_loses_a_token_to_the_rounding_of_the_rate():
@@ -340,14 +355,8 @@ def test_what_is_missing_is_named(method, params):
     )
 
 
-def test_what_is_asked_of_a_question_can_be_left_out():
-    rec = VisionRecord(torch.randn(1, 9, 4), projected=torch.randn(1, 9, 6))
-    with pytest.raises(ValueError, match="cdpruner does without relevance with relevance='none'"):
-        compress(rec, "cdpruner", budget=3, relevance="question")
-
-
 @pytest.mark.parametrize(
-    ("method", "field"), [("divprune", "projected"), ("cdpruner", "projected"),
+    ("method", "field"), [("divprune", "projected"), ("dpp", "projected"), ("cdpruner", "relevance"),
                           ("prumerge", "last_keys"), ("prumerge", "last_attention")],
 )  # fmt: skip
 def test_nan_in_what_is_read_raises(method, field):

@@ -15,8 +15,10 @@ from synthetic_scores import ROOT
 
 from prunesid import VisionRecord, compress, methods
 from prunesid.answering.store import Store
+from prunesid.methods import ASKED
 from prunesid.parameters import Param
 from prunesid.pocket.benchmarks import render
+from prunesid.record import EMBEDDINGS
 from prunesid.registry import withdraw
 from prunesid.stages.answers import answer_benchmark
 from prunesid.stages.code import modules_of
@@ -57,7 +59,8 @@ def jobs(output: str) -> dict[str, int]:
 
 def test_the_guide_shows_every_extension_point():
     assert set(FILES) == {
-        "study.yaml", "ablations/spread.yaml", "my_methods.py", "rules/categories.smk", "Snakefile"
+        "study.yaml", "ablations/spread.yaml", "my_methods.py", "my_relevance.py",
+        "rules/categories.smk", "Snakefile",
     }  # fmt: skip
 
 
@@ -72,7 +75,7 @@ def test_an_ablation_a_plug_in_and_a_rule_beside_the_study(tmp_path):
     with (folder / table).open() as stream:
         rows = {line["row"] for line in csv.DictReader(stream)}
     assert {"PruneSID", "bands instead of components", "longest tokens first"} <= rows
-    assert "farthest points" in rows
+    assert {"farthest points", "most like the question"} <= rows
     assert (folder / figure).read_text().rstrip().endswith("</svg>")
 
     edited = folder / "my_methods.py"
@@ -91,12 +94,18 @@ def test_the_workflow_as_a_module_of_another(tmp_path):
     assert not any("categories" in name for name in planned)
     paper = "results/pocket/ablations/spread/table.html"
     assert "pruning_table" in jobs(snakemake(folder, "-n", paper))
-    assert "My study: 9 arms, 1 ablation, 1 benchmark" in snakemake(folder, "pruning_estimate")
+    assert "My study: 11 arms, 1 ablation, 1 benchmark" in snakemake(folder, "pruning_estimate")
 
 
 def test_the_examples_do_what_they_say(tmp_path):
-    load_plugins(["my_methods.py"], project(tmp_path))
+    load_plugins(["my_methods.py", "my_relevance.py"], project(tmp_path))
     try:
+        grid = torch.linspace(-1, 1, 9)
+        asked = VisionRecord(torch.randn(1, 9, 4), relevance=grid[None])
+        assert compress(asked, "likest", budget=2).index.tolist() == [[0, 1]]
+        asked = dataclasses.replace(asked, relevance_by=EMBEDDINGS)
+        assert compress(asked, "likest", budget=2).index.tolist() == [[7, 8]]
+        assert make_arm({"method": "likest"}).asked == ASKED
         grid = torch.linspace(0, 1, 15)[None, :, None]
         record = VisionRecord(torch.cat([torch.cos(3 * grid), torch.sin(3 * grid)], dim=2))
         assert compress(record, "farthest", budget=3).index.tolist() == [[0, 7, 14]]
@@ -112,6 +121,7 @@ def test_the_examples_do_what_they_say(tmp_path):
         assert [place // 4 for place in kept.index[0].tolist()] == [0, 1, 2, 3]
     finally:
         withdraw("prunesid_plugin_my_methods")
+        withdraw("prunesid_plugin_my_relevance")
 
 
 @pytest.fixture

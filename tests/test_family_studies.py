@@ -38,6 +38,7 @@ ABLATIONS = {
         "vary": [
             {"method": "prunesid", "label": "PruneSID"},
             {"method": "cls_topk", "label": "attention"},
+            {"method": "cdpruner", "label": "CDPruner"},
         ],
     },
     "sharing": {
@@ -109,4 +110,4 @@ def test_a_study_of_every_family(family, python, tiny_llava, tmp_path):
         tokens = scores.groupby("arm")["tokens"]
         assert tokens.unique()["vanilla"].tolist() == [whole]
         assert (tokens.mean().drop("vanilla") == BUDGET).all()
-        assert len(tokens) == (4 if benchmark == "pocket_mme" else 3)
+        assert len(tokens) == (5 if benchmark == "pocket_mme" else 4)

@@ -32,7 +32,7 @@ features = torch.randn(2, 20, 8)
 record = prunesid.VisionRecord(
     features, cls=features[:, 0], cls_attention=torch.rand(2, 3, 20),
     keys=torch.randn(2, 3, 20, 4), projected=torch.randn(2, 20, 12), grid=(4, 5),
-    last_attention=torch.rand(2, 20), last_keys=torch.randn(2, 20, 8),
+    last_attention=torch.rand(2, 20), last_keys=torch.randn(2, 20, 8), relevance=torch.rand(2, 20),
 )
 assert {"prunesid", "tome", "fastv"} < set(prunesid.list_methods())
 for method in prunesid.methods.list_feature_methods():

@@ -13,13 +13,15 @@ def test_every_method_acts_in_one_place():
     assert len(names) == len(set(names))
     assert places.place_of("tome") == places.ENCODER
     assert places.place_of("prunesid") == places.FEATURES
+    assert places.place_of("cdpruner") == places.QUESTION
     assert places.place_of("fastv") == places.DECODER
 
 
 @pytest.mark.parametrize("method", [name for own in places.listed().values() for name in own])
 def test_parameters_are_resolved_by_the_package_of_the_place(method):
     package = {
-        places.ENCODER: encoding, places.FEATURES: methods, places.DECODER: late
+        places.ENCODER: encoding, places.FEATURES: methods, places.QUESTION: methods,
+        places.DECODER: late,
     }[places.place_of(method)]  # fmt: skip
     assert places.resolve(method) == package.resolve(method)
     assert package.parameters(method).keys() == places.resolve(method).keys()

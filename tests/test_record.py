@@ -25,7 +25,7 @@ def test_rows_pick_images_of_every_field():
 
 def test_every_optional_field_moves_along():
     shapes = {"cls": (4, 5), "cls_attention": (4, 2, 3), "keys": (4, 2, 3, 6)}
-    shapes |= {"projected": (4, 3, 7), "relevance": (4, 3)}
+    shapes |= {"projected": (4, 3, 7), "joint": (4, 3, 8), "relevance": (4, 3)}
     shapes |= {"last_attention": (4, 3), "last_keys": (4, 3, 5)}
     shapes |= {"first_cls_attention": (4, 3), "last_cls_attention": (4, 3)}
     assert set(shapes) == set(OPTIONAL)

@@ -32,6 +32,7 @@ from prunesid.stages.keys import read_keys
 from prunesid.stages.needs import needs_of
 from prunesid.stages.patches import first_crops
 from prunesid.stages.progress import Layout
+from prunesid.stages.questions import write_questions
 from prunesid.stages.scores import score_benchmark
 from prunesid.stages.selection import select_arms
 from prunesid.stages.shard import WHOLE, Shard, by_benchmark, shards
@@ -56,6 +57,7 @@ vary:
   - {method: fastv}
   - {method: tome}
   - {method: prunesid, dynamic: benchmark}
+  - {method: cdpruner}
 across: {budget: [192]}
 seeds: 1
 """
@@ -136,6 +138,7 @@ def run(folder, count, monkeypatch):
         [path.with_name(f"{name}.json") for path in features]
         for name in ("encoded", "selections", "answers")
     )
+    questions = [places.questions("pocket_mme", part) for part in parts]
     for part, path in zip(parts, features, strict=True):
         path.parent.mkdir(parents=True)
         extract(source, runtime, needs_of(arms), path, part)
@@ -146,12 +149,13 @@ def run(folder, count, monkeypatch):
     )  # fmt: skip
     (folder / "budgets.parquet").rename(places.model / "budgets.parquet")
     budgets = read_budgets(places.model / "budgets.parquet", "pocket_mme")
-    for part, own, passed, kept, given in zip(
-        parts, features, encoded, selections, answers, strict=True
+    for part, own, passed, asked, kept, given in zip(
+        parts, features, encoded, questions, selections, answers, strict=True
     ):
         encode_arms(source, runtime, own, arms, store, passed)
-        select_arms(own, arms, store, kept, budgets, passed)
-        answer_benchmark(source, runtime, own, kept, arms, store, given, part)
+        write_questions(source, runtime, arms, own, asked, part)
+        select_arms(own, arms, store, kept, budgets, passed, asked)
+        answer_benchmark(source, runtime, own, kept, arms, store, given, part, asked)
     score_benchmark(source, "pocket_mme", benchmark.metric, answers, store,
                     folder / "scores.parquet")  # fmt: skip
     write_accounts(features, answers, arms, store, folder / "accounts.csv")
@@ -181,7 +185,8 @@ def test_the_number_of_parts_changes_no_table(tmp_path, monkeypatch):
         assert done["features"] == (count, count)
         assert (
             done["encode"] == (1, 1)
-            and done["select"] == (3, 3)
+            and done["select"] == (4, 4)
+            and done["questions"] == (count, count)
             and done["answer"] == done["score"] == (arms, arms)
         )
         crops = first_crops(features, selections)

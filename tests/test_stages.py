@@ -326,9 +326,7 @@ def test_the_usual_block_named_as_a_layer_gives_the_usual_tokens(work, tmp_path)
 
 
 def test_fields_are_stored_where_an_arm_reads_them(work, tmp_path):
-    arms = tuple(
-        make_arm({"method": name}) for name in ("divprune", "cdpruner", "hired", "prumerge")
-    )
+    arms = tuple(make_arm({"method": name}) for name in ("divprune", "dpp", "hired", "prumerge"))
     features, source = tmp_path / "features.safetensors", work[1]
     extract(source, RUNTIME, needs_of(arms), features)
     records, _ = read_features(features)
@@ -360,17 +358,9 @@ def test_fields_are_stored_where_an_arm_reads_them(work, tmp_path):
             assert torch.equal(kept.tokens, again.tokens)
             assert torch.equal(kept.info["selected"], again.info["selected"])
     assert counts == {
-        "method-divprune": [64] * 4, "method-cdpruner": [64] * 4,
+        "method-divprune": [64] * 4, "method-dpp": [64] * 4,
         "method-hired": [63] * 4, "method-prumerge": [64] * 4,
     }  # fmt: skip
-
-
-def test_an_arm_that_reads_the_question_is_refused_before_anything_runs():
-    arm = make_arm({"method": "cdpruner", "relevance": "question"})
-    with pytest.raises(
-        ValueError, match="arms method-cdpruner_relevance-question read the question"
-    ):
-        needs_of([arm])
 
 
 def test_mustdrops_key_set_comes_from_the_stored_features(work, tmp_path):

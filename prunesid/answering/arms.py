@@ -17,6 +17,7 @@ from prunesid.answering.engine import answer
 from prunesid.answering.late import answer_late
 from prunesid.answering.questions import Answer, Question, write_answers
 from prunesid.answering.store import Store
+from prunesid.asking import by_question
 from prunesid.models.adapter import Adapter
 from prunesid.record import Kept
 
@@ -39,6 +40,8 @@ class Job:
     """The answers of one arm: what determines them, and how to get the arm's tokens.
 
     kept  called only if the answers are not stored yet
+    inputs  what the rows of `kept` belong to where each question is an input of its own
+            (`prunesid.asking`); None: the images
     late  for an arm that drops some of those tokens inside the language model
     cls_attention  of what is kept, where `late` needs it; see `answer_late`
     """
@@ -48,6 +51,7 @@ class Job:
     kept: Callable[[], Kept]
     late: Late | None = None
     cls_attention: Callable[[Kept], Tensor] | None = None
+    inputs: Inputs | None = None
 
 
 def answer_material(
@@ -97,8 +101,8 @@ def answer_arms(
 ) -> dict[str, str]:
     """Answers and stores what is missing -> store keys of all jobs, by name.
 
-    An interruption loses at most the arm in progress. `inputs` are what the rows of every `kept` belong to;
-    payloads are the parquet files of `write_answers`, rows in the order of `asked`.
+    An interruption loses at most the arm in progress. `inputs` are what the rows of a `kept` belong to
+    whose job says nothing else; payloads are the parquet files of `write_answers`, rows in the order of `asked`.
     """
     keys = {job.name: Store.key(job.material) for job in jobs}
     if len(keys) != len(jobs):
@@ -109,10 +113,11 @@ def answer_arms(
         for number, job in enumerate(todo, done + 1):
             bar.set_description(f"arm {number}/{len(jobs)} {job.name}")
             kept, begun = job.kept(), time.perf_counter()
-            answers, tokens = _answer(adapter, job, kept, inputs, asked, batch_size, bar.update)
+            own = (inputs, asked) if job.inputs is None else (job.inputs, by_question(asked))
+            answers, tokens = _answer(adapter, job, kept, *own, batch_size, bar.update)
             cost = {
                 "seconds": time.perf_counter() - begun,
-                "images": len(inputs),
+                "images": len(own[0]),
                 "questions": len(asked),
                 "tokens": tokens,
             }
@@ -130,7 +135,7 @@ def _answer(
     batch_size: int,
     progress: Callable[[int], object],
 ) -> tuple[list[Answer], int]:
-    """The answers, and the visual tokens that were run: per image, or per question if late."""
+    """The answers, and the visual tokens that were run: per input, or per question if late."""
     late = job.late
     if late is None:
         answers = answer(adapter, kept, inputs, asked, batch_size=batch_size, progress=progress)

@@ -47,8 +47,8 @@ def check_inputs(kept: Kept, inputs: Inputs, questions: Sequence[Question]) -> N
     if rows != len(kept):
         raise ValueError(f"inputs of {rows} crops for {len(kept)} rows of kept tokens")
     for question in questions:
-        if question.image_id not in inputs:
-            raise ValueError(f"question {question.id}: image {question.image_id!r} was not kept")
+        if question.shown not in inputs:
+            raise ValueError(f"question {question.id}: image {question.shown!r} was not kept")
 
 
 def decode(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from prunesid.answering.blocks import block_size
+from prunesid.answering.blocks import block_size, image_numbers
 from prunesid.answering.decoding import Asked, Inputs, check_inputs, decode, prepare
 from prunesid.answering.prefix import prefix_owners
 from prunesid.answering.questions import Answer, Question, Stopping
@@ -27,8 +27,8 @@ PACKED_TOKENS = 512
 
 @dataclass(frozen=True)
 class _Group:
-    """Questions that share the `number`-th input and the texts around its media; `tokens` are those
-    kept of it."""
+    """Questions that share an input, of the `number`-th image, and the texts around its media; `tokens`
+    are those kept of it."""
 
     name: str
     number: int
@@ -54,8 +54,8 @@ def answer(
 ) -> list[Answer]:
     """Answers in the order of `questions`.
 
-    `kept` holds the visual tokens (R, N, D) of the crops of `inputs`, which a question names by its
-    `image_id`; a batch takes `batch_size` inputs. `progress` is told the number of questions
+    `kept` holds the visual tokens (R, N, D) of the crops of `inputs`, which a question names by what
+    it is `shown`; a batch takes `batch_size` inputs. `progress` is told the number of questions
     answered since the last call. ValueError on an image that is not in `inputs`, or on generation
     arguments that ask for sampling.
     """
@@ -74,7 +74,7 @@ def answer(
             question.image_id,
             text,
             tokens,
-            text=_prompt(adapter, question, inputs[question.image_id]).text_tokens,
+            text=_prompt(adapter, question, inputs[question.shown]).text_tokens,
         )
         for question, (text, tokens) in zip(questions, found, strict=True)
     ]
@@ -104,9 +104,9 @@ def _group(
 ) -> list[_Group]:
     members: dict[tuple[str, tuple[tuple[int, ...], ...]], list[Asked]] = {}
     for place, question in enumerate(questions):
-        before, asked = prepare(adapter, place, question, inputs[question.image_id])
-        members.setdefault((question.image_id, before), []).append(asked)
-    places = {name: number for number, name in enumerate(inputs)}
+        before, asked = prepare(adapter, place, question, inputs[question.shown])
+        members.setdefault((question.shown, before), []).append(asked)
+    places = image_numbers(inputs, questions)
     tokens = {
         name: sum(counts[row] for medium in media for row in medium.rows)
         for name, media in inputs.items()
@@ -123,6 +123,7 @@ def _batches(groups: Sequence[_Group], batch_size: int) -> Iterator[list[_Group]
     for group in groups:
         blocks.setdefault(group.number // block_size(batch_size), []).append(group)
     for _, own in sorted(blocks.items()):
+        # Stable: inputs of one image stay in their order.
         own.sort(key=lambda group: (*group.size, group.number))
         for start in range(0, len(own), batch_size):
             yield own[start : start + batch_size]

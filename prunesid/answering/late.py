@@ -181,7 +181,7 @@ def _rows(
     visual: dict[str, int] = {}
     rows = []
     for place, question in enumerate(questions):
-        name = question.image_id
+        name = question.shown
         media = inputs[name]
         before, asked = prepare(adapter, place, question, media)
         if name not in visual:

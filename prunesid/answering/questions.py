@@ -15,7 +15,10 @@ _DEFAULT_LENGTH = 1024
 
 @dataclass(frozen=True)
 class Question:
-    """One question on one image; `id` is the task's document number as text."""
+    """One question on one image; `id` is the task's document number as text.
+
+    `input` names what it is shown, where that is not the image as every question sees it.
+    """
 
     id: str
     image_id: str
@@ -23,6 +26,12 @@ class Question:
     gen_kwargs: Mapping[str, Any] = field(default_factory=dict)
     target: str = ""
     category: str = ""
+    input: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The name of the input that it is shown."""
+        return self.input or self.image_id
 
 
 @dataclass(frozen=True)

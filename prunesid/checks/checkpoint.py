@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from prunesid.checks.finding import MISSING, OK, Finding
+from prunesid.checks.finding import MISSING, OK, UNKNOWN, Finding
 from prunesid.checks.hub import Hub, NotReachable, NotThere, Repository
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+PICKLED = "has no safetensors weights, the only ones that are read"
 Find = Callable[[str], Path | None]
 
 
@@ -69,12 +71,28 @@ def _downloadable(
     weights = {f: s for f, s in repository.files.items() if f.endswith(".safetensors")}
     if not weights:
         return Finding(
-            MISSING, what, f"{name} has no safetensors weights, the only ones that are read",
+            MISSING, what, f"{name} {PICKLED}",
             "another repository of the same model",
         ), 0.0  # fmt: skip
     size = sum(s or 0 for s in weights.values())
     gated = ", gated, access granted" if repository.gated else ""
     return Finding(OK, what, f"{name}: {here}; {size / 1e9:,.1f} GB to download{gated}"), size
+
+
+def as_tower(found: Finding) -> Finding:
+    """What was found of a text tower's checkpoint, which transformers loads.
+
+    Where its main branch has no safetensors, transformers takes those that the hub's conversion bot
+    proposes, if it does.
+    """
+    found = replace(found, what="text tower")
+    if PICKLED not in found.detail:
+        return found
+    return replace(
+        found, state=UNKNOWN, detail=f"{found.detail}, on its main branch",
+        remedy="the first load asks the hub for a converted revision; or save the model with "
+        "save_pretrained() and name the folder",
+    )  # fmt: skip
 
 
 def absent(find: Find) -> list[str]:

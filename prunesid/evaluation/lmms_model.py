@@ -22,19 +22,22 @@ from prunesid.answering import Answer, Question
 from prunesid.answering.decoding import Inputs
 from prunesid.answering.engine import answer, answer_plainly
 from prunesid.answering.late import answer_late
+from prunesid.asking import Ask, asks_of, by_question, encoder_of, owners
 from prunesid.evaluation.tasks import image_names
 from prunesid.late.driver import rotary_axes
 from prunesid.media import Clip, media_of
 from prunesid.methods import Needs
 from prunesid.models import load, options_of
 from prunesid.record import Kept
+from prunesid.records import Records
 
 
 class PruneSID(lmms):
     """model_args:
 
     pretrained    folder or hub id of the model
-    method        one of `prunesid.list_methods()`; without it, or as "vanilla", all tokens are kept
+    method        one of `prunesid.list_methods()`; without it, or as "vanilla", all tokens are kept.
+                  Methods that choose by image and question do so for every question
     budget        tokens kept per image, or for late methods entering a layer of the language model
                   on average; needed with a method
     seed          of methods with random choices
@@ -84,6 +87,10 @@ class PruneSID(lmms):
             decoder, tokens = self.adapter.decoder, self.adapter.num_tokens or budget + 1
             shape = late.Shape(len(decoder.layers), tokens, rotary_axes(decoder))
             late.plan(str(method), shape, budget, **self.params)
+        self.encoder: str | None = None
+        if method in methods.list_feature_methods():
+            for asked in methods.requirements(method, **self.params).relevance:
+                self.encoder = encoder_of(asked, self.adapter.text_tower)
         self.plans = None
         if method in encoding.list_encoder_methods() and budget is not None:
             self.plans = self.adapter.plans(method, budget, self.params)
@@ -117,10 +124,11 @@ class PruneSID(lmms):
         names, answered = list(members), []
         for start in range(0, len(names), self.batch_size):
             batch = names[start : start + self.batch_size]
-            kept, inputs, attention = self._kept(
-                {name: _media(members[name][0], requests, docs) for name in batch}
-            )
             asked = [question for name in batch for question in members[name]]
+            shown = {name: _media(members[name][0], requests, docs) for name in batch}
+            kept, inputs, attention = self._kept(shown, asked)
+            if self.encoder is not None:
+                asked = by_question(asked)
             answers = self._answer(kept, inputs, attention, asked, bar)
             answered += [(each, found.answer) for each, found in zip(asked, answers, strict=True)]
         return answered
@@ -142,29 +150,37 @@ class PruneSID(lmms):
     ) -> list[tuple[Question, str]]:
         answered = []
         for question in questions:
-            name = question.image_id
-            kept, inputs, _ = self._kept({name: _media(question, requests, docs)})
-            answered.append((question, answer_plainly(self.adapter, kept, inputs[name], question)))
+            shown = {question.image_id: _media(question, requests, docs)}
+            kept, inputs, _ = self._kept(shown, [question])
+            (media,) = inputs.values()
+            answered.append((question, answer_plainly(self.adapter, kept, media, question)))
             bar.update()
         return answered
 
     def _kept(
-        self, shown: Mapping[str, Sequence[Image | Clip]]
+        self, shown: Mapping[str, Sequence[Image | Clip]], questions: Sequence[Question]
     ) -> tuple[Kept, Inputs, torch.Tensor | None]:
-        """What is kept of the inputs' media, which rows are whose, and its CLS attention if needed."""
-        owners = [name for name, media in shown.items() for _ in media]
-        if not owners:
-            return Kept.nothing(), dict.fromkeys(shown, ()), None
+        """What is kept of the inputs' media, which rows are whose, and its CLS attention if needed.
+
+        Inputs are what is shown, or, where tokens are chosen by image and question, the questions.
+        """
+        whose = [name for name, media in shown.items() for _ in media]
+        asks = asks_of(shown, questions) if self.encoder is not None else {}
+        names = asks or shown
+        if not whose:
+            return Kept.nothing(), dict.fromkeys(names, ()), None
         inputs = self.adapter.preprocess([medium for media in shown.values() for medium in media])
         if self.plans is not None:
-            kept, outline = self.adapter.reduce(inputs, self.plans, owners)
+            kept, outline = self.adapter.reduce(inputs, self.plans, whose)
             return kept, {name: outline.inputs.get(name, ()) for name in shown}, None
         early = self.method is not None and not self.late
         needs = Needs()
         if self.method is not None:
             asked = late.requirements if self.late else methods.requirements_in_crops
             needs = asked(self.method, **self.params)
-        records = self.adapter.encode(inputs, needs, owners)
+        records = self.adapter.encode(inputs, needs, whose)
+        if self.encoder is not None:
+            records = self._asked(records, asks)
         if early and self.budget is not None:
             kept = records.compress(
                 str(self.method), budget=self.budget, seed=self.seed, **self.params
@@ -174,7 +190,18 @@ class PruneSID(lmms):
         attention = None
         if self.late and needs.last_cls_attention:
             attention = records.gather(kept.index, "last_cls_attention")
-        return kept, {name: records.inputs.get(name, ()) for name in shown}, attention
+        return kept, {name: records.inputs.get(name, ()) for name in names}, attention
+
+    def _asked(self, records: Records, asks: Mapping[str, Ask]) -> Records:
+        """The records of the questions that show anything."""
+        seen = {name: ask for name, ask in asks.items() if ask.image in records.inputs}
+        vectors = {
+            name: self.adapter.question(
+                str(self.encoder), ask.context, [m.kind for m in records.inputs[ask.image]]
+            )
+            for name, ask in seen.items()
+        }
+        return records.asked(owners(seen), vectors, str(self.encoder))
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("the model prunesid answers generate_until tasks only")

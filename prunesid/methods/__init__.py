@@ -6,6 +6,8 @@ A method is a function `(record, budget, draws, **parameters) -> Kept`:
     def name(record, budget, draws, *, alpha): ...
 
 with `budget` a (B,) int64 tensor on the record's device and `draws` the source of random numbers.
+A method that reads `record.relevance` (`needs=Needs(relevance=ASKED)`) chooses by image and question:
+wherever models run, it is given a row for every question that is asked on an image (`prunesid.asking`).
 A method may also own how the crops of an image share its budget (`Split`). A module of this package
 is found by itself; others call `register` or name their module in the entry-point group
 `prunesid.methods`.
@@ -31,16 +33,25 @@ CHUNK_ELEMENTS = 2**23
 
 Macs = Callable[[Visual, int, Resolved], "int | None"]
 
+# Relevance by whatever the model has: CLIP where it comes with a text tower, else EMBEDDINGS.
+QUESTION = "question"
+ASKED = (QUESTION,)
+
 
 @dataclass(frozen=True)
 class Needs:
-    """The optional fields of a VisionRecord that a method reads."""
+    """The optional fields of a VisionRecord that a method reads.
+
+    relevance  what it may be by, sorted: QUESTION, `record.CLIP` or `record.EMBEDDINGS`; () for a
+               method that asks for none
+    """
 
     cls_attention: bool = False
     cls: bool = False
     keys: bool = False
     projected: bool = False
-    relevance: bool = False
+    joint: bool = False
+    relevance: tuple[str, ...] = ()
     last_attention: bool = False
     last_keys: bool = False
     first_cls_attention: bool = False
@@ -50,6 +61,7 @@ class Needs:
     def __or__(self, other: Needs) -> Needs:
         """What one or the other reads."""
         named = {name: getattr(self, name) or getattr(other, name) for name in OPTIONAL}
+        named["relevance"] = tuple(sorted({*self.relevance, *other.relevance}))
         return Needs(layers=self.layers | other.layers, **named)
 
     def of(self, record: VisionRecord) -> dict[str, Tensor | None]:

@@ -1,97 +1,67 @@
-"""CDPruner (Zhang et al., NeurIPS 2025): a diverse subset as a determinantal point process has it.
+"""CDPruner (Zhang et al., NeurIPS 2025): a subset that is diverse given the question.
 
 Greedy MAP inference on the kernel r_i S_ij r_j, with S the cosine similarity of the projected
 tokens and r the relevance of each to the question. Raster order.
 
-The default is the text-free form, r = 1: the relevance comes from CLIP's text tower, which LLaVA
-checkpoints and Pocket-LLaVA do not have. `relevance="question"` reads the record's `relevance`,
-which whoever has that tower can fill, and scales it as upstream does: negated, min-max, with 1e-6
-added to the numerator, so that the least relevant token keeps some weight.
+The relevance is the record's, scaled as upstream does: min-max, with 1e-6 added to the numerator, so
+that the least relevant token keeps some weight. By CLIP's text tower it is negated first, as upstream
+does: patches that CLIP finds least like the text are the relevant ones. By the language model's
+embeddings it is not, as in OpenVINO GenAI's deployed version (`prunesid.asking` says what is compared).
 
-With r = 1 the first token is the first patch, since all gains are equal then.
-
-Different from upstream: when no token adds to the determinant any more (beyond the rank of the
-features), the most relevant of the others follow, each once; upstream's recursion then takes roots
-of negative numbers and repeats tokens. The scaling is per image, not over a whole batch; gains are
-float64 on a grid; ties go to the lower index.
+Different from upstream: beyond the rank of the features (`prunesid.methods.greedy_map`) its recursion
+takes roots of negative numbers and repeats tokens. The scaling is per image or crop, not over a
+whole batch. Different from OpenVINO GenAI, which prunes all images of a prompt as one pool and adds
+1e-6 to the denominator instead: each image has its own budget here.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from prunesid.accounting import Visual
-from prunesid.information import cosine
-from prunesid.methods import Needs, register
-from prunesid.methods.ragged import largest_partial
-from prunesid.numerics import on_grid, rank_of_picks
+from prunesid.methods import QUESTION, Needs, register
+from prunesid.methods.greedy_map import macs, ranked
+from prunesid.numerics import on_grid
 from prunesid.parameters import Param
 from prunesid.parametric import Resolved
-from prunesid.record import Kept, VisionRecord, keep
+from prunesid.record import CLIP, EMBEDDINGS, Kept, VisionRecord, keep
 from prunesid.seeding import Draws
 
 EPSILON = 1e-6
 
 
 def _needs(params: Resolved) -> Needs:
-    return Needs(projected=True, relevance=params["relevance"] == "question")
-
-
-def _macs(visual: Visual, budget: int, params: Resolved) -> int:
-    """Similarities of all projected tokens, and step by step the rows of the Cholesky factor."""
-    factor = budget * (budget - 1) // 2 + budget
-    return visual.tokens**2 * visual.projected + visual.tokens * factor
+    return Needs(projected=True, relevance=(str(params["relevance"]),))
 
 
 @register(
     "cdpruner",
-    params={"relevance": Param("none", str, ("none", "question"))},
+    params={"relevance": Param(QUESTION, str, (QUESTION, CLIP, EMBEDDINGS))},
     needs=_needs,
-    macs=_macs,
+    macs=macs,
 )
 def cdpruner(record: VisionRecord, budget: Tensor, draws: Draws, *, relevance: str) -> Kept:
     """Greedy MAP of a DPP by incremental Cholesky; a smaller budget keeps a prefix.
 
-    relevance  "none" (text-free) or "question" (`record.relevance`)
+    relevance  by what patches and question are compared: "clip", "embeddings", or "question", the
+               first where the model comes with CLIP's text tower, else the second
     """
-    if record.projected is None or (relevance == "question" and record.relevance is None):
-        raise ValueError("cdpruner needs a record with projected tokens (and relevance, if used)")
-    # Not rounded, unlike elsewhere: rounding would give the kernel a rank that is not its own.
-    similarities = cosine(record.projected)
-    batch, tokens = similarities.shape[:2]
-    weight = torch.ones_like(similarities[:, :, 0])
-    if relevance == "question" and record.relevance is not None:
-        weight = scaled_relevance(record.relevance)
-    steps = largest_partial(budget, tokens)
-    picks = budget.new_empty((batch, steps))
-    rows = similarities.new_zeros((batch, steps, tokens))  # of the Cholesky factor
-    gain = weight**2 * similarities.diagonal(dim1=1, dim2=2)
-    taken = torch.zeros_like(gain, dtype=torch.bool)
-    for place in range(steps):
-        free = on_grid(gain).masked_fill(taken, -torch.inf)
-        spent = free.amax(dim=1, keepdim=True) <= 0
-        left = torch.where(spent, weight, free).masked_fill(taken, -torch.inf)
-        pick = left.argmax(dim=1, keepdim=True)
-        picks[:, place] = pick[:, 0]
-        taken.scatter_(1, pick, True)
-        everyone = pick[:, :, None].expand(batch, tokens, 1)
-        kernel = similarities.gather(2, everyone)[:, :, 0] * weight * weight.gather(1, pick)
-        known = rows[:, :place]
-        explained = known.gather(2, everyone[:, :place]).transpose(1, 2) @ known
-        pivot = gain.gather(1, pick).masked_fill(spent, 1).sqrt()
-        row = ((kernel - explained[:, 0]) / pivot).masked_fill(spent, 0)
-        rows[:, place] = row
-        gain = gain - row**2
-    return keep(record, rank_of_picks(picks, tokens), budget)
+    if record.projected is None or record.relevance is None:
+        raise ValueError("cdpruner needs a record with projected tokens and relevance")
+    if relevance not in (QUESTION, record.relevance_by):
+        raise ValueError(
+            f"relevance={relevance!r}, but the record's is by {record.relevance_by!r}; give its "
+            f"`relevance_by`, or relevance={QUESTION!r} for any"
+        )
+    weight = scaled_relevance(record.relevance, negated=record.relevance_by == CLIP)
+    return keep(record, ranked(record.projected, weight, budget), budget)
 
 
-def scaled_relevance(relevance: Tensor) -> Tensor:
-    """Similarities to the question (B, T) as weights (B, T) float64: negated, scaled to 0..1.
+def scaled_relevance(relevance: Tensor, *, negated: bool) -> Tensor:
+    """Similarities to the question (B, T) as weights (B, T) float64, scaled to 0..1.
 
     An image whose tokens are all equally relevant has weight 1 throughout.
     """
-    value = -relevance.double()
+    value = -relevance.double() if negated else relevance.double()
     low, high = value.aminmax(dim=1, keepdim=True)
     spread = high - low
     # A spread below epsilon would make that the larger term, and the weights anything.

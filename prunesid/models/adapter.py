@@ -131,6 +131,8 @@ class Adapter(Protocol):
     """The language model's own decoder, for methods that drop tokens inside it."""
     placeholders: Mapping[str, int]
     """Kind of medium ("image", "video") -> the token that stands for it in a prompt."""
+    text_tower: Any
+    """CLIP's, which compares patches with a question; None where the model was loaded without."""
 
     def pictures(self, media: Sequence[Image | Clip]) -> list[Image]:
         """Images as RGB, padded where the family pads; its processor does the rest.
@@ -151,7 +153,9 @@ class Adapter(Protocol):
     ) -> Records:
         """The model's inputs -> what the vision tower leaves behind.
 
-        needs  optional fields of the records that are wanted; CLS always comes where there is one
+        needs  optional fields of the records that are wanted; CLS always comes where there is one.
+               In place of relevance, which is a question's, comes what it is computed from
+               (`prunesid.asking`)
         names  input that each medium belongs to, those of one input next to each other; without
                them every medium is an input named by its number, and random choices depend on the
                content of its features
@@ -188,6 +192,17 @@ class Adapter(Protocol):
 
     def prompt(self, context: str, kinds: Sequence[str]) -> Prompt:
         """The token ids of `text`."""
+        ...
+
+    def question(self, encoder: str, context: str, kinds: Sequence[str]) -> Tensor:
+        """A question on media of these kinds as the vector (C,) that patches are compared with.
+
+        encoder  CLIP or EMBEDDINGS, see `prunesid.asking`; ValueError for CLIP without a text tower
+        """
+        ...
+
+    def question_of(self, ids: Sequence[int]) -> Tensor:
+        """The same by EMBEDDINGS, from the tokens of the whole prompt; placeholders do not count."""
         ...
 
     def embed(self, ids: Tensor) -> Tensor:

@@ -100,6 +100,7 @@ def cut(record: VisionRecord, box: Box) -> VisionRecord:
         cls_attention=pick(record.cls_attention, 2),
         keys=pick(record.keys, 2),
         projected=pick(record.projected),
+        joint=pick(record.joint),
         relevance=pick(record.relevance),
         last_attention=pick(record.last_attention),
         last_keys=pick(record.last_keys),

@@ -17,8 +17,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, DynamicCach
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.accounting import Sizes, Transformer
+from prunesid.asking import question_text, unit_of_mean
 from prunesid.encoding import Plans, families_of, plans, refusal
 from prunesid.models.adapter import Entering, Prompt, positions_of
+from prunesid.models.clip_text import ClipText
 from prunesid.models.conversations import (
     CHECKPOINT,
     CONVERSATIONS,
@@ -27,7 +29,7 @@ from prunesid.models.conversations import (
     pieces,
 )
 from prunesid.parameters import Param, Value, check_parameters
-from prunesid.record import Kept
+from prunesid.record import EMBEDDINGS, Kept
 from prunesid.records import IMAGE, VIDEO, Records
 
 if TYPE_CHECKING:
@@ -73,6 +75,13 @@ class TransformersAdapter:
         kinds = {IMAGE: "image_token_id", VIDEO: "video_token_id"}
         found = {kind: getattr(config, name, None) for kind, name in kinds.items()}
         self.placeholders = {kind: i for kind, i in found.items() if i is not None}
+        marks = ("vision_start_token_id", "vision_end_token_id")
+        self.not_text = {
+            *self.placeholders.values(),
+            *(getattr(config, name, None) for name in marks),
+        }
+        # A family whose tower is CLIP's loads what its option names.
+        self.text_tower: ClipText | None = None
         # Every arm asks the same questions.
         self._prompts: dict[tuple[str, tuple[str, ...]], Prompt] = {}
 
@@ -152,6 +161,18 @@ class TransformersAdapter:
                 f"one places {len(placed)}: {text}"
             )
         return Prompt(tuple(map(tuple, texts)))
+
+    def question(self, encoder: str, context: str, kinds: Sequence[str]) -> Tensor:
+        if encoder == EMBEDDINGS:
+            texts = self.prompt(context, kinds).texts
+            return self.question_of([token for text in texts for token in text])
+        if self.text_tower is None:
+            raise ValueError(f"a question by {encoder!r} needs a text tower, and there is none")
+        return self.text_tower.vector(question_text(context, map(self._mark, self.placeholders)))
+
+    def question_of(self, ids: Sequence[int]) -> Tensor:
+        text = [token for token in ids if token not in self.not_text]
+        return unit_of_mean(self.embed(torch.tensor(text, dtype=torch.int64)))
 
     def _mark(self, kind: str) -> str:
         return self.processor.tokenizer.convert_ids_to_tokens(self.placeholders[kind])

@@ -18,7 +18,7 @@ def read_clip(
 ) -> VisionRecord:
     """One pass over pixels (B, 3, height, width) -> features of a 0-based block, CLS removed.
 
-    Everything that `needs` names but `projected` and `relevance`, and CLS; `first_cls_attention`, by
+    Everything that `needs` names but `projected` and `joint`, and CLS; `first_cls_attention`, by
     which a budget is shared among the crops of an image, only where pixels are such `crops`. Hooks keep the tower on
     SDPA, which returns no attention maps; the CLS row recomputed here equals eager attention to
     1e-5. ValueError for layers that the tower lacks.

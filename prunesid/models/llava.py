@@ -9,6 +9,9 @@ aspect         "pad": an image is padded to a square with the processor's mean c
 conv_template  "vicuna_v1": Vicuna's system prompt first, as the authors do; "checkpoint": the
                checkpoint's own chat template. By default the first where it fits the checkpoint
                (see `conversations.original_name`)
+text_tower     folder or hub id of the CLIP model that the tower was taken from, for methods that compare
+               patches with a question by CLIP (`prunesid.models.clip_text`); without it such methods do
+               so by the language model's embeddings
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import torch
 from torch import Tensor
 
 from prunesid.accounting import Sizes, Transformer
+from prunesid.asking import reading
 from prunesid.encoding import Plans, shape_of
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
@@ -28,6 +32,7 @@ from prunesid.models.adapter import Crop, Entering
 from prunesid.models.base import TransformersAdapter
 from prunesid.models.clip import feature_block, read_clip
 from prunesid.models.clip_pass import Reduced
+from prunesid.models.clip_text import OPTION, ClipText
 from prunesid.models.conversations import VICUNA_V1, conv_template
 from prunesid.models.square import mean_color, squared
 from prunesid.models.views import Views, reduce_views
@@ -51,6 +56,7 @@ class Llava(TransformersAdapter):
     OPTIONS: ClassVar[Mapping[str, Param]] = {
         "aspect": ASPECT,
         "conv_template": conv_template(VICUNA_V1),
+        "text_tower": OPTION,
     }
     PADDING = "to a square, in the mean color"
     PROMPT = VICUNA_V1
@@ -71,6 +77,10 @@ class Llava(TransformersAdapter):
                 config.model_type, self.num_blocks, self.num_tokens, config.vision_feature_layer
             ),
         )
+        named = self.options.get("text_tower")
+        if named is not None:
+            self.text_tower = ClipText.load(str(named), config.vision_config, self.device)
+            self.sizes = replace(self.sizes, text=self.text_tower.sizes)
 
     @property
     def view(self) -> str:
@@ -95,10 +105,23 @@ class Llava(TransformersAdapter):
         needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
     ) -> Records:
-        record = self.read(inputs, needs)
+        needs = reading(needs, self.text_tower)
+        record = self.beside(self.read(inputs, needs), needs)
+        return Records.named([record], [range(len(record))], self._media(len(record)), names)
+
+    def beside(self, record: VisionRecord, needs: Needs) -> VisionRecord:
+        """The record with the needed ones of `projected` and `joint`."""
         if needs.projected:
             record = replace(record, projected=self.project(record.features))
-        return Records.named([record], [range(len(record))], self._media(len(record)), names)
+        if needs.joint and record.joint is None:
+            record = replace(record, joint=self.join(record.features))
+        return record
+
+    def join(self, features: Tensor) -> Tensor:
+        """What the CLIP tower has of patches -> the record's `joint`."""
+        if self.text_tower is None:
+            raise ValueError("patches are compared with texts by a text tower, and there is none")
+        return self.text_tower.join(self.model.model.vision_tower, features)
 
     @torch.no_grad()
     def reduce(

@@ -20,17 +20,19 @@ newline  "drop": no newlines, as the LLaVA-NeXT code of VisionZip and HiRED; cro
 
 conv_template  as in `llava`, by the language model: "vicuna_v1", "chatml_direct" (34B), or
          "checkpoint", which for Mistral is the authors' mistral_instruct
+
+text_tower  as of LLaVA (`prunesid.models.llava`)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from prunesid.asking import reading
 from prunesid.box import Box
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
@@ -68,6 +70,7 @@ class LlavaNext(Llava):
     """Adapter; see `prunesid.models.Adapter` for the shapes."""
 
     OPTIONS: ClassVar[Mapping[str, Param]] = {
+        **Llava.OPTIONS,
         "newline": Param(DROP, str, NEWLINES),
         "scope": Param(CROP, str, (CROP, PER_IMAGE)),
         "unpad": Param(True, bool),
@@ -140,12 +143,12 @@ class LlavaNext(Llava):
         needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
     ) -> Records:
+        needs = reading(needs, self.text_tower)
         pixels, parts, media = self._cut(inputs)
         tower = self.model.model.vision_tower
         record = read_clip(tower, pixels, self.feature_block, needs, crops=True)
         groups, members = cut_all(record, parts)
-        if needs.projected:
-            groups = tuple(replace(own, projected=self.project(own.features)) for own in groups)
+        groups = tuple(self.beside(own, needs) for own in groups)
         return Records.named(groups, members, media, names, self._share)
 
     @torch.no_grad()

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from prunesid.asking import reading
 from prunesid.box import Box
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
@@ -158,6 +159,7 @@ class LlavaOnevision(TransformersAdapter):
         names: Sequence[str] | None = None,
     ) -> Records:
         """ValueError for inputs without images and clips."""
+        needs = reading(needs, self.text_tower)
         images: list[Shown] = []
         clips: list[Shown] = []
         if "pixel_values" in inputs:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from prunesid.asking import reading
 from prunesid.encoding import Grid, Plans
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.methods.pool import pooled_grid
@@ -83,6 +84,7 @@ class Qwen2VL(TransformersAdapter):
         needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
     ) -> Records:
+        needs = reading(needs, self.text_tower)
         read: dict[str, list[VisionRecord]] = {IMAGE: [], VIDEO: []}
         for kind, (pixels, grid) in INPUTS.items():
             if pixels in inputs:

@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from prunesid.asking import reading
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
@@ -139,7 +140,7 @@ class VideoLlava(Llava):
         needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
     ) -> Records:
-        views = self.views(inputs)
+        needs, views = reading(needs, self.text_tower), self.views(inputs)
         record = VisionRecord.cat([
             read_clip(tower, pixels, self.feature_block, needs) for tower, pixels in views.seen
         ])  # fmt: skip

@@ -13,8 +13,9 @@ from prunesid.study.metrics import statistic
 
 # What the columns of the table of facts mean, by their titles.
 FACTS = {
-    "Acts": "where the method drops tokens: in the vision encoder, early (before the language model) or "
-    "late (inside it, by what is asked; its tokens are the mean over layers)",
+    "Acts": "where the method drops tokens: in the vision encoder, early (before the language model, by "
+    "the image or by image and question) or late (inside it, by what is asked; its tokens are the mean "
+    "over layers)",
     "Tokens": "visual tokens per image in a layer of the language model, and their range",
     "Entering": "those in its first layer",
     "KV entries": "visual tokens in the caches of all layers together when decoding starts",
@@ -26,7 +27,8 @@ FACTS = {
     "unrelated ones",
     "Rand, reference": "the same index, of the groups and the reference's",
     "Encoder": "multiply-adds of the vision tower for an image, by a counted formula as those that follow",
-    "Selection": "of choosing its tokens, empty where the method has no formula",
+    "Selection": "of choosing its tokens, for each question where they depend on it, empty where the "
+    "method has no formula",
     "LLM": "of the prompt of a question asked alone, up to the answer's first token",
     "Total": "their sum, after ≥ where a part has no formula",
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from prunesid.places import DECODER, ENCODER, FEATURES, place_of
+from prunesid.places import DECODER, ENCODER, FEATURES, QUESTION, place_of
 from prunesid.render.table import Block, Table, TableCell, TableRow, row_colors
 from prunesid.study.ablation import Ablation, Cell
 from prunesid.study.arm import VANILLA
@@ -20,7 +20,9 @@ UNITS = ("", "k", "M", "G", "T", "P")
 # Told only where an arm drops tokens inside the language model.
 INSIDE = ("input_mean", "kv_mean")
 # Where a method acts, told only where the rows differ in it.
-ACTS = {ENCODER: "in the encoder", FEATURES: "early", DECODER: "late"}
+ACTS = {
+    ENCODER: "in the encoder", FEATURES: "early", QUESTION: "early, by question", DECODER: "late"
+}  # fmt: skip
 TITLE = "What the arms did with the tokens"
 
 

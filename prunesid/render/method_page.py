@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from prunesid.files import atomic
-from prunesid.places import DECODER, ENCODER, FEATURES
+from prunesid.places import DECODER, ENCODER, FEATURES, QUESTION
 from prunesid.render import caption, formats, method_losses
 from prunesid.render.facts import count_text, facts_table
 from prunesid.render.figure import write_drawn
@@ -34,12 +34,14 @@ from prunesid.study.strata import FAMILY, PHI
 PLACES = {
     ENCODER: "in or before the vision encoder, which runs once more for it",
     FEATURES: "before the language model",
+    QUESTION: "before the language model, by what is asked",
     DECODER: "inside the language model, by what is asked",
 }
 READS = {
     "cls": "CLS token",
     "cls_attention": "CLS attention",
     "projected": "projected tokens",
+    "relevance": "relevance to the question",
     "last_attention": "attention of the last block",
     "last_keys": "keys of the last block",
     "last_cls_attention": "CLS attention of the last block",

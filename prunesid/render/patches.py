@@ -30,13 +30,14 @@ STRIDE, HUES = 7, 24
 def kept_points(scenes: Sequence[Scene]) -> pd.DataFrame:
     """A line per kept patch: image_id, phi, arm, patch (raster order), row, column, group, merged.
 
-    `merged` says that it is no kept patch but the center of a merged token.
+    `merged` says that it is no kept patch but the center of a merged token. `question` is the scene's.
     """
     lines = [
         {
             "image_id": scene.image_id, "phi": scene.phi, "arm": kept.label, "patch": patch,
             "row": patch // scene.grid[1], "column": patch % scene.grid[1],
             "group": "" if kept.group is None else int(kept.group[patch]), "merged": merged,
+            "question": scene.question,
         }
         for scene in scenes for kept in scene.kept for patch, merged in _patches(kept)
     ]  # fmt: skip
@@ -58,6 +59,8 @@ def draw(scenes: Sequence[Scene]) -> Figure:
         for row, scene in zip(axes, scenes, strict=True):
             row[0].imshow(scene.pixels, interpolation="lanczos")
             row[0].set_ylabel(f"φ = {scene.phi:.2f}", labelpad=3)
+            if scene.question:
+                row[0].set_xlabel(theme.wrap(scene.question, LETTERS), fontsize=theme.SMALL)
             for ax, kept in zip(row[1:], scene.kept, strict=True):
                 _draw_kept(ax, scene, kept)
             for ax in row:
@@ -74,6 +77,9 @@ def draw(scenes: Sequence[Scene]) -> Figure:
             if any(len(kept.centers) for scene in scenes for kept in scene.kept)
             else "",
             "φ: information score; the images stand at evenly spaced ranks of it.",
+            "Below an image the question by which arms choose that choose by image and question."
+            if any(scene.question for scene in scenes)
+            else "",
         ])  # fmt: skip
     return drawn
 

@@ -47,7 +47,8 @@ COLORS = {
     # Paul Tol's muted colors, for what seaborn's ten do not reach.
     "divprune": "#332288",
     "scope": "#117733",
-    "cdpruner": "#882255",
+    "dpp": "#882255",
+    "cdpruner": "#cc3377",
     "hired": "#999933",
     "prumerge": "#44aa99",
     "pool": "#88ccee",

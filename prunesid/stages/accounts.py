@@ -2,7 +2,8 @@
 
 A question is counted as if it were asked alone: the vision tower on its image, the choice of tokens,
 and the prompt through the language model, without the answer's own tokens. The study shares the
-first two, and the prompt up to the image, among the questions of an image.
+first two, and the prompt up to the image, among the questions of an image; where tokens are chosen by
+image and question, the first alone. Of such a choice the question's own encoding counts as well.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from prunesid import methods
 from prunesid.accounting import Sizes, account
 from prunesid.answering import Answer, read_answers
 from prunesid.answering.store import Store
+from prunesid.asking import encoders_of
 from prunesid.files import atomic
 from prunesid.records import shared_out
 from prunesid.stages.feature_file import read_head
@@ -119,7 +121,8 @@ def _choosing(arm: Arm, kept: int, sizes: Sizes, patches: Sequence[int]) -> int 
         return 0
     if arm.encodes:
         return None
-    total = 0
+    encoders = encoders_of(arm.asked if kept < sum(patches) else (), sizes.text)
+    total = sum(sizes.asking_macs(encoder) for encoder in encoders)
     shares = shared_out(min(max(kept, len(patches)), sum(patches)), patches)
     for size, share in zip(patches, shares, strict=True):
         visual = sizes.visual(size)
@@ -131,4 +134,6 @@ def _choosing(arm: Arm, kept: int, sizes: Sizes, patches: Sequence[int]) -> int 
         if macs is None:
             return None
         total += macs
+        if visual is not None and share < size:
+            total += sum(sizes.relevance_macs(visual, encoder) for encoder in encoders)
     return total

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from prunesid.answering.arms import Job, Late, answer_arms, answer_material, missing
+from prunesid.answering.decoding import Inputs
 from prunesid.answering.store import Store
+from prunesid.asked_rows import asked_rows
 from prunesid.late import requirements
 from prunesid.models import load
 from prunesid.record import Kept
@@ -21,6 +23,7 @@ from prunesid.stages.feature_file import Head, read_features
 from prunesid.stages.kept_file import kept_digest, load_kept, whole_digest
 from prunesid.stages.keys import read_keys, write_keys
 from prunesid.stages.material import model_path
+from prunesid.stages.question_file import read_questions
 from prunesid.stages.shard import WHOLE, Shard
 from prunesid.stages.source import Runtime, Source
 
@@ -67,11 +70,12 @@ def _attention(records: Records, kept: Kept) -> Tensor:
 
 def answer_benchmark(
     source: Source, runtime: Runtime, features: Path, selections: Path, arms: Sequence[Arm],
-    store: Store, output: Path, shard: Shard = WHOLE,
+    store: Store, output: Path, shard: Shard = WHOLE, questions: Path | None = None,
 ) -> None:  # fmt: skip
     """Answer and store what is missing, then write {arm: key} as JSON; {} where there is no input.
 
     features, selections  those of the benchmark's shard
+    questions             of the shard, for arms that choose by image and question
     """
     reading = {arm.name for arm in arms if _reads_attention(arm)}
     records, head = read_features(features, layers=(), fields=_fields(arms))
@@ -79,34 +83,41 @@ def answer_benchmark(
         write_keys({}, output)
         return
     chosen = read_keys(selections)
-    whole = whole_digest(records.sizes)
-
-    def tokens_of(arm: Arm) -> str:
-        if not arm.selects:
-            return ALL
-        found = kept_digest(store.get(chosen[arm.name]))
-        return ALL if found == whole else found
+    sizes = records.sizes
+    asked: Inputs | None = None
+    sources: list[int] = []
+    if questions is not None:
+        asked, sources = read_questions(questions).rows(records.inputs)
 
     def job(arm: Arm) -> Job:
-        def kept() -> Kept:
-            if not arm.selects:
-                return records.all_tokens()
-            return load_kept(store.get(chosen[arm.name]), records)
+        path = store.get(chosen[arm.name]) if arm.selects else None
+        by_question = path is not None and bool(asked_rows(path))
+        tokens = ALL
+        if path is not None:
+            own = [sizes[row] for row in sources] if by_question else sizes
+            found = kept_digest(path)
+            tokens = ALL if found == whole_digest(own, by_question=by_question) else found
 
-        determined = material_of(tokens_of(arm), head, runtime, arm)
+        def kept() -> Kept:
+            if path is None or tokens == ALL:
+                return records.all_tokens()
+            return load_kept(path, records, sources if by_question else None)
+
+        determined = material_of(tokens, head, runtime, arm)
         attention = partial(_attention, records) if arm.name in reading else None
-        return Job(arm.name, determined, kept, late_of(arm), attention)
+        inputs = asked if by_question and tokens != ALL else None
+        return Job(arm.name, determined, kept, late_of(arm), attention, inputs)
 
     jobs = [job(arm) for arm in arms]
     keys = {each.name: Store.key(each.material) for each in jobs}
     # Arms that keep the same tokens share their answers.
     distinct = list({keys[each.name]: each for each in jobs}.values())
     if missing(distinct, store):
-        asked = shard.questions(source.open().questions(), runtime.batch_size)
+        every = shard.questions(source.open().questions(), runtime.batch_size)
         with device_slot(runtime.device) as device:
             path = model_path(runtime.model)
             adapter = load(path, device, runtime.dtype, **dict(runtime.options))
             answer_arms(
-                adapter, distinct, records.inputs, asked, store, batch_size=runtime.batch_size
+                adapter, distinct, records.inputs, every, store, batch_size=runtime.batch_size
             )
     write_keys(keys, output)

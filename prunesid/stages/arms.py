@@ -52,7 +52,7 @@ def write_arms(
     agreement  a line per row, column and benchmark: the mean adjusted Rand index of the groups,
                over images, of pairs of seeds (`between_seeds`) and of the row's arms and the
                reference row's in that column (`with_reference`); only where there are groups to
-               compare
+               compare, of images or of questions in both
     """
     lines: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []
@@ -102,6 +102,8 @@ def _agreement(ablation: Ablation, facts: Mapping[str, Facts]) -> Iterator[dict[
             [facts[arm.name]["group"] for arm in each.arms if "group" in facts[arm.name]]
             for each in (cell, rival)
         )
+        if {bool(arm.asked) for arm in (*cell.arms, *rival.arms)} == {False, True}:
+            reference = []
         seeds = _mean_index(itertools.combinations(own, 2))
         versus = _mean_index(itertools.product(own, reference)) if cell is not rival else None
         if seeds is not None or versus is not None:

@@ -15,7 +15,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from prunesid.checks.checkpoint import check_folder, check_repository
+from prunesid.asking import TEXT_TOWER
+from prunesid.checks.checkpoint import as_tower, check_folder, check_repository
 from prunesid.checks.data import check_data, check_token
 from prunesid.checks.finding import MISSING, OK, Finding, summary, text
 from prunesid.checks.hub import Hub, HuggingFace
@@ -47,7 +48,9 @@ def check(
             *(finding for finding, _ in _checkpoint(_model_of(path), hub)),
         ]
     tasks = [benchmark.task for benchmark in study.encoded]
+    tower = dict(study.model_options).get(TEXT_TOWER)
     checkpoint = list(_checkpoint(study.model, hub))
+    checkpoint += [(as_tower(found), size) for found, size in _checkpoint(tower, hub)]
     data = list(check_data(hub, tasks))
     copies = sum(size for _, size in data)
     downloads = sum(size for _, size in checkpoint) + copies

@@ -11,18 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
-from prunesid import models
+from prunesid import encoding, late, methods, models
 from prunesid.groupings import GROUPINGS
 from prunesid.imports import closure, files_digest
-from prunesid.places import DECODER, ENCODER, FEATURES, PACKAGES, place_of
+from prunesid.places import PACKAGES, package_of
 from prunesid.registry import unknown
 from prunesid.scores import SCORES
 from prunesid.study.arm import Arm
 from prunesid.study.model import read_vision
 
-# What runs the methods of a place, where a stage runs other arms without it.
-_RUNNERS = {DECODER: ("prunesid.answering.late",)}
+# What runs the methods of a package, where a stage runs other arms without it.
+_RUNNERS = {late: ("prunesid.answering.late",)}
 _APART = frozenset(
     {
         __name__,
@@ -41,12 +42,12 @@ class Stage:
     """Where the code of a stage begins.
 
     roots   the modules that compute it; a package counts whole
-    places  whose methods it runs
+    runs    the packages whose methods it runs
     family  whether it runs the model
     """
 
     roots: tuple[str, ...]
-    places: tuple[str, ...] = ()
+    runs: tuple[ModuleType, ...] = ()
     family: bool = False
 
 
@@ -55,10 +56,11 @@ STAGES = {
     "features": Stage(("prunesid.stages.features", _TASKS), family=True),
     "information": Stage(("prunesid.stages.information",)),
     "budgets": Stage(("prunesid.stages.budgets",)),
-    "encode": Stage(("prunesid.stages.encoding", _TASKS), (ENCODER,), family=True),
-    "select": Stage(("prunesid.stages.selection",), (FEATURES,)),
-    "answer": Stage(("prunesid.stages.answers",), (DECODER,), family=True),
-    "account": Stage(("prunesid.stages.accounts",), tuple(PACKAGES)),
+    "encode": Stage(("prunesid.stages.encoding", _TASKS), (encoding,), family=True),
+    "questions": Stage(("prunesid.stages.questions", _TASKS), family=True),
+    "select": Stage(("prunesid.stages.selection",), (methods,)),
+    "answer": Stage(("prunesid.stages.answers",), (late,), family=True),
+    "account": Stage(("prunesid.stages.accounts",), (encoding, methods, late)),
     "score": Stage(("prunesid.stages.scores", _TASKS)),
     "compare": Stage(
         (
@@ -82,11 +84,11 @@ def modules_of(arm: Arm) -> list[str]:
     if arm.is_vanilla:
         return []
     resolved = arm.resolved()
-    place = place_of(arm.method)
-    found = PACKAGES[place].modules_of(arm.method)
+    package = package_of(arm.method)
+    found = package.modules_of(arm.method)
     # Another method may use the same word for a choice of its own.
     for parameter, registry in (("grouping", GROUPINGS), ("score", SCORES)):
-        if place == FEATURES and resolved.get(parameter) in registry.names():
+        if package is methods and resolved.get(parameter) in registry.names():
             found += registry.modules_of(resolved[parameter])
     return found
 
@@ -103,9 +105,9 @@ def files_behind(stage: str, arms: Iterable[Arm] = (), model: str = "") -> dict[
     if known.family:
         roots += family_modules(model)
     for arm in arms:
-        place = None if arm.is_vanilla else place_of(arm.method)
-        if place in known.places:
-            roots += [PACKAGES[place].__name__, *_RUNNERS.get(place, ()), *modules_of(arm)]
+        package = None if arm.is_vanilla else package_of(arm.method)
+        if package is not None and package in known.runs:
+            roots += [package.__name__, *_RUNNERS.get(package, ()), *modules_of(arm)]
     return closure(roots, _APART)
 
 

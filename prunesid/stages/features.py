@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from prunesid.asking import TEXT_TOWER
 from prunesid.models import Adapter, load
 from prunesid.records import Records
 from prunesid.stages.device import device_slot
 from prunesid.stages.feature_file import write_features
 from prunesid.stages.material import features_material, model_path, questions_digest
+from prunesid.stages.needs import needs_text
 from prunesid.stages.shard import WHOLE, Shard
 from prunesid.stages.source import Runtime, Source
 
@@ -35,7 +37,8 @@ def extract(
     with device_slot(runtime.device) as device:
         adapter = load(path, device, runtime.dtype, **dict(runtime.options))
         parts = list(_encoded(adapter, task, first, names, needs, runtime.batch_size))
-    write_features(Records.cat(parts), adapter.sizes, str(needs), material, output)
+    asked = needs_text(needs, dict(runtime.options).get(TEXT_TOWER))
+    write_features(Records.cat(parts), adapter.sizes, asked, material, output)
 
 
 def _encoded(

@@ -9,16 +9,20 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from prunesid.asked_rows import AskedRow, asked_rows, to_metadata
 from prunesid.files import digest
 from prunesid.record import Kept, cat_padded
 from prunesid.records import Records, whole_index
 
 
-def save_kept(kept: Kept, path: Path, *, copies: bool = True) -> None:
+def save_kept(
+    kept: Kept, path: Path, *, copies: bool = True, asked: tuple[AskedRow, ...] = ()
+) -> None:
     """Write index, count and info. Tokens are written only where they are no copy of a patch.
 
     copies  whether tokens with an index are the features of that patch; not so after a pass of their
             own through the encoder
+    asked   which question each row is of, where rows are questions'
     """
     tensors = {"index": kept.index, "count": kept.count}
     tensors |= {f"info.{key}": value for key, value in kept.info.items()}
@@ -27,14 +31,18 @@ def save_kept(kept: Kept, path: Path, *, copies: bool = True) -> None:
         tensors["tokens"] = kept.tokens
     elif bool(made.any()):
         tensors["made"] = kept.tokens[made]
-    save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+    metadata = dict(to_metadata(asked)) if asked else None
+    save_file({key: value.contiguous() for key, value in tensors.items()}, path, metadata)
 
 
-def load_kept(path: Path, records: Records) -> Kept:
-    """What `save_kept` wrote, its tokens taken from the features of `records` (R rows)."""
+def load_kept(path: Path, records: Records, sources: Sequence[int] | None = None) -> Kept:
+    """What `save_kept` wrote, its tokens taken from the features of `records` (R rows).
+
+    sources  the one of these rows that each row is of; None: row by row
+    """
     tensors = load_file(path)
     index, count = tensors["index"], tensors["count"]
-    tokens = tensors["tokens"] if "tokens" in tensors else records.gather(index)
+    tokens = tensors["tokens"] if "tokens" in tensors else records.gather(index, sources=sources)
     kept = Kept(
         tokens, index, count,
         {k.removeprefix("info."): v for k, v in tensors.items() if k.startswith("info.")},
@@ -55,17 +63,19 @@ def load_facts(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
 
 def kept_digest(path: Path) -> str:
     """Digest of the tokens kept, whatever chose them: equal selections have equal answers."""
-    return _digest(load_file(path))
+    return _digest(load_file(path), by_question=bool(asked_rows(path)))
 
 
-def whole_digest(sizes: Sequence[int]) -> str:
+def whole_digest(sizes: Sequence[int], *, by_question: bool = False) -> str:
     """The `kept_digest` of keeping every patch of crops of these sizes in its place."""
     index, count = whole_index(sizes)
-    return _digest({"index": index, "count": count})
+    return _digest({"index": index, "count": count}, by_question)
 
 
-def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    return digest({
+def _digest(tensors: Mapping[str, torch.Tensor], by_question: bool) -> str:
+    contents: dict[str, str | bool] = {
         key: hashlib.sha256(value.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
         for key, value in tensors.items() if not key.startswith("info.")
-    })  # fmt: skip
+    }  # fmt: skip
+    # The questions and their order are part of what identifies the features.
+    return digest(contents | ({"by_question": True} if by_question else {}))

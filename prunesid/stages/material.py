@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunesid.asking import TEXT_TOWER
 from prunesid.files import digest, file_digest
 from prunesid.media import FRAMES
 from prunesid.stages.code import code_of
@@ -36,6 +37,17 @@ def model_digest(model: str) -> str:
     return digest({"model": model, "revision": Path(snapshot_download(model)).name})
 
 
+def tower_digest(path: str) -> str:
+    """Digest of a text tower's files; for a hub id, of the revision in the local cache."""
+    if Path(path).is_dir():
+        return model_digest(path)
+    from huggingface_hub import hf_hub_download
+
+    # A hub's CLIP holds its weights in several forms, of which a snapshot would load all.
+    config = Path(hf_hub_download(path, "config.json"))
+    return digest({"model": path, "revision": config.parent.name})
+
+
 def questions_digest(questions: Sequence[Question], data: Path | None) -> str:
     """Digest of a benchmark: its questions and, where it is one, the file that holds its images."""
     asked = [(q.id, q.image_id, q.context, q.target, dict(q.gen_kwargs)) for q in questions]
@@ -46,8 +58,9 @@ def questions_digest(questions: Sequence[Question], data: Path | None) -> str:
 def features_material(benchmark: str, runtime: Runtime, frames: int) -> dict[str, Any]:
     """What determines the vision features of a benchmark's images; the layers stored do not.
 
-    `benchmark` is a `questions_digest`. The usual number of frames is left out, so that it renames
-    nothing of benchmarks without clips.
+    `benchmark` is a `questions_digest`. The text tower among the model's options changes nothing but
+    what is compared with questions (`tower_digest`). The usual number of frames is left out, so that
+    it renames nothing of benchmarks without clips.
     """
     return {
         "stage": "features",
@@ -56,7 +69,7 @@ def features_material(benchmark: str, runtime: Runtime, frames: int) -> dict[str
         "batch_size": runtime.batch_size,
         "dtype": runtime.dtype,
         "device": runtime.device,
-        "options": dict(runtime.options),
+        "options": {n: value for n, value in runtime.options if n != TEXT_TOWER},
         **({} if frames == FRAMES else {"frames": frames}),
         "code": code_of("features", model=runtime.model),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},

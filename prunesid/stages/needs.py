@@ -5,29 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 from operator import or_
+from typing import TYPE_CHECKING
 
 from prunesid import late, methods
+from prunesid.asking import reading
 from prunesid.methods import Needs
-from prunesid.study.arm import Arm
+
+if TYPE_CHECKING:
+    from prunesid.study.arm import Arm
 
 
 def needs_of(arms: Sequence[Arm]) -> Needs:
-    """The union of what the arms' methods read.
+    """The union of what the arms' methods read."""
+    each = (
+        (late.requirements if arm.is_late else methods.requirements_in_crops)(
+            arm.method, **arm.params
+        )
+        for arm in arms
+        if not (arm.is_vanilla or arm.encodes)
+    )
+    return reduce(or_, each, Needs())
 
-    ValueError where an arm reads the question: features belong to an image, whatever is asked, and
-    the supported models have no CLIP text tower.
+
+def needs_text(needs: Needs, text_tower: object) -> str:
+    """What features are made for, as text: features of another one are made again.
+
+    text_tower  the option that names it; None without one
     """
-    reading = [arm for arm in arms if not (arm.is_vanilla or arm.encodes)]
-    each = {
-        a.name: (late.requirements if a.is_late else methods.requirements_in_crops)(
-            a.method, **a.params
-        )
-        for a in reading
-    }
-    asking = [name for name, needs in each.items() if needs.relevance]
-    if asking:
-        raise ValueError(
-            f"arms {', '.join(asking)} read the question's relevance to each patch, which the "
-            f"stored features of an image do not hold; compress a record with `relevance` instead"
-        )
-    return reduce(or_, each.values(), Needs())
+    read = reading(needs, text_tower)
+    return f"{read} by {text_tower}" if read.joint else str(read)

@@ -22,7 +22,7 @@ from prunesid.study.cost import Rates
 from prunesid.study.hardware import GPUS, memory_bytes, rates, weight_bytes
 from prunesid.study.published import published_task
 
-ON_GPU = frozenset({"features", "encode", "answer"})
+ON_GPU = frozenset({"features", "questions", "encode", "answer"})
 WIDTH = 112
 # A paragraph of a comment.
 ESTIMATE = re.compile(r"^# Estimated:.*(?:\n# .+)*", re.MULTILINE)

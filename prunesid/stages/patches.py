@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from prunesid.answering.store import Store
+from prunesid.asked_rows import asked_rows
 from prunesid.models.square import squared
 from prunesid.records import CENTER, PADDED
 from prunesid.stages.feature_file import read_head
@@ -38,7 +39,8 @@ def read_scenes(
     information  of `write_information`
     crops        of the chosen benchmark, `first_crops`
 
-    Of an image in crops the first is shown. Images are those at evenly spaced ranks of phi, from little information to much. An arm with
+    Of an image in crops the first is shown, and of arms that choose by image and question the first
+    question on it. Images are those at evenly spaced ranks of phi, from little information to much. An arm with
     seeds shows its first.
     """
     table = pd.read_parquet(information)
@@ -48,12 +50,16 @@ def read_scenes(
     scenes = []
     for row, name, picture in zip(rows, names, _open(source, names), strict=True):
         crop = crops[name]
-        kept = tuple(
-            KeptPatches(label, **read_kept(store.get(crop.keys[arm.name]), crop.row))
-            for label, arm in chosen.columns
-        )
+        kept, question = [], ""
+        for label, arm in chosen.columns:
+            path, place = store.get(crop.keys[arm.name]), crop.row
+            if arm.asked:
+                first = next(asked for asked in asked_rows(path) if asked.image == name)
+                place, question = first.row, first.context
+            kept.append(KeptPatches(label, **read_kept(path, place)))
         pixels = as_seen(picture, _size(crop.grid), crop.view)
-        scenes.append(Scene(name, float(table["phi"][row]), pixels, crop.grid, kept))
+        phi = float(table["phi"][row])
+        scenes.append(Scene(name, phi, pixels, crop.grid, tuple(kept), question))
     return scenes
 
 

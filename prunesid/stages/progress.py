@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from prunesid.answering.store import Store
+from prunesid.asking import TEXT_TOWER, reading
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.pocket.benchmarks import items
 from prunesid.stages import answers, encoding, kept_file, selection
@@ -22,7 +23,8 @@ from prunesid.stages.budgets import Budgets, read_budgets
 from prunesid.stages.code import files_behind
 from prunesid.stages.feature_file import Head, read_head
 from prunesid.stages.material import features_material, score_material
-from prunesid.stages.needs import needs_of
+from prunesid.stages.needs import needs_of, needs_text
+from prunesid.stages.question_file import Questions, read_questions
 from prunesid.stages.shard import WHOLE, Shard, shards
 from prunesid.stages.source import Runtime, runtime_of
 from prunesid.study.arm import Arm
@@ -32,6 +34,9 @@ from prunesid.study.geometry import Geometry
 from prunesid.study.hardware import BYTES, passes
 from prunesid.study.model import geometry_of
 from prunesid.study.published import PublishedTask, published_task
+
+# Of CLIP's space of images and texts, in the ViT-L/14 that LLaVA's towers are.
+JOINT_WIDTH = 768
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,9 @@ class Layout:
 
     def features(self, benchmark: str, shard: Shard = WHOLE) -> Path:
         return self.model / benchmark / str(shard) / "features.safetensors"
+
+    def questions(self, benchmark: str, shard: Shard = WHOLE) -> Path:
+        return self.model / benchmark / str(shard) / "questions.safetensors"
 
     def time(self, benchmark: str, stage: str, shard: Shard = WHOLE) -> Path:
         return self.model / benchmark / str(shard) / "times" / f"{stage}.tsv"
@@ -149,6 +157,9 @@ def steps(study: Study, sizes: dict[str, Size]) -> Iterator[Step]:
         volume = sum(to_encode) * image_bytes(study, benchmark)
         done = len(parts) - len(to_encode)
         yield Step("features", benchmark.name, len(parts), done, work, volume)
+        asking = [arm for arm in study.arms_of(benchmark.name) if arm.asked]
+        if asking and benchmark in study.benchmarks:
+            yield _questions_step(study, benchmark, parts, places)
         if benchmark in study.benchmarks:
             for step in _arm_steps(study, benchmark, sizes[benchmark.name], parts):
                 if step.done < step.of:
@@ -181,6 +192,20 @@ def is_fresh(output: Path, stage: str, made_from: Iterable[Path] = ()) -> bool:
     return max(path.stat().st_mtime for path in older) <= output.stat().st_mtime
 
 
+def _questions_step(
+    study: Study, benchmark: Benchmark, parts: Sequence[_Part], places: Layout
+) -> Step:
+    """Encoding what is asked, for arms that choose by image and question."""
+    left = [
+        part for part, shard in zip(parts, shards(study.shards), strict=True)
+        if part.state is None or not places.questions(benchmark.name, shard).is_file()
+    ]  # fmt: skip
+    amount = {"questions": sum(part.questions for part in left), "jobs": len(left)} if left else {}
+    return Step(
+        "questions", benchmark.name, len(parts), len(parts) - len(left), Work("questions", amount)
+    )
+
+
 def head_of(features: Path) -> Head | None:
     """The head of a file of features; None where there is none that this version can read."""
     try:
@@ -197,6 +222,7 @@ class _State:
     runtime: Runtime
     head: Head
     budgets: Budgets
+    questions: Questions | None
 
     @staticmethod
     def of(study: Study, benchmark: Benchmark, shard: Shard, places: Layout) -> _State | None:
@@ -207,13 +233,15 @@ class _State:
         if head is None:
             return None
         current = features_material(head.material["benchmark"], runtime, study.frames)
-        needed = str(needs_of(study.arms_of(benchmark.name)))
+        tower = dict(study.model_options).get(TEXT_TOWER)
+        needed = needs_text(needs_of(study.arms_of(benchmark.name)), tower)
         if head.material != current or head.needs != needed:
             return None
-        budgets = places.model / "budgets.parquet"
+        budgets, asked = places.model / "budgets.parquet", places.questions(benchmark.name, shard)
         return _State(
             Store(places.store), runtime, head,
             read_budgets(budgets, benchmark.name) if budgets.is_file() else {},
+            read_questions(asked) if asked.is_file() else None,
         )  # fmt: skip
 
     def selection(self, arm: Arm) -> Path | None:
@@ -226,7 +254,10 @@ class _State:
             budget = selection.budget_of(arm, tuple(self.head.inputs), self.budgets)
         except ValueError:  # the arm's budgets are yet to be shared out
             return None
-        return self.store.find(Store.key(selection.material_of(arm, budget, self.head)))
+        if arm.asked and self.questions is None:
+            return None
+        determined = selection.material_of(arm, budget, self.head, self.questions)
+        return self.store.find(Store.key(determined))
 
     def answers(self, arm: Arm) -> str | None:
         """The key of the arm's answers, where it can be known."""
@@ -235,8 +266,11 @@ class _State:
             kept = self.selection(arm)
             if kept is None:
                 return None
+            sizes = self.head.sizes
+            if arm.asked and self.questions is not None:
+                sizes = [sizes[row] for row in self.questions.rows(self.head.inputs)[1]]
             tokens = kept_file.kept_digest(kept)
-            if tokens == kept_file.whole_digest(self.head.sizes):
+            if tokens == kept_file.whole_digest(sizes, by_question=bool(arm.asked)):
                 tokens = answers.ALL
         return Store.key(answers.material_of(tokens, self.head, self.runtime, arm))
 
@@ -329,14 +363,14 @@ class _Left:
         self.names.add(arm.name)
         self.parts.add(id(part))
         self.entries += 1
-        self.images += part.images
+        # Where tokens are chosen by image and question, every question is an input.
+        inputs = part.questions if arm.asked else part.images
+        self.images += inputs
         self.questions += part.questions
         # What a late arm drops depends on the question, so that each question runs on its own.
-        rows = part.questions if arm.is_late else part.images
+        rows = part.questions if arm.is_late else inputs
         self.tokens += rows * min(self._whole, arm.budget or self._whole)
-        self.passes += passes(
-            part.images, part.questions, self._answer_tokens, self._batch, arm.is_late
-        )
+        self.passes += passes(inputs, part.questions, self._answer_tokens, self._batch, arm.is_late)
 
 
 def _scored(store: Store, benchmark: Benchmark, arm: Arm, answer_keys: list[str]) -> bool:
@@ -348,7 +382,8 @@ def _scored(store: Store, benchmark: Benchmark, arm: Arm, answer_keys: list[str]
 
 def image_bytes(study: Study, benchmark: Benchmark) -> float:
     """What the features of one image take on disk."""
-    shape, needs = shape_of(study, benchmark), needs_of(study.arms_of(benchmark.name))
+    shape, tower = shape_of(study, benchmark), dict(study.model_options).get(TEXT_TOWER)
+    needs = reading(needs_of(study.arms_of(benchmark.name)), tower)
     per_token = shape.width + shape.tower.width * len(needs.layers)
     per_token += shape.tower.width * (needs.keys + needs.last_keys)
     per_token += needs.cls_attention * shape.tower.heads
@@ -356,5 +391,7 @@ def image_bytes(study: Study, benchmark: Benchmark) -> float:
     # Only where images come in crops; a fraction of a thousandth.
     per_token += needs.first_cls_attention
     per_token += needs.projected * shape.decoder.width
+    # In float32, whatever the model's type.
+    per_token += needs.joint * JOINT_WIDTH * 4 // BYTES[study.dtype]
     per_crop = shape.crop_tokens * per_token + shape.width
     return BYTES[study.dtype] * shape.usual_crops * per_crop

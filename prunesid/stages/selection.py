@@ -1,10 +1,11 @@
-"""Which tokens each arm keeps: no model, no question, only the features."""
+"""Which tokens each arm keeps: no model, only the features, and for some arms the questions."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +13,26 @@ from tqdm import tqdm
 
 from prunesid import methods
 from prunesid.answering.store import Store
+from prunesid.asking import owners, reading
 from prunesid.files import digest
-from prunesid.record import OPTIONAL
+from prunesid.record import OPTIONAL, Kept
 from prunesid.stages.code import code_of
 from prunesid.stages.feature_file import Head, hidden_fields, read_features
 from prunesid.stages.kept_file import save_kept
 from prunesid.stages.keys import read_keys, write_keys
+from prunesid.stages.question_file import Questions, read_questions
 
 if TYPE_CHECKING:
+    from prunesid.records import Records
     from prunesid.stages.budgets import Budgets
     from prunesid.study.arm import Arm
 
+ASKED_AT_ONCE = 16
 
-def _fields(arm: Arm) -> list[str]:
+
+def _fields(arm: Arm, text_tower: str | None) -> list[str]:
     """What the arm's method reads beside the features."""
-    needs = methods.requirements_in_crops(arm.method, **arm.params)
+    needs = reading(methods.requirements_in_crops(arm.method, **arm.params), text_tower)
     return [name for name in OPTIONAL if getattr(needs, name)] + hidden_fields(needs.layers)
 
 
@@ -63,12 +69,24 @@ def budget_of(arm: Arm, names: Sequence[str], budgets: Budgets) -> int | dict[st
     return {name: shared[name] for name in names}
 
 
-def material_of(arm: Arm, budget: int | Mapping[str, int], features: Head) -> dict[str, Any]:
-    """What determines the tokens that an arm keeps."""
+def material_of(
+    arm: Arm, budget: int | Mapping[str, int], features: Head, questions: Questions | None = None
+) -> dict[str, Any]:
+    """What determines the tokens that an arm keeps.
+
+    questions  for an arm that chooses by image and question; ValueError for one without them
+    """
+    named = _named(arm, budget)
+    if arm.asked:
+        if questions is None:
+            raise ValueError(f"arm {arm.name!r} chooses by image and question; none are given")
+        named |= questions.material(arm)
     return {
         "stage": "select",
-        "arm": _named(arm, budget),
-        "features": features.identity(_fields(arm)),
+        "arm": named,
+        "features": features.identity(
+            _fields(arm, None if questions is None else questions.text_tower)
+        ),
         "code": code_of("select", [arm]),
     }
 
@@ -80,24 +98,53 @@ def select_arms(
     output: Path,
     budgets: Budgets | None = None,
     encoded: Path | None = None,
+    questions: Path | None = None,
 ) -> None:
     """Select and store what is missing, then write {arm: key} as JSON; {} where there is no input.
 
-    budgets  of the benchmark (`budgets.read_budgets`), for arms with a dynamic one
-    encoded  of `encoding.encode_arms`, for arms with an encoder pass of their own
+    budgets    of the benchmark (`budgets.read_budgets`), for arms with a dynamic one
+    encoded    of `encoding.encode_arms`, for arms with an encoder pass of their own
+    questions  of `questions.write_questions`, for arms that choose by image and question
     """
     records, head = read_features(features)
+    asked = None if questions is None else read_questions(questions)
     keys: dict[str, str] = {} if encoded is None else read_keys(encoded)
     chosen = [arm for arm in arms if arm.selects and not arm.encodes and records.inputs]
     bar = tqdm(chosen, desc="selecting", unit="arm")
     for arm in bar:
         budget = budget_of(arm, records.names, budgets or {})
-        determined = material_of(arm, budget, head)
+        determined = material_of(arm, budget, head, asked)
         keys[arm.name] = Store.key(determined)
         if keys[arm.name] not in store:
             bar.set_postfix_str(arm.name)
             begun = time.perf_counter()
-            kept = records.compress(arm.method, budget=budget, seed=arm.seed, **arm.params)
-            cost = {"seconds": time.perf_counter() - begun, "images": len(records.inputs)}
-            store.put(determined, partial(save_kept, kept), suffix=".safetensors", cost=cost)
+            if arm.asked and asked is not None:
+                kept = _select_asked(arm, records, asked, budget)
+                whose = asked.asked_rows(records.inputs)
+            else:
+                kept = records.compress(arm.method, budget=budget, seed=arm.seed, **arm.params)
+                whose = ()
+            images = len(whose) or len(records.inputs)
+            cost = {"seconds": time.perf_counter() - begun, "images": images}
+            write = partial(save_kept, kept, asked=whose)
+            store.put(determined, write, suffix=".safetensors", cost=cost)
     write_keys(keys, output)
+
+
+def _select_asked(
+    arm: Arm, records: Records, questions: Questions, budget: int | Mapping[str, int]
+) -> Kept:
+    """What an arm keeps for each question, in their order."""
+    encoder = questions.encoder(arm)
+    whose, vectors = owners(questions.asks), questions.vectors[encoder]
+    parts = []
+    # A few at a time: every question holds the features of its image.
+    for start in range(0, len(whose), ASKED_AT_ONCE):
+        some = dict(islice(whose.items(), start, start + ASKED_AT_ONCE))
+        own = budget if isinstance(budget, int) else {n: budget[image] for n, image in some.items()}
+        parts.append(
+            records.asked(some, vectors, encoder).compress(
+                arm.method, budget=own, seed=arm.seed, **arm.params
+            )
+        )
+    return Kept.cat(parts)

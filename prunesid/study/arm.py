@@ -52,8 +52,19 @@ class Arm:
 
     @property
     def selects(self) -> bool:
-        """Whether its tokens are chosen before the language model, whatever is asked."""
+        """Whether its tokens are chosen before the language model."""
         return not self.is_vanilla and not self.is_late
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """By what relevance its tokens are chosen (`Needs.relevance`), question by question.
+
+        () for one whose tokens do not depend on what is asked, or are dropped inside the language
+        model.
+        """
+        if not self.selects or self.encodes:
+            return ()
+        return methods.requirements(self.method, **self.params).relevance
 
     def resolved(self) -> dict[str, Any]:
         """Everything that determines the kept tokens: method, budget, seed and all parameters."""

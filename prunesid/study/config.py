@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunesid import encoding, late
+from prunesid.asking import TEXT_TOWER, encoder_of
 from prunesid.media import FRAMES
 from prunesid.registry import unknown
 from prunesid.study.ablation import Ablation, load_ablation
@@ -175,6 +176,7 @@ def parse_study(
             with _Collecting(problems):
                 benchmarks.append(_load_benchmark(path, root))
     arms = _once(ablations)
+    problems += _unreadable(filled["model_options"], arms)
     vision = _vision(known, benchmarks, filled["frames"], problems)
     problems += _beyond(vision, filled["model"], arms)
     problems += _infeasible(vision, arms)
@@ -308,6 +310,18 @@ def _beyond(vision: Vision, model: str, arms: Iterable[Arm]) -> list[str]:
         for arm in arms
         if vision.tokens is not None and arm.budget is not None and arm.budget > vision.tokens
     ]
+
+
+def _unreadable(options: Mapping[str, Any], arms: Iterable[Arm]) -> list[str]:
+    """Arms that compare patches with questions by an encoder that the study does not name."""
+    problems = []
+    for arm in arms:
+        for asked in arm.asked:
+            try:
+                encoder_of(asked, options.get(TEXT_TOWER))
+            except ValueError as error:
+                problems.append(f"arm {arm.name}: {error}")
+    return problems
 
 
 def _infeasible(vision: Vision, arms: Iterable[Arm]) -> list[str]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 SHIPPED: Mapping[str, Mapping[str, float]] = {
     "images": {"jobs": 3, "images": 0.02},
     "features": {"jobs": 8, "images": 0.09},
+    "questions": {"jobs": 8, "questions": 0.0003},
     "information": {"jobs": 4, "images": 0.007},
     "encode": {"jobs": 8, "images": 0.022},
     "select": {"jobs": 5, "images": 0.0094},

@@ -105,6 +105,7 @@ def rates(
     per_token = shape.token_macs * per_mac
     own = {
         "features": {"jobs": load, "images": shape.usual_crops * (crop + CROP_SECONDS)},
+        "questions": {"jobs": load, "questions": SHIPPED["questions"]["questions"]},
         "encode": {"jobs": load, "images": shape.usual_crops * (crop + CROP_SECONDS)},
         "information": {
             name: rate * (shape.usual_tokens / SELECT_TOKENS if name == "images" else 1)

@@ -75,5 +75,7 @@ def _needs_at(place: str, method: str, params: Mapping[str, object]) -> tuple[st
 
 
 def _needs(needs: Needs) -> tuple[str, ...]:
-    named = [each.name for each in fields(needs) if getattr(needs, each.name) is True]
+    named = [
+        each.name for each in fields(needs) if each.name != "layers" and getattr(needs, each.name)
+    ]
     return (*named, *(f"block {n}" for n in sorted(needs.layers)))

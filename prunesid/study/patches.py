@@ -74,13 +74,17 @@ class FirstCrop:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """An image as the tower sees it, (S, S, 3) uint8, its patches' grid, and what arms keep."""
+    """An image as the tower sees it, (S, S, 3) uint8, its patches' grid, and what arms keep.
+
+    `question` is the one by which arms choose that choose by image and question, '' without such arms.
+    """
 
     image_id: str
     phi: float
     pixels: NDArray[np.uint8]
     grid: tuple[int, int]
     kept: tuple[KeptPatches, ...]
+    question: str = ""
 
 
 def parse_patches(

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from prunesid.answering.store import Store
+from prunesid.asked_rows import asked_rows
 from prunesid.files import atomic, digest, file_digest
 from prunesid.study.arm import Arm
 from prunesid.study.patches import FirstCrop
@@ -44,17 +45,25 @@ class Gallery:
         self._crops = crops
         self._code = file_digest(__file__)
         self._kept = lru_cache(maxsize=16)(lambda key: _read_index(store.get(key)))
+        self._rows = lru_cache(maxsize=16)(lambda key: _question_rows(store.get(key)))
         self._image = lru_cache(maxsize=256)(find)
 
     def path(self, benchmark: str, question_id: str, image_id: str, arms: Iterable[Arm]) -> Path:
-        """The picture of an image with what each of the arms keeps of it, from left to right."""
+        """The picture of an image with what each of the arms keeps of it, from left to right.
+
+        An arm that chooses by image and question shows what it keeps for this question.
+        """
         crop = self._crops[benchmark][image_id]
-        keys = [crop.keys[arm.name] if arm.selects else None for arm in arms]
-        name = digest({"image": [benchmark, image_id], "selections": keys, "code": self._code})
+        shown = [
+            (crop.keys[arm.name], self._rows(crop.keys[arm.name])[question_id] if arm.asked else crop.row)
+            if arm.selects else None
+            for arm in arms
+        ]  # fmt: skip
+        name = digest({"image": [benchmark, image_id], "selections": shown, "code": self._code})
         path = self.folder / f"{name}{FILE_TYPE}"
         if not path.is_file():
             image = self._image(benchmark, question_id, image_id)
-            kept = [None if key is None else self._kept(key)[crop.row] for key in keys]
+            kept = [None if each is None else self._kept(each[0])[each[1]] for each in shown]
             drawn = side_by_side([draw_kept(image, index, crop.grid) for index in kept])
             with atomic(path) as part:
                 drawn.save(part, quality=QUALITY)
@@ -92,6 +101,11 @@ def side_by_side(images: list[Image.Image]) -> Image.Image:
     for place, image in enumerate(images):
         whole.paste(image, (place * (width + GAP), 0))
     return whole
+
+
+def _question_rows(path: Path) -> dict[str, int]:
+    """{question: its row} of a selection by image and question."""
+    return {question: asked.row for asked in asked_rows(path) for question in asked.questions}
 
 
 def _read_index(path: Path) -> np.ndarray:

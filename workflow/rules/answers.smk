@@ -9,6 +9,7 @@ rule select:
         features=rules.features.output[0],
         budgets=budgets_of,
         encoded=encoded_of,
+        questions=questions_of,
         code=code("select"),
     output:
         MODEL / "{benchmark}" / "{shard}" / "selections.json",
@@ -32,6 +33,7 @@ rule answer:
         weights=weights(),
         features=rules.features.output[0],
         selections=rules.select.output[0],
+        questions=questions_of,
         code=code("answer"),
     output:
         MODEL / "{benchmark}" / "{shard}" / "answers.json",

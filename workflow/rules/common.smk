@@ -124,8 +124,13 @@ def model_threads():
     return 1
 
 
-def needs_text(benchmark):
-    """What the vision tower has to leave behind, as text: a change of it reruns the tower."""
-    from prunesid.stages.needs import needs_of
+def text_tower():
+    """CLIP's text tower that the study names, None without one."""
+    return dict(STUDY.model_options).get("text_tower")
 
-    return str(needs_of(STUDY.arms_of(benchmark)))
+
+def needs_for(benchmark):
+    """What the vision tower has to leave behind, as text: a change of it reruns the tower."""
+    from prunesid.stages.needs import needs_of, needs_text
+
+    return needs_text(needs_of(STUDY.arms_of(benchmark)), text_tower())

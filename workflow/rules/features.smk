@@ -14,7 +14,7 @@ rule features:
     resources:
         gpu=1,
     params:
-        needs=lambda wildcards: needs_text(wildcards.benchmark),
+        needs=lambda wildcards: needs_for(wildcards.benchmark),
         limit=STUDY.limit,
         runtime=(STUDY.dtype, STUDY.device, STUDY.batch_size),
         frames=STUDY.frames,

@@ -11,7 +11,7 @@ from prunesid.study.config import parse_study
 torch.set_num_threads(snakemake.threads)
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 benchmark = study.benchmark(snakemake.wildcards.benchmark)
-data = snakemake.input.get("data")
+data, questions = snakemake.input.get("data"), snakemake.input.get("questions")
 answer_benchmark(
     source_of(study, benchmark, Path(data) if data else None),
     runtime_of(study),
@@ -21,4 +21,5 @@ answer_benchmark(
     Store(snakemake.params.store),
     Path(snakemake.output[0]),
     Shard.parse(snakemake.wildcards.shard),
+    Path(questions) if questions else None,
 )

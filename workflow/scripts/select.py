@@ -9,7 +9,7 @@ from prunesid.study.config import parse_study
 
 torch.set_num_threads(snakemake.threads)
 benchmark, budgets = snakemake.wildcards.benchmark, snakemake.input.get("budgets")
-encoded = snakemake.input.get("encoded")
+encoded, questions = snakemake.input.get("encoded"), snakemake.input.get("questions")
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 select_arms(
     Path(snakemake.input.features),
@@ -18,4 +18,5 @@ select_arms(
     Path(snakemake.output[0]),
     read_budgets(Path(budgets), benchmark) if budgets else None,
     Path(encoded) if encoded else None,
+    Path(questions) if questions else None,
 )

@@ -79,6 +79,9 @@ class MiniGemini(Llava):
     def read(self, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
         model = self.model.model
         record = read_clip(model.vision_tower, inputs["pixel_values"], self.feature_block, needs)
+        if needs.joint:
+            # CLIP knows its own patches, not what is mined for them.
+            record = replace(record, joint=self.join(record.features))
         sharp = inputs["pixel_values_aux"].to(self.device, self.dtype)
         return replace(record, features=model.mine(record.features, sharp))
 

@@ -1,0 +1,33 @@
+def asking_arms(benchmark):
+    """The arms of a benchmark that choose tokens by image and question."""
+    return [arm for arm in STUDY.arms_of(benchmark) if arm.asked]
+
+
+def questions_of(wildcards):
+    """The questions as these arms compare them with patches, where a benchmark has any."""
+    return rules.questions.output[0] if asking_arms(wildcards.benchmark) else []
+
+
+rule questions:
+    input:
+        data=task_data,
+        weights=weights(),
+        features=rules.features.output[0],
+        code=code("questions"),
+    output:
+        MODEL / "{benchmark}" / "{shard}" / "questions.safetensors",
+    benchmark:
+        MODEL / "{benchmark}" / "{shard}" / "times" / "questions.tsv"
+    threads: model_threads()
+    resources:
+        gpu=1,
+    params:
+        asked=lambda wildcards: sorted(
+            {each for arm in asking_arms(wildcards.benchmark) for each in arm.asked}
+        ),
+        text_tower=text_tower(),
+        folder=str(STUDY_FOLDER),
+    message:
+        "Questions of {wildcards.benchmark}, {wildcards.shard}"
+    script:
+        "../scripts/questions.py"

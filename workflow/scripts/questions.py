@@ -1,0 +1,21 @@
+from pathlib import Path
+
+import torch
+
+from prunesid.stages.questions import write_questions
+from prunesid.stages.shard import Shard
+from prunesid.stages.source import runtime_of, source_of
+from prunesid.study.config import parse_study
+
+torch.set_num_threads(snakemake.threads)
+study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
+benchmark = study.benchmark(snakemake.wildcards.benchmark)
+data = snakemake.input.get("data")
+write_questions(
+    source_of(study, benchmark, Path(data) if data else None),
+    runtime_of(study),
+    study.arms_of(benchmark.name),
+    Path(snakemake.input.features),
+    Path(snakemake.output[0]),
+    Shard.parse(snakemake.wildcards.shard),
+)

@@ -62,7 +62,7 @@ def test_an_encoder_pass_of_its_own_takes_the_place_of_the_usual_one():
 
 def head(media, grids, members, share=None, encoder=SIZES.encoder):
     sizes = Sizes(LAYER, encoder, 17, Shape(layers=3, read=2, side=4))
-    return Head({"img": media}, members, grids, share, sizes, {})
+    return Head({"img": media}, members, grids, share, sizes, "", {}, {})
 
 
 def test_a_pass_costs_what_its_plan_says():

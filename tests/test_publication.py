@@ -20,6 +20,9 @@ from prunesid.accounting import Sizes, Transformer
 from prunesid.answering.store import Store
 from prunesid.evaluation.scoring import COLUMNS
 from prunesid.pocket.benchmarks import render
+from prunesid.record import VisionRecord
+from prunesid.records import Medium, Records
+from prunesid.stages.feature_file import write_features
 from prunesid.stages.keys import write_keys
 from prunesid.stages.publication import BenchmarkFiles, publish_study, settings_of
 from prunesid.stages.source import Source
@@ -72,16 +75,13 @@ def work(tmp_path_factory, study):
     )  # fmt: skip
     (features,), (selections,) = files.features, files.selections
     features.parent.mkdir()
-    media = [
-        {"kind": "image", "rows": [row], "layout": {"view": "center"}} for row in range(IMAGES)
-    ]
-    head = {
-        "inputs": {name: [medium] for name, medium in zip(image_ids, media, strict=True)},
-        "members": [list(range(IMAGES))], "grids": [(24, 24)], "share": None, "material": {},
-        "model_sizes": SIZES.to_json(),
-    }  # fmt: skip
-    metadata = {key: json.dumps(value) for key, value in head.items()}
-    save_file({"0.features": torch.zeros(IMAGES, 1, 1)}, features, metadata)
+    inputs = {
+        name: (Medium("image", (row,), {"view": "center"}),) for row, name in enumerate(image_ids)
+    }
+    record = VisionRecord(torch.zeros(IMAGES, 576, 1), grid=(24, 24))
+    write_features(
+        Records((record,), (tuple(range(IMAGES)),), inputs, None), SIZES, "", {}, features
+    )
 
     random, store, keys, rows = np.random.default_rng(0), Store(folder / "store"), {}, []
     for arm in study.arms:

@@ -70,7 +70,7 @@ def _load(path: Path) -> Iterator[str]:
     )
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    # `code_digest` finds the module's files under its name, and so do the plug-in's own imports.
+    # What an arm depends on is found under the module's name, and so are the plug-in's own imports.
     sys.modules[name] = module
     try:
         with owned_by(name):

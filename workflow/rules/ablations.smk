@@ -37,6 +37,7 @@ rule compare:
             "study/metrics.py",
             "study/statistics.py",
             "study/power.py",
+            "study/sign_flip.py",
         ),
     output:
         comparison=MODEL / "ablations" / "{ablation}" / "comparison.csv",

@@ -146,5 +146,5 @@ def test_every_method_of_table_1_stands_beside_its_printed_row(studies):
     }  # fmt: skip
     assert found == {
         "ToMe", "FastV", "SparseVLM", "MustDrop", "DART", "HiRED", "PruMerge", "VisionZip",
-        "VisionZip-Dyn", "DivPrune", "PruneSID", "PruneSID-Dyn",
+        "VisionZip-Dyn", "DivPrune", "PruneSID", "PruneSID-Dyn", "PruneSID, released code",
     }  # fmt: skip

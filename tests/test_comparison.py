@@ -1,13 +1,16 @@
 """Comparison: known effects found, everything paired, one tidy table, the same bytes each time."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 from synthetic_scores import BENCHMARKS, GQA, MME, POPE, ablation_of, grouping, scores_of
 
-from prunesid.study.comparison import compare, read_comparison, write_comparison
+from prunesid.study.comparison import compare, read_comparison, sample, write_comparison
 from prunesid.study.config import Bootstrap
 from prunesid.study.measurement import SCORE_COLUMNS, measure, read_scores
+from prunesid.study.sign_flip import contributions, sign_flip_p
 
 FEW = Bootstrap(resamples=400)
 
@@ -99,16 +102,60 @@ def test_the_average_of_a_seeded_row_keeps_its_seeds(table):
     assert average["spread"] > 0
 
 
-def test_single_runs_of_accuracy_get_mcnemar_and_all_else_the_bootstrap():
+def test_one_test_for_every_metric_and_mcnemar_beside_it():
     ablation = ablation_of(vary={"num_groups": [16, 8]})
     scores = scores_of(ablation.arms, (GQA, POPE, MME), images=40)
     table = compare(scores, ablation, (GQA, POPE, MME), FEW)
-    tests = table[table["row"] == "num_groups=8"].set_index("benchmark")["test"]
-    assert tests.to_dict() == {
-        GQA.name: "mcnemar", POPE.name: "bootstrap", MME.name: "bootstrap", "average": "bootstrap"
+    tested = table[table["row"] == "num_groups=8"].set_index("benchmark")
+    assert set(tested["test"]) == {"sign_flip"}
+    assert (tested["p"] > 0).all()
+    assert tested["p_mcnemar"].notna().to_dict() == {
+        GQA.name: True, POPE.name: True, MME.name: True, "average": False
     }  # fmt: skip
-    gqa = line(table, "num_groups=8", "all", GQA.name)
-    assert gqa["p"] == gqa["p_mcnemar"] != gqa["p_bootstrap"]
+    assert (tested["p_bootstrap_error"] > 0).all()
+    # Roughly the same question, asked twice.
+    assert np.allclose(tested["p"], tested["p_bootstrap"], rtol=0.25, atol=0.05)
+
+
+def test_p_swaps_the_answers_of_whole_images():
+    ablation = ablation_of(vary={"num_groups": [16, 8]})
+    scores = scores_of(ablation.arms, (GQA,), images=12)
+    row = line(compare(scores, ablation, (GQA,), FEW), "num_groups=8", "all", GQA.name)
+    by_image = scores.groupby(["arm", "image_id"])["score"].sum().unstack("arm")
+    own, other = (next(c.arms[0].name for c in ablation.cells if c.row.key == f"num_groups={n}")
+                  for n in (8, 16))  # fmt: skip
+    change = (by_image[own] - by_image[other]).to_numpy()
+    signs = np.array(list(itertools.product((-1, 1), repeat=12)))
+    assert row["p"] == pytest.approx((np.abs(signs @ change) >= abs(change.sum())).mean())
+
+
+def test_the_average_swaps_an_image_under_all_columns_and_seeds_at_once(scores, table):
+    """p of the mean over columns is that of each image's mean, not of independent columns."""
+    ablation = grouping()
+    samples = sample(scores, ablation, BENCHMARKS, FEW)
+    overall = line(table, "grouping=random", "overall", "average")
+    parts = []
+    for m, whole in zip(samples.measured, samples.vanilla, strict=True):
+        each = []
+        for column in ablation.columns:
+            cells = {c.row.key: [a.name for a in c.arms] for c in ablation.cells
+                     if c.column == column}  # fmt: skip
+            (reference,) = m.at(cells["grouping=psca"])
+            each += [
+                contributions(m.sums[seed], m.sums[reference], m.statistic)
+                for seed in m.at(cells["grouping=random"])
+            ]
+        parts.append(100 * np.mean(each, axis=0) / whole.values[0] / len(BENCHMARKS))
+    parts = np.concatenate(parts)
+    assert parts.sum() == pytest.approx(overall["diff"], rel=0.01)
+    assert overall["p"] == pytest.approx(sign_flip_p(parts), rel=1e-6)
+
+
+def test_no_p_depends_on_the_seed_of_the_resamples(scores, table):
+    again = compare(scores, grouping(), BENCHMARKS, Bootstrap(resamples=400, seed=1))
+    for name in ("p", "p_holm", "p_mcnemar"):
+        assert np.array_equal(again[name], table[name], equal_nan=True)
+    assert not np.allclose(again["diff_low"], table["diff_low"], equal_nan=True)
 
 
 def test_partial_scores_get_no_mcnemar():
@@ -116,7 +163,7 @@ def test_partial_scores_get_no_mcnemar():
     scores = scores_of(ablation.arms, (GQA,), images=30)
     scores.loc[0, "score"] = 0.3
     row = line(compare(scores, ablation, (GQA,), FEW), "num_groups=8", "all", GQA.name)
-    assert row["test"] == "bootstrap"
+    assert row["test"] == "sign_flip"
     assert np.isnan(row["p_mcnemar"])
 
 

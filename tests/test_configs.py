@@ -145,6 +145,6 @@ def test_every_method_of_table_1_stands_beside_its_printed_row(studies):
         if paper.printed(ablation, cell, "average") is not None
     }  # fmt: skip
     assert found == {
-        "ToMe", "FastV", "SparseVLM", "MustDrop, stages 2 and 3", "DART", "HiRED", "PruMerge", "VisionZip",
-        "VisionZip-Dyn", "DivPrune", "PruneSID", "PruneSID-Dyn",
+        "ToMe", "FastV", "SparseVLM", "MustDrop, stages 2 and 3", "DART", "HiRED", "PruMerge",
+        "VisionZip", "VisionZip-Dyn", "DivPrune", "PruneSID", "PruneSID-Dyn", "PruneSID, released code",
     }  # fmt: skip

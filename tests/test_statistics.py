@@ -46,31 +46,41 @@ def test_the_interval_of_a_difference_covers_it_as_often_as_it_says():
 def test_without_a_difference_p_is_uniform():
     random = np.random.default_rng(1)
     values = [
-        statistics.bootstrap_p(difference(paired_sums(random, 60, effect=0.0), 300, trial), 60)
+        statistics.bootstrap_p(difference(paired_sums(random, 60, 0.0), 300, trial), 60)[0]
         for trial in range(300)
     ]
     assert 0.02 <= np.mean(np.array(values) < 0.05) <= 0.10
     assert 0.40 <= np.mean(values) <= 0.60
 
 
-def test_p_goes_on_where_resamples_end():
+def test_the_bootstraps_p_is_smooth_and_has_no_floor():
     """500 resamples alone could not tell a difference of 4 standard errors from one of 8."""
-    random = np.random.default_rng(6)
-    drawn = random.normal(size=500)
-    values = [statistics.bootstrap_p(drawn + shift, 100) for shift in (1, 2, 4, 6, 8)]
-    assert values == sorted(values, reverse=True)
-    floor = 2 / 501
-    assert values[1] > floor > values[2] and values[4] < 1e-8
+    drawn = np.random.default_rng(6).normal(size=500)
+    shifts = np.linspace(0.1, 12, 120)
+    values = np.array([statistics.bootstrap_p(drawn + shift, 100)[0] for shift in shifts])
+    assert (np.diff(np.log(values)) < 0).all()
+    # No step where the last resample crosses 0, nor anywhere else.
+    assert np.abs(np.diff(np.log(values), n=2)).max() < 0.02
     exact = 2 * stats.t.sf((drawn + 6).mean() / drawn.std(ddof=1), 99)
-    assert values[3] == pytest.approx(exact)
-    # Either sign, and never above what the resamples say.
-    assert statistics.bootstrap_p(-(drawn + 6), 100) == pytest.approx(exact)
-    assert statistics.bootstrap_p(drawn + 4, 3) == pytest.approx(floor)
+    assert statistics.bootstrap_p(drawn + 6, 100)[0] == pytest.approx(exact)
+    assert statistics.bootstrap_p(-(drawn + 6), 100)[0] == pytest.approx(exact)
+    assert statistics.bootstrap_p(np.append(drawn + 6, np.nan), 100)[0] == pytest.approx(exact)
+
+
+@pytest.mark.parametrize("effect", [0.02, 0.06, 0.1])
+def test_the_monte_carlo_error_is_the_spread_over_seeds(effect):
+    sums = paired_sums(np.random.default_rng(7), 80, effect)
+    drawn = [statistics.bootstrap_p(difference(sums, 500, seed), 80) for seed in range(200)]
+    p, error = np.array(drawn).T
+    assert np.median(error) == pytest.approx(p.std(ddof=1), rel=0.25)
 
 
 def test_resamples_that_do_not_differ_say_no_more_than_their_number():
-    assert statistics.bootstrap_p(np.full(99, 0.5), 100) == 2 / 100
-    assert statistics.bootstrap_p(np.array([1.0, 2.0, 3.0]), 1) == 2 / 4
+    assert statistics.bootstrap_p(np.full(99, 0.5), 100) == (2 / 100, 0)
+    assert statistics.bootstrap_p(np.array([1.0, 2.0, 3.0]), 1) == (2 / 4, 0)
+    # Equal on paper, if not as floats.
+    assert statistics.bootstrap_p(np.array([1e-15, -1e-15, 3e-15]), 100) == (1, 0)
+    assert np.isnan(statistics.bootstrap_p(np.array([np.nan, 1.0, np.nan]), 100)).all()
 
 
 def test_pairing_sees_what_separate_intervals_do_not():
@@ -78,7 +88,7 @@ def test_pairing_sees_what_separate_intervals_do_not():
     one, other = statistics.replicates(sums, MEAN, 2000, 0, "made up")
     apart = np.hypot(one.std(), other.std())
     assert (other - one).std() < 0.7 * apart
-    assert statistics.bootstrap_p(other - one, 100) < 0.01
+    assert statistics.bootstrap_p(other - one, 100)[0] < 0.01
 
 
 def test_clustering_widens_the_interval():
@@ -113,7 +123,7 @@ def test_resampling_is_seeded_and_blind_to_other_arms():
 
 
 def test_equal_arms_have_p_one():
-    assert statistics.bootstrap_p(np.zeros(100), 50) == 1.0
+    assert statistics.bootstrap_p(np.zeros(100), 50) == (1, 0)
     right = np.array([True, False, True])
     assert statistics.mcnemar(right, right) == 1.0
 
@@ -158,6 +168,13 @@ def test_detectable_is_what_a_test_of_that_size_detects():
     effect = detectable(1.0)
     power = NormalIndPower(ddof=0).power(effect, nobs1=1, alpha=0.05, ratio=0)
     assert power == pytest.approx(0.8, abs=1e-3)
+
+
+def test_few_images_detect_less():
+    sizes = [detectable(1.0, images) for images in (8, 20, 100, 10000)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == pytest.approx(detectable(1.0), rel=1e-3)
+    assert np.isnan(detectable(1.0, 3))
 
 
 def test_questions_needed():

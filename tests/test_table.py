@@ -8,6 +8,9 @@ import pandas as pd
 import pytest
 from synthetic_scores import BENCHMARKS, GQA, ROOT, ablation_of, grouping, scores_of
 
+from prunesid import late
+from prunesid.parameters import Param
+from prunesid.registry import owned_by, withdraw
 from prunesid.render.formats import to_csv, to_html, to_markdown
 from prunesid.render.paper import load_paper
 from prunesid.render.table import build_table, write_table
@@ -102,7 +105,7 @@ def test_our_cells_are_the_comparisons(table, comparison):
 def test_the_caption_says_what_one_must_know(table):
     text = " ".join(table.caption)
     for words in (
-        "95 % interval", "3 seeds", "as a percentage of the value with all tokens", "Holm",
+        "95 % interval", "3 seeds", "(sign-flip test)", "no † depends on a seed", "as a percentage of the value with all tokens", "Holm",
         "Smallest detectable difference", "1791 in table 1 and 1793 in table 5",
         "compare the order of rows and not the numbers", "480 questions on 60 images",
         "exactly its budget",
@@ -150,6 +153,43 @@ def test_methods_find_their_rows_in_table_1_and_other_arms_none(paper):
     text = " ".join(table.caption)
     assert "static PruneSID is at 95.9" in text
     assert "DivPrune" not in text and "PruneSID-Dyn at 192" not in text
+
+
+def test_the_papers_row_stands_beside_all_arms_that_it_may_be_of(paper):
+    ablation = ablation_of(
+        vary=[{"preset": "paper"}, {"preset": "release"}, {"preset": "matched"}],
+        across={"budget": [64]},
+        table={"paper_table": 1},
+    )
+    scores = scores_of(ablation.arms, images=40, skill=lambda arm: 0.8)
+    comparison = compare(scores, ablation, BENCHMARKS, FEW)
+    table = build_table(comparison, ablation, BENCHMARKS, FEW, paper)
+    # One printed row twice has no difference to show.
+    assert [block.kind for block in table.blocks] == ["ours", "difference", "paper"]
+    _, text, code = table.blocks[-1].rows
+    assert (text.label, code.label) == ("paper", "release")
+    assert text.cells == code.cells
+    assert "does not say whether its PruneSID rows" in " ".join(table.caption)
+
+
+def test_a_budget_that_authors_count_otherwise_is_told(paper):
+    choices = Param("mean", str, ("mean", "after"))
+    with owned_by("test of budgets"):
+        late.register("made up", params={"budget_counts": choices})(
+            lambda *_, **__: late.Schedule()
+        )
+    try:
+        ablation = ablation_of(
+            vary=[{"method": "prunesid"}, {"method": "made up", "label": "ours"},
+                  {"method": "made up", "budget_counts": "after", "label": "theirs"}],
+        )  # fmt: skip
+        scores = scores_of(ablation.arms, images=20, skill=lambda arm: 0.8)
+        comparison = compare(scores, ablation, BENCHMARKS, FEW)
+        text = " ".join(build_table(comparison, ablation, BENCHMARKS, FEW, paper).caption)
+        assert "ours: a budget is the mean, over all layers" in text
+        assert "theirs: a budget is the number of tokens that enters each layer after" in text
+    finally:
+        withdraw("test of budgets")
 
 
 @pytest.fixture(scope="module")

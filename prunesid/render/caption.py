@@ -32,6 +32,12 @@ FACTS = {
     "LLM": "of the prompt of a question asked alone, up to the answer's first token",
     "Total": "their sum, after ≥ where a part has no formula",
 }
+# How p is found, for all that show it.
+TEST = (
+    "The test swaps the answers of the two rows, image by image, in all possible ways (sign-flip test): "
+    "questions on one image are not taken for independent. Its p is computed and not drawn: it has no "
+    "Monte-Carlo error, and no † depends on a seed."
+)
 
 
 def paragraphs(
@@ -58,6 +64,7 @@ def paragraphs(
             _detectable(comparison, ablation, benchmarks),
             _left_out(ablation),
             _tokens(comparison, ablation),
+            counts(ablation),
             f"What the arms did (second table), {facts_text(facts)}" if facts else "",
             _paper(ablation, paper) if paper is not None and str(table) in paper.models else "",
             _doubts(paper.notes_on(ablation)) if paper is not None and beside else "",
@@ -112,18 +119,10 @@ def _tests(comparison: pd.DataFrame, ablation: Ablation) -> str:
     count = int(comparison["p"].notna().sum())
     if not count:
         return ""
-    kinds = set(comparison["test"]) - {""}
-    how = {
-        frozenset({"bootstrap"}): "paired bootstrap",
-        frozenset({"mcnemar"}): "exact McNemar",
-    }.get(
-        frozenset(kinds),
-        "exact McNemar for the accuracy of single runs, else paired bootstrap",
-    )
     return (
         f"Bold: the highest of the compared rows. †: differs from {ablation.reference.label} in "
         f"the same column, p < 0.05 after Holm's correction over the {count} tests of this "
-        f"ablation ({how})."
+        f"ablation. {TEST}"
     )
 
 
@@ -169,6 +168,26 @@ def _tokens(comparison: pd.DataFrame, ablation: Ablation) -> str:
             f"{'; '.join(lines)}."
         )
     return "Every image sent exactly its budget of visual tokens to the language model."
+
+
+def counts(ablation: Ablation) -> str:
+    """What a budget counts of methods whose authors count otherwise; '' where there are none."""
+    rows: dict[object, list[str]] = {}
+    for row in ablation.rows:
+        arm = next(cell for cell in ablation.cells if cell.row == row).arms[0]
+        rows.setdefault(arm.resolved().get("budget_counts"), []).append(row.label)
+    said = {
+        "mean": "a budget is the mean, over all layers, of the tokens that enter a layer. In their "
+        "authors' papers, and in the paper's rows, it is the number that enters each layer after the "
+        "first K; those K see all tokens and do not count. Of the same budget fewer tokens are left "
+        "here (budget_counts: after counts as they do).",
+        "after": "a budget is the number of tokens that enters each layer after the first K, as in their "
+        "authors' papers and in the paper's rows; those K see all tokens, so that the mean over layers "
+        "is larger.",
+    }
+    return " ".join(
+        f"{', '.join(rows[kind])}: {text}" for kind, text in said.items() if kind in rows
+    )
 
 
 def _left_out(ablation: Ablation) -> str:

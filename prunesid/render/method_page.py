@@ -90,7 +90,7 @@ def build_page(method: str, subject: Subject, agreement: pd.DataFrame | None = N
         title=rows[0].label,
         about=known,
         words=(_description(known, part), *_parameters(known, part)),
-        numbers=(_accuracy(subject, rows), _strata(subject, rows, losses), *costs),
+        numbers=(_accuracy(subject, rows, part), _strata(subject, rows, losses), *costs),
         losses=losses,
         rows=rows,
     )
@@ -202,7 +202,7 @@ def _plain(title: str, columns: tuple[str, ...], rows: tuple[TableRow, ...]) -> 
     return Table(title, (("", len(columns)),), columns, (block,), (), words=True)
 
 
-def _accuracy(subject: Subject, rows: Sequence[Setting]) -> Table:
+def _accuracy(subject: Subject, rows: Sequence[Setting], part: Ablation) -> Table:
     """Every column of every row, and of the reference, with the rank by the average."""
     ablation, reference = subject.ablation, subject.ablation.reference
     names = [*(b.name for b in subject.benchmarks), AVERAGE]
@@ -235,7 +235,9 @@ def _accuracy(subject: Subject, rows: Sequence[Setting]) -> Table:
             ),
             "Avg.: mean over benchmarks of the value as a percentage of the value with all tokens; "
             f"beside it its difference from {reference.label}, and its rank among the rows of this "
-            "ablation. †: p < 0.05 after Holm's correction over the tests of the ablation.",
+            "ablation. †: p < 0.05 after Holm's correction over the tests of the ablation. "
+            f"{caption.TEST}",
+            *filter(None, [caption.counts(part)]),
         ),
     )  # fmt: skip
 

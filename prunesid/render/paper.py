@@ -21,8 +21,10 @@ VANILLA_TABLE = {"5": "1", "6": "1"}
 EVERYTHING = "all"
 # What the paper adds to a method's name; calibrated budgets are ours.
 DYNAMIC = {None: "", "benchmark": "-dyn"}
-# How MustDrop meets a budget, of which the paper says nothing.
-UNSTATED = frozenset({"rule"})
+# What the paper leaves open of how its rows were made: how MustDrop meets a budget, what a budget of
+# methods inside the language model counts, and whether its own text or authors' code was run.
+UNSTATED = frozenset({"rule", "budget_counts"})
+PRINTED_PRESETS = frozenset({"paper", "release", "upstream"})
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Paper:
 
         `whole` asks for the row's average over all budgets instead of the cell's own budget. The
         printed row must be of the cell's method, and state every parameter in which its arm differs
-        from the default (but for those that all arms of the ablation share, and `UNSTATED` ones).
+        from the default, but for those that all arms of the ablation share, `UNSTATED` ones, and a
+        preset of `PRINTED_PRESETS`: one printed row stands beside all arms that it may be of.
         """
         arm = cell.arms[0]
         printed = _name_of(arm)
@@ -70,6 +73,8 @@ class Paper:
             return None
         resolved = {name: text(value) for name, value in arm.resolved().items()}
         differs = set(arm.params) - {name for name, _ in ablation.base} - UNSTATED
+        if arm.params.get("preset") in PRINTED_PRESETS:
+            differs.discard("preset")
         tokens = EVERYTHING if whole else str(arm.budget)
         for (table, method, setting, kept, column), value in self.cells.items():
             place = (str(ablation.table.paper_table), printed, tokens, benchmark)

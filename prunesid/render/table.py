@@ -279,7 +279,7 @@ def _printed(
     deltas = [
         TableRow(row.label, tuple(map(difference, slots, values, reference)))
         for row, values in found.items()
-        if row != ablation.reference
+        if values != reference
     ]
     kept = tuple(row for row in deltas if any(cell.value for cell in row.cells))
     return (

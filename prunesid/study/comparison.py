@@ -11,10 +11,14 @@ over benchmarks of the value as a percentage of the all-token arm's, per column 
     value                 the statistic; ci_low, ci_high its bootstrap interval
     spread                standard deviation over seeds, empty for one seed
     diff                  value minus the reference row's in the same column; diff_low, diff_high
-    p, test, p_holm       test of diff = 0, which one it is, Holm's adjustment within the ablation
-    p_bootstrap           from the paired bootstrap over images (`statistics.bootstrap_p`)
-    p_mcnemar             exact, on questions, where the score is 0/1; several seeds combined
-    detectable            smallest true difference found with a power of 0.8 at the level 0.05
+    p, test, p_holm       test of diff = 0, which one it is, Holm's adjustment within the ablation;
+                          'sign_flip' swaps the answers of whole images (`sign_flip.sign_flip_p`)
+    p_bootstrap           from the resamples of the interval (`statistics.bootstrap_p`);
+    p_bootstrap_error     its Monte-Carlo error, of which p has none
+    p_mcnemar             exact, where the score is 0/1, several seeds combined; valid only where
+                          questions are independent, so not for several of one image
+    detectable            smallest true difference found with a power of 0.8 at the level 0.05;
+                          empty where so few images cannot show any
     questions, images     how many
     tokens_mean, _min, _max   visual tokens per image that reached the language model
 """
@@ -35,6 +39,7 @@ from prunesid.study.config import Benchmark, Bootstrap
 from prunesid.study.measurement import Measured, measure
 from prunesid.study.metrics import Floats
 from prunesid.study.power import detectable
+from prunesid.study.sign_flip import sign_flip_p
 from prunesid.study.statistics import bootstrap_p, combine_p, holm, interval, mcnemar
 
 AVERAGE = "average"
@@ -43,9 +48,10 @@ ALL = "all"
 WORDS = ("benchmark", "metric", "unit", "arms", "test")
 NUMBERS = (
     "seeds", "value", "ci_low", "ci_high", "spread", "diff", "diff_low", "diff_high", "p", "p_holm",
-    "p_bootstrap", "p_mcnemar", "detectable", "questions", "images", "tokens_mean", "tokens_min",
-    "tokens_max",
+    "p_bootstrap", "p_bootstrap_error", "p_mcnemar", "detectable", "questions", "images",
+    "tokens_mean", "tokens_min", "tokens_max",
 )  # fmt: skip
+TEST = "sign_flip"
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,40 @@ class Samples:
         """A row's mean over benchmarks and these columns, relative to all tokens."""
         own = [sample for column in columns for sample in self.cells[row, column]]
         return _average(own, self.vanilla)
+
+    def difference(
+        self, row: Setting, other: Setting, columns: Sequence[Setting], place: int | None
+    ) -> dict[str, Any]:
+        """`row` minus `other`: `diff` to `detectable` of the table, but for `p_holm`.
+
+        On the benchmark at `place` under the only column, or, for None, of both rows' `average`.
+        """
+        if place is None:
+            own, versus = (self.average(setting, columns) for setting in (row, other))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                each = [
+                    self._contributions(row, other, columns, number) / whole.values[0]
+                    for number, whole in enumerate(self.vanilla)
+                ]
+                return _difference(
+                    own, versus, 100 * np.concatenate(each) / len(each), self.bootstrap
+                )
+        own, versus = (self.cells[setting, columns[0]][place] for setting in (row, other))
+        parts = self._contributions(row, other, columns, place)
+        found = _difference(own, versus, parts, self.bootstrap)
+        return found | {"p_mcnemar": _mcnemar(own, versus, self.measured[place])}
+
+    def _contributions(
+        self, row: Setting, other: Setting, columns: Sequence[Setting], place: int
+    ) -> Floats:
+        """What each image (I,) of a benchmark adds to the difference of means over columns."""
+        found = [
+            self.measured[place].contributions(
+                *(self.cells[setting, column][place].arms for setting in (row, other))
+            )
+            for column in columns
+        ]
+        return np.asarray(np.mean(found, axis=0))
 
 
 def sample(
@@ -120,14 +160,13 @@ def compare_samples(samples: Samples) -> pd.DataFrame:
     lines = []
     for m, own in zip(samples.measured, samples.vanilla, strict=True):
         place = {"row": ALL_TOKENS, "column": ALL, "benchmark": m.benchmark.name}
-        lines.append(place | _line(own, None, None, bootstrap))
+        lines.append(place | _line(own, bootstrap))
     for row in ablation.rows:
         for column in ablation.columns_of(row):
-            mine, theirs = samples.cells[row, column], samples.cells[ablation.reference, column]
-            for m, own, other in zip(samples.measured, mine, theirs, strict=True):
+            for number, m in enumerate(samples.measured):
                 place = _place(row, column) | {"benchmark": m.benchmark.name}
-                versus = None if row == ablation.reference else other
-                lines.append(place | _line(own, versus, m, bootstrap))
+                line = _line(samples.cells[row, column][number], bootstrap)
+                lines.append(place | line | _from_reference(samples, row, (column,), number))
             lines.append(_average_line(samples, row, column))
         if len(ablation.columns) > 1 and ablation.columns_of(row) == ablation.columns:
             lines.append(_average_line(samples, row, None))
@@ -191,12 +230,18 @@ def _average(samples: Sequence[Sample], vanilla: Sequence[Sample]) -> Sample:
 
 
 def _average_line(samples: Samples, row: Setting, column: Setting | None) -> dict[str, Any]:
-    ablation = samples.ablation
-    columns = ablation.columns if column is None else (column,)
-    own, reference = (samples.average(r, columns) for r in (row, ablation.reference))
-    versus = None if row == ablation.reference else reference
+    columns = samples.ablation.columns if column is None else (column,)
+    line = _line(samples.average(row, columns), samples.bootstrap)
     place = _place(row, column) | {"benchmark": AVERAGE}
-    return place | _line(own, versus, None, samples.bootstrap)
+    return place | line | _from_reference(samples, row, columns, None)
+
+
+def _from_reference(
+    samples: Samples, row: Setting, columns: Sequence[Setting], place: int | None
+) -> dict[str, Any]:
+    """`Samples.difference` from the reference row; nothing for that row itself."""
+    reference = samples.ablation.reference
+    return {} if row == reference else samples.difference(row, reference, columns, place)
 
 
 def _place(row: Setting, column: Setting | None) -> dict[str, str]:
@@ -205,12 +250,10 @@ def _place(row: Setting, column: Setting | None) -> dict[str, str]:
     return {"row": row.key, "column": OVERALL if column is None else column.key or ALL} | axes
 
 
-def _line(
-    own: Sample, reference: Sample | None, measured: Measured | None, bootstrap: Bootstrap
-) -> dict[str, Any]:
-    """A line's numbers; `reference` None for the reference itself, `measured` None for averages."""
+def _line(own: Sample, bootstrap: Bootstrap) -> dict[str, Any]:
+    """A line's numbers but for those of `Samples.difference`, which are empty."""
     low, high = interval(own.replicates, bootstrap.confidence)
-    line: dict[str, Any] = dict.fromkeys(NUMBERS, np.nan) | {
+    return dict.fromkeys(NUMBERS, np.nan) | {
         "metric": own.metric,
         "unit": own.unit,
         "arms": " ".join(own.arms),
@@ -226,35 +269,29 @@ def _line(
         "tokens_min": own.tokens.min(),
         "tokens_max": own.tokens.max(),
     }
-    return line if reference is None else line | difference(own, reference, measured, bootstrap)
 
 
-def difference(
-    own: Sample, reference: Sample, measured: Measured | None, bootstrap: Bootstrap
-) -> dict[str, Any]:
-    """The difference of two samples: `diff` to `detectable` of the table, but for `p_holm`.
-
-    `measured` is the benchmark's, None for averages.
-    """
-    drawn = own.replicates - reference.replicates
+def _difference(own: Sample, other: Sample, parts: Floats, bootstrap: Bootstrap) -> dict[str, Any]:
+    """The difference of two samples; `parts` is what each image adds to it."""
+    drawn = own.replicates - other.replicates
     low, high = interval(drawn, bootstrap.confidence)
-    by_bootstrap, by_mcnemar = bootstrap_p(drawn, own.images), np.nan
-    if measured is not None and measured.binary:
-        right = measured.scores > 0.5
-        pairs = itertools.product(measured.at(own.arms), measured.at(reference.arms))
-        by_mcnemar = combine_p([mcnemar(right[a], right[b]) for a, b in pairs])
-    # McNemar's test is about one run's share of right answers; for F1, MME's score and means over
-    # seeds the bootstrap tests what is shown.
-    plain = measured is not None and measured.statistic.name == "mean"
-    single = len(own.arms) == len(reference.arms) == 1
-    exact = plain and single and not np.isnan(by_mcnemar)
+    by_bootstrap, error = bootstrap_p(drawn, own.images)
     return {
-        "diff": own.values.mean() - reference.values.mean(),
+        "diff": own.values.mean() - other.values.mean(),
         "diff_low": low,
         "diff_high": high,
-        "p": by_mcnemar if exact else by_bootstrap,
-        "test": "mcnemar" if exact else "bootstrap",
+        "p": sign_flip_p(parts),
+        "test": TEST,
         "p_bootstrap": by_bootstrap,
-        "p_mcnemar": by_mcnemar,
-        "detectable": detectable(float(np.nanstd(drawn, ddof=1))),
+        "p_bootstrap_error": error,
+        "detectable": detectable(float(np.nanstd(drawn, ddof=1)), own.images),
     }
+
+
+def _mcnemar(own: Sample, other: Sample, measured: Measured) -> float:
+    """McNemar's p of two samples of 0/1 scores, else NaN."""
+    if not measured.binary:
+        return np.nan
+    right = measured.scores > 0.5
+    pairs = itertools.product(measured.at(own.arms), measured.at(other.arms))
+    return combine_p([mcnemar(right[a], right[b]) for a, b in pairs])

@@ -1,5 +1,6 @@
 """Arms measured on one benchmark: their questions lined up, their metric in every resample."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ import pandas as pd
 
 from prunesid.study.config import Benchmark, Bootstrap
 from prunesid.study.metrics import Floats, Statistic, image_sums, statistic
+from prunesid.study.sign_flip import contributions
 from prunesid.study.statistics import replicates
 
 SCORE_COLUMNS = (
@@ -22,8 +24,8 @@ SCORE_COLUMNS = (
 class Measured:
     """A arms, B resamples, Q questions, I images, every arm's questions in the same order.
 
-    values (A,), replicates (A, B) in the statistic's unit; scores (A, Q); tokens (A, I) mean visual
-    tokens per image in the language model.
+    values (A,), replicates (A, B) in the statistic's unit; sums (A, I, S) that it is made of;
+    scores (A, Q); tokens (A, I) mean visual tokens per image in the language model.
     """
 
     benchmark: Benchmark
@@ -31,12 +33,19 @@ class Measured:
     arms: tuple[str, ...]
     values: Floats
     replicates: Floats
+    sums: Floats
     scores: Floats
     tokens: Floats
 
     def at(self, arms: Sequence[str]) -> list[int]:
         """The rows of these arms."""
         return [self.arms.index(name) for name in arms]
+
+    def contributions(self, own: Sequence[str], other: Sequence[str]) -> Floats:
+        """What each image (I,) adds to the difference of two means over arms (seeds)."""
+        pairs = itertools.product(self.at(own), self.at(other))
+        parts = [contributions(self.sums[a], self.sums[b], self.statistic) for a, b in pairs]
+        return np.asarray(np.mean(parts, axis=0))
 
     @cached_property
     def binary(self) -> bool:
@@ -85,6 +94,7 @@ def measure(
         arms=tuple(arms),
         values=chosen.scale * chosen.value(sums.sum(axis=1)),
         replicates=chosen.scale * drawn,
+        sums=sums,
         scores=np.stack([own["score"].to_numpy(np.float64) for own in aligned]),
         tokens=np.stack(tokens),
     )

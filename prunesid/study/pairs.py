@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prunesid.study.ablation import Setting
-from prunesid.study.comparison import ALL, AVERAGE, Samples, difference
+from prunesid.study.comparison import ALL, AVERAGE, Samples
 from prunesid.study.statistics import holm
 
 COLUMNS = (
@@ -27,13 +26,13 @@ MIRRORED = {"diff": "diff", "diff_low": "diff_high", "diff_high": "diff_low"}
 
 def compare_pairs(samples: Samples) -> pd.DataFrame:
     """The table that the head of this module describes; empty for a single row."""
-    benchmarks = [m.benchmark.name for m in samples.measured] + [AVERAGE]
+    benchmarks = {place: m.benchmark.name for place, m in enumerate(samples.measured)}
     lines: list[dict[str, Any]] = []
     for column in samples.ablation.columns:
         rows = [row for row in samples.ablation.rows if (row, column) in samples.cells]
-        for place, benchmark in enumerate(benchmarks):
+        for place, benchmark in (*benchmarks.items(), (None, AVERAGE)):
             found = [
-                {"row": a.key, "other": b.key} | _difference(samples, a, b, column, place)
+                {"row": a.key, "other": b.key} | samples.difference(a, b, (column,), place)
                 for a, b in itertools.combinations(rows, 2)
             ]
             adjusted = holm(np.array([line["p"] for line in found], np.float64))
@@ -41,16 +40,6 @@ def compare_pairs(samples: Samples) -> pd.DataFrame:
                 line |= {"column": column.key or ALL, "benchmark": benchmark, "p_holm": p}
                 lines += [line, _mirrored(line)]
     return pd.DataFrame(lines, columns=list(COLUMNS))
-
-
-def _difference(
-    samples: Samples, row: Setting, other: Setting, column: Setting, place: int
-) -> dict[str, Any]:
-    if place == len(samples.measured):
-        own, versus = (samples.average(setting, (column,)) for setting in (row, other))
-        return difference(own, versus, None, samples.bootstrap)
-    own, versus = (samples.cells[setting, column][place] for setting in (row, other))
-    return difference(own, versus, samples.measured[place], samples.bootstrap)
 
 
 def _mirrored(line: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ prints both for each benchmark of a table of per-question scores.
 
 import argparse
 from dataclasses import dataclass
-from math import ceil, nan, sqrt
+from math import ceil, inf, nan, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,18 @@ def _quantiles(power: float, level: float) -> float:
     return float(norm.ppf(1 - level / 2) + norm.ppf(power))
 
 
-def detectable(standard_error: float, power: float = POWER, level: float = LEVEL) -> float:
-    """The smallest true difference that a two-sided test finds with that power, in its unit."""
-    return _quantiles(power, level) * standard_error
+def detectable(
+    standard_error: float, images: float = inf, power: float = POWER, level: float = LEVEL
+) -> float:
+    """The smallest true difference that a two-sided test finds with that power, in its unit.
+
+    The sign-flip test compares a difference d with its spread under random signs, whose variance is
+    SE^2 + d^2 / I with I `images`; d is significant from z SE / sqrt(1 - z^2 / I) on. NaN where none
+    is with so few images.
+    """
+    reject, find = float(norm.ppf(1 - level / 2)), float(norm.ppf(power))
+    share = reject**2 / images
+    return standard_error * (reject / sqrt(1 - share) + find) if share < 1 else nan
 
 
 def questions_needed(
@@ -121,7 +130,7 @@ def main() -> None:
                 f"difference {100 * pair.difference:+.2f}, "
                 f"discordant {100 * pair.discordant:.1f} %, "
                 f"design effect {pair.design_effect:.2f}, "
-                f"detectable {100 * detectable(pair.standard_error):.2f}; "
+                f"detectable {100 * detectable(pair.standard_error, pair.images):.2f}; "
                 f"{given.points:g} points take {questions} questions on {images} images"
             )
 

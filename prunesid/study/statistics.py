@@ -6,6 +6,7 @@ arm and seed. What two arms have in common then cancels in their difference.
 
 import hashlib
 from collections.abc import Iterator
+from math import nan, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from scipy import stats
 from prunesid.study.metrics import Floats, Statistic
 
 CHUNK = 500
+# Differences below this many points are rounding errors of floats.
+EQUAL = 1e-9
 
 
 def resamples(images: int, count: int, seed: int, name: str) -> Iterator[Floats]:
@@ -54,22 +57,26 @@ def interval(values: Floats, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def bootstrap_p(differences: Floats, images: int) -> float:
-    """Two-sided p of a difference: twice the smaller share of resamples (B,) on either side of 0.
+def bootstrap_p(differences: Floats, images: int) -> tuple[float, float]:
+    """Two-sided p of a difference from its resamples (B,), and the Monte-Carlo error of that p.
 
-    One is added to counts and resamples, so that p is never 0. Where no resample reaches 0 it is
-    only known to be below 2 / (B + 1), too much to survive a correction for some hundred tests. How
-    far 0 is then decides: Student's t of their mean by their standard deviation, with as many
-    degrees of freedom as there are `images` but one.
+    Student's t of their mean by their standard deviation, with as many degrees of freedom as there
+    are `images` but one: unlike the share of resamples beyond 0, it is smooth and has no floor. The
+    error is the standard deviation of p over seeds of the resampling (delta method, normal
+    resamples). Without spread, p is 1 for a difference of 0, or else 2 / (B + 1), the least that so
+    many resamples can say. Resamples that are no numbers are left out; NaN if fewer than two are left.
     """
-    below = int((differences <= 0).sum())
-    above = int((differences >= 0).sum())
-    resampled = min(1.0, 2 * (min(below, above) + 1) / (len(differences) + 1))
-    error = float(np.nanstd(differences, ddof=1))
-    if min(below, above) or images < 2 or not error > 0:
-        return resampled
-    tail = 2 * stats.t.sf(abs(float(np.nanmean(differences))) / error, images - 1)
-    return float(min(resampled, max(tail, np.finfo(np.float64).tiny)))
+    drawn = differences[np.isfinite(differences)]
+    count = len(drawn)
+    if count < 2:
+        return nan, nan
+    mean, error = float(drawn.mean()), float(drawn.std(ddof=1))
+    if error < EQUAL or images < 2:
+        return (1.0 if abs(mean) < EQUAL else 2 / (count + 1)), 0.0
+    size = abs(mean) / error
+    p = max(2 * float(stats.t.sf(size, images - 1)), float(np.finfo(np.float64).tiny))
+    slope = 2 * float(stats.t.pdf(size, images - 1))
+    return p, slope * sqrt((1 + size**2 / 2) / count)
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:

@@ -69,7 +69,7 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
         panels.note(drawn, [
             f"Row minus column on average over {sample}, in percentage points of the value with all "
             f"tokens; from above by that average over all columns. {dots.order_note(ablation)} *: the "
-            f"difference survives Holm's correction over the panel's pairs (p < {panels.LEVEL:g}, paired bootstrap over images). "
+            f"difference survives Holm's correction over the panel's pairs (p < {panels.LEVEL:g}, sign-flip test over images). "
             f"The {100 * subject.bootstrap.confidence:g} % intervals are in the CSV beside it.",
         ])  # fmt: skip
     return drawn

@@ -6,7 +6,7 @@ from itertools import chain
 from types import ModuleType
 
 from prunesid import encoding, late, methods
-from prunesid.parametric import Resolved
+from prunesid.parametric import Resolved, Source
 from prunesid.registry import unknown
 
 ENCODER, FEATURES, DECODER = "encoder", "features", "decoder"
@@ -38,3 +38,9 @@ def resolve(method: str, **params: object) -> Resolved:
     ValueError, naming the choices, on unknown methods, parameters and values.
     """
     return PACKAGES[place_of(method)].resolve(method, **params)
+
+
+def source_of(method: str) -> Source | None:
+    """Paper and authors' code of a method of any place; None for a baseline."""
+    found: Source | None = PACKAGES[place_of(method)].source_of(method)
+    return found

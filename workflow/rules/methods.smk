@@ -14,7 +14,9 @@ rule methods:
         strata=rules.compare.output.strata,
         arms=rules.compare.output.arms,
         agreement=rules.compare.output.agreement,
-        code=sources("render", "study/methods.py"),
+        code=sources(
+            "render", "study/methods.py", "study/fidelity.py", "study/golden.json"
+        ),
         described=described,
     output:
         report(

@@ -1,0 +1,78 @@
+"""What the authors' own code returned for synthetic input, and what the methods here return for it."""
+
+from __future__ import annotations
+
+import functools
+
+import golden_cases as golden
+import pytest
+import torch
+from golden import inputs
+
+from prunesid import compress
+from prunesid.study import fidelity
+
+measured = functools.cache(golden.compared)
+
+
+def test_every_file_is_checked():
+    assert sorted(golden.CHECKS) == golden.FILES
+
+
+@pytest.mark.parametrize("name", golden.FILES)
+def test_the_inputs_are_those_of_the_vectors(name):
+    found = golden.vectors(name)
+    for key, make in (
+        ("input_digests", inputs.make_case), ("llm_input_digests", inputs.make_llm_case)
+    ):  # fmt: skip
+        for case, wanted in found.get(key, {}).items():
+            kind, seed = case.split("/")
+            assert inputs.digests(make(kind, int(seed))) == wanted
+    for case in found["cases"]:
+        for crop, wanted in enumerate(case.get("crop_digests", ())):
+            crop_arrays = inputs.make_case(case["kind"], case["seed"], crop)
+            assert inputs.digests(crop_arrays)["attn"] == wanted
+
+
+@pytest.mark.parametrize("name", golden.FILES)
+def test_every_stable_case_equals_what_the_authors_code_returned(name):
+    assert [case for stable, equal, case in measured(name) if stable and not equal] == []
+    assert any(stable for stable, _, _ in measured(name))
+
+
+@pytest.mark.parametrize("name", golden.FILES)
+def test_the_recorded_agreement_is_the_measured_one(name):
+    assert fidelity.agreement(name) == golden.agreement(measured(name)), (
+        f"record it: {golden.RECORD}"
+    )
+
+
+def test_sources_name_the_code_that_made_the_vectors():
+    for _, source in fidelity.followed():
+        for name in source.golden:
+            file = golden.vectors(name)
+            if "commit" in file:
+                assert file["repository"] == f"github.com/{source.repository}"
+                assert file["commit"] == source.commit
+
+
+def test_visionzips_mean_merge_is_the_mean_over_target_and_members():
+    for case in golden.vectors("visionzip")["cases"]:
+        record = golden.of(case)
+        mean, plus = (
+            compress(record, "visionzip", budget=case["N"], merge=merge).tokens[0].double()
+            for merge in ("mean", "target_plus_mean")
+        )
+        targets = record.features[0, case["target_patches"]].double()
+        members = torch.tensor(case["member_counts"], dtype=torch.float64)[:, None]
+        first = case["dominant"]
+        wanted = (targets + members * (plus[first:] - targets)) / (1 + members)
+        torch.testing.assert_close(mean[first:], wanted, rtol=0, atol=1e-5)
+        assert torch.equal(mean[:first], plus[:first])
+
+
+def test_the_pages_hold_the_tables_as_they_are():
+    for name in fidelity.PAGES:
+        page = (fidelity.DOCS / name).read_text(encoding="utf-8")
+        assert fidelity.filled(page) == page, f"write them: {golden.RECORD}"
+        assert "<!-- generated: " in page

@@ -76,3 +76,22 @@ def test_the_pages_hold_the_tables_as_they_are():
         page = (fidelity.DOCS / name).read_text(encoding="utf-8")
         assert fidelity.filled(page) == page, f"write them: {golden.RECORD}"
         assert "<!-- generated: " in page
+
+
+def test_agreement_is_told_with_what_rounding_decides():
+    plain, shaky = fidelity.Agreement(9, 9, 9, 9), fidelity.Agreement(6, 4, 3, 3)
+    assert str(plain) == "9 of 9 cases"
+    assert str(shaky) == "4 of 6 cases; 3 of the 3 that rounding does not decide"
+    assert plain + shaky == fidelity.Agreement(15, 13, 12, 12)
+    assert fidelity.agreement_of("grid") is fidelity.agreement_of("cls_topk") is None
+    both = [fidelity.agreement(name) for name in ("prunesid_llava", "prunesid_qwen")]
+    assert fidelity.agreement_of("prunesid") == both[0] + both[1]
+
+
+def test_a_table_takes_more_columns_and_a_page_only_known_tables():
+    more = fidelity.Column("letters", lambda method: str(len(method)))
+    lines = fidelity.run_table([more]).splitlines()
+    assert lines[0] == "| method | letters |"
+    assert "| `holov` | 5 |" in lines
+    with pytest.raises(ValueError, match="no table 'mine'. Available: agreement, upstream"):
+        fidelity.filled("<!-- generated: mine -->\nold\n<!-- end -->")

@@ -1,7 +1,7 @@
 """SparseVLM v1.5 (ICML 2025): the tokens that the question's relevant words attend to stay; the
 best of the dropped ones are merged into a few.
 
-Raters are the text tokens behind the image that the visual tokens resemble more than the average
+Raters are the text tokens after the image that the visual tokens resemble more than the average
 one does: m = mean over visual tokens of softmax over text of E_v . E_t, at the decoder's input;
 raters have m > mean(m). After each of three layers, p = attention (mean over heads and raters) to
 each visual token; the b of highest p stay. Of the n dropped, the int(0.3 n) + 1 of highest p are

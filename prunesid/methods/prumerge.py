@@ -172,7 +172,7 @@ def _merge(
     batch, tokens, channels = features.shape
     copies = centers[:, :0] if copies is None else copies
     own = selected.sum(dim=1) + (copies >= 0).sum(dim=1)
-    # Candidates are the tokens, and behind them the copies; a center is none of its own.
+    # Candidates are the tokens, and after them the copies; a center is none of its own.
     places = torch.arange(copies.shape[1], device=centers.device) + tokens
     single = centers.shape[1] - copies.shape[1]
     itself = torch.cat(

@@ -2,7 +2,7 @@
 
 The tokens that are not important start in the order of their attention. In every pass the even
 places are compared with the odd ones, and those most similar to an odd one go, at most 8 a pass;
-then come the remaining even ones by descending similarity, and the odd ones behind them. Raster
+then come the remaining even ones by descending similarity, and the odd ones after them. Raster
 order. Different from upstream: similarities are float64 on a grid (in half precision the passes
 amplify rounding), ties go to the earlier place.
 """

@@ -163,6 +163,7 @@ def list_methods() -> list[str]:
 def resolve(method: str, **params: object) -> Resolved:
     """All parameters of the method, defaults filled in, without a record.
 
+    `preset="upstream"` stands for those that reproduce the authors' code (`Source`).
     `resolve(m, **resolve(m, **p)) == resolve(m, **p)`. ValueError, naming the choices, on unknown
     methods, parameters and values.
     """

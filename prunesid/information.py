@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunesid.numerics import on_grid, per_image
+from prunesid.numerics import COSINE_GRID, on_grid, per_image
 
 RULES = ("benchmark", "calibrated")
+RHOS = ("pairs", "triangle")
 # How far the realized mean budget may be from the wanted one, relative to it.
 TOLERANCE = 0.005
 
@@ -15,11 +16,11 @@ TOLERANCE = 0.005
 def similarity(features: Tensor) -> Tensor:
     """Cosine similarity of the raw tokens (equation 5).
 
-    features (B, T, D), finite. Returns (B, T, T) float64 on a grid of 2^-30, so that duplicates
+    features (B, T, D), finite. Returns (B, T, T) float64 on `COSINE_GRID`, so that duplicates
     have similarity 1 exactly; a zero token has similarity 0 to every token.
     """
 
-    return on_grid(cosine(features)).clamp_(-1, 1)
+    return on_grid(cosine(features), COSINE_GRID).clamp_(-1, 1)
 
 
 def cosine(features: Tensor) -> Tensor:
@@ -35,15 +36,23 @@ def cosine(features: Tensor) -> Tensor:
     return per_image(gram, features)
 
 
-def redundancy(similarities: Tensor) -> Tensor:
+def redundancy(similarities: Tensor, rho: str = "pairs") -> Tensor:
     """rho, the mean similarity over the unordered pairs of tokens (equation 4).
 
-    similarities (B, T, T) from `similarity`. Returns (B,) float64; 0 for a single token.
+    similarities  (B, T, T) from `similarity`
+    rho           "pairs", or "triangle": the mean of a (T, T) matrix whose lower triangle is zero, so
+                  that tokens count with themselves and about half of equation 4 comes out
+    Returns (B,) float64; "pairs" of a single token is 0.
     """
+    if rho not in RHOS:
+        raise ValueError(f"rho must be one of {', '.join(RHOS)}, not {rho!r}")
     tokens = similarities.shape[1]
-    # Exact in any order of summation, since all terms lie on one grid.
-    total = similarities.sum(dim=(1, 2)) - similarities.diagonal(dim1=1, dim2=2).sum(dim=1)
-    return total / max(tokens * (tokens - 1), 1)
+    # Exact in any order of summation, since all terms lie on a grid that leaves room for their number.
+    similarities = on_grid(similarities)
+    whole, own = similarities.sum(dim=(1, 2)), similarities.diagonal(dim1=1, dim2=2).sum(dim=1)
+    if rho == "triangle":
+        return (whole + own) / (2 * tokens**2)
+    return (whole - own) / max(tokens * (tokens - 1), 1)
 
 
 def information(features: Tensor) -> Tensor:

@@ -84,21 +84,22 @@ def suppress(pairs: Conflicts, threshold: Tensor) -> Tensor:
 
 
 def scaled_threshold(
-    rho: Tensor, budget: Tensor, num_tokens: int, lam: float | None = None
+    rho: Tensor, budget: Tensor, num_tokens: int, lam: float | None = None, min_lam: float = 0.0
 ) -> Tensor:
-    """tau = lambda * rho, lambda = N / 32 at T = 576, that is 18 N / T, unless given.
+    """tau = lambda * rho, lambda = N / 32 at T = 576, that is 18 N / T, at least `min_lam`, unless given.
 
     rho (B,) float64, budget (B,). Returns (B,) float64; from 1 on nothing is suppressed.
     """
-    scale = LAMBDA_SLOPE * budget.double() / num_tokens if lam is None else lam
-    return scale * rho
+    if lam is not None:
+        return lam * rho
+    return (LAMBDA_SLOPE * budget.double() / num_tokens).clamp(min=min_lam) * rho
 
 
 def matched_threshold(pairs: Conflicts, wanted: Tensor) -> Tensor:
     """The smallest tau, by bisection, at which at least `wanted` tokens survive (preset `matched`).
 
-    pairs with similarities on the grid of `similarity`, wanted (B,) int64, at most T.
-    Returns (B,) float64 in [-1, 1]: `wanted` tokens survive at tau, and fewer do one grid step
+    wanted (B,) int64, at most T.
+    Returns (B,) float64 in [-1, 1], on `GRID`: `wanted` tokens survive at tau, and fewer do one grid step
     below. The number of survivors need not grow with tau everywhere, so that a lower tau may do as
     well; the bisection of the whole grid makes the choice a definite one.
     """

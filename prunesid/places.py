@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from types import ModuleType
 
 from prunesid import encoding, late, methods
-from prunesid.parametric import Resolved
+from prunesid.parametric import Resolved, Source
 from prunesid.registry import unknown
 
 ENCODER, FEATURES, QUESTION, DECODER = "encoder", "features", "question", "decoder"
@@ -81,3 +81,9 @@ def resolve(method: str, **params: object) -> Resolved:
     ValueError, naming the choices, on unknown methods, parameters and values.
     """
     return package_of(method).resolve(method, **params)
+
+
+def source_of(method: str) -> Source | None:
+    """Paper and authors' code of a method of any place; None for a baseline."""
+    found: Source | None = package_of(method).source_of(method)
+    return found

@@ -117,12 +117,17 @@ def _exact(centered: Tensor, count: int) -> Tensor:
     return (scaled / lengths).masked_fill(absent[:, None], 0)
 
 
+def gaussian_block(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """The numbers (rows, columns) float64 that the randomized solver starts from."""
+    return torch.randn((rows, columns), generator=generator, dtype=torch.float64)
+
+
 def _randomized(centered: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Approximate leading right singular vectors (T, count) of centered^T (D, T)."""
     tokens, channels = centered.shape
     tall = centered.T if tokens <= channels else centered
-    block = torch.randn((tall.shape[1], count), generator=generator, dtype=torch.float64)
-    basis = torch.linalg.qr(tall @ block.to(tall.device)).Q
+    block = gaussian_block(tall.shape[1], count, generator).to(tall.device)
+    basis = torch.linalg.qr(tall @ block).Q
     for _ in range(POWER_ITERATIONS):
         basis = torch.linalg.qr(tall.T @ basis).Q
         basis = torch.linalg.qr(tall @ basis).Q

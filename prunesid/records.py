@@ -18,7 +18,7 @@ from torch import Tensor
 
 from prunesid.asking import relevance
 from prunesid.box import Box
-from prunesid.methods import compress, requirements, resolve, split_of
+from prunesid.methods import compress, meaning_of, requirements, resolve, split_of
 from prunesid.record import CLIP, Kept, VisionRecord
 
 IMAGE, VIDEO = "image", "video"
@@ -38,6 +38,7 @@ PARTS = "parts"
 SUB_CROPS = "sub_crops"
 
 Share = Callable[[VisionRecord, int, tuple[int, int]], Sequence[int]]
+Meant = Callable[[int, int], int]
 
 
 @dataclass(frozen=True)
@@ -98,22 +99,31 @@ class Records:
         }
         return [found[row] for row in range(len(found))]
 
-    def budgets(self, budget: int | Mapping[str, int], share: Share | None = None) -> Tensor:
+    def budgets(
+        self,
+        budget: int | Mapping[str, int],
+        share: Share | None = None,
+        meant: Meant | None = None,
+    ) -> Tensor:
         """(R,) int64 tokens of each crop, from the tokens of a medium or, by its name, an input's media.
 
         share  how media in `SUB_CROPS` that cannot keep everything share out what they get (a
                `methods.Split`'s without its parameters); some of their crops may get nothing. Without
                it, and for other media, evenly
+        meant  what one budget for all comes to for a medium of so many patches, if not to itself (a
+               `methods.Meaning`'s without its parameters)
 
         ValueError where a medium has fewer tokens than crops.
         """
         sizes = self.sizes
         found = torch.zeros(len(sizes), dtype=torch.int64)
         for name, media in self.inputs.items():
-            own = budget if isinstance(budget, int) else budget[name]
             for medium in media:
+                own = budget if isinstance(budget, int) else budget[name]
                 rows = list(medium.rows)
                 own_sizes = [sizes[row] for row in rows]
+                if meant is not None and isinstance(budget, int):
+                    own = meant(own, sum(own_sizes))
                 if self.share is None:
                     shares = shared_out(own, own_sizes)
                 else:
@@ -124,9 +134,14 @@ class Records:
                 found[rows] = torch.tensor(shares)
         return found
 
-    def patch_budgets(self, budget: int | Mapping[str, int], share: Share | None = None) -> Tensor:
+    def patch_budgets(
+        self,
+        budget: int | Mapping[str, int],
+        share: Share | None = None,
+        meant: Meant | None = None,
+    ) -> Tensor:
         """`budgets` without the places that CLS takes; ValueError where it takes a crop's only one."""
-        budgets = self.budgets(budget, share)
+        budgets = self.budgets(budget, share, meant)
         return budgets - self._reserved(budgets)
 
     def _split(self, medium: Medium, sizes: Sequence[int], budget: int, share: Share) -> list[int]:
@@ -146,7 +161,9 @@ class Records:
     def compress(
         self, method: str, *, budget: int | Mapping[str, int], seed: int = 0, **params: object
     ) -> Kept:
-        """`prunesid.compress` on every crop -> R rows. `budget` is meant per medium.
+        """`prunesid.compress` on every crop -> R rows.
+
+        budget  per medium, as the method reads it; by the input's name, the tokens of its media
 
         A method with a split of its own decides what the crops of an image in `SUB_CROPS` get,
         nothing perhaps. One that keeps CLS by itself gets no other one. ValueError where CLS takes
@@ -156,8 +173,13 @@ class Records:
         if split is not None and all(SUB_CROPS in medium.layout for medium in self._media()):
             share = partial(split.share, **resolve(method, **params))
             params = {**params, **split.then}
+        meaning, meant = meaning_of(method), None
+        if meaning is not None:
+            meant = meaning.of(resolve(method, **params))
+            params = {**params, **meaning.then}
         own = requirements(method, **params).cls
-        budgets = self.budgets(budget, share) if own else self.patch_budgets(budget, share)
+        shared = self.budgets if own else self.patch_budgets
+        budgets = shared(budget, share, meant)
         parts = [
             compress(
                 record, method, seed=seed, **params,

@@ -10,10 +10,13 @@ import numpy as np
 import torch
 
 GRID = 2.0**-30
+COSINE_GRID = 2.0**-40
+# Presets that have the quotas of the authors' code.
+RELEASED = ("release", "release_qwen")
 
 
-def grid(values):
-    return np.round(values / GRID) * GRID
+def grid(values, step=GRID):
+    return np.round(values / step) * step
 
 
 def components(x, k, center="tokens", solver="exact", generator=None):
@@ -51,13 +54,13 @@ def similarity(x):
         for j in range(t):
             if norms[i] > 0 and norms[j] > 0:
                 sim[i, j] = float((x[i] / norms[i]) @ (x[j] / norms[j]))
-    return np.clip(grid(sim), -1, 1)
+    return np.clip(grid(sim, COSINE_GRID), -1, 1)
 
 
-def redundancy(sim):
+def redundancy(sim, triangle=False):
     t = len(sim)
-    pairs = [sim[i, j] for i in range(t) for j in range(i + 1, t)]
-    return math.fsum(pairs) / len(pairs) if pairs else 0.0
+    pairs = [grid(sim[i, j]) for i in range(t) for j in range(i if triangle else i + 1, t)]
+    return math.fsum(pairs) / (t * t if triangle else len(pairs)) if pairs else 0.0
 
 
 def nms(sim, group, score, tau):
@@ -117,12 +120,15 @@ def release_quotas(c, m, n, reserved=1):
 def prunesid(x, n, preset="paper", k=None, attention=None, generator=None):
     """Kept indices of one image (T, D) float64, -1 for CLS, and facts about it."""
     t, d = x.shape
+    qwen = preset == "release_qwen"
+    if qwen:
+        n = max(round(t * n / 576), 16)
     sim = similarity(x)
-    rho = redundancy(sim)
+    rho = redundancy(sim, triangle=qwen)
     if n >= t:
         return list(range(t)), {"rho": rho, "tau": 1.0, "survivors": t}
-    k = min(k or max(1, n // 4), t, d)
-    if preset == "release":
+    k = min(k or max(4 if qwen else 1, n // 4), t, d)
+    if preset in RELEASED:
         v = components(x, k, "channels", "randomized", generator)
     else:
         v = components(x, k)
@@ -140,7 +146,7 @@ def prunesid(x, n, preset="paper", k=None, attention=None, generator=None):
         kept = sorted(by_score(survivors)[:n])
         return kept, {"rho": rho, "tau": tau, "survivors": len(survivors)}
 
-    tau = (18 * n / t) * rho
+    tau = max(18 * n / t, 1 if qwen else 0) * rho
     survivors = nms(sim, group, score, tau)
     facts = {"rho": rho, "tau": tau, "survivors": len(survivors)}
     members = [[i for i in range(t) if group[i] == j] for j in range(k)]
@@ -149,9 +155,10 @@ def prunesid(x, n, preset="paper", k=None, attention=None, generator=None):
         for own in members
     ]
     m = [sum(i in survivors for i in own) for own in members]
-    if preset == "release":
-        counts = release_quotas([len(own) for own in members], m, n)
-        return [-1, *(i for own, c in zip(ranked, counts, strict=True) for i in own[:c])], facts
+    if preset in RELEASED:
+        counts = release_quotas([len(own) for own in members], m, n, 0 if qwen else 1)
+        kept = [i for own, c in zip(ranked, counts, strict=True) for i in own[:c]]
+        return (kept if n <= 150 else sorted(kept)) if qwen else [-1, *kept], facts
     if sum(m) <= n:
         kept = list(survivors)
         kept += by_score(i for i in range(t) if i not in survivors)[: n - len(kept)]

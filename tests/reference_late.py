@@ -156,15 +156,15 @@ def sparsevlm(counts, recycle=True):
         if not recycle or not dropped:
             return stay, []
         number = int(0.3 * len(dropped)) + 1
-        again = [dropped[place] for place in best(p[dropped], number)]
+        again = sorted(dropped, key=lambda place: (-float(p[place]), place))[:number]
         merged = merge(facts["states"][again], int(number / 10) + 1)
         return stay, [(mean, again[center]) for mean, center in merged]
 
     return choose
 
 
-def merge(points, count, neighbors=5):
-    """Density-peak clustering -> the mean and the center of each cluster."""
+def merge(points, count):
+    """Density-peak clustering -> the mean and the center of each cluster, that of highest score first."""
     total, width = points.shape
     distance = [
         [float((points[i] - points[j]).norm()) / math.sqrt(width) for j in range(total)]
@@ -173,13 +173,13 @@ def merge(points, count, neighbors=5):
     noise = torch.rand(total, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     density = []
     for i in range(total):
-        near = sorted(distance[i])[:neighbors]
+        near = sorted(distance[i])[:count]
         density.append(math.exp(-sum(d * d for d in near) / len(near)) + 1e-6 * float(noise[i]))
     score = []
     for i in range(total):
         higher = [distance[i][j] for j in range(total) if density[j] > density[i]]
         score.append(density[i] * (min(higher) if higher else max(map(max, distance))))
-    centers = sorted(sorted(range(total), key=lambda i: -score[i])[:count])
+    centers = sorted(range(total), key=lambda i: -score[i])[:count]
     members = {center: [center] for center in centers}
     for i in range(total):
         if i not in centers:

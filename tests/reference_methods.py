@@ -1,11 +1,11 @@
-"""The competing methods once more, image by image and in loops: what the vectorized ones must equal.
+"""Some methods once more, image by image and in loops, for input that the golden vectors do not hold.
 
-Each takes one image's arrays in float64 and returns indices (and tokens where some are merged).
+Each takes one image's arrays in float64 and returns indices (or tokens where they are means).
 """
 
 import numpy as np
 
-from prunesid.numerics import GRID
+from prunesid.numerics import COSINE_GRID as GRID
 
 
 def cosine(x):
@@ -58,48 +58,6 @@ def vispruner(x, attention, count, important=0.5):
     return sorted(kept + left)
 
 
-def holov(attention, count, runs=16):
-    tokens = len(attention)
-    runs = min(runs, tokens)
-    members = [[t for t in range(tokens) if t * runs // tokens == r] for r in range(runs)]
-    means = [np.mean([attention[t] for t in m]) for m in members]
-    shares = [m / sum(means) for m in means]
-    quota = [int(np.floor(s * count)) for s in shares]
-    largest = by_attention(shares)
-    quota[largest[0]] += count - sum(quota)
-    surplus = sum(max(0, q - len(m)) for q, m in zip(quota, members, strict=True))
-    quota = [min(q, len(m)) for q, m in zip(quota, members, strict=True)]
-    for r in largest:
-        extra = min(surplus, len(members[r]) - quota[r])
-        quota[r] += extra
-        surplus -= extra
-    return [
-        t for r in range(runs)
-        for t in sorted(members[r], key=lambda t: (-attention[t], t))[: quota[r]]
-    ]  # fmt: skip
-
-
-def visionzip(x, cls, attention, keys, dominant, contextual, merge="target_plus_mean"):
-    top = sorted(by_attention(attention)[: dominant - 1])
-    rest = [t for t in range(len(x)) if t not in top]
-    step = max(1, len(rest) // contextual)
-    targets = rest[::step][:contextual]
-    key = keys.mean(0)
-    key = key / np.sqrt((key**2).sum(1, keepdims=True))
-    joined = {t: [] for t in targets}
-    for t in rest:
-        if t not in targets:
-            similar = [round(float(key[t] @ key[s]) / GRID) * GRID for s in targets]
-            joined[targets[first_max(similar)]].append(x[t])
-    merged = []
-    for t, members in joined.items():
-        if merge == "mean":
-            merged.append(np.mean([x[t], *members], axis=0))
-        else:
-            merged.append(x[t] + (np.sum(members, axis=0) / len(members) if members else 0))
-    return np.stack([cls, *(x[t] for t in top), *merged]), [-1, *top, *[-1] * contextual]
-
-
 def pool(x, grid, size):
     (rows, columns), (high, wide) = grid, size
     cells = []
@@ -148,12 +106,6 @@ def cdpruner(projected, count, relevance=None):
     return sorted(kept)
 
 
-def hired(attention, count):
-    tokens = len(attention)
-    rate = float(f"{count / tokens:.4f}")
-    return sorted(by_attention(attention)[: max(1, int(tokens * rate))])
-
-
 def crop_budgets(attention, total, crops, alpha=0.5, grid=None):
     """Base crop, then sub-crops; with a grid the regions are rectangles of it, else runs."""
     tokens, (high, wide) = len(attention), crops
@@ -167,32 +119,3 @@ def crop_budgets(attention, total, crops, alpha=0.5, grid=None):
             row, column = divmod(token, grid[1])
             votes[row * high // grid[0] * wide + column * wide // grid[1]] += 1
     return [base, *(min(tokens, (total - base) * v // max(1, len(top))) for v in votes)]
-
-
-def prumerge(x, attention, keys, count, variant="fixed"):
-    """Tokens, and the patches that they but the last were made from."""
-    similarity, tokens = cosine(keys), len(x)
-    grid = []
-    if variant == "fixed":
-        chosen = by_attention(attention)[: count - 1]
-    elif variant == "plus":
-        spread = (count - 1) // 2
-        chosen = by_attention(attention)[: count - 1 - spread]
-        rest = [t for t in range(tokens) if t not in chosen]
-        grid = [rest[int((i + 0.5) * len(rest) / spread)] for i in range(spread)]
-    else:
-        low, high = np.percentile(attention, [25, 75])
-        number = max(1, sum(a > high + 1.5 * (high - low) for a in attention))
-        chosen = by_attention(attention)[:number]
-        if variant == "adaptive_plus":
-            step = max(1, int(int(tokens / number) / 3))
-            grid = [t for t in range(0, tokens - 1, step) if t not in chosen]
-    chosen = chosen + grid
-    made = []
-    for i in chosen:
-        others = sorted((t for t in range(tokens) if t != i), key=lambda t: (-similarity[i, t], t))
-        made.append(x[i] + sum(attention[t] * x[t] for t in others[:32]))
-    rest = [t for t in range(tokens) if t not in chosen]
-    if rest:
-        made.append(sum(attention[t] * x[t] for t in rest))
-    return np.stack(made), chosen

@@ -154,6 +154,10 @@ def test_impossible_layers_and_budgets():
     for method in ("fastv", "dart", "sparsevlm"):
         with pytest.raises(ValueError, match="decoder of one layer"):
             plan(method, Shape(1, 576), 128)
+    with pytest.raises(
+        ValueError, match="published stages come after 3, 7, 16 layers; this decoder has 3"
+    ):
+        plan("sparsevlm", Shape(3, 576), 192, depths="published")
     with pytest.raises(ValueError, match="either a budget or keep"):
         plan("fastv", POCKET, 128, keep=30)
     with pytest.raises(ValueError, match="either a budget or keep"):
@@ -195,7 +199,7 @@ def test_density_peaks_find_separate_groups():
     middles = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]], dtype=torch.float64)
     group = torch.arange(24) % 3
     points = middles[group] + 0.1 * torch.randn(24, 2, generator=generator, dtype=torch.float64)
-    centers, member = density_peaks(points, 3, neighbors=5, noise=1e-6)
+    centers, member = density_peaks(points, 3, noise=1e-6)
     assert sorted(group[centers].tolist()) == [0, 1, 2]
     assert torch.equal(group[centers][member], group)
     means = cluster_means(points, member, 3)
@@ -203,7 +207,8 @@ def test_density_peaks_find_separate_groups():
 
 
 def test_density_peaks_of_copies_and_of_few():
-    centers, member = density_peaks(torch.ones(6, 4), 2, neighbors=5, noise=0.0)
-    assert centers.tolist() == [0, 1] and member.tolist() == [0, 1, 0, 0, 0, 0]
-    centers, member = density_peaks(torch.ones(1, 4), 1, neighbors=5, noise=1e-6)
+    centers, member = density_peaks(torch.ones(6, 4), 2, noise=0.0)
+    assert centers.unique().numel() == 2
+    assert member[centers].tolist() == [0, 1] and member.tolist().count(1) == 1
+    centers, member = density_peaks(torch.ones(1, 4), 1, noise=1e-6)
     assert centers.tolist() == member.tolist() == [0]

@@ -12,6 +12,7 @@ from prunesid.render.figures import Subject
 from prunesid.render.method_page import build_page, write_page, write_pages
 from prunesid.study.comparison import AVERAGE, compare
 from prunesid.study.config import Bootstrap
+from prunesid.study.fidelity import agreement_of
 from prunesid.study.strata import by_stratum
 
 FEW = Bootstrap(resamples=200)
@@ -103,7 +104,12 @@ def test_a_page_says_where_the_method_acts_and_what_it_costs(subject, tmp_path):
     write_page(page, subject, tmp_path)
     text = (tmp_path / "fastv.md").read_text()
     assert "| Acts | inside the language model, by what is asked |" in text
-    assert "| Source | ECCV 2024 |" in text
+    assert re.search(
+        r"^\| Source \| An Image is Worth 1/2 Tokens .*, ECCV 2024 \|$", text, re.MULTILINE
+    )
+    assert "| Authors' code | pkunlp-icler/FastV, commit d165972 |" in text
+    assert f"| Equal to it | {agreement_of('fastv')} |" in text
+    assert "| Default differs from it in | k, budget_counts |" in text
     assert "![losses](fastv.png)" in text
     assert "With all tokens a question takes 1.50 G multiply-adds." in text
     assert "KV entries: visual tokens in the caches" in text

@@ -55,6 +55,28 @@ def test_groups_of_patches_are_padded_where_crops_differ_in_size():
     assert (group[[1, 3, 5, 6], 12:] == -1).all() and (group[[0, 2, 4]] >= 0).all()
 
 
+def test_a_budget_of_a_reference_image_is_scaled_to_each_medium_before_it_is_shared():
+    sides = ((4, 5), (6, 10), (20, 20))
+    groups = tuple(
+        record(tokens=rows * columns, images=1 + (number == 1), seed=number, grid=(rows, columns))
+        for number, (rows, columns) in enumerate(sides)
+    )
+    media = [Medium(IMAGE, rows, LAYOUT) for rows in ((0,), (1, 2), (3,))]
+    found = Records.named(groups, ((0,), (1, 2), (3,)), media, ["a", "b", "c"])
+    kept = found.compress("prunesid", budget=192, preset="release_qwen")
+    # 16 at the least; 120 * 192 / 576 of the medium in two crops; more than T tokens are no bound.
+    assert kept.count.tolist() == [16, 20, 20, 133]
+    large = compress(groups[2], "prunesid", budget=192, preset="release_qwen")
+    assert torch.equal(kept.index[3, :133], large.index[0])
+    beyond = compress(groups[1], "prunesid", budget=300, preset="release_qwen")
+    assert beyond.count.tolist() == [31, 31]
+    # Tokens named input by input are tokens.
+    named = found.compress("prunesid", budget={"a": 9, "b": 30, "c": 50}, preset="release_qwen")
+    assert named.count.tolist() == [9, 15, 15, 50]
+    with pytest.raises(ValueError, match="budget must be at least 1"):
+        compress(groups[0], "prunesid", budget=0, preset="release_qwen")
+
+
 def test_all_tokens_are_every_patch_in_raster_order():
     found = records()
     kept = found.all_tokens()

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from prunesid.box import Box
 from prunesid.encoding.plan import ANY_SIZE, FAMILIES, Plan, Shape, shape_of
 from prunesid.parameters import Param
-from prunesid.parametric import ParametricRegistry, Resolved
+from prunesid.parametric import ParametricRegistry, Resolved, Source
 
 __all__ = [
     "Grid",
@@ -43,6 +43,7 @@ __all__ = [
     "register",
     "resolve",
     "shape_of",
+    "source_of",
 ]
 
 Grid = tuple[int, int]
@@ -55,11 +56,13 @@ class EncoderMethod:
     run: Callable[..., Plan]
     params: Mapping[str, Param]
     grid: Callable[..., Grid] | None
+    source: Source | None = None
 
 
 _METHODS: ParametricRegistry[EncoderMethod] = ParametricRegistry("encoder method", __name__)
 resolve, parameters = _METHODS.resolve, _METHODS.parameters
 function_of, modules_of = _METHODS.function_of, _METHODS.modules_of
+source_of = _METHODS.source_of
 
 
 def register(
@@ -67,11 +70,15 @@ def register(
     *,
     params: Mapping[str, Param] | None = None,
     grid: Callable[..., Grid] | None = None,
+    source: Source | None = None,
 ) -> Callable[[Callable[..., Plan]], Callable[..., Plan]]:
-    """A decorator that registers an encoder method; ValueError if the name is taken."""
+    """A decorator that registers an encoder method; ValueError if the name is taken.
+
+    source  the paper and the authors' code; None for a baseline
+    """
 
     def add(run: Callable[..., Plan]) -> Callable[..., Plan]:
-        _METHODS.register(name)(EncoderMethod(run, params or {}, grid))
+        _METHODS.register(name)(EncoderMethod(run, params or {}, grid, source))
         return run
 
     return add

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prunesid.numerics import on_grid
+from prunesid.numerics import COSINE_GRID, on_grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ def match(metric: Tensor, merged: int) -> Matching:
     CLS stays. At most half of the t - 1 patches can go.
     """
     unit = torch.nn.functional.normalize(metric.double(), dim=2)
-    similarity = on_grid(unit[:, ::2] @ unit[:, 1::2].transpose(1, 2))
+    similarity = on_grid(unit[:, ::2] @ unit[:, 1::2].transpose(1, 2), COSINE_GRID)
     similarity[:, 0] = -torch.inf
     best, partner = similarity.max(dim=2)
     order = best.argsort(dim=1, descending=True, stable=True)

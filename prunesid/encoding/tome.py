@@ -25,6 +25,7 @@ from __future__ import annotations
 from prunesid.encoding import register
 from prunesid.encoding.plan import Plan, Shape
 from prunesid.parameters import Param
+from prunesid.parametric import Source
 
 SPLIT, RASTER = "split", "raster"
 
@@ -53,6 +54,13 @@ def even_schedule(tokens: int, left: int, blocks: int) -> tuple[int, ...]:
 @register(
     "tome",
     params={"order": Param(SPLIT, str, (SPLIT, RASTER)), "proportional": Param(True, bool)},
+    source=Source(
+        title="Token Merging: Your ViT But Faster",
+        venue="ICLR 2023",
+        repository="facebookresearch/ToMe",
+        commit="af95e4b1befa172dadccd8c81e223b10090f9579",
+        golden=("tome",),
+    ),
 )
 def tome(shape: Shape, budget: int, *, order: str, proportional: bool) -> Plan:
     """Exactly `budget` tokens; the index is -1 for merged ones.

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from prunesid.late.schedule import Schedule, Shape, check_positions
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.parameters import Param
-from prunesid.parametric import ParametricRegistry, Resolved
+from prunesid.parametric import ParametricRegistry, Resolved, Source
 
 __all__ = [
     "Schedule",
@@ -35,6 +35,7 @@ __all__ = [
     "register",
     "requirements",
     "resolve",
+    "source_of",
     "without_needs",
 ]
 
@@ -49,11 +50,13 @@ class LateMethod:
     run: Callable[..., Schedule]
     params: Mapping[str, Param]
     needs: Callable[[Resolved], Needs]
+    source: Source | None = None
 
 
 _METHODS: ParametricRegistry[LateMethod] = ParametricRegistry("late method", __name__)
 resolve, parameters = _METHODS.resolve, _METHODS.parameters
 function_of, modules_of = _METHODS.function_of, _METHODS.modules_of
+source_of = _METHODS.source_of
 
 
 def register(
@@ -61,15 +64,17 @@ def register(
     *,
     params: Mapping[str, Param] | None = None,
     needs: Needs | Callable[[Resolved], Needs] = NO_NEEDS,
+    source: Source | None = None,
 ) -> Callable[[Callable[..., Schedule]], Callable[..., Schedule]]:
     """A decorator that registers a late method; ValueError if the name is taken.
 
-    needs  constant, or a function of the parameters
+    needs   constant, or a function of the parameters
+    source  the paper and the authors' code
     """
 
     def add(run: Callable[..., Schedule]) -> Callable[..., Schedule]:
         asked = needs if callable(needs) else lambda _: needs
-        _METHODS.register(name)(LateMethod(run, params or {}, asked))
+        _METHODS.register(name)(LateMethod(run, params or {}, asked, source))
         return run
 
     return add

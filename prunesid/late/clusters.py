@@ -5,18 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunesid.numerics import on_grid
+from prunesid.numerics import PROBABILITY_GRID, on_grid
 
 
-def density_peaks(
-    points: Tensor, count: int, *, neighbors: int, noise: float
-) -> tuple[Tensor, Tensor]:
+def density_peaks(points: Tensor, count: int, *, noise: float) -> tuple[Tensor, Tensor]:
     """`count` centers of `points` (n, C) -> (centers (count,), member (n,)), int64.
 
-    A point's density is exp(-mean squared distance to its nearest `neighbors`, itself among them);
-    centers have the largest product of density and distance to the nearest point of higher density.
-    Distances are divided by sqrt(C). Centers are ascending, `member` numbers them; every point
-    joins its nearest center.
+    A point's density is exp(-mean squared distance to its nearest `count` points, itself among them);
+    centers have the largest product of density and distance to the nearest point of higher density,
+    the largest first. Distances are divided by sqrt(C). `member` numbers the centers; every point
+    joins its nearest one.
 
     noise  scale of the random numbers added to the densities: a fixed sequence, the same at every
            call. It decides where densities are equal, or so small that float64 calls them 0.
@@ -26,14 +24,17 @@ def density_peaks(
     # Not by a matrix product: it would leave a point at some distance from its own copy.
     distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
     distance = on_grid(distance / points.shape[1] ** 0.5)
-    nearest = distance.topk(min(neighbors, total), dim=1, largest=False).values
+    nearest = distance.topk(min(count, total), dim=1, largest=False).values
     drawn = torch.rand(total, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    density = on_grid((-nearest.square().mean(dim=1)).exp()) + noise * drawn.to(points.device)
+    density = on_grid((-nearest.square().mean(dim=1)).exp(), PROBABILITY_GRID)
+    density = density + noise * drawn.to(points.device)
     higher = density[:, None] < density
     isolation = distance.masked_fill(~higher, torch.inf).amin(dim=1)
     isolation = torch.where(isolation.isinf(), distance.max(), isolation)
-    score = on_grid(density * isolation)
-    centers = score.argsort(descending=True, stable=True)[:count].sort().values
+    score = on_grid(density * isolation, PROBABILITY_GRID)
+    # Without noise the two closest points always tie for two clusters. torch.topk breaks ties by how
+    # it partitions, not by place: asked on the CPU, it breaks them as in the authors' runs.
+    centers = score.cpu().topk(min(count, total)).indices.to(points.device)
     member = distance[:, centers].argmin(dim=1)
     member[centers] = torch.arange(len(centers), device=points.device)
     return centers, member

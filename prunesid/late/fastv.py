@@ -3,8 +3,9 @@
 Layers 0..K-1 run on everything. From the last prompt token's row of attention in layer K-1, mean
 over heads, the R visual tokens of highest weight go on to layer K and all later ones.
 
-R follows from the budget N: R = (L N - T K) / (L - K), rounded, for L layers and T tokens; K is 2
-of 32 layers, scaled to the decoder's depth. The mean it hits is that of the rounded R.
+A budget N is a mean over layers, as for every method here: R = (L N - T K) / (L - K), rounded, for L
+layers and T tokens. Upstream's number is R itself (`budget_counts="after"`). K is 2 of 32 layers,
+scaled to the decoder's depth.
 
 Different from upstream: its lmms-eval file has K = 3 and keeps half of the tokens (`k=3, keep=288`
 without a budget restores that); its KV-cache variant runs layer K-1 twice and so stores its keys
@@ -18,6 +19,7 @@ import torch
 
 from prunesid.late import register
 from prunesid.late.schedule import (
+    BUDGET_COUNTS,
     ORIGINAL,
     Choice,
     Schedule,
@@ -29,6 +31,7 @@ from prunesid.late.schedule import (
 )
 from prunesid.late.view import View
 from prunesid.parameters import Param
+from prunesid.parametric import Source, Upstream
 
 
 @register(
@@ -36,15 +39,45 @@ from prunesid.parameters import Param
     params={
         "k": Param(None, int, minimum=1),
         "keep": Param(None, int, minimum=1),
+        "budget_counts": BUDGET_COUNTS,
         "positions": ORIGINAL,
     },
+    source=Source(
+        title="An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for Large Vision-Language Models",
+        venue="ECCV 2024",
+        repository="pkunlp-icler/FastV",
+        commit="d1659729b5bf1be225e99ee15783deeea80f63b1",
+        golden=("fastv",),
+        upstream={
+            "k": Upstream(
+                2,
+                "by default 2 of 32 layers, scaled: the same share of any decoder sees all tokens",
+            ),
+            "budget_counts": Upstream(
+                "after",
+                "a mean over layers stands beside the budgets of methods before the language model",
+            ),
+        },
+    ),
 )
 def fastv(
-    shape: Shape, budget: int | None, *, k: int | None, keep: int | None, positions: str
+    shape: Shape,
+    budget: int | None,
+    *,
+    k: int | None,
+    keep: int | None,
+    budget_counts: str,
+    positions: str,
 ) -> Schedule:
-    """Keep R tokens behind layer K-1: `keep`, or as many as the budget allows."""
+    """Keep R tokens after layer K-1.
+
+    k, keep        K, by default 2 of 32 layers, and R, by default what the budget makes it
+    budget_counts  what the budget is: "mean" (over all layers of the tokens that enter one) or
+                   "after" (R itself, as published)
+    positions      rotary positions of what goes on: "original" or "renumbered"
+    """
     layers = full_layers(shape, k, published=2)
-    count = tokens_after("fastv", shape, layers, budget, keep)
+    count = tokens_after("fastv", shape, layers, budget, keep, budget_counts)
 
     def choose(view: View) -> Choice:
         last = torch.tensor([len(view.text_hidden) - 1], device=view.hidden.device)

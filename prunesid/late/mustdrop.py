@@ -23,7 +23,8 @@ thresholds keep, and T r, T r^2, T r^3, T r^4 of them stay (not fewer than the k
 whose mean over layers is the budget.
 
 Layers 2, 6, 10, 14 of 32 (0-based); for another depth L the 3, 7, 11 and 15 layers before the stages
-become round(3 L / 32), ..., at least one more each time; stages that find no room fall away.
+become round(3 L / 32), ..., at least one more each time (`depths="published"`: 3, 7, 11 and 15);
+stages that find no room fall away.
 
 Source: github.com/liuting20/MustDrop at 909afa5, llava/model/language_model/modelling_sparse_llama.py
 and llava/model/multimodal_encoder/clip_encoder.py. Different from upstream beside stage 1:
@@ -39,6 +40,7 @@ import torch
 
 from prunesid.late import register
 from prunesid.late.schedule import (
+    DEPTHS,
     RENUMBERED,
     Choice,
     Schedule,
@@ -46,13 +48,13 @@ from prunesid.late.schedule import (
     Stage,
     infeasible,
     mean_entering,
-    scaled_stages,
+    stage_starts,
     top,
 )
 from prunesid.late.view import View
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.parameters import Param
-from prunesid.parametric import Resolved
+from prunesid.parametric import Resolved, Source, Upstream
 from prunesid.registry import unknown
 
 PUBLISHED = {192: (0.001, 0.001), 128: (0.0012, 0.001), 64: (0.011, 0.01)}
@@ -72,10 +74,23 @@ def _needs(params: Resolved) -> Needs:
         "global_threshold": Param(None, float, minimum=0.0),
         "individual_threshold": Param(None, float, minimum=0.0),
         "key_share": Param(0.08, float, minimum=0.0),
+        "depths": DEPTHS,
         "shrink_cache": Param(True, bool),
         "positions": RENUMBERED,
     },
     needs=_needs,
+    source=Source(
+        title="Multi-Stage Vision Token Dropping: Towards Efficient Multimodal Large Language Model",
+        venue="2024",
+        repository="liuting20/MustDrop",
+        upstream={
+            "depths": Upstream(
+                "published",
+                "3, 7, 11 and 15 of 32 layers, scaled: the same shares of any decoder come before the "
+                "stages",
+            ),
+        },
+    ),
 )
 def mustdrop(
     shape: Shape,
@@ -85,14 +100,19 @@ def mustdrop(
     global_threshold: float | None,
     individual_threshold: float | None,
     key_share: float,
+    depths: str,
     shrink_cache: bool,
     positions: str | None,
 ) -> Schedule:
-    """Drop what is below the thresholds, or (`rule="budget"`) what meets the budget."""
+    """Drop what is below the thresholds, or (`rule="budget"`) what meets the budget.
+
+    key_share     share of the tokens that are never dropped
+    depths        layers before the stages: "scaled" to the decoder's depth or "published"
+    shrink_cache  whether what was dropped leaves the caches of earlier layers (stage 3)
+    positions     rotary positions of what goes on: "renumbered" or "original"
+    """
     thresholds = _thresholds(rule, budget, global_threshold, individual_threshold)
-    starts = scaled_stages(LAYERS, shape.depth)
-    if not starts:
-        raise ValueError("a decoder of one layer has no place to drop tokens at")
+    starts = stage_starts(LAYERS, shape, depths)
     keys = math.ceil(key_share * shape.tokens)
     counts: list[int | None] = [None] * len(starts)
     if rule == "budget":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from prunesid.numerics import on_grid, rank_descending
+from prunesid.numerics import PROBABILITY_GRID, on_grid, rank_descending
 from prunesid.parameters import Param
 
 if TYPE_CHECKING:
@@ -23,8 +23,11 @@ PUBLISHED_DEPTH = 32
 
 POSITIONS = ("original", "renumbered")
 ORIGINAL = Param("original", str, POSITIONS)
+# What a budget is: the mean over layers, or what goes on to the layers after the first K.
+BUDGET_COUNTS = Param("mean", str, ("mean", "after"))
 # Renumbered, as published, where a token has one position: `Shape.numbering`.
 RENUMBERED = Param(None, str, POSITIONS)
+DEPTHS = Param("scaled", str, ("scaled", "published"))
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,25 @@ def scaled_stages(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     return tuple(number for number in found if number < depth)
 
 
+def stage_starts(layers: Sequence[int], shape: Shape, depths: str) -> tuple[int, ...]:
+    """Numbers of layers before each stage: `layers` of 32 by "scaled", or just these by "published".
+
+    ValueError where a decoder has room for none.
+    """
+    if depths == "scaled":
+        found = scaled_stages(layers, shape.depth)
+    else:
+        found = tuple(number for number in layers if number < shape.depth)
+    if not found:
+        raise ValueError(
+            "a decoder of one layer has no place to drop tokens at"
+            if shape.depth == 1
+            else f"depths: the published stages come after {', '.join(map(str, layers))} layers; this "
+            f"decoder has {shape.depth}. With 'scaled' they fit."
+        )
+    return found
+
+
 def full_layers(shape: Shape, given: int | None, published: int) -> int:
     """The number K of layers that see all tokens: `given`, or the published one, scaled."""
     layers = scaled(published, shape.depth) if given is None else given
@@ -134,17 +156,19 @@ def full_layers(shape: Shape, given: int | None, published: int) -> int:
 
 
 def tokens_after(
-    method: str, shape: Shape, layers: int, budget: int | None, keep: int | None
+    method: str, shape: Shape, layers: int, budget: int | None, keep: int | None, counts: str
 ) -> int:
-    """The count R that enters every layer behind the first K = `layers`.
+    """The count R that enters every layer after the first K = `layers`.
 
-    Either `keep`, or the one that brings the mean nearest to the budget N:
-    R = (L N - T K) / (L - K). ValueError if no R >= 1 does, or unless exactly one is given.
+    Either `keep`, or what the budget N means by `counts`: "after" is R = N, "mean" the R that brings
+    the mean over layers nearest to N, R = (L N - T K) / (L - K). ValueError if no R >= 1 does, or
+    unless exactly one of budget and `keep` is given.
     """
     if (budget is None) == (keep is None):
         raise ValueError(f"{method} takes either a budget or keep, not both and not neither")
-    if keep is not None:
-        return min(keep, shape.tokens)
+    given = budget if counts == "after" and keep is None else keep
+    if given is not None:
+        return min(given, shape.tokens)
     behind = shape.depth - layers
     wanted = round((shape.depth * (budget or 0) - shape.tokens * layers) / behind)
     if wanted < 1:
@@ -174,6 +198,7 @@ def mean_entering(shape: Shape, starts: Sequence[int], counts: Sequence[int]) ->
 
 
 def top(score: Tensor, count: int) -> Tensor:
-    """Places of the `count` highest of `score` (V,), ascending; ties to the lower place."""
-    rank = rank_descending(on_grid(score)[None])[0]
+    """Places of the `count` highest of `score` (V,) float64, an attention, ascending; ties to the
+    lower place."""
+    rank = rank_descending(on_grid(score, PROBABILITY_GRID)[None])[0]
     return torch.nonzero(rank < count)[:, 0]

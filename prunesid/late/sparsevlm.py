@@ -1,12 +1,12 @@
 """SparseVLM v1.5 (ICML 2025): the tokens that the question's relevant words attend to stay; the
 best of the dropped ones are merged into a few.
 
-Raters are the text tokens behind the image that the visual tokens resemble more than the average
+Raters are the text tokens after the image that the visual tokens resemble more than the average
 one does: m = mean over visual tokens of softmax over text of E_v . E_t, at the decoder's input;
 raters have m > mean(m). After each of three layers, p = attention (mean over heads and raters) to
 each visual token; the b of highest p stay. Of the n dropped, the int(0.3 n) + 1 of highest p are
-recycled: int(that / 10) + 1 density-peak clusters, whose means follow the kept tokens and count as
-visual tokens from there on. Then everything is renumbered from 0 (`positions="original"`, as its
+recycled: int(that / 10) + 1 density-peak clusters (with as many neighbors as clusters), whose means
+follow the kept tokens, the cluster of highest score first, and count as visual tokens from there on. Then everything is renumbered from 0 (`positions="original"`, as its
 v2.0 has it, does not; a merged token then has its center's position). In M-RoPE, where a position is
 a time, a row and a column, all is as in "original".
 
@@ -17,13 +17,12 @@ come on top: the mean over layers is then 206, 145 and 82, and not 192, 128 and 
 the nearest published list (64, 96, 128 or 192 of 576 tokens, as a share) by one factor, rounds
 them, and takes the factor whose mean over layers, clusters included, is nearest to the budget. For
 another depth L the 3, 7 and 16 layers before the stages become round(3 L / 32), ..., at least one
-more each time; stages that find no room fall away.
+more each time (`depths="published"`: 3, 7 and 16); stages that find no room fall away.
 
 Different from upstream: where no text token is above the average, all are raters; nothing is
 recycled where nothing was dropped; the 1e-6 of noise on the densities is a fixed sequence, so that
 the method is deterministic; a new token's position follows the last one of each layer's own
-numbering; ties go to the lower index. The clustering's neighborhood (5 tokens) is that of
-density-peak token clustering elsewhere. v2.0's de-rotated attention and heads are not here.
+numbering; ties go to the lower index. v2.0's de-rotated attention and heads are not here.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ from torch import Tensor
 from prunesid.late import register
 from prunesid.late.clusters import cluster_means, density_peaks
 from prunesid.late.schedule import (
+    DEPTHS,
     RENUMBERED,
     Choice,
     Schedule,
@@ -43,12 +43,13 @@ from prunesid.late.schedule import (
     Stage,
     infeasible,
     mean_entering,
-    scaled_stages,
+    stage_starts,
     top,
 )
 from prunesid.late.view import View
-from prunesid.numerics import on_grid
+from prunesid.numerics import PROBABILITY_GRID, on_grid, rank_descending
 from prunesid.parameters import Param
+from prunesid.parametric import Source, Upstream
 from prunesid.registry import unknown
 
 PUBLISHED = {
@@ -66,34 +67,56 @@ LAYERS = (3, 7, 16)
     "sparsevlm",
     params={
         "lists": Param("solved", str, ("solved", "published")),
+        "depths": DEPTHS,
         "recycle": Param(True, bool),
-        "neighbors": Param(5, int, minimum=1),
         "noise": Param(1e-6, float, minimum=0.0),
         "positions": RENUMBERED,
     },
+    source=Source(
+        title="SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference",
+        venue="ICML 2025",
+        repository="Gumpest/SparseVLMs",
+        commit="26a5f48813c46cd1c7364160354e7fdd3febaa67",
+        golden=("sparsevlm",),
+        upstream={
+            "lists": Upstream(
+                "published",
+                "the published lists miss their budgets by 7 to 28 % and exist for four of them",
+            ),
+            "depths": Upstream(
+                "published",
+                "3, 7 and 16 of 32 layers, scaled: the same shares of any decoder come before the stages",
+            ),
+        },
+    ),
 )
 def sparsevlm(
     shape: Shape,
     budget: int | None,
     *,
     lists: str,
+    depths: str,
     recycle: bool,
-    neighbors: int,
     noise: float,
     positions: str | None,
 ) -> Schedule:
-    """Keep b tokens at each stage, and merge some of the dropped ones (`recycle`)."""
+    """Keep b tokens at each stage.
+
+    lists      where the three b come from: "solved" (by the budget) or "published"
+    depths     layers before the stages: "scaled" to the decoder's depth or "published"
+    recycle    whether the best of the dropped tokens are merged and go on
+    noise      scale of the noise on the densities, see `density_peaks`
+    positions  rotary positions of what goes on: "renumbered" or "original"
+    """
     if budget is None:
         raise ValueError("sparsevlm needs a budget")
-    starts = scaled_stages(LAYERS, shape.depth)
-    if not starts:
-        raise ValueError("a decoder of one layer has no place to drop tokens at")
+    starts = stage_starts(LAYERS, shape, depths)
     kept = _published(budget) if lists == "published" else _solved(shape, starts, budget, recycle)
     leaves = _leaving(shape.tokens, kept[: len(starts)], recycle)
 
     def stage(start: int, count: int, left: int) -> Stage:
         def choose(view: View) -> Choice:
-            return _choose(view, count, recycle, neighbors, noise)
+            return _choose(view, count, recycle, noise)
 
         return Stage(start - 1, choose, leaves=left)
 
@@ -112,13 +135,13 @@ def recycled(dropped: int) -> tuple[int, int]:
 def raters(visual: Tensor, text: Tensor) -> Tensor:
     """Places of the relevant tokens of `text` (A, E) for `visual` (T, E), ascending."""
     likeness = visual.double() @ text.double().T
-    mean = on_grid(likeness.softmax(dim=1).mean(dim=0))
-    # One step apart is rounding, not relevance.
-    chosen = torch.nonzero(mean - mean.mean() > 2.0**-29)[:, 0]
+    mean = on_grid(likeness.softmax(dim=1).mean(dim=0), PROBABILITY_GRID)
+    # Two steps apart is rounding, not relevance.
+    chosen = torch.nonzero(mean - mean.mean() > 2 * PROBABILITY_GRID)[:, 0]
     return chosen if len(chosen) else torch.arange(len(text), device=text.device)
 
 
-def _choose(view: View, count: int, recycle: bool, neighbors: int, noise: float) -> Choice:
+def _choose(view: View, count: int, recycle: bool, noise: float) -> Choice:
     rows = raters(view.inputs, view.text_inputs)
     score = view.attention(rows).mean(dim=0)
     keep = top(score, count)
@@ -129,9 +152,11 @@ def _choose(view: View, count: int, recycle: bool, neighbors: int, noise: float)
     rest = torch.ones(len(score), dtype=torch.bool, device=score.device)
     rest[keep] = False
     dropped = torch.nonzero(rest)[:, 0]
-    again = dropped[top(score[dropped], best)]
+    # The best first: the order decides ties between cluster centers.
+    order = rank_descending(on_grid(score[dropped], PROBABILITY_GRID)[None])[0].argsort()
+    again = dropped[order[:best]]
     states = view.hidden[again]
-    centers, member = density_peaks(states, clusters, neighbors=neighbors, noise=noise)
+    centers, member = density_peaks(states, clusters, noise=noise)
     return Choice(
         keep,
         merged=cluster_means(states, member, clusters),

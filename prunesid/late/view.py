@@ -43,6 +43,16 @@ class View:
     _visual: Tensor  # (V,) places of the visual tokens in it
     _scaling: float
 
+    @property
+    def places(self) -> Tensor:
+        """(V,) int64 place of each visual token in the sequence of all tokens."""
+        return self._visual
+
+    @property
+    def text_places(self) -> Tensor:
+        """(A,) int64 place of each of the text tokens in the sequence of all tokens."""
+        return self._text
+
     def attention(self, rows: Tensor | None = None) -> Tensor:
         """(R, V) float64 mean over heads of the attention from text tokens `rows` (all of them
         without it) to the visual tokens; the softmax is over all that a row sees."""

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from prunesid.accounting import Visual
 from prunesid.parameters import Param, Value
-from prunesid.parametric import ParametricRegistry, Resolved
+from prunesid.parametric import ParametricRegistry, Resolved, Source
 from prunesid.record import OPTIONAL, Kept, VisionRecord
 from prunesid.seeding import Draws
 
@@ -90,6 +90,22 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Meaning:
+    """How a method reads a budget that is not the number of tokens it keeps of every image.
+
+    tokens  a function `(budget, patches, parameters)`: what it keeps of an image of so many patches
+    then    parameters under which a budget is what is kept
+    """
+
+    tokens: Callable[[int, int, Resolved], int]
+    then: Mapping[str, Value]
+
+    def of(self, parameters: Resolved) -> Callable[[int, int], int]:
+        """`tokens` with the parameters filled in."""
+        return lambda budget, patches: self.tokens(budget, patches, parameters)
+
+
+@dataclass(frozen=True)
 class Method:
     """A registered method: the function, its parameters, and what follows from their values."""
 
@@ -100,11 +116,13 @@ class Method:
     random: Callable[[Resolved], bool]
     macs: Macs
     split: Split | None
+    meaning: Meaning | None = None
+    source: Source | None = None
 
 
 _METHODS: ParametricRegistry[Method] = ParametricRegistry("method", __name__)
 parameters, function_of = _METHODS.parameters, _METHODS.function_of
-modules_of = _METHODS.modules_of
+modules_of, source_of = _METHODS.modules_of, _METHODS.source_of
 
 
 def register(
@@ -116,6 +134,8 @@ def register(
     random: bool | Callable[[Resolved], bool] = False,
     macs: int | Macs | None = None,
     split: Split | None = None,
+    meaning: Meaning | None = None,
+    source: Source | None = None,
 ) -> Callable[[Callable[..., Kept]], Callable[..., Kept]]:
     """A decorator that registers a method; ValueError if the name is taken.
 
@@ -125,6 +145,8 @@ def register(
               counts): a constant, or a function `(visual, budget, parameters)`; None, or a function
               that gives None, where there is no formula
     split     how the crops of an image share its budget; None: evenly
+    meaning   what a budget comes to for an image; None: as many tokens
+    source    the paper and the authors' code; None for a baseline
     """
 
     def add(run: Callable[..., Kept]) -> Callable[..., Kept]:
@@ -136,6 +158,8 @@ def register(
             random=random if callable(random) else lambda _: random,
             macs=macs if callable(macs) else lambda *_: macs,
             split=split,
+            meaning=meaning,
+            source=source,
         )
         _METHODS.register(name)(entry)
         return run
@@ -151,6 +175,7 @@ def list_feature_methods() -> list[str]:
 def resolve(method: str, **params: object) -> Resolved:
     """All parameters of the method, defaults filled in, without a record.
 
+    `preset="upstream"` stands for those that reproduce the authors' code (`Source`).
     `resolve(m, **resolve(m, **p)) == resolve(m, **p)`. ValueError, naming the choices, on unknown
     methods, parameters and values.
     """
@@ -171,6 +196,11 @@ def requirements_in_crops(method: str, **params: object) -> Needs:
 def split_of(method: str) -> Split | None:
     """How the method shares a budget among the crops of an image; None: evenly."""
     return _METHODS[method].split
+
+
+def meaning_of(method: str) -> Meaning | None:
+    """How the method reads a budget; None: as the number of tokens."""
+    return _METHODS[method].meaning
 
 
 def is_random(method: str, **params: object) -> bool:
@@ -202,7 +232,7 @@ def compress(
     record  the vision features of B images
     method  one of `list_feature_methods()`, with its own `params`
     budget  tokens kept per image: an int, or a (B,) integer tensor. An image of at most that many
-            tokens comes back unchanged.
+            tokens comes back unchanged. A method may read it otherwise, and says so (`Meaning`)
     seed    an int, or one per image. A random choice depends on the seed and the image, never on
             the batch, so a batch gives what its images give one by one.
 
@@ -218,6 +248,10 @@ def compress(
     entry = _METHODS[method]
     _check_record(record, method, resolved)
     budgets = _budgets(budget, record)
+    if entry.meaning is not None:
+        meant = entry.meaning.of(resolved)
+        wanted = [meant(each, record.num_tokens) for each in budgets.tolist()]
+        budgets, resolved = budgets.new_tensor(wanted), resolved | dict(entry.meaning.then)
     seeds = [seed] * len(record) if isinstance(seed, (int, numbers.Integral)) else list(seed)
     if len(seeds) != len(record):
         raise ValueError(f"{len(seeds)} seeds for {len(record)} images")

@@ -22,7 +22,7 @@ from prunesid.methods import QUESTION, Needs, register
 from prunesid.methods.greedy_map import macs, ranked
 from prunesid.numerics import on_grid
 from prunesid.parameters import Param
-from prunesid.parametric import Resolved
+from prunesid.parametric import Resolved, Source
 from prunesid.record import CLIP, EMBEDDINGS, Kept, VisionRecord, keep
 from prunesid.seeding import Draws
 
@@ -38,6 +38,13 @@ def _needs(params: Resolved) -> Needs:
     params={"relevance": Param(QUESTION, str, (QUESTION, CLIP, EMBEDDINGS))},
     needs=_needs,
     macs=macs,
+    source=Source(
+        title="Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in MLLMs",
+        venue="NeurIPS 2025",
+        repository="Theia-4869/CDPruner",
+        commit="9541616c40fcd5625de1cdb8ea6c33c129eb7864",
+        golden=("cdpruner",),
+    ),
 )
 def cdpruner(record: VisionRecord, budget: Tensor, draws: Draws, *, relevance: str) -> Kept:
     """Greedy MAP of a DPP by incremental Cholesky; a smaller budget keeps a prefix.

@@ -4,12 +4,22 @@ from torch import Tensor
 
 from prunesid.methods import Needs, register
 from prunesid.numerics import rank_descending
+from prunesid.parametric import Source
 from prunesid.record import Kept, VisionRecord, keep
 from prunesid.scores.cls_attention import cls_attention
 from prunesid.seeding import Draws
 
 
-@register("cls_topk", needs=Needs(cls_attention=True), macs=0)
+@register(
+    "cls_topk",
+    needs=Needs(cls_attention=True),
+    macs=0,
+    source=Source(
+        title="[CLS] Attention is All You Need for Training-Free Visual Token Pruning: Make VLM Inference Faster",
+        venue="2024",
+        repository="Theia-4869/FasterVLM",
+    ),
+)
 def cls_topk(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
     """Top N by attention summed over heads, in raster order, ties to the lower index."""
     return keep(record, rank_descending(cls_attention(record)), budget)

@@ -21,7 +21,7 @@ from prunesid.methods import Needs, register
 from prunesid.methods.ragged import largest_partial
 from prunesid.numerics import rank_of_picks
 from prunesid.parameters import Param
-from prunesid.parametric import Resolved
+from prunesid.parametric import Resolved, Source
 from prunesid.record import Kept, VisionRecord, keep
 from prunesid.seeding import Draws
 
@@ -36,6 +36,13 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     params={"order": Param("raster", str, ("raster", "selection"))},
     needs=Needs(projected=True),
     macs=_macs,
+    source=Source(
+        title="DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models",
+        venue="CVPR 2025",
+        repository="vbdi/divprune",
+        commit="799e2d950aa01ba7860907f5a6d86061f885dca6",
+        golden=("divprune",),
+    ),
 )
 def divprune(record: VisionRecord, budget: Tensor, draws: Draws, *, order: str) -> Kept:
     """Max-min cosine distance of `record.projected`; a smaller budget keeps a prefix.

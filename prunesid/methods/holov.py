@@ -1,12 +1,18 @@
-"""HoloV (2025): the budget shared among runs of the raster sequence, top attention inside each.
+"""HoloV (Zou et al., NeurIPS 2025): the budget shared among runs of the raster sequence, top attention
+inside each.
 
 A run's share follows its mean score, attention plus 0.09 times the variance of its tokens'
 similarities within the run. That variance is rescaled to the run's mean attention before it is
 averaged and so cancels: the share is per-run attention, which is why no similarity is computed
-here. Output run by run, by descending attention inside each (`order="raster"` sorts).
+here. Shares are rounded down, and the largest of them get one token more each until the budget is
+spent. Output run by run, by descending attention inside each (`order="raster"` sorts).
 
-Different from upstream: a run that is allotted more than it holds passes the surplus on to the next
-by share (upstream fills the gap with zero vectors); ties go to the lower index.
+A run that is allotted all of its tokens or more is sent whole, in raster order; what it cannot hold goes
+to the runs of next largest share. Upstream sends rows of zeros instead, at the end
+(`surplus="zeros"`).
+
+Upstream has 16 runs on LLaVA and int(1024 / N) on Qwen (`runs`). Different from it: ties go to the
+lower index.
 """
 
 from __future__ import annotations
@@ -16,8 +22,9 @@ from torch import Tensor
 
 from prunesid.methods import Needs, register
 from prunesid.methods.ragged import per_budget
-from prunesid.numerics import rank_descending
+from prunesid.numerics import rank_ascending, rank_descending
 from prunesid.parameters import Param
+from prunesid.parametric import Source, Upstream
 from prunesid.record import Kept, VisionRecord, keep
 from prunesid.scores.cls_attention import cls_attention
 from prunesid.seeding import Draws
@@ -27,47 +34,87 @@ from prunesid.seeding import Draws
     "holov",
     params={
         "runs": Param(16, int, minimum=1),
+        "surplus": Param("redistribute", str, ("redistribute", "zeros")),
         "order": Param("runs", str, ("runs", "raster")),
     },
     needs=Needs(cls_attention=True),
     macs=0,
+    source=Source(
+        title='Don\'t Just Chase "Highlighted Tokens" in MLLMs: Revisiting Visual Holistic Context Retention',
+        venue="NeurIPS 2025",
+        repository="obananas/HoloV",
+        commit="1d2e65e961e698ff0e7d5bb4625489177dd9deba",
+        golden=("holov",),
+        upstream={
+            "surplus": Upstream(
+                "zeros",
+                "a row of zeros takes a place and tells the language model nothing",
+            ),
+        },
+    ),
 )
-def holov(record: VisionRecord, budget: Tensor, draws: Draws, *, runs: int, order: str) -> Kept:
-    """Keep `budget` patches, shared among `runs` equal runs by their mean attention."""
+def holov(
+    record: VisionRecord, budget: Tensor, draws: Draws, *, runs: int, surplus: str, order: str
+) -> Kept:
+    """Keep `budget` patches, shared among runs by their mean attention.
+
+    runs     their number; equal, but that the first hold one token more where they do not divide T
+    surplus  of a run that is allotted more than it holds: "redistribute" (to the runs of next
+             largest share) or "zeros" (rows of zeros after all others, index -1)
+    order    of the output: "runs" (by attention inside each) or "raster"
+    """
 
     def run(images: VisionRecord, count: int) -> Kept:
         attention = cls_attention(images)
         tokens = images.num_tokens
         number = min(runs, tokens)
-        # Runs are equal up to one token where they do not divide T.
-        member = torch.arange(tokens, device=attention.device) * number // tokens
-        sizes = torch.bincount(member, minlength=number)
+        sizes = torch.full((number,), tokens // number, device=attention.device)
+        sizes[: tokens % number] += 1
+        raster = torch.arange(tokens, device=attention.device)
+        member = torch.arange(number, device=attention.device).repeat_interleave(sizes)
         means = attention.new_zeros(len(images), number).index_add_(1, member, attention) / sizes
-        quota = _shares(means, sizes, count)
-        inside = rank_descending(attention)
-        place = (member * tokens + inside).argsort(dim=1).argsort(dim=1)
-        place = place - (torch.cumsum(sizes, 0) - sizes)[member]  # by attention inside the run
-        kept = place < quota[:, member]
-        layout = member * tokens + place
-        rank = (layout + tokens * number * (~kept)).argsort(dim=1).argsort(dim=1)
+        quota = _shares(means, count)
+        if surplus == "redistribute":
+            quota = _held(quota, sizes, means)
+        start = sizes.cumsum(0) - sizes
+        inside = rank_ascending(member * tokens + rank_descending(attention)) - start[member]
+        kept = inside < quota[:, member]
+        whole = (quota >= sizes)[:, member]
+        layout = member * tokens + torch.where(whole, raster - start[member], inside)
+        rank = rank_ascending(layout + tokens * number * (~kept))
         chosen = layout if order == "runs" else None
-        return keep(images, rank, torch.full_like(rank[:, 0], count), layout=chosen)
+        found = keep(images, rank, kept.sum(dim=1), layout=chosen)
+        return found if surplus == "redistribute" else _padded(found, count)
 
     return per_budget(record, budget, run)
 
 
-def _shares(means: Tensor, sizes: Tensor, count: int) -> Tensor:
-    """(B, runs) tokens per run, summing to `count`: the floor of each share, the remainder to the
-    largest, what a run cannot hold to the next largest that can."""
+def _shares(means: Tensor, count: int) -> Tensor:
+    """(B, runs) tokens per run, summing to `count`: the floor of each share, and one more for each of
+    the largest until all are given."""
     share = means / means.sum(dim=1, keepdim=True)
     share = torch.where(share.isfinite(), share, 1 / means.shape[1])
     wanted = (share * count).floor().long()
-    largest = share.argsort(dim=1, descending=True, stable=True)
-    wanted.scatter_add_(1, largest[:, :1], count - wanted.sum(dim=1, keepdim=True))
-    room = sizes.expand_as(wanted) - wanted
+    return wanted + (rank_descending(share) < count - wanted.sum(dim=1, keepdim=True)).long()
+
+
+def _held(wanted: Tensor, sizes: Tensor, means: Tensor) -> Tensor:
+    """`wanted` (B, runs) with what a run of its size (runs) cannot hold given to the next largest."""
+    room = sizes - wanted
+    largest = means.argsort(dim=1, descending=True, stable=True)
     surplus = (-room).clamp_min(0).sum(dim=1, keepdim=True)
     space = room.clamp_min(0).gather(1, largest)
     before = space.cumsum(dim=1) - space
     extra = (surplus - before).clamp_min(0).minimum(space)
-    filled = wanted.minimum(sizes.expand_as(wanted))
-    return filled.scatter_add(1, largest, extra)
+    return wanted.minimum(sizes).scatter_add(1, largest, extra)
+
+
+def _padded(kept: Kept, count: int) -> Kept:
+    """With rows of zeros up to `count` tokens."""
+    missing = count - kept.tokens.shape[1]
+    return Kept(
+        tokens=torch.nn.functional.pad(kept.tokens, (0, 0, 0, missing)),
+        index=torch.nn.functional.pad(kept.index, (0, missing), value=-1),
+        count=torch.full_like(kept.count, count),
+        info=kept.info,
+    )

@@ -11,15 +11,19 @@ that it is short.
 
 variant  tokens
 "fixed"     a given number: N - 1 selected and the extra one
-"plus"      PruMerge+ at a given number: of N - 1 tokens half (rounded up) are selected, the others
-            are a uniform grid. Upstream lays the grid over all tokens, selected ones included,
-            which repeats tokens and drops as many from the extra one; here it is laid over the rest
-            in raster order
+"plus"      PruMerge+ at a given number: half are selected, the others are a uniform grid, see `grid`
 "adaptive", "adaptive_plus"   as many as the attention has outliers, above Q3 + 1.5 (Q3 - Q1), and
             for "plus" the rest of the grid 0, s, 2 s, ... below T - 1, s = floor(T / selected) // 3.
             The budget does not count: `count` is what the image got, and only an image whose budget
             is T or more comes back unchanged. At least one is selected, s is at least 1, and where
             no token is left over there is no extra one (upstream fails or adds zeros)
+
+The grid of "plus" is ours by default, `grid="rest"`: of N - 1 tokens half (rounded up) are selected, and
+the grid is laid over the others in raster order, so that no token is there twice and the count is N.
+`grid="all"` is upstream's: M = N // 2 are selected, and s // 2, s // 2 + s, ... below T - 1 for s = T // M
+is laid over all tokens. One that is selected as well comes twice, is its own neighbor, and for each such
+one the first of the tokens left over, in raster order, is neither a neighbor nor in the extra token. The
+count is 2 M + 1. Upstream fails unless the grid has M places; here its first M count.
 
 Different from upstream: attention and similarity are float64 on a grid, and ties go to the lower
 index; sums are float64.
@@ -34,11 +38,10 @@ from prunesid.accounting import Visual
 from prunesid.information import similarity
 from prunesid.methods import Needs, register
 from prunesid.methods.ragged import per_budget
-from prunesid.numerics import on_grid, rank_descending
+from prunesid.numerics import PROBABILITY_GRID, on_grid, rank_descending
 from prunesid.parameters import Param
-from prunesid.parametric import Resolved
+from prunesid.parametric import Resolved, Source, Upstream
 from prunesid.record import Kept, VisionRecord
-from prunesid.scores.cls_attention import ATTENTION_GRID
 from prunesid.seeding import Draws
 
 NEIGHBORS = 32
@@ -54,13 +57,33 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
 
 @register(
     "prumerge",
-    params={"variant": Param("fixed", str, VARIANTS)},
+    params={
+        "variant": Param("fixed", str, VARIANTS),
+        "grid": Param("rest", str, ("rest", "all")),
+    },
     needs=Needs(last_attention=True, last_keys=True),
     macs=_macs,
+    source=Source(
+        title="LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models",
+        venue="2024",
+        repository="42Shawn/LLaVA-PruMerge",
+        commit="097c04116a58465e4bcb58cec44a94018a68ff1a",
+        golden=("prumerge",),
+        upstream={
+            "grid": Upstream(
+                "all",
+                "a token that is there twice takes a place and removes another from the extra token",
+            ),
+        },
+    ),
 )
-def prumerge(record: VisionRecord, budget: Tensor, draws: Draws, *, variant: str) -> Kept:
+def prumerge(
+    record: VisionRecord, budget: Tensor, draws: Draws, *, variant: str, grid: str
+) -> Kept:
     """Select and merge; every token is made, so every index is -1.
 
+    variant  "fixed", "plus", "adaptive" or "adaptive_plus", see above
+    grid     of "plus": "rest" (over what is not selected) or "all"
     info: selected, (B, T) bool, the patches that the tokens but the last were made from; all False
     for an image that comes back unchanged.
     """
@@ -68,8 +91,10 @@ def prumerge(record: VisionRecord, budget: Tensor, draws: Draws, *, variant: str
     def run(images: VisionRecord, count: int) -> Kept:
         if images.last_attention is None or images.last_keys is None:
             raise ValueError("prumerge needs a record with last_attention and last_keys")
-        attention = on_grid(images.last_attention.double(), ATTENTION_GRID)
+        attention = on_grid(images.last_attention.double(), PROBABILITY_GRID)
         rank = rank_descending(attention)
+        if variant == "plus" and grid == "all":
+            return _merge(images, attention, images.last_keys, *_over_all(rank, count // 2))
         if variant in ("fixed", "plus"):
             spread = (count - 1) // 2 if variant == "plus" else 0
             chosen = rank < count - 1 - spread
@@ -82,8 +107,9 @@ def prumerge(record: VisionRecord, budget: Tensor, draws: Draws, *, variant: str
                 raster = torch.arange(images.num_tokens, device=rank.device)
                 step = (images.num_tokens // number // 3).clamp(min=1)
                 extra = (raster % step == 0) & (raster < images.num_tokens - 1) & ~chosen
-        order = _order(rank, chosen, extra)
-        return _merge(images, attention, images.last_keys, chosen | extra, order)
+        selected = chosen | extra
+        centers = _order(rank, chosen, extra)[:, : int(selected.sum(dim=1).max())]
+        return _merge(images, attention, images.last_keys, centers, selected, ~selected)
 
     return per_budget(record, budget, run)
 
@@ -110,33 +136,71 @@ def _spread(chosen: Tensor, count: int) -> Tensor:
     return torch.zeros_like(chosen).scatter_(1, rest.gather(1, places), True)
 
 
+def _over_all(rank: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`_merge`'s centers, selected, left and copies: `count` tokens by rank (B, T), and as many of a
+    grid over all tokens."""
+    images, tokens = rank.shape
+    step = tokens // max(count, 1)
+    raster = torch.arange(tokens, device=rank.device)
+    grid = raster[step // 2 : tokens - 1 : step][:count].expand(images, -1)
+    top = rank.argsort(dim=1)[:, :count]
+    chosen = rank < count
+    again = chosen.gather(1, grid)
+    selected = chosen.scatter(1, grid, True)
+    # As many of those left over as there are repetitions are lost, the first ones.
+    left = ~selected & ((~selected).cumsum(dim=1) > again.sum(dim=1, keepdim=True))
+    return torch.cat([top, grid], dim=1), selected, left, torch.where(again, grid, -1)
+
+
 def _merge(
-    record: VisionRecord, attention: Tensor, keys: Tensor, selected: Tensor, order: Tensor
+    record: VisionRecord,
+    attention: Tensor,
+    keys: Tensor,
+    centers: Tensor,
+    selected: Tensor,
+    left: Tensor,
+    copies: Tensor | None = None,
 ) -> Kept:
-    """`order` (B, T) has the `selected` (B, T) tokens first."""
+    """One token per center and the extra one.
+
+    centers         (B, C) int64 tokens in the order of the output; an image without `copies` has as
+                    many as are selected
+    selected, left  (B, T) bool: the centers, and what the extra token is made of. Both are neighbors
+    copies          (B, G) int64: the last G centers where they are there a second time, else -1
+    """
     features = record.features.double()
     batch, tokens, channels = features.shape
-    own = selected.sum(dim=1)
-    centers = order[:, : int(own.max())]
-    itself = torch.eye(tokens, dtype=torch.bool, device=order.device)
-    others = similarity(keys).masked_fill(itself, -torch.inf)
-    others = others.gather(1, centers[:, :, None].expand(-1, -1, tokens))
+    copies = centers[:, :0] if copies is None else copies
+    own = selected.sum(dim=1) + (copies >= 0).sum(dim=1)
+    # Candidates are the tokens, and after them the copies; a center is none of its own.
+    places = torch.arange(copies.shape[1], device=centers.device) + tokens
+    single = centers.shape[1] - copies.shape[1]
+    itself = torch.cat(
+        [centers[:, :single], torch.where(copies >= 0, places, centers[:, single:])], dim=1
+    )
+    raster = torch.arange(tokens, device=centers.device).expand(batch, -1)
+    candidates = torch.cat([raster, copies.clamp(min=0)], dim=1)
+    usable = torch.cat([selected | left, copies >= 0], dim=1)
+    others = similarity(keys).gather(1, centers[:, :, None].expand(-1, -1, tokens))
+    others = others.gather(2, candidates[:, None].expand(-1, centers.shape[1], -1))
+    others = others.masked_fill(~usable[:, None], -torch.inf)
+    others = others.scatter(2, itself[:, :, None], -torch.inf)
     near = others.argsort(dim=2, descending=True, stable=True)[:, :, : min(NEIGHBORS, tokens - 1)]
     # Neighbor by neighbor: a product of matrices would round differently for other batches.
     merged = _take(features, centers)
     for place in range(near.shape[2]):
-        neighbor = near[:, :, place]
+        neighbor = candidates.gather(1, near[:, :, place])
         merged += attention.gather(1, neighbor)[:, :, None] * _take(features, neighbor)
-    real = torch.arange(centers.shape[1], device=order.device) < own[:, None]
-    count = own + (own < tokens)
+    real = torch.arange(centers.shape[1], device=centers.device) < own[:, None]
+    count = own + left.any(dim=1)
     kept = features.new_zeros((batch, int(count.max()), channels))
     kept[:, : centers.shape[1]] = merged.masked_fill(~real[:, :, None], 0)
-    rest = (attention.masked_fill(selected, 0)[:, :, None] * features).sum(dim=1)
-    short = (own < tokens).nonzero()[:, 0]
+    rest = (attention.masked_fill(~left, 0)[:, :, None] * features).sum(dim=1)
+    short = left.any(dim=1).nonzero()[:, 0]
     kept[short, own[short]] = rest[short]
     return Kept(
         tokens=kept.to(record.features.dtype),
-        index=order.new_full(kept.shape[:2], -1),
+        index=centers.new_full(kept.shape[:2], -1),
         count=count,
         info={"selected": selected},
     )

@@ -14,7 +14,7 @@ from prunesid.information import similarity
 from prunesid.methods import Needs, register
 from prunesid.numerics import rank_of_picks
 from prunesid.parameters import Param
-from prunesid.parametric import Resolved
+from prunesid.parametric import Resolved, Source
 from prunesid.record import Kept, VisionRecord, keep
 from prunesid.scores.cls_attention import cls_attention
 from prunesid.seeding import Draws
@@ -30,6 +30,13 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     params={"alpha": Param(1.0, float, minimum=0.0)},
     needs=Needs(cls_attention=True),
     macs=_macs,
+    source=Source(
+        title="SCOPE: Saliency-Coverage Oriented Token Pruning for Efficient Multimodal LLMs",
+        venue="NeurIPS 2025",
+        repository="kinredon/SCOPE",
+        commit="6bf73069e0d61307051cfda8e25925bc7b7afdd9",
+        golden=("scope",),
+    ),
 )
 def scope(record: VisionRecord, budget: Tensor, draws: Draws, *, alpha: float) -> Kept:
     """Greedy facility location, weighted by attention; a smaller budget keeps a prefix.

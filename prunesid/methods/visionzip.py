@@ -18,9 +18,9 @@ from torch import Tensor
 from prunesid.accounting import Visual
 from prunesid.methods import Needs, register
 from prunesid.methods.ragged import per_budget
-from prunesid.numerics import on_grid, rank_descending
+from prunesid.numerics import COSINE_GRID, on_grid, rank_descending
 from prunesid.parameters import Param
-from prunesid.parametric import Resolved
+from prunesid.parametric import Resolved, Source
 from prunesid.record import Kept, VisionRecord
 from prunesid.scores.cls_attention import cls_attention
 from prunesid.seeding import Draws
@@ -53,6 +53,13 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     },
     needs=Needs(cls_attention=True, cls=True, keys=True),
     macs=_macs,
+    source=Source(
+        title="VisionZip: Longer is Better but Not Necessary in Vision Language Models",
+        venue="CVPR 2025",
+        repository="dvlab-research/VisionZip",
+        commit="3151f6df4fca36a4cd1c985e5956e725b1f9ad02",
+        golden=("visionzip",),
+    ),
 )
 def visionzip(
     record: VisionRecord, budget: Tensor, draws: Draws, *, contextual: int | None, merge: str
@@ -110,7 +117,7 @@ def _contextual(
         raise ValueError("visionzip needs a record with keys")
     key = _take(record.keys.double().mean(dim=1), rest)
     unit = key / key.norm(dim=2, keepdim=True).clamp_min(torch.finfo(key.dtype).tiny)
-    similarity = on_grid(unit[:, ~target] @ unit[:, target].transpose(1, 2))
+    similarity = on_grid(unit[:, ~target] @ unit[:, target].transpose(1, 2), COSINE_GRID)
     owner = similarity.argmax(dim=2)  # (B, members)
     values = _take(features, rest)
     centers, members = values[:, target], values[:, ~target]

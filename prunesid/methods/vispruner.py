@@ -2,7 +2,7 @@
 
 The tokens that are not important start in the order of their attention. In every pass the even
 places are compared with the odd ones, and those most similar to an odd one go, at most 8 a pass;
-then come the remaining even ones by descending similarity, and the odd ones behind them. Raster
+then come the remaining even ones by descending similarity, and the odd ones after them. Raster
 order. Different from upstream: similarities are float64 on a grid (in half precision the passes
 amplify rounding), ties go to the earlier place.
 """
@@ -18,7 +18,7 @@ from prunesid.methods import Needs, register
 from prunesid.methods.ragged import per_budget
 from prunesid.numerics import rank_descending
 from prunesid.parameters import Param
-from prunesid.parametric import Resolved
+from prunesid.parametric import Resolved, Source
 from prunesid.record import Kept, VisionRecord, keep
 from prunesid.scores.cls_attention import cls_attention
 from prunesid.seeding import Draws
@@ -44,6 +44,13 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     complete=_complete,
     needs=Needs(cls_attention=True),
     macs=_macs,
+    source=Source(
+        title="Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs",
+        venue="ICCV 2025",
+        repository="Theia-4869/VisPruner",
+        commit="aefa01adc7c7ce6334e880c88225e90cede760d1",
+        golden=("vispruner",),
+    ),
 )
 def vispruner(record: VisionRecord, budget: Tensor, draws: Draws, *, important: float) -> Kept:
     """Keep `important` of the budget by attention (1: FasterVLM), the rest by diversity."""

@@ -28,6 +28,7 @@ from prunesid.render.table import (
 from prunesid.study.ablation import Ablation, Setting
 from prunesid.study.arm import ALL_TOKENS, text
 from prunesid.study.comparison import ALL, AVERAGE
+from prunesid.study.fidelity import agreement_of, code_of
 from prunesid.study.methods import About, about
 from prunesid.study.strata import FAMILY, PHI
 
@@ -159,9 +160,13 @@ def _texts(known: About) -> list[tuple[str, str]]:
 
 
 def _description(known: About, part: Ablation) -> Table:
+    origin, measured = known.origin, agreement_of(known.name)
     lines = {
         "Acts": PLACES[known.place],
-        "Source": known.source,
+        "Source": f"{origin.title}, {origin.venue}" if origin else known.source,
+        "Authors' code": code_of(origin) if origin else "",
+        "Equal to it": str(measured) if measured else "no vectors" if origin else "",
+        "Default differs from it in": ", ".join(origin.upstream) or "nothing" if origin else "",
         "Reads beside the tokens": _needs(known, part),
         "Code": known.module,
     }

@@ -38,6 +38,7 @@ COLORS = {
     "kmeans": PALETTE[1],
     "matched": PALETTE[2],
     "release": PALETTE[3],
+    "release_qwen": PALETTE[3],
     "cls_topk": PALETTE[4],
     "grid": PALETTE[5],
     "visionzip": PALETTE[6],

@@ -4,12 +4,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from prunesid.numerics import on_grid
+from prunesid.numerics import PROBABILITY_GRID, on_grid
 from prunesid.record import VisionRecord
 from prunesid.scores import register
-
-# Finer than for |V|: one patch of 576 may get less than a millionth of the attention.
-ATTENTION_GRID = 2.0**-40
 
 
 @register("cls_attention", cls_attention=True)
@@ -17,4 +14,4 @@ def cls_attention(record: VisionRecord, components: Callable[[], Tensor] | None 
     """CLS-to-patch attention of the block that made the features, summed over heads."""
     if record.cls_attention is None:
         raise ValueError("the score 'cls_attention' needs a record with cls_attention")
-    return on_grid(record.cls_attention.double(), ATTENTION_GRID).sum(dim=1)
+    return on_grid(record.cls_attention.double(), PROBABILITY_GRID).sum(dim=1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 
 from prunesid.methods import Needs
 from prunesid.parameters import Param
+from prunesid.parametric import Source
 from prunesid.places import ENCODER, PACKAGES, place_of, resolve
 
 # A source in brackets: 'Alvar et al., CVPR 2025'.
@@ -24,6 +25,7 @@ class About:
     summary, remarks  the first paragraph of its file's description, and the others
     meanings          what its function says of the parameters
     source            paper and year as the summary names them, '' where it names none
+    origin            the paper and the authors' code as the registration has them, or None
     module            where its code is
     params            its parameters by name
     needs             what it reads beside the tokens
@@ -35,6 +37,7 @@ class About:
     remarks: str
     meanings: str
     source: str
+    origin: Source | None
     module: str
     params: Mapping[str, Param]
     needs: tuple[str, ...]
@@ -62,6 +65,7 @@ def about(method: str, **params: object) -> About:
         remarks=remarks.strip(),
         meanings=meanings if own else "",
         source=source[1] if source else "",
+        origin=registry.source_of(method),
         module=module,
         params=registry.parameters(method),
         needs=_needs_at(place, method, params),

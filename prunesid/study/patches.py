@@ -16,6 +16,7 @@ USUAL: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("PruneSID: groups", {}),
     ("matched threshold", {"preset": "matched"}),
     ("released code", {"preset": "release"}),
+    ("released code", {"preset": "release_qwen"}),
     ("CLS attention", {"method": "cls_topk"}),
     ("VisionZip: attention, merging", {"method": "visionzip"}),
     ("PruMerge: merging", {"method": "prumerge"}),

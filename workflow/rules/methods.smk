@@ -8,6 +8,13 @@ def described(wildcards):
     return here(path for name in modules for path in source_files(name))
 
 
+def recorded(wildcards):
+    """How many golden vectors each method equals."""
+    from prunesid.study.fidelity import RECORDED
+
+    return here([RECORDED])
+
+
 rule methods:
     input:
         comparison=rules.compare.output.comparison,
@@ -15,6 +22,7 @@ rule methods:
         arms=rules.compare.output.arms,
         agreement=rules.compare.output.agreement,
         code=code("render"),
+        golden=recorded,
         described=described,
     output:
         report(

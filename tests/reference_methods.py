@@ -61,7 +61,9 @@ def vispruner(x, attention, count, important=0.5):
 def holov(attention, count, runs=16):
     tokens = len(attention)
     runs = min(runs, tokens)
-    members = [[t for t in range(tokens) if t * runs // tokens == r] for r in range(runs)]
+    lengths = [tokens // runs + (r < tokens % runs) for r in range(runs)]
+    starts = [sum(lengths[:r]) for r in range(runs)]
+    members = [list(range(s, s + n)) for s, n in zip(starts, lengths, strict=True)]
     means = [np.mean([attention[t] for t in m]) for m in members]
     shares = [m / sum(means) for m in means]
     quota = [int(np.floor(s * count)) for s in shares]

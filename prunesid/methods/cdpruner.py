@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from prunesid.accounting import Visual
+from prunesid.crops import Crops
 from prunesid.information import cosine
 from prunesid.methods import Needs, register
 from prunesid.methods.ragged import largest_partial
@@ -48,6 +49,7 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     "cdpruner",
     params={"relevance": Param("none", str, ("none", "question"))},
     needs=_needs,
+    crops=Crops(),
     macs=_macs,
 )
 def cdpruner(record: VisionRecord, budget: Tensor, draws: Draws, *, relevance: str) -> Kept:

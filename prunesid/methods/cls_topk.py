@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from prunesid.crops import Crops
 from prunesid.methods import Needs, register
 from prunesid.numerics import rank_descending
 from prunesid.record import Kept, VisionRecord, keep
@@ -9,7 +10,7 @@ from prunesid.scores.cls_attention import cls_attention
 from prunesid.seeding import Draws
 
 
-@register("cls_topk", needs=Needs(cls_attention=True), macs=0)
+@register("cls_topk", needs=Needs(cls_attention=True), macs=0, crops=Crops())
 def cls_topk(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
     """Top N by attention summed over heads, in raster order, ties to the lower index."""
     return keep(record, rank_descending(cls_attention(record)), budget)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from prunesid.accounting import Visual
+from prunesid.crops import BEFORE, METHOD, PACKED, Crops
 from prunesid.information import similarity
 from prunesid.methods import Needs, register
 from prunesid.methods.ragged import largest_partial
@@ -35,6 +36,7 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     "divprune",
     params={"order": Param("raster", str, ("raster", "selection"))},
     needs=Needs(projected=True),
+    crops=Crops(scope=PACKED, order=METHOD, unpad=BEFORE),
     macs=_macs,
 )
 def divprune(record: VisionRecord, budget: Tensor, draws: Draws, *, order: str) -> Kept:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prunesid.crops import AFTER, Crops
 from prunesid.methods import Needs, Split, register
 from prunesid.numerics import on_grid, rank_descending
 from prunesid.parameters import Param
@@ -81,6 +82,7 @@ def _share(
     },
     complete=_checked,
     needs=Needs(cls_attention=True),
+    crops=Crops(unpad=AFTER),
     macs=0,
     # The rate is rounded once, of the image's budget.
     split=Split(_share, Needs(first_cls_attention=True), then={"rounding": "exact"}),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prunesid.crops import BEFORE, BY_IMAGE, EVERY, METHOD, Crops
 from prunesid.methods import Needs, register
 from prunesid.methods.ragged import per_budget
 from prunesid.numerics import rank_descending
@@ -30,6 +31,7 @@ from prunesid.seeding import Draws
         "order": Param("runs", str, ("runs", "raster")),
     },
     needs=Needs(cls_attention=True),
+    crops=Crops(scope=BY_IMAGE, order=METHOD, unpad=BEFORE, budget_for=EVERY),
     macs=0,
 )
 def holov(record: VisionRecord, budget: Tensor, draws: Draws, *, runs: int, order: str) -> Kept:
@@ -39,9 +41,10 @@ def holov(record: VisionRecord, budget: Tensor, draws: Draws, *, runs: int, orde
         attention = cls_attention(images)
         tokens = images.num_tokens
         number = min(runs, tokens)
-        # Runs are equal up to one token where they do not divide T.
-        member = torch.arange(tokens, device=attention.device) * number // tokens
-        sizes = torch.bincount(member, minlength=number)
+        # Where they do not divide T, the first runs are longer by one token.
+        runs_of = torch.arange(number, device=attention.device)
+        sizes = tokens // number + (runs_of < tokens % number).long()
+        member = runs_of.repeat_interleave(sizes)
         means = attention.new_zeros(len(images), number).index_add_(1, member, attention) / sizes
         quota = _shares(means, sizes, count)
         inside = rank_descending(attention)

@@ -15,6 +15,7 @@ from torch import Tensor
 from prunesid import information, nms, psca
 from prunesid import quotas as quota
 from prunesid.accounting import Visual
+from prunesid.crops import Crops
 from prunesid.groupings import GROUPINGS, GroupingContext
 from prunesid.methods import Needs, register
 from prunesid.numerics import rank_descending
@@ -122,7 +123,10 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int | None:
     return similarities + psca.macs(tokens, width, count, str(params["solver"]))
 
 
-@register("prunesid", params=PARAMS, complete=_complete, needs=_needs, random=_random, macs=_macs)
+@register(
+    "prunesid", params=PARAMS, complete=_complete, needs=_needs, random=_random, macs=_macs,
+    crops=Crops(),
+)  # fmt: skip
 def prunesid(
     record: VisionRecord,
     budget: Tensor,

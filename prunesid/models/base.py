@@ -42,9 +42,7 @@ class TransformersAdapter:
 
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         config = model.config
-        self.options: dict[str, Value] = check_parameters(
-            f"the model family {config.model_type}", self.OPTIONS, options
-        )
+        self.options = self.checked(config.model_type, options)
         self.model = model.eval()
         self.processor = processor
         self.device, self.dtype = model.device, model.dtype
@@ -58,6 +56,11 @@ class TransformersAdapter:
         self.placeholders = {kind: i for kind, i in found.items() if i is not None}
         # Every arm asks the same questions.
         self._prompts: dict[tuple[str, tuple[str, ...]], Prompt] = {}
+
+    @classmethod
+    def checked(cls, model_type: str, options: Mapping[str, object]) -> dict[str, Value]:
+        """All options of a checkpoint of this type; ValueError, naming the choices, on wrong ones."""
+        return check_parameters(f"the model family {model_type}", cls.OPTIONS, options)
 
     @classmethod
     def load(

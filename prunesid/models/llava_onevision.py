@@ -31,12 +31,11 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.box import Box
+from prunesid.crops import CHOICES, DROP
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
 from prunesid.models.anyres import (
-    DROP,
-    NEWLINES,
     check_resolutions,
     crop_grid,
     in_rows,
@@ -83,7 +82,7 @@ SQUARES = "pixel_values_squares"
 class LlavaOnevision(TransformersAdapter):
     """Adapter; see `prunesid.models.Adapter` for the shapes."""
 
-    OPTIONS: ClassVar[Mapping[str, Param]] = {"newline": Param(DROP, str, NEWLINES)}
+    OPTIONS: ClassVar[Mapping[str, Param]] = {"newline": Param(DROP, str, CHOICES["newline"])}
 
     # The cost of its tower has no formula here: a map is one row, but several crops of the tower.
 

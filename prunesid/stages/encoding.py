@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 # What all encoder methods share, beside the pass itself, which is part of what identifies the features.
 _CODE = (
     "prunesid.box",
+    "prunesid.crops",
     "prunesid.encoding.plan",
     "prunesid.encoding.merging",
     "prunesid.outline",
+    "prunesid.pools",
     "prunesid.record",
     "prunesid.records",
     "prunesid.numerics",

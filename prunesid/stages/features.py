@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from prunesid.evaluation.tasks import LmmsTask
 
 _HIDDEN = "hidden."
+_NEWLINE = "newline"
 
 
 def needs_of(arms: Sequence[Arm]) -> Needs:
@@ -91,6 +92,7 @@ def extract(
         "members": records.members,
         "grids": [record.grid for record in records.groups],
         "share": records.share,
+        "crops": dict(records.crops),
         "model_sizes": adapter.sizes.to_json(),
         "material": material,
     }
@@ -100,7 +102,8 @@ def extract(
                 f"{number}.{key}": value.contiguous()
                 for number, record in enumerate(records.groups)
                 for key, value in _tensors(record).items()
-            },
+            }
+            | ({} if records.newline is None else {_NEWLINE: records.newline.contiguous()}),
             temporary,
             metadata={key: json.dumps(value) for key, value in head.items()},
         )
@@ -134,16 +137,17 @@ def _tensors(record: VisionRecord) -> dict[str, torch.Tensor]:
 class Head:
     """What a file of features says of itself, without its tensors.
 
-    inputs, members, share  as in `Records`
-    grids                   rows and columns of the patches of every group
-    model_sizes             what a prompt's cost depends on
-    material                what identifies the features
+    inputs, members, share, crops  as in `Records`
+    grids        rows and columns of the patches of every group
+    model_sizes  what a prompt's cost depends on
+    material     what identifies the features
     """
 
     inputs: Mapping[str, tuple[Medium, ...]]
     members: tuple[tuple[int, ...], ...]
     grids: tuple[tuple[int, int], ...]
     share: int | None
+    crops: Mapping[str, Any]
     model_sizes: Sizes
     material: Mapping[str, Any]
 
@@ -165,7 +169,7 @@ def read_head(path: Path) -> Head:
     """The head of a file of `extract`; ValueError for one that an earlier version wrote."""
     with safe_open(path, "np") as file:
         found = {key: json.loads(value) for key, value in file.metadata().items()}
-    if "encoding" not in found.get("model_sizes", {}):
+    if "crops" not in found:
         raise ValueError(f"{path} was written by an earlier version; the next run makes it anew")
     inputs = {
         name: tuple(Medium(m["kind"], tuple(m["rows"]), m["layout"]) for m in media)
@@ -174,7 +178,9 @@ def read_head(path: Path) -> Head:
     members = tuple(tuple(rows) for rows in found["members"])
     grids = tuple((rows, columns) for rows, columns in found["grids"])
     sizes = Sizes.from_json(found["model_sizes"])
-    return Head(inputs, members, grids, found["share"], sizes, found["material"])
+    return Head(
+        inputs, members, grids, found["share"], found["crops"], sizes, found["material"]
+    )  # fmt: skip
 
 
 def read_features(
@@ -207,4 +213,8 @@ def read_features(
                 grid=grid,
                 image_ids=tuple(names[row] for row in rows),
             ))  # fmt: skip
-    return Records(tuple(groups), head.members, head.inputs, head.share), head.material
+        newline = file.get_tensor(_NEWLINE) if _NEWLINE in stored else None
+    found = Records(
+        tuple(groups), head.members, head.inputs, head.share, head.crops, newline
+    )  # fmt: skip
+    return found, head.material

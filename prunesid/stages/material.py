@@ -17,12 +17,19 @@ from prunesid.media import FRAMES
 # only what several methods share counts here; the method's own module is added by
 # `selection_material`.
 _CORE = (
-    "prunesid.record", "prunesid.records", "prunesid.numerics", "prunesid.seeding", "prunesid.psca", "prunesid.nms",
+    "prunesid.box", "prunesid.crops", "prunesid.pools", "prunesid.record", "prunesid.records",
+    "prunesid.numerics", "prunesid.seeding", "prunesid.psca", "prunesid.nms",
     "prunesid.quotas", "prunesid.information", "prunesid.methods.ragged",
     "prunesid.scores.cls_attention",
 )  # fmt: skip
 # Families build on one another and on shared files, so that all of them count.
-_FAMILIES = ("prunesid.box", "prunesid.records", "prunesid.models")
+_FAMILIES = (
+    "prunesid.box",
+    "prunesid.crops",
+    "prunesid.pools",
+    "prunesid.records",
+    "prunesid.models",
+)
 POCKET_WEIGHTS = Path(__file__).resolve().parents[1] / "pocket" / "weights"
 
 

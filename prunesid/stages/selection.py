@@ -18,13 +18,15 @@ from prunesid import methods
 from prunesid.answering.store import Store
 from prunesid.files import atomic, digest
 from prunesid.groupings import GROUPINGS
-from prunesid.record import Kept, cat_padded
+from prunesid.record import PLACE, Kept, cat_padded
 from prunesid.records import Records, whole_index
 from prunesid.scores import SCORES
 from prunesid.stages.budgets import Budgets
 from prunesid.stages.features import read_features
 from prunesid.stages.material import selection_material
 from prunesid.study.arm import Arm
+
+_PLACE = f"info.{PLACE}"
 
 
 def save_kept(kept: Kept, path: Path, *, copies: bool = True) -> None:
@@ -67,7 +69,7 @@ def load_facts(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
 
 
 def kept_digest(path: Path) -> str:
-    """Digest of the tokens kept, whatever chose them: equal selections have equal answers."""
+    """Digest of the tokens kept and their places, whatever chose them: equal ones, equal answers."""
     return _digest(load_file(path))
 
 
@@ -80,7 +82,7 @@ def whole_digest(sizes: Sequence[int]) -> str:
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest({
         key: hashlib.sha256(value.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
-        for key, value in tensors.items() if not key.startswith("info.")
+        for key, value in tensors.items() if not key.startswith("info.") or key == _PLACE
     })  # fmt: skip
 
 

@@ -22,7 +22,7 @@ FULL, EVERY = "full", "image"
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "scope": (BY_CROP, BY_IMAGE, PACKED),
-    "order": (METHOD, MAP),
+    "crop_order": (METHOD, MAP),
     "newline": (DROP, ROWS),
     "unpad": (NEVER, BEFORE, AFTER),
     "budget_for": (FULL, EVERY),
@@ -40,7 +40,7 @@ class Crops:
     scope       what one choice is among: the patches of one "crop"; those of the "image", the base
                 crop's first, then the map's; or what the unmodified model would have entering,
                 "packed": the same without padding, and a newline embedding behind each row of the map
-    order       "method": as the method sends tokens, crop after crop where each is chosen from by
+    crop_order  "method": as the method sends tokens, crop after crop where each is chosen from by
                 itself; "map": the base crop's so, then patches in the order of the map, then the CLS
                 tokens of the sub-crops, then merged ones
     newline     "drop": no newline embeddings but those that a packed sequence keeps; "rows": one
@@ -54,7 +54,7 @@ class Crops:
     """
 
     scope: str = BY_CROP
-    order: str = MAP
+    crop_order: str = MAP
     newline: str = DROP
     unpad: str = NEVER
     budget_for: str = FULL
@@ -73,7 +73,7 @@ class Crops:
             )
         found = replace(self, **given)
         if found.newline == ROWS:
-            found = replace(found, order=MAP)
+            found = replace(found, crop_order=MAP)
         if found.scope == PACKED and "newline" in given:
             return replace(found, scope=BY_IMAGE)
         return replace(found, unpad=BEFORE) if found.scope == PACKED else found
@@ -84,4 +84,4 @@ class Crops:
 
 
 # Methods inside the encoder have no authors who ran them so. Merged tokens have no place in the map.
-ENCODER = Crops(order=METHOD)
+ENCODER = Crops(crop_order=METHOD)

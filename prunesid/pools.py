@@ -190,7 +190,7 @@ def shown(kept: Kept, media: Sequence[Medium], grid: Grid) -> Tensor:
 def in_map_order(
     kept: Kept, media: Sequence[Medium], grid: Grid, *, cls: bool = False, joint: bool = False
 ) -> Kept:
-    """The same with places in the order "map" of `prunesid.crops`.
+    """The same with places in the `crop_order` "map" of `prunesid.crops`.
 
     cls    whether a first token of no patch is CLS and not merged
     joint  whether crops were chosen from together; then merged tokens, which are of no crop, come last

@@ -203,7 +203,7 @@ class Records:
             kept = self._by_pool(self._images(budget, crops), method, seed, params)
         if crops.unpad == AFTER:
             kept = kept.only(shown(kept, media, self._grid))
-        if crops.order == MAP:
+        if crops.crop_order == MAP:
             kept = in_map_order(kept, media, self._grid, cls=cls, joint=not by_crop)
         return kept
 

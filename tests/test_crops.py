@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,12 +11,13 @@ import reference_methods
 import torch
 from anyres_models import pictures, save_tiny_llava_next
 from safetensors.torch import load_file
+from synthetic_scores import ROOT
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import prunesid
-from prunesid import compress, methods, models
+from prunesid import compress, methods, models, places
 from prunesid.answering import Question, engine
-from prunesid.crops import CHOICES, Crops
+from prunesid.crops import CHOICES, ENCODER, Crops
 from prunesid.methods import Needs
 from prunesid.models.adapter import kept_crops
 from prunesid.record import NEWLINE, OPTIONAL, PLACE
@@ -283,7 +285,7 @@ def test_pruned_enters_what_a_study_enters(adapter, plain, method, params):
 
 
 def test_explicit_values_hold_for_every_method():
-    assert Crops().under({"scope": None, "order": "method"}) == Crops(order="method")
+    assert Crops().under({"scope": None, "crop_order": "method"}) == Crops(crop_order="method")
     for method in methods.list_methods():
         own = methods.crops_of(method)
         assert own == (methods.authors_crops(method) or Crops())
@@ -303,10 +305,36 @@ def test_explicit_values_hold_for_every_method():
         methods.crops_of("divprune", {"newline": "drop", "scope": "packed"})
 
 
+def test_lmms_eval_can_tell_options_from_parameters():
+    for place, names in places.listed().items():
+        for method in names:
+            assert not set(CHOICES) & set(places.PACKAGES[place].parameters(method)), method
+
+
+def test_the_table_of_the_docs_says_what_methods_do():
+    text = (ROOT / "docs" / "models.md").read_text()
+    table = text.split("| method | `scope` |")[1].split("\n\n")[0].splitlines()[2:]
+    seen = []
+    for line in table:
+        names, *cells = line.strip("|").split("|")
+        for method in re.findall(r"`(\w+)`", names):
+            own = methods.crops_of(method)
+            assert [cell.strip(" `") for cell in cells[:4]] == [
+                own.scope, own.crop_order, own.unpad, own.budget_for
+            ]  # fmt: skip
+            assert (methods.authors_crops(method) is None) == ("no code" in names)
+            seen.append(method)
+    assert sorted(seen) == methods.list_methods()
+    (inside,) = (line for line in table if line.startswith("| inside the encoder"))
+    assert [cell.strip(" `") for cell in inside.split("|")[2:6]] == [
+        ENCODER.scope, ENCODER.crop_order, ENCODER.unpad, ENCODER.budget_for
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("method", ["visionzip", "prunesid", "holov", "divprune"])
 def test_newlines_behind_the_rows_that_hold_a_token(loaded, plain, images, method):
     """Where they are drawn, the order is that of the map, and nothing else changes."""
-    bare, rows = loaded(newline="drop", order="map"), loaded(newline="rows")
+    bare, rows = loaded(newline="drop", crop_order="map"), loaded(newline="rows")
     sets = [each.encode(each.preprocess(pictures(SIZES)), ALL, NAMES) for each in (bare, rows)]
     kept = [each.compress(method, budget=BUDGET) for each in sets]
     assert torch.equal(kept[0].index, kept[1].index)
@@ -336,7 +364,7 @@ def test_newlines_behind_the_rows_that_hold_a_token(loaded, plain, images, metho
 
 @pytest.mark.parametrize("method", ["visionzip", "prunesid", "random", "cls_topk", "scope"])
 def test_padding_that_cannot_be_chosen(loaded, images, method):
-    adapter = loaded(unpad="before", order="method", budget_for="image")
+    adapter = loaded(unpad="before", crop_order="method", budget_for="image")
     records = adapter.encode(adapter.preprocess(pictures(SIZES)), ALL, NAMES)
     kept = records.compress(method, budget=BUDGET)
     sizes = []
@@ -367,7 +395,7 @@ def test_padding_that_cannot_be_chosen(loaded, images, method):
     [(m, p) for m, p in EVERY if m not in ("divprune", "holov", "hired", "scope")],
 )
 def test_any_method_can_choose_among_all_crops(loaded, records, images, method, params):
-    adapter = loaded(scope="image", order="method", budget_for="image")
+    adapter = loaded(scope="image", crop_order="method", budget_for="image")
     own = adapter.encode(adapter.preprocess(pictures(SIZES)), ALL, NAMES)
     kept = own.compress(method, budget=16, **params)
     for name, _, _, record in images:

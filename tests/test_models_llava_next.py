@@ -22,7 +22,7 @@ from prunesid.records import IMAGE, WHOLE, Records
 QUESTION = "is there a red circle ?"
 CONTEXTS = (QUESTION, "what color is the star ?", "how many bars are taller than 3 ?")
 SIDE = 4
-OPTIONS = ({}, {"newline": "rows"}, {"unpad": "before"}, {"scope": "image", "order": "method"})
+OPTIONS = ({}, {"newline": "rows"}, {"unpad": "before"}, {"scope": "image", "crop_order": "method"})
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,7 @@ def test_all_tokens_give_the_logits_and_answers_of_the_unmodified_model(loaded, 
 
 
 def test_pruned_generation_equals_a_reference_from_inputs_embeds(loaded, plain, inputs):
-    adapter = loaded(unpad="before", order="method")
+    adapter = loaded(unpad="before", crop_order="method")
     records = adapter.encode(inputs)
     kept = records.compress("random", budget=30, seed=3)
     with torch.no_grad():
@@ -335,7 +335,9 @@ def test_errors_name_the_choices(folder, plain, processor, adapter, images):
         models.load(folder, newline="drops")
     with pytest.raises(ValueError, match="Available: crop, image, packed"):
         models.load(folder, scope="total")
-    with pytest.raises(ValueError, match=r"Available: budget_for, newline, order, scope, unpad"):
+    with pytest.raises(
+        ValueError, match=r"Available: budget_for, crop_order, newline, scope, unpad"
+    ):
         models.load(folder, pad=True)
     with pytest.raises(ValueError, match="leave newline out"):
         models.load(folder, scope="packed", newline="rows")

@@ -9,9 +9,10 @@ then keeps its own top patches, which may be none. Reproduced although one might
 floor of that split loses up to a token, and a sub-crop's region of the base crop is a run of the
 raster sequence, not its quadrant (`regions="quadrants"` for that).
 
+Patches of the padding are chosen like others and then dropped (`crops`).
+
 Different from upstream: at least one token of an image is kept; an image whose budget is that of all
-its tokens keeps them; ties go to the lower index. Where padding is left out, a crop of fewer patches
-than its share keeps them all, and the rest of the share is lost.
+its tokens keeps them; ties go to the lower index.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 A run's share follows its mean score, attention plus 0.09 times the variance of its tokens'
 similarities within the run. That variance is rescaled to the run's mean attention before it is
 averaged and so cancels: the share is per-run attention, which is why no similarity is computed
-here. Output run by run, by descending attention inside each (`order="raster"` sorts).
+here. Output run by run, by descending attention inside each (`order="raster"` sorts). Of an image in
+crops (LLaVA-NeXT) the runs are those of all crops' tokens together.
 
 Different from upstream: a run that is allotted more than it holds passes the surplus on to the next
 by share (upstream fills the gap with zero vectors); ties go to the lower index.
@@ -31,7 +32,7 @@ from prunesid.seeding import Draws
         "order": Param("runs", str, ("runs", "raster")),
     },
     needs=Needs(cls_attention=True),
-    crops=Crops(scope=BY_IMAGE, order=METHOD, unpad=BEFORE, budget_for=EVERY),
+    crops=Crops(scope=BY_IMAGE, crop_order=METHOD, unpad=BEFORE, budget_for=EVERY),
     macs=0,
 )
 def holov(record: VisionRecord, budget: Tensor, draws: Draws, *, runs: int, order: str) -> Kept:

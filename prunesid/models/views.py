@@ -81,7 +81,7 @@ def reduce_views(
     kept = Kept.cat(found).rows(places)
     whole = outline([(side, side)] * len(shown), torch.cat(classes)[places], inputs, **others)
     kept = whole.with_cls(kept)
-    if crops.order == MAP and all(SUB_CROPS in medium.layout for medium in views.media):
+    if crops.crop_order == MAP and all(SUB_CROPS in medium.layout for medium in views.media):
         kept = in_map_order(kept, views.media, (side, side))
     return kept, whole
 

@@ -182,10 +182,14 @@ def test_holov_has_its_runs_over_all_crops(adapter, plain, records, images):
         assert {token for own in by_crop for token in own} != set(tokens)
 
 
-def test_divprune_has_the_packed_sequence_with_its_newlines(adapter, plain, records, images):
+@pytest.mark.parametrize("crop_order", [None, "map"])
+def test_divprune_has_the_packed_sequence_with_its_newlines(loaded, plain, images, crop_order):
+    """In raster order, which is that of the map."""
+    adapter = loaded(crop_order=crop_order)
+    given = adapter.preprocess(pictures(SIZES))
+    records = adapter.encode(given, ALL, NAMES)
     kept = records.compress("divprune", budget=BUDGET)
     with torch.no_grad():
-        given = adapter.preprocess(pictures(SIZES))
         sequences = plain.get_image_features(**given).pooler_output
     lines = 0
     for (name, size, grid, _), packed in zip(images, sequences, strict=True):
@@ -194,7 +198,10 @@ def test_divprune_has_the_packed_sequence_with_its_newlines(adapter, plain, reco
         assert len(candidates) == len(packed)
         chosen = sorted(reference_methods.divprune(packed.double().numpy(), count))
         same(entering(adapter, kept, records, name), packed[chosen])
-        lines += sum(candidates[number][0] == "newline" for number in chosen)
+        base = kept.index[records.inputs[name][0].rows[0]]
+        rows = [candidates[number][1] for number in chosen if candidates[number][0] == "newline"]
+        assert (NEWLINE - base[base <= NEWLINE]).tolist() == rows
+        lines += len(rows)
     assert lines > 2
 
 

@@ -9,7 +9,7 @@ at once, by the options of the model's family.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prunesid.parameters import Param
@@ -77,10 +77,6 @@ class Crops:
         if found.scope == PACKED and "newline" in given:
             return replace(found, scope=BY_IMAGE)
         return replace(found, unpad=BEFORE) if found.scope == PACKED else found
-
-    def to_json(self) -> dict[str, str]:
-        """Its fields by name."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 # Methods inside the encoder have no authors who ran them so. Merged tokens have no place in the map.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import reference_crops as reference
 import reference_methods
@@ -12,6 +13,7 @@ import torch
 from anyres_models import pictures, save_tiny_llava_next
 from safetensors.torch import load_file
 from synthetic_scores import ROOT
+from test_families import run
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import prunesid
@@ -20,9 +22,14 @@ from prunesid.answering import Question, engine
 from prunesid.crops import CHOICES, ENCODER, Crops
 from prunesid.methods import Needs
 from prunesid.models.adapter import kept_crops
+from prunesid.pocket.benchmarks import render
 from prunesid.record import NEWLINE, OPTIONAL, PLACE
 from prunesid.records import IMAGE, SUB_CROPS
+from prunesid.stages.accounts import read_accounts
+from prunesid.stages.features import read_features
 from prunesid.stages.selection import kept_digest, load_kept, save_kept
+from prunesid.stages.source import Source
+from prunesid.study.arm import VANILLA, make_arm
 
 SIDE, BUDGET = 4, 30
 # Square, wide, tall, with padding above and below or beside, and too narrow for a row of patches.
@@ -426,3 +433,29 @@ def test_no_newline_is_stored_where_none_can_be_chosen(adapter):
     assert len(lines) and ((NEWLINE - lines) < 2 * SIDE).all()
     with pytest.raises(ValueError, match="projected tokens, which are missing"):
         replace(records, newline=None).compress("divprune", budget=BUDGET)
+
+
+@pytest.mark.parametrize("options", [{}, {"unpad": "before"}, {"crop_order": "method"}])
+def test_every_scope_goes_through_every_stage(folder, tmp_path, options):
+    data = tmp_path / "mme.parquet"
+    render("pocket_mme", data, 2)
+    source, metric = Source("pocket_mme", data), "mme_perception_score"
+    named = ("visionzip", "divprune", "holov", "scope", "hired")
+    arms = (VANILLA, *(make_arm({"budget": 12, "method": method}) for method in named))
+    tables = [
+        run(
+            tmp_path / str(size), folder, source, metric, size, arms, tuple(sorted(options.items()))
+        )
+        for size in (2, 1)
+    ]
+    pd.testing.assert_frame_equal(*tables)
+    # Two tokens of each of five crops and the rest of 12; 13 of the 88 that the model packs.
+    wanted = {"visionzip": {12}, "divprune": {13}, "holov": {12}, "scope": {10}}
+    for method, arm in zip(named, arms[1:], strict=True):
+        tokens = set(tables[0].loc[tables[0]["arm"] == arm.name, "tokens"])
+        assert tokens == wanted.get(method, tokens)
+    accounts = read_accounts(tmp_path / "2" / "accounts.csv")
+    by_name = {method: accounts.loc[arm.name] for method, arm in zip(named, arms[1:], strict=True)}
+    stored, _ = read_features(tmp_path / "2" / "features.safetensors")
+    assert stored.crops == options and stored.newline is not None
+    assert by_name["divprune"]["selection_macs"] == 88**2 * stored.newline.numel()

@@ -7,8 +7,8 @@ A method is a function `(record, budget, draws, **parameters) -> Kept`:
 
 with `budget` a (B,) int64 tensor on the record's device and `draws` the source of random numbers.
 A method may also say how its authors treat an image in crops (`prunesid.crops`), and own how these
-share its budget (`Split`). A module of this package is found by itself; others call `register` or name their module in the entry-point group
-`prunesid.methods`.
+share its budget (`Split`). A module of this package is found by itself; others call `register` or
+name their module in the entry-point group `prunesid.methods`.
 """
 
 from __future__ import annotations

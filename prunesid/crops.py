@@ -39,12 +39,12 @@ class Crops:
 
     scope       what one choice is among: the patches of one "crop"; those of the "image", the base
                 crop's first, then the map's; or what the unmodified model would have entering,
-                "packed": the same without padding, and a newline embedding behind each row of the map
+                "packed": the same without padding, and a newline embedding after each row of the map
     crop_order  "method": as the method sends tokens, crop after crop where each is chosen from by
                 itself; "map": the base crop's so, then patches in the order of the map, then the CLS
                 tokens of the sub-crops, then merged ones
     newline     "drop": no newline embeddings but those that a packed sequence keeps; "rows": one
-                behind each row of the map that holds a token
+                after each row of the map that holds a token
     unpad       "never": patches of the padding are like others; "before": they cannot be chosen;
                 "after": those that were chosen are dropped
     budget_for  "full": the budget is that of an image of the most crops, and a smaller one gets its

@@ -23,7 +23,7 @@ GRID = "grid"
 # Fact about crops: (B, N) int64, the place of each token among all of its image or clip, -1 for none.
 # Without it tokens stand crop after crop.
 PLACE = "place"
-# Index of the newline embedding behind row 0 of an image's map; NEWLINE - r of that behind row r.
+# Index of the newline embedding after row 0 of an image's map; NEWLINE - r of that after row r.
 NEWLINE = -2
 
 
@@ -197,7 +197,7 @@ class Kept:
 
     tokens  (B, N, D) in the dtype of the record's features; rows past `count` are zero
     index   (B, N) int64, the source patch of each token; -1 for CLS, merged tokens and padding, and
-            NEWLINE - r for the newline embedding behind row r of an image's map, the token of which
+            NEWLINE - r for the newline embedding after row r of an image's map, the token of which
             is zero
     count   (B,) int64, real tokens per image
     info    {name: (B, ...) tensor}, facts about each image's reduction, such as tau or survivors

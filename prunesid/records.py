@@ -80,7 +80,7 @@ class Records:
     inputs   {name of the input: its media}
     share    crops of an image at the most, of media in `SUB_CROPS`
     crops    what a user chose about these media (`prunesid.crops.OPTIONS`)
-    newline  (E,) the embedding behind each row of their map, where projected tokens are there
+    newline  (E,) the embedding after each row of their map, where projected tokens are there
     """
 
     groups: tuple[VisionRecord, ...]

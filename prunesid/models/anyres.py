@@ -3,7 +3,7 @@
 The base crop is all of the image, stretched to the tower's square. For the rest the image is scaled
 into the best of the checkpoint's resolutions, padded evenly, and cut into sub-crops. Their patches
 side by side are the high-resolution map. The model drops the rows or columns of the map that it
-takes for padding and puts a newline embedding behind each row that is left.
+takes for padding and puts a newline embedding after each row that is left.
 
 How resolutions are chosen and what counts as padding is transformers' own code, roundings included.
 """
@@ -117,7 +117,7 @@ def in_rows(
 
 
 def with_newlines(tokens: Tensor, rows: Tensor, newline: Tensor) -> Tensor:
-    """Tokens (n, E) and the embedding `newline` (E,) behind the last of each row of the map.
+    """Tokens (n, E) and the embedding `newline` (E,) after the last of each row of the map.
 
     rows  (n,) int64 the row of each, which do not fall; below 0 for tokens that are of none
     """

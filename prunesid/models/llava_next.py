@@ -6,7 +6,7 @@ padding patch is a patch like others here, and `Records.compress` leaves it out 
 Only CLIP towers whose CLS token is dropped and a single feature layer are supported.
 
 An image of which everything that the model shows is kept enters as the unmodified model has it: base
-crop, then the high-resolution map without its padding, a newline behind each row.
+crop, then the high-resolution map without its padding, a newline after each row.
 
 A method inside the encoder sees the crops one by one. Patches of the padding are not merged with
 others unless `unpad` is "never".

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,11 @@ class Box:
 
     def moved(self, rows: int, columns: int) -> Box:
         return Box(self.top + rows, self.left + columns, self.bottom + rows, self.right + columns)
+
+    def patches(self, columns: int) -> Tensor:
+        """(n,) int64 numbers of its patches, in raster order, in a grid of so many columns."""
+        rows = torch.arange(self.top, self.bottom)[:, None]
+        return (rows * columns + torch.arange(self.left, self.right)).flatten()
 
     def scaled(self, side: int, to: int) -> Box:
         """The patches of a square of `to` x `to` that show any of this box in one of side x side."""

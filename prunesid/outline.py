@@ -6,9 +6,11 @@ Methods inside the encoder have no ordinary features beside them, and costs are 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
+from prunesid.methods import NOTHING
 from prunesid.record import VisionRecord
 from prunesid.records import Medium, Records
 
@@ -17,14 +19,15 @@ def outline(
     grids: Sequence[tuple[int, int]],
     cls: Tensor,
     inputs: Mapping[str, tuple[Medium, ...]],
-    share: int | None,
+    share: int | None = None,
+    crops: Mapping[str, Any] = NOTHING,
 ) -> Records:
     """Records of R crops with sizes, budgets and CLS tokens like any, and features of zeros.
 
     grids  (R) rows and columns of the patches of each crop
     cls    (R, D); the features have its width, dtype and device, and take no memory
 
-    inputs, share  as in `Records`
+    inputs, share, crops  as in `Records`
     """
     rows: dict[tuple[int, int], list[int]] = {}
     for row, grid in enumerate(grids):
@@ -34,4 +37,4 @@ def outline(
         VisionRecord(none.expand(len(own), grid[0] * grid[1], cls.shape[1]), cls[own], grid=grid)
         for grid, own in rows.items()
     )
-    return Records(groups, tuple(map(tuple, rows.values())), inputs, share)
+    return Records(groups, tuple(map(tuple, rows.values())), inputs, share, crops)

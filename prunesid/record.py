@@ -23,6 +23,11 @@ CLIP, EMBEDDINGS = "clip", "embeddings"
 
 # Fact about crops: (B, 2) rows and columns of the image that the tokens are all of.
 GRID = "grid"
+# Fact about crops: (B, N) int64, the place of each token among all of its image or clip, -1 for none.
+# Without it tokens stand crop after crop.
+PLACE = "place"
+# Index of the newline embedding after row 0 of an image's map; NEWLINE - r of that after row r.
+NEWLINE = -2
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +135,36 @@ class VisionRecord:
             **{name: pick(getattr(self, name)) for name in OPTIONAL},
         )
 
+    def take(
+        self, images: Tensor, patches: Tensor, grid: tuple[int, int] | None = None
+    ) -> VisionRecord:
+        """The record of B sequences of T patches (B, T) int64 that may come from several images.
+
+        What an image has once, CLS and its name, is that of a sequence's first patch.
+        """
+        device = self.features.device
+        images, patches = images.to(device), patches.to(device)
+
+        def pick(tensor: Tensor | None) -> Any:
+            return None if tensor is None else tensor[images, patches]
+
+        def pick_in_heads(tensor: Tensor | None) -> Any:
+            return None if tensor is None else tensor[images, :, patches].transpose(1, 2)
+
+        once = self.rows(images[:, 0].tolist())
+        heads = ("cls_attention", "keys")
+        found = {name: pick_in_heads(getattr(self, name)) for name in heads}
+        found |= {
+            name: pick(getattr(self, name)) for name in OPTIONAL if name not in (*heads, "cls")
+        }
+        return replace(
+            once,
+            features=self.features[images, patches],
+            hidden={block: pick(tensor) for block, tensor in self.hidden.items()},
+            grid=grid,
+            **found,
+        )
+
     @staticmethod
     def cat(parts: Sequence[VisionRecord]) -> VisionRecord:
         """One record of several of one grid, which hold the same fields."""
@@ -170,7 +205,9 @@ class Kept:
     """The visual tokens that go on to the projector and the language model.
 
     tokens  (B, N, D) in the dtype of the record's features; rows past `count` are zero
-    index   (B, N) int64, the source patch of each token; -1 for CLS, merged tokens and padding
+    index   (B, N) int64, the source patch of each token; -1 for CLS, merged tokens and padding, and
+            NEWLINE - r for the newline embedding after row r of an image's map, the token of which
+            is zero
     count   (B,) int64, real tokens per image
     info    {name: (B, ...) tensor}, facts about each image's reduction, such as tau or survivors
     """
@@ -210,6 +247,20 @@ class Kept:
             tokens=self.tokens.masked_fill(images[:, None, None], 0),
             index=self.index.masked_fill(images[:, None], -1),
             count=self.count.masked_fill(images, 0),
+            info=self.info,
+        )
+
+    def only(self, wanted: Tensor) -> Kept:
+        """The same with those tokens alone that are `wanted` (B, N) bool, in their order."""
+        wanted = wanted & self.mask
+        count = wanted.sum(dim=1)
+        order = (~wanted).long().argsort(dim=1, stable=True)[:, : int(count.max())]
+        real = torch.arange(order.shape[1], device=count.device) < count[:, None]
+        tokens = self.tokens.gather(1, order[:, :, None].expand(-1, -1, self.tokens.shape[2]))
+        return Kept(
+            tokens=tokens.masked_fill(~real[:, :, None], 0),
+            index=self.index.gather(1, order).masked_fill(~real, -1),
+            count=count,
             info=self.info,
         )
 

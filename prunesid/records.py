@@ -2,13 +2,14 @@
 
 The visual input of a question is a sequence of media, each an image or a clip. A medium is one or
 more crops (LLaVA-NeXT's views of an image, the frames of a clip). A crop is a row of a VisionRecord;
-rows of one grid share a record.
+rows of one grid share a record. What one choice is among is a crop, or, where a method's authors have
+it so (`prunesid.crops`), all crops of an image in `SUB_CROPS` together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from operator import ge
 from typing import Any
@@ -18,8 +19,10 @@ from torch import Tensor
 
 from prunesid.asking import relevance
 from prunesid.box import Box
-from prunesid.methods import compress, meaning_of, requirements, resolve, split_of
-from prunesid.record import CLIP, Kept, VisionRecord
+from prunesid.crops import AFTER, BEFORE, BY_CROP, ENCODER, EVERY, MAP, PACKED, Crops
+from prunesid.methods import compress, crops_of, meaning_of, requirements, resolve, split_of
+from prunesid.pools import Pool, image_pool, in_map_order, keep_of_pools, part_pools, shown
+from prunesid.record import CLIP, PLACE, Kept, VisionRecord
 
 IMAGE, VIDEO = "image", "video"
 # What the first crop of a medium shows: the middle square of the image, all of it, or all of it in
@@ -31,10 +34,9 @@ CENTER, WHOLE, PADDED = "center", "whole", "padded"
 # the medium is kept; ALWAYS: elsewhere as well, in one of the places of the crop's budget.
 CLS = "cls"
 WHEN_WHOLE, ALWAYS = "whole", "always"
-# Key of a layout: which patches of each crop its row holds, as `Box.values`; without it, all of them.
-PARTS = "parts"
-# Key of a layout: the medium is an image as a base crop, its first row, and parts of it. "grid": rows
-# and columns of these sub-crops; "there": the numbers, in raster order, of those that are rows.
+# Key of a layout: the medium is an image as a base crop, its first row, and sub-crops of the same grid
+# in raster order. "grid": rows and columns of sub-crops; "parts": the patches of each row that show
+# the image, as `Box.values`, the others are padding.
 SUB_CROPS = "sub_crops"
 
 Share = Callable[[VisionRecord, int, tuple[int, int]], Sequence[int]]
@@ -56,10 +58,19 @@ class Medium:
     layout: Mapping[str, Any]
 
     @property
-    def parts(self) -> list[Box | None]:
-        """Which patches of its crop each row holds; None for all of them."""
-        parts = self.layout.get(PARTS)
-        return [None] * len(self.rows) if parts is None else [Box(*values) for values in parts]
+    def sub_crops(self) -> tuple[int, int]:
+        """Rows and columns of sub-crops of an image in `SUB_CROPS`."""
+        rows, columns = self.layout[SUB_CROPS]["grid"]
+        return rows, columns
+
+    def parts(self, grid: tuple[int, int], unpad: bool = True) -> list[Box]:
+        """The patches of each row, which has a `grid` of them, that show the image.
+
+        All of them without `unpad`, and of media that are not in `SUB_CROPS`.
+        """
+        if not unpad or SUB_CROPS not in self.layout:
+            return [Box(0, 0, *grid)] * len(self.rows)
+        return [Box(*values) for values in self.layout[SUB_CROPS]["parts"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +80,17 @@ class Records:
     groups   a VisionRecord for every grid
     members  (groups) the numbers among all R of each record's rows
     inputs   {name of the input: its media}
-    share    how many crops a budget is meant for; a medium of fewer gets less. None: as many as the
-             medium has
+    share    crops of an image at the most, of media in `SUB_CROPS`
+    crops    what a user chose about these media (`prunesid.crops.OPTIONS`)
+    newline  (E,) the embedding after each row of their map, where projected tokens are there
     """
 
     groups: tuple[VisionRecord, ...]
     members: tuple[tuple[int, ...], ...]
     inputs: Mapping[str, tuple[Medium, ...]]
     share: int | None = None
+    crops: Mapping[str, Any] = field(default_factory=dict)
+    newline: Tensor | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -103,6 +117,7 @@ class Records:
         self,
         budget: int | Mapping[str, int],
         share: Share | None = None,
+        crops: Crops | None = None,
         meant: Meant | None = None,
     ) -> Tensor:
         """(R,) int64 tokens of each crop, from the tokens of a medium or, by its name, an input's media.
@@ -110,46 +125,52 @@ class Records:
         share  how media in `SUB_CROPS` that cannot keep everything share out what they get (a
                `methods.Split`'s without its parameters); some of their crops may get nothing. Without
                it, and for other media, evenly
+        crops  how these media are treated; that of a method inside the encoder without it
         meant  what one budget for all comes to for a medium of so many patches, if not to itself (a
                `methods.Meaning`'s without its parameters)
 
         ValueError where a medium has fewer tokens than crops.
         """
+        crops = crops or ENCODER.under(self.crops)
         sizes = self.sizes
         found = torch.zeros(len(sizes), dtype=torch.int64)
-        for name, media in self.inputs.items():
-            for medium in media:
-                own = budget if isinstance(budget, int) else budget[name]
-                rows = list(medium.rows)
-                own_sizes = [sizes[row] for row in rows]
-                if meant is not None and isinstance(budget, int):
-                    own = meant(own, sum(own_sizes))
-                if self.share is None:
-                    shares = shared_out(own, own_sizes)
-                else:
-                    shares = shared_out(own, [own] * self.share)[: len(rows)]
-                whole = all(map(ge, shares, own_sizes))
-                if share is not None and SUB_CROPS in medium.layout and not whole:
-                    shares = self._split(medium, own_sizes, sum(shares), share)
-                found[rows] = torch.tensor(shares)
+        for medium, given in self._each_budget(budget):
+            rows = list(medium.rows)
+            own_sizes = [sizes[row] for row in rows]
+            if SUB_CROPS in medium.layout and crops.unpad == BEFORE:
+                own_sizes = [part.size for part in medium.parts(self._grid)]
+            own = given
+            if meant is not None and isinstance(budget, int):
+                own = meant(given, sum(own_sizes))
+            # A very narrow image may leave nothing of a sub-crop.
+            there = [number for number, size in enumerate(own_sizes) if size]
+            if self.share is None or crops.budget_for == EVERY:
+                shared = shared_out(own, [own_sizes[number] for number in there])
+            else:
+                shared = shared_out(own, [own] * self.share)[: len(there)]
+            shares = [0] * len(rows)
+            for number, count in zip(there, shared, strict=True):
+                shares[number] = count
+            whole = all(map(ge, shares, own_sizes))
+            if share is not None and SUB_CROPS in medium.layout and not whole:
+                shares = self._split(medium, own_sizes, sum(shares), share)
+            found[rows] = torch.tensor(shares)
         return found
 
-    def patch_budgets(
-        self,
-        budget: int | Mapping[str, int],
-        share: Share | None = None,
-        meant: Meant | None = None,
-    ) -> Tensor:
+    def _each_budget(self, budget: int | Mapping[str, int]) -> Iterator[tuple[Medium, int]]:
+        for name, media in self.inputs.items():
+            for medium in media:
+                yield medium, budget if isinstance(budget, int) else budget[name]
+
+    def patch_budgets(self, budget: int | Mapping[str, int], meant: Meant | None = None) -> Tensor:
         """`budgets` without the places that CLS takes; ValueError where it takes a crop's only one."""
-        budgets = self.budgets(budget, share, meant)
+        budgets = self.budgets(budget, meant=meant)
         return budgets - self._reserved(budgets)
 
     def _split(self, medium: Medium, sizes: Sequence[int], budget: int, share: Share) -> list[int]:
         """The tokens of the crops, of `sizes` patches, of a medium in `SUB_CROPS`: one at the least."""
-        parts, first = medium.layout[SUB_CROPS], medium.rows[0]
-        there, (rows, columns) = parts["there"], parts["grid"]
-        given = share(self._crop(first), budget, (rows, columns) if there else (0, 0))
-        wanted = [given[0], *(given[1 + number] for number in there)]
+        rows, columns = medium.layout[SUB_CROPS]["grid"]
+        wanted = share(self._crop(medium.rows[0]), budget, (rows, columns))
         shares = [min(max(0, count), size) for count, size in zip(wanted, sizes, strict=True)]
         return shares if any(shares) else [1, *shares[1:]]
 
@@ -165,21 +186,51 @@ class Records:
 
         budget  per medium, as the method reads it; by the input's name, the tokens of its media
 
-        A method with a split of its own decides what the crops of an image in `SUB_CROPS` get,
-        nothing perhaps. One that keeps CLS by itself gets no other one. ValueError where CLS takes
-        the only place of a crop.
+        Images in `SUB_CROPS` are treated as the method's authors do, but for what a user chose. A
+        method with a split of its own decides what their crops get, nothing perhaps. One that keeps
+        CLS by itself gets no other one. ValueError where CLS takes the only place of a crop.
         """
-        split, share = split_of(method), None
-        if split is not None and all(SUB_CROPS in medium.layout for medium in self._media()):
-            share = partial(split.share, **resolve(method, **params))
-            params = {**params, **split.then}
         meaning, meant = meaning_of(method), None
         if meaning is not None:
             meant = meaning.of(resolve(method, **params))
             params = {**params, **meaning.then}
-        own = requirements(method, **params).cls
-        shared = self.budgets if own else self.patch_budgets
-        budgets = shared(budget, share, meant)
+        cls = requirements(method, **params).cls
+        if not self._in_sub_crops:
+            shared = self.budgets if cls else self.patch_budgets
+            budgets = shared(budget, meant=meant)
+            return self.with_cls(self._by_crop(method, budgets, seed, params), always=not cls)
+        crops = crops_of(method, self.crops, **params)
+        by_crop, media = crops.scope == BY_CROP, list(self._media())
+        if by_crop:
+            split, share = split_of(method), None
+            if split is not None:
+                share = partial(split.share, **resolve(method, **params))
+                params = {**params, **split.then}
+            budgets = self.budgets(budget, share, crops, meant)
+        if by_crop and crops.unpad != BEFORE:
+            kept = self._by_crop(method, budgets, seed, params)
+        elif by_crop:
+            parts = [pool for medium in media for pool in part_pools(medium, self._grid)]
+            pools = [(pool, own) for pool, own in zip(parts, budgets.tolist(), strict=True) if own]
+            kept = self._by_pool(pools, method, seed, params)
+            kept = replace(kept, info={n: fact for n, fact in kept.info.items() if n != PLACE})
+        else:
+            kept = self._by_pool(self._images(budget, crops, meant), method, seed, params)
+        if crops.unpad == AFTER:
+            kept = kept.only(shown(kept, media, self._grid))
+        if crops.crop_order == MAP:
+            kept = in_map_order(kept, media, self._grid, cls=cls, joint=not by_crop)
+        return kept
+
+    @property
+    def _in_sub_crops(self) -> bool:
+        """Whether all media are images in `SUB_CROPS`."""
+        return bool(self.inputs) and all(SUB_CROPS in medium.layout for medium in self._media())
+
+    def _by_crop(
+        self, method: str, budgets: Tensor, seed: int, params: Mapping[str, object]
+    ) -> Kept:
+        """Every crop by itself, by its budget (R,)."""
         parts = [
             compress(
                 record, method, seed=seed, **params,
@@ -189,9 +240,55 @@ class Records:
         ]  # fmt: skip
         kept = self._in_order(parts)
         nothing = budgets == 0
-        if bool(nothing.any()):
-            kept = kept.without(nothing.to(kept.count.device))
-        return self.with_cls(kept, always=not own)
+        return kept.without(nothing.to(kept.count.device)) if bool(nothing.any()) else kept
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        """Of the patches of each crop of images in `SUB_CROPS`, which have one."""
+        (record,) = self.groups
+        if record.grid is None:
+            raise ValueError("sub-crops need the grid of their patches")
+        return record.grid
+
+    def _images(
+        self, budget: int | Mapping[str, int], crops: Crops, meant: Meant | None
+    ) -> list[tuple[Pool, int]]:
+        """Each image as one pool, and its tokens."""
+        given = [own for _, own in self._each_budget(budget)]
+        pools = [image_pool(medium, self._grid, crops) for medium in self._media()]
+        if meant is not None and isinstance(budget, int):
+            given = [meant(own, len(pool)) for own, pool in zip(given, pools, strict=True)]
+        if crops.budget_for != EVERY and self.share is not None:
+            if crops.scope == PACKED:
+                # A rate, as DivPrune has it, of the tokens of the most crops without newlines.
+                most = self.share * self._grid[0] * self._grid[1]
+                given = [
+                    max(1, round(own * len(pool) / most))
+                    for own, pool in zip(given, pools, strict=True)
+                ]
+            else:
+                budgets = self.budgets(budget, None, crops, meant)
+                given = [int(budgets[list(medium.rows)].sum()) for medium in self._media()]
+        return list(zip(pools, given, strict=True))
+
+    def _by_pool(
+        self,
+        pools: Sequence[tuple[Pool, int]],
+        method: str,
+        seed: int,
+        params: Mapping[str, object],
+    ) -> Kept:
+        """Every pool by itself, by its budget -> R rows."""
+        first = torch.empty(len(self.sizes), dtype=torch.int64)
+        for medium in self._media():
+            first[list(medium.rows)] = medium.rows[0]
+        (record,) = self.groups
+        in_order = record if self._sorted else record.rows(self._order())
+
+        def run(pool: VisionRecord, own: Tensor) -> Kept:
+            return compress(pool, method, budget=own, seed=seed, **params)
+
+        return keep_of_pools(in_order, pools, self.newline, run, first)
 
     def all_tokens(self) -> Kept:
         """Every patch of every crop: R rows as they are, CLS first where the model has it so."""
@@ -232,7 +329,7 @@ class Records:
                     relevance=relevance(patches, [vectors[whose[row]] for row in rows]),
                 ))  # fmt: skip
         kept = tuple(tuple(rows) for rows in members if rows)
-        return Records(tuple(groups), kept, inputs, self.share)
+        return replace(self, groups=tuple(groups), members=kept, inputs=inputs)
 
     def gather(
         self, index: Tensor, name: str = "features", sources: Sequence[int] | None = None
@@ -273,7 +370,7 @@ class Records:
 
     def _in_order(self, parts: Sequence[Kept]) -> Kept:
         whole = Kept.cat(parts)
-        if len(parts) == 1 and self.members[0] == tuple(range(len(whole))):
+        if self._sorted:
             return whole
         return whole.rows(self._order())
 
@@ -333,12 +430,19 @@ class Records:
         for media in self.inputs.values():
             yield from media
 
+    @property
+    def _sorted(self) -> bool:
+        """Whether one group holds all rows in their order."""
+        return len(self.groups) == 1 and self.members[0] == tuple(range(len(self.members[0])))
+
     def _order(self) -> Tensor:
         return torch.tensor([row for rows in self.members for row in rows]).argsort()
 
     def to(self, device: torch.device | str) -> Records:
         """The same records on another device."""
-        return replace(self, groups=tuple(record.to(device) for record in self.groups))
+        newline = None if self.newline is None else self.newline.to(device)
+        groups = tuple(record.to(device) for record in self.groups)
+        return replace(self, groups=groups, newline=newline)
 
     @staticmethod
     def named(
@@ -346,12 +450,12 @@ class Records:
         members: Sequence[Sequence[int]],
         media: Sequence[Medium],
         names: Sequence[str] | None,
-        share: int | None = None,
+        **others: Any,
     ) -> Records:
         """The records of media, each of the input in `names`; without names, of one by its number.
 
         Named inputs name their crops, so that random choices depend on nothing else. ValueError where
-        the media of one input are apart.
+        the media of one input are apart. `others` as in `Records`.
         """
         inputs = grouped(names or [str(number) for number in range(len(media))], media)
         if names is not None:
@@ -360,7 +464,7 @@ class Records:
                 replace(record, image_ids=tuple(rows[row] for row in own))
                 for record, own in zip(groups, members, strict=True)
             ]
-        return Records(tuple(groups), tuple(map(tuple, members)), inputs, share)
+        return Records(tuple(groups), tuple(map(tuple, members)), inputs, **others)
 
     @staticmethod
     def cat(parts: Sequence[Records]) -> Records:
@@ -379,9 +483,11 @@ class Records:
                 )
             start += sum(map(len, part.members))
         groups, rows = by_grid(crops)
-        return Records(
-            tuple(groups), tuple(map(tuple, rows)), inputs, parts[0].share if parts else None
-        )
+        found = Records(tuple(groups), tuple(map(tuple, rows)), inputs)
+        if not parts:
+            return found
+        first = parts[0]
+        return replace(found, share=first.share, crops=first.crops, newline=first.newline)
 
 
 def by_grid(

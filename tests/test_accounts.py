@@ -6,8 +6,8 @@ from prunesid.accounting import Sizes, Transformer
 from prunesid.answering import Answer
 from prunesid.box import Box
 from prunesid.encoding import Plan, Shape
-from prunesid.records import ALWAYS, CLS, PARTS, Medium
-from prunesid.stages.accounts import COLUMNS, read_accounts, spent
+from prunesid.records import ALWAYS, CLS, SUB_CROPS, Medium
+from prunesid.stages.accounts import COLUMNS, pools_of, read_accounts, spent
 from prunesid.stages.feature_file import Head
 from prunesid.stages.passes import Pass, passes_of
 from prunesid.study.arm import VANILLA, make_arm
@@ -60,9 +60,9 @@ def test_an_encoder_pass_of_its_own_takes_the_place_of_the_usual_one():
     assert found["encoder_macs"] is None and found["selection_macs"] is None
 
 
-def head(media, grids, members, share=None, encoder=SIZES.encoder):
+def head(media, grids, members, crops=None, encoder=SIZES.encoder):
     sizes = Sizes(LAYER, encoder, 17, Shape(layers=3, read=2, side=4))
-    return Head({"img": media}, members, grids, share, sizes, "", {}, {})
+    return Head({"img": media}, members, grids, None, crops or {}, sizes, "", {}, {})
 
 
 def test_a_pass_costs_what_its_plan_says():
@@ -80,17 +80,38 @@ def test_a_pass_costs_what_its_plan_says():
 
 def test_crops_pay_for_a_pass_each_by_their_shares_and_padding():
     # Nine tokens: 5 for the base crop, 4 for the two rows of the other that show the image.
-    layout = {PARTS: [[0, 0, 4, 4], [1, 0, 3, 4]]}
-    two = head((Medium("image", (0, 1), layout),), ((4, 4), (2, 4)), ((0,), (1,)))
-    found = passes_of(make_arm({"method": "tome", "budget": 9}), two)
-    plans = Plan(4, (6, 5)), Plan(4, (2, 2), shown=Box(1, 0, 3, 4))
-    assert plans[1].entering == (8, 6, 4) and plans[1].beside == 8
-    assert found == {
-        "img": Pass(
-            sum(plan.encoder_macs(SIZES.encoder) for plan in plans),
-            sum(plan.choice_macs(SIZES.encoder) for plan in plans),
-        )
-    }
+    layout = {SUB_CROPS: {"grid": [1, 1], "parts": [[0, 0, 4, 4], [1, 0, 3, 4]]}}
+    image, tome = Medium("image", (0, 1), layout), make_arm({"method": "tome", "budget": 9})
+    shown = Plan(4, (6, 5)), Plan(4, (2, 2), shown=Box(1, 0, 3, 4))
+    assert shown[1].entering == (8, 6, 4) and shown[1].beside == 8
+    for crops, plans in (({"unpad": "before"}, shown), ({}, (Plan(4, (6, 5)), Plan(4, (8, 4))))):
+        found = passes_of(tome, head((image,), ((4, 4),), ((0, 1),), crops))
+        assert found == {
+            "img": Pass(
+                sum(plan.encoder_macs(SIZES.encoder) for plan in plans),
+                sum(plan.choice_macs(SIZES.encoder) for plan in plans),
+            )
+        }
+
+
+def test_what_is_chosen_from_together_costs_as_one():
+    """A base crop of 16 patches and a sub-crop that shows the image in two rows, 8 patches."""
+    layout = {SUB_CROPS: {"grid": [1, 1], "parts": [[0, 0, 4, 4], [1, 0, 3, 4]]}}
+    image = Medium("image", (0, 1), layout)
+    frames = Medium("video", (0, 1), {})
+    wanted = {"divprune": (26,), "holov": (24,), "scope": (16, 16), "prunesid": (16, 16)}
+    for method, sizes in wanted.items():
+        arm = make_arm({"method": method, "budget": 4})
+        assert pools_of(arm, head((image,), ((4, 4),), ((0, 1),))) == {"img": sizes}
+        assert pools_of(arm, head((frames,), ((4, 4),), ((0, 1),))) == {"img": (16, 16)}
+    arm = make_arm({"method": "scope", "budget": 4})
+    before = head((image,), ((4, 4),), ((0, 1),), {"unpad": "before"})
+    assert pools_of(arm, before) == {"img": (16, 8)}
+    assert pools_of(VANILLA, before) == {}
+    crops = {"img": (16, 16)}
+    together = spent(arm, [answer(4, 6)], SIZES, crops, pools={"img": (26,)})
+    assert together["selection_macs"] == 26 * 26 * (8 + 4)
+    assert together["encoder_macs"] == spent(arm, [answer(4, 6)], SIZES, crops)["encoder_macs"]
 
 
 def test_the_class_token_of_a_frame_takes_a_place_of_its_plan():

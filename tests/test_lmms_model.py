@@ -89,9 +89,9 @@ def test_clips_and_options_of_the_family(tiny_llava, tmp_path):
     )
     assert shared == alone
     FAMILIES["llava_next"](tmp_path / "next", tiny_llava)
-    model = PruneSID(str(tmp_path / "next"), newline="rows", scope="image", **arm)
-    chosen = {"newline": "rows", "scope": "image", "unpad": True}
-    assert model.adapter.options.items() >= chosen.items()
+    model = PruneSID(str(tmp_path / "next"), newline="rows", budget_for="image", **arm)
+    chosen = {name: value for name, value in model.adapter.options.items() if value is not None}
+    assert chosen == {"newline": "rows", "budget_for": "image"}
     assert len(ask(model, SHOWN[:3])) == 3
     tome = {"method": "tome", "budget": 11, "newline": "rows"}
     shared, alone = (

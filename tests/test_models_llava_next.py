@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,13 +16,13 @@ from prunesid.answering import Question, engine
 from prunesid.box import Box
 from prunesid.methods import Needs
 from prunesid.models.adapter import Crop, kept_crops
-from prunesid.models.anyres import crop_boxes, shown_box
-from prunesid.record import OPTIONAL
+from prunesid.models.anyres import shown_box
 from prunesid.records import IMAGE, WHOLE, Records
 
 QUESTION = "is there a red circle ?"
 CONTEXTS = (QUESTION, "what color is the star ?", "how many bars are taller than 3 ?")
 SIDE = 4
+OPTIONS = ({}, {"newline": "rows"}, {"unpad": "before"}, {"scope": "image", "crop_order": "method"})
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +78,7 @@ def test_preprocessing_is_the_processor_s(inputs, processor):
     assert inputs["image_sizes"].tolist() == [list(size) for size in SIZES]
 
 
-def test_features_are_the_hidden_states_of_the_real_crops(loaded, plain, inputs):
-    adapter = loaded(unpad=False)
+def test_features_are_the_hidden_states_of_the_real_crops(adapter, plain, inputs):
     records = adapter.encode(inputs, Needs(layers=frozenset({0})))
     record = records.groups[0]
     pixels = inputs["pixel_values"]
@@ -91,75 +91,42 @@ def test_features_are_the_hidden_states_of_the_real_crops(loaded, plain, inputs)
     assert torch.equal(record.cls, tower.hidden_states[-2][:, 0])
 
 
-def test_unpadding_cuts_every_field_alike(loaded, inputs):
-    # Texts are compared with patches only where there is a text tower.
-    fields = {name: True for name in OPTIONAL if name not in ("relevance", "joint")}
-    asked = Needs(layers=frozenset({1}), **fields)
-    names = [f"image {number}" for number in range(len(SIZES))]
-    full = loaded(unpad=False).encode(inputs, asked, names)
-    records = loaded().encode(inputs, asked, names)
-    assert len(full.groups) == 1 and len(records.groups) > 2
-    rows = {row: (g, n) for g, own in enumerate(records.members) for n, row in enumerate(own)}
-    for size, (medium,), (entire,) in zip(
-        SIZES, records.inputs.values(), full.inputs.values(), strict=True
-    ):
-        whole = [Box(0, 0, SIDE, SIDE), *(Box(*values) for values in entire.layout["boxes"])]
-        cut = [Box(0, 0, SIDE, SIDE), *(Box(*values) for values in medium.layout["boxes"])]
+def test_the_parts_of_crops_that_show_the_image_are_those_that_the_model_packs(
+    plain, inputs, adapter
+):
+    records = adapter.encode(inputs)
+    for size, (medium,) in zip(SIZES, records.inputs.values(), strict=True):
+        grid = _grid(plain, size)
+        assert medium.sub_crops == grid
         shown = Box(*medium.layout["shown"])
-        assert shown == shown_box(size, (whole[-1].bottom // SIDE, whole[-1].right // SIDE), SIDE)
-        assert sum(box.size for box in cut[1:]) == shown.size
-        left = iter(zip(medium.rows, cut, strict=True))
-        for number, (row, box) in enumerate(zip(entire.rows, whole, strict=True)):
-            if number and not shown.within(box).size:
-                continue
-            small, part = next(left)
-            group, place = rows[small]
-            record, other = records.groups[group], full.groups[0]
-            assert record.grid == part.grid
-            inside = part.within(box)
-            patches = (
-                torch.arange(SIDE**2)
-                .view(SIDE, SIDE)[inside.top : inside.bottom, inside.left : inside.right]
-                .flatten()
-            )
-            assert torch.equal(record.features[place], other.features[row][patches])
-            assert torch.equal(record.hidden[1][place], other.hidden[1][row][patches])
-            assert torch.equal(record.cls[place], other.cls[row])
-            for name in ("cls_attention", "keys"):
-                assert torch.equal(
-                    getattr(record, name)[place], getattr(other, name)[row][:, patches]
-                )
-            for name in (
-                "last_attention", "last_keys", "first_cls_attention", "last_cls_attention"
-            ):  # fmt: skip
-                assert torch.equal(getattr(record, name)[place], getattr(other, name)[row][patches])
-            torch.testing.assert_close(record.projected[place], other.projected[row][patches])
-        assert next(left, None) is None
-    named = {row: i for g, own in zip(records.groups, records.members, strict=True)
-             for row, i in zip(own, g.image_ids, strict=True)}  # fmt: skip
-    (medium,) = records.inputs["image 1"]
-    assert [named[row] for row in medium.rows] == [f"image 1/{n}" for n in range(4)]
+        assert shown == shown_box(size, grid, SIDE)
+        base, *parts = medium.parts((SIDE, SIDE))
+        assert base == Box(0, 0, SIDE, SIDE) and sum(part.size for part in parts) == shown.size
+        assert medium.parts((SIDE, SIDE), unpad=False) == [base] * len(medium.rows)
+        states = torch.arange((1 + len(parts)) * SIDE**2).view(-1, SIDE**2, 1)
+        crops = _reference_crops(states, grid, size)[1:]
+        real = [number for number, part in enumerate(parts) if part.size]
+        assert len(crops) == len(real)
+        for number, crop in zip(real, crops, strict=True):
+            patches = parts[number].patches(SIDE)
+            assert torch.equal(crop[:, 0], patches + (1 + number) * SIDE**2)
 
 
-@pytest.mark.parametrize("newline", ["drop", "rows"])
-@pytest.mark.parametrize("unpad", [True, False])
-def test_an_image_kept_whole_enters_as_the_model_packs_it(loaded, inputs, packed, newline, unpad):
-    adapter = loaded(newline=newline, unpad=unpad)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_an_image_kept_whole_enters_as_the_model_packs_it(loaded, inputs, packed, options):
+    adapter = loaded(**options)
     records = adapter.encode(inputs)
     kept = records.all_tokens()
     for name, expected in zip(records.names, packed, strict=True):
         found = entering(adapter, kept, records, name)
-        # Without the padding's patches the projector multiplies fewer rows at once than the model
-        # does, and a BLAS may then sum in another order.
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     (medium,) = records.inputs["0"]
     assert medium.layout["view"] == WHOLE and medium.kind == IMAGE
-    if not unpad:
-        alone = adapter.encode(adapter.preprocess(pictures()[:1]))
-        with torch.no_grad():
-            own = adapter.model.get_image_features(**adapter.preprocess(pictures()[:1]))
-        found = entering(adapter, alone.all_tokens(), alone, "0")
-        assert torch.equal(found, own.pooler_output[0])
+    alone = adapter.encode(adapter.preprocess(pictures()[:1]))
+    with torch.no_grad():
+        own = adapter.model.get_image_features(**adapter.preprocess(pictures()[:1]))
+    found = entering(adapter, alone.all_tokens(), alone, "0")
+    assert torch.equal(found, own.pooler_output[0])
 
 
 def test_packing_is_the_model_s_bit_for_bit(loaded, plain, inputs, monkeypatch):
@@ -173,84 +140,59 @@ def test_packing_is_the_model_s_bit_for_bit(loaded, plain, inputs, monkeypatch):
         (theirs,), _ = plain.model.pack_image_features(
             [marked], torch.tensor([size]), "default", plain.model.image_newline
         )
-        ours = adapter.enter(_cut(marked, grid, medium.layout["boxes"]), medium.layout).embeddings
-        assert torch.equal(ours, theirs)
+        crops = [Crop(own, torch.arange(SIDE**2)) for own in marked]
+        assert torch.equal(adapter.enter(crops, medium.layout).embeddings, theirs)
 
 
-def test_a_permutation_of_the_sub_crops_shows(loaded, plain, inputs, monkeypatch):
-    adapter = loaded(newline="rows")
+def test_a_permutation_of_the_sub_crops_shows(adapter, inputs, monkeypatch):
     records = adapter.encode(inputs)
     monkeypatch.setattr(adapter, "project", lambda tokens: tokens)
     (medium,) = records.inputs["0"]
     marked = torch.arange(5.0)[:, None, None].expand(5, SIDE**2, 48)
-    crops = _cut(marked, (2, 2), medium.layout["boxes"])
+    crops = [Crop(own, torch.arange(SIDE**2)) for own in marked]
     rows = adapter.enter(crops, medium.layout).embeddings[SIDE**2 :, 0].view(8, 9)[:, :-1]
     assert rows[:4].tolist() == [[1.0] * 4 + [2.0] * 4] * 4
     assert rows[4:].tolist() == [[3.0] * 4 + [4.0] * 4] * 4
     for swapped in ((0, 2, 1, 3, 4), (0, 1, 3, 2, 4)):
         other = adapter.enter([crops[n] for n in swapped], medium.layout).embeddings
         assert not torch.equal(other[SIDE**2 :, 0].view(8, 9)[:, :-1], rows)
-    dropped = loaded(newline="drop")
-    monkeypatch.setattr(dropped, "project", lambda tokens: tokens)
     some = [Crop(crop.tokens[:3], crop.index[:3]) for crop in crops]
-    order = dropped.enter(some, medium.layout).embeddings[:, 0].tolist()
+    order = adapter.enter(some, medium.layout).embeddings[:, 0].tolist()
     assert order == [float(n) for n in range(5) for _ in range(3)]
 
 
-def test_upstream_bug_scrambled_sub_crop_order(loaded, inputs, monkeypatch):
+def test_upstream_bug_scrambled_sub_crop_order(adapter, inputs, monkeypatch):
     """Upstream PruneSID sorts the positions of a sub-crop's tokens, but not the tokens with them."""
-    adapter = loaded(newline="rows")
     records = adapter.encode(inputs, Needs(cls_attention=True))
     kept = records.compress("prunesid", budget=40, preset="release", cls_token=False)
     monkeypatch.setattr(adapter, "project", lambda tokens: tokens)
     unsorted = 0
     for (medium,) in records.inputs.values():
-        crops = kept_crops(kept, medium)
-        boxes = [Box(*values) for values in medium.layout["boxes"]]
+        crops, columns = kept_crops(kept, medium), medium.sub_crops[1]
         # Every token carries the cell of the map that its patch shows.
-        cells = [
-            torch.stack(
-                [crop.index // box.grid[1] + box.top, crop.index % box.grid[1] + box.left], 1
-            )
-            for crop, box in zip(crops[1:], boxes, strict=True)
-        ]
+        cells = []
+        for number, crop in enumerate(crops[1:]):
+            top, left = number // columns * SIDE, number % columns * SIDE
+            cells.append(torch.stack([top + crop.index // SIDE, left + crop.index % SIDE], 1))
+        base = replace(crops[0], tokens=_wide(torch.zeros(len(crops[0].index), 2)))
         marked = [
-            Crop(_wide(own.float() + 1), crop.index)
+            replace(crop, tokens=_wide(own.float() + 1))
             for own, crop in zip(cells, crops[1:], strict=True)
         ]
-        base = Crop(_wide(torch.zeros(len(crops[0].index), 2)), crops[0].index)
         found = adapter.enter([base, *marked], medium.layout).embeddings[len(base.index) :]
-        newline = adapter.model.model.image_newline
-        real = found[~(found == newline).all(dim=1)]
         expected = sorted(cell for own in cells for cell in own.tolist())
-        assert (real[:, :2] - 1).long().tolist() == expected
-        ends = [n for n, token in enumerate(found) if torch.equal(token, newline)]
-        assert len(ends) == len({row for row, _ in expected})
+        assert (found[:, :2] - 1).long().tolist() == expected
         if any(crop.index.tolist() != sorted(crop.index.tolist()) for crop in crops[1:]):
             unsorted += 1
-            wrong = [Crop(own.tokens, own.index.sort().values) for own in marked]
+            wrong = [replace(own, place=own.place.sort().values) for own in marked]
             bug = adapter.enter([base, *wrong], medium.layout).embeddings[len(base.index) :]
             assert not torch.equal(bug, found)
     assert unsorted > 3
 
 
-def test_tokens_of_no_patch_stand_behind_the_map(loaded, inputs):
-    adapter = loaded(newline="rows")
-    records = adapter.encode(inputs, Needs(cls_attention=True))
-    kept = records.compress("prunesid", budget=40, preset="release")
-    (medium,) = records.inputs["0"]
-    crops = kept_crops(kept, medium)
-    assert all(crop.index[0] == -1 and (crop.index[1:] >= 0).all() for crop in crops)
-    found = adapter.enter(crops, medium.layout).embeddings
-    torch.testing.assert_close(found[:8], adapter.project(crops[0].tokens), rtol=1e-5, atol=1e-5)
-    last = adapter.project(torch.stack([crop.tokens[0] for crop in crops[1:]]))
-    torch.testing.assert_close(found[-4:], last, rtol=1e-5, atol=1e-5)
-    assert torch.equal(found[-5], adapter.model.model.image_newline)
-
-
 def test_all_tokens_give_the_logits_and_answers_of_the_unmodified_model(loaded, plain, processor):
-    for unpad in (True, False):
-        adapter = loaded(unpad=unpad)
+    for options in OPTIONS:
+        adapter = loaded(**options)
         for picture in pictures():
             text = f"USER: <image>\n{QUESTION} ASSISTANT:"
             whole = processor(images=[picture], text=[text], return_tensors="pt")
@@ -264,9 +206,7 @@ def test_all_tokens_give_the_logits_and_answers_of_the_unmodified_model(loaded, 
             assert [*prompt.texts[0], *image, *prompt.after] == whole["input_ids"][0].tolist()
             hidden = adapter.run(_embedded(adapter, visual, prompt), adapter.new_cache())
             found = adapter.logits(hidden)[0]
-            if not unpad:
-                assert torch.equal(found, expected)
-            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+            assert torch.equal(found, expected)
             answer = engine.answer_plainly(
                 adapter, records.all_tokens(), records.inputs["0"],
                 Question("0", "0", QUESTION, {"max_new_tokens": 6}),
@@ -274,7 +214,8 @@ def test_all_tokens_give_the_logits_and_answers_of_the_unmodified_model(loaded, 
             assert answer == adapter.decode(theirs[0, whole["input_ids"].shape[1] :])
 
 
-def test_pruned_generation_equals_a_reference_from_inputs_embeds(adapter, plain, inputs):
+def test_pruned_generation_equals_a_reference_from_inputs_embeds(loaded, plain, inputs):
+    adapter = loaded(unpad="before", crop_order="method")
     records = adapter.encode(inputs)
     kept = records.compress("random", budget=30, seed=3)
     with torch.no_grad():
@@ -285,10 +226,12 @@ def test_pruned_generation_equals_a_reference_from_inputs_embeds(adapter, plain,
         (medium,) = records.inputs[str(number)]
         crops = _reference_crops(states[number], _grid(plain, size), size)
         assert len(crops) == len(medium.rows)
-        picked = [
-            crop[kept.index[row, : int(kept.count[row])]]
-            for crop, row in zip(crops, medium.rows, strict=True)
-        ]
+        # Patches are numbered within the whole crop.
+        picked = []
+        for crop, row, part in zip(crops, medium.rows, medium.parts((SIDE, SIDE)), strict=True):
+            own = part.patches(SIDE).tolist()
+            index = kept.index[row, : int(kept.count[row])].tolist()
+            picked.append(crop[[own.index(patch) for patch in index]])
         with torch.no_grad():
             visual = plain.model.multi_modal_projector(torch.cat(picked))
         prompt = adapter.prompt(QUESTION, [IMAGE])
@@ -319,8 +262,6 @@ def test_ragged_batches_equal_one_at_a_time(loaded, inputs, newline):
     assert len({each.answer for each in together}) > 5
     realized = {name: len(entering(adapter, kept, records, name)) for name in names}
     assert [each.tokens for each in together] == [realized[q.image_id] for q in questions]
-    # Narrow images have their base crop alone, and its share.
-    assert realized["image 8"] == realized["image 9"] == 5
     assert len(set(realized.values())) > (2 if newline == "rows" else 1)
 
 
@@ -338,20 +279,24 @@ def test_an_image_gives_the_same_alone_and_in_company(adapter, inputs):
             )
 
 
-def test_budgets_follow_the_scope(loaded, inputs):
+def test_budgets_are_meant_for_a_full_image_or_for_each(loaded, inputs):
     records = loaded().encode(inputs)
     assert records.share == 5
     budgets = records.budgets(22)
     for (medium,) in records.inputs.values():
         assert budgets[list(medium.rows)].tolist() == [5, 5, 4, 4, 4][: len(medium.rows)]
-    whole = loaded(scope="image").encode(inputs)
-    sizes = torch.tensor(whole.sizes)
-    budgets = whole.budgets(50)
-    kept = whole.compress("grid", budget=50)
-    assert torch.equal(kept.count, budgets) and (budgets <= sizes).all()
-    for (medium,) in whole.inputs.values():
+    each = loaded(budget_for="image").encode(inputs)
+    kept = each.compress("grid", budget=50)
+    assert torch.equal(kept.count, each.budgets(50))
+    for (medium,) in each.inputs.values():
         rows = list(medium.rows)
-        assert budgets[rows].sum() == min(50, int(sizes[rows].sum()))
+        assert kept.count[rows].sum() == min(50, len(rows) * SIDE**2)
+    # Without padding a narrow image has its base crop alone, and its share.
+    shown = loaded(unpad="before").encode(inputs)
+    kept = shown.compress("grid", budget=22)
+    for name in ("8", "9"):
+        (medium,) = shown.inputs[name]
+        assert kept.count[list(medium.rows)].tolist() == [5, 0, 0, 0]
 
 
 def test_several_images_of_one_question(adapter, plain, processor):
@@ -388,10 +333,15 @@ def test_records_of_batches_join(adapter, inputs):
 def test_errors_name_the_choices(folder, plain, processor, adapter, images):
     with pytest.raises(ValueError, match="Did you mean 'drop'"):
         models.load(folder, newline="drops")
-    with pytest.raises(ValueError, match="Available: crop, image"):
+    with pytest.raises(ValueError, match="Available: crop, image, packed"):
         models.load(folder, scope="total")
-    with pytest.raises(ValueError, match=r"Available: conv_template, newline, scope, unpad"):
+    with pytest.raises(
+        ValueError,
+        match=r"Available: budget_for, conv_template, crop_order, newline, scope, text_tower, unpad",
+    ):
         models.load(folder, pad=True)
+    with pytest.raises(ValueError, match="leave newline out"):
+        models.load(folder, scope="packed", newline="rows")
     other = copy.deepcopy(processor)
     other.image_processor.image_grid_pinpoints = [[56, 112]]
     with pytest.raises(ValueError, match=r"its processor \[\[56, 112\]\]"):
@@ -411,21 +361,6 @@ def _grid(plain, size):
 
 def _wide(cells):
     return torch.cat([cells, cells.new_zeros(len(cells), 46)], dim=1)
-
-
-def _cut(marked, grid, boxes):
-    """Crops of whole tokens (C, T, E) of which the map's `boxes` are left."""
-    crops = [Crop(marked[0], torch.arange(SIDE**2))]
-    for values in boxes:
-        box = Box(*values)
-        number, own = next(
-            (n, box.within(crop))
-            for n, crop in enumerate(crop_boxes(grid, SIDE))
-            if box.within(crop).size
-        )
-        full = marked[1 + number].view(SIDE, SIDE, -1)[own.top : own.bottom, own.left : own.right]
-        crops.append(Crop(full.flatten(0, 1), torch.arange(box.size)))
-    return crops
 
 
 def _reference_crops(states, grid, size):

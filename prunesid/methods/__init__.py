@@ -8,9 +8,9 @@ A method is a function `(record, budget, draws, **parameters) -> Kept`:
 with `budget` a (B,) int64 tensor on the record's device and `draws` the source of random numbers.
 A method that reads `record.relevance` (`needs=Needs(relevance=ASKED)`) chooses by image and question:
 wherever models run, it is given a row for every question that is asked on an image (`prunesid.asking`).
-A method may also own how the crops of an image share its budget (`Split`). A module of this package
-is found by itself; others call `register` or name their module in the entry-point group
-`prunesid.methods`.
+A method may also say how its authors treat an image in crops (`prunesid.crops`), and own how these
+share its budget (`Split`). A module of this package is found by itself; others call `register` or
+name their module in the entry-point group `prunesid.methods`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from prunesid.accounting import Visual
+from prunesid.crops import PACKED, Crops
 from prunesid.parameters import Param, Value
 from prunesid.parametric import ParametricRegistry, Resolved, Source
 from prunesid.record import OPTIONAL, Kept, VisionRecord
@@ -30,6 +31,8 @@ from prunesid.seeding import Draws
 
 # Elements of one (B, T, T) tensor: 25 images of 576 tokens, 67 MB in float64.
 CHUNK_ELEMENTS = 2**23
+
+NOTHING: Mapping[str, object] = {}
 
 Macs = Callable[[Visual, int, Resolved], "int | None"]
 
@@ -116,6 +119,7 @@ class Method:
     random: Callable[[Resolved], bool]
     macs: Macs
     split: Split | None
+    crops: Crops | None = None
     meaning: Meaning | None = None
     source: Source | None = None
 
@@ -134,6 +138,7 @@ def register(
     random: bool | Callable[[Resolved], bool] = False,
     macs: int | Macs | None = None,
     split: Split | None = None,
+    crops: Crops | None = None,
     meaning: Meaning | None = None,
     source: Source | None = None,
 ) -> Callable[[Callable[..., Kept]], Callable[..., Kept]]:
@@ -145,6 +150,7 @@ def register(
               counts): a constant, or a function `(visual, budget, parameters)`; None, or a function
               that gives None, where there is no formula
     split     how the crops of an image share its budget; None: evenly
+    crops     what its authors do with an image in crops; None where they have no code for it
     meaning   what a budget comes to for an image; None: as many tokens
     source    the paper and the authors' code; None for a baseline
     """
@@ -158,6 +164,7 @@ def register(
             random=random if callable(random) else lambda _: random,
             macs=macs if callable(macs) else lambda *_: macs,
             split=split,
+            crops=crops,
             meaning=meaning,
             source=source,
         )
@@ -201,6 +208,30 @@ def split_of(method: str) -> Split | None:
 def meaning_of(method: str) -> Meaning | None:
     """How the method reads a budget; None: as the number of tokens."""
     return _METHODS[method].meaning
+
+
+def authors_crops(method: str) -> Crops | None:
+    """What the method's authors do with an image in crops; None where they have no code for it."""
+    return _METHODS[method].crops
+
+
+def crops_of(method: str, chosen: Mapping[str, object] = NOTHING, **params: object) -> Crops:
+    """What the method does with an image in crops: as its authors, but for what is `chosen`.
+
+    ValueError where newline embeddings would be among the candidates of a method that reads more than
+    projected tokens, the only thing that they have.
+    """
+    found = (_METHODS[method].crops or Crops()).under(chosen)
+    if found.scope == PACKED and requirements(method, **params) != Needs(projected=True):
+        able = [
+            each for each in list_feature_methods() if requirements(each) == Needs(projected=True)
+        ]
+        raise ValueError(
+            f"scope='packed' has newline embeddings among its candidates, which {method} cannot "
+            f"choose from: it reads more than projected tokens. Methods that do not: "
+            f"{', '.join(able)}."
+        )
+    return found
 
 
 def is_random(method: str, **params: object) -> bool:

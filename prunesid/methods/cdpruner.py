@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from prunesid.crops import Crops
 from prunesid.methods import QUESTION, Needs, register
 from prunesid.methods.greedy_map import macs, ranked
 from prunesid.numerics import on_grid
@@ -37,6 +38,7 @@ def _needs(params: Resolved) -> Needs:
     "cdpruner",
     params={"relevance": Param(QUESTION, str, (QUESTION, CLIP, EMBEDDINGS))},
     needs=_needs,
+    crops=Crops(),
     macs=macs,
     source=Source(
         title="Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in MLLMs",

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from prunesid.crops import Crops
 from prunesid.methods import Needs, register
 from prunesid.numerics import rank_descending
 from prunesid.parametric import Source
@@ -14,6 +15,7 @@ from prunesid.seeding import Draws
     "cls_topk",
     needs=Needs(cls_attention=True),
     macs=0,
+    crops=Crops(),
     source=Source(
         title="[CLS] Attention is All You Need for Training-Free Visual Token Pruning: Make VLM Inference Faster",
         venue="2024",

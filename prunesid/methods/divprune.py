@@ -2,7 +2,8 @@
 
 Farthest-point sampling by cosine distance: first the token farthest from its nearest neighbor, then
 each time the one farthest from its nearest kept token. The authors' script sorts the kept tokens
-since its public release, which changes its scores; `order="selection"` is as before.
+since its public release, which changes its scores; `order="selection"` is as before. Of an image in
+crops (LLaVA-NeXT) newline embeddings are candidates like others, of which all but one are duplicates.
 
 Different from upstream: distances are float64 on a grid instead of half precision, and ties go to
 the lower index; where only duplicates of kept tokens are left, those are taken, each once (upstream
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from prunesid.accounting import Visual
+from prunesid.crops import BEFORE, METHOD, PACKED, Crops
 from prunesid.information import similarity
 from prunesid.methods import Needs, register
 from prunesid.methods.ragged import largest_partial
@@ -35,6 +37,7 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     "divprune",
     params={"order": Param("raster", str, ("raster", "selection"))},
     needs=Needs(projected=True),
+    crops=Crops(scope=PACKED, crop_order=METHOD, unpad=BEFORE),
     macs=_macs,
     source=Source(
         title="DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models",

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from prunesid.crops import Crops
 from prunesid.methods import Needs, register
 from prunesid.methods.greedy_map import macs, ranked
 from prunesid.record import Kept, VisionRecord, keep
 from prunesid.seeding import Draws
 
 
-@register("dpp", needs=Needs(projected=True), macs=macs)
+@register("dpp", needs=Needs(projected=True), crops=Crops(), macs=macs)
 def dpp(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
     """Greedy MAP of a DPP by incremental Cholesky; a smaller budget keeps a prefix."""
     if record.projected is None:

@@ -10,9 +10,10 @@ Upstream takes a rate, N / (C T) of the patches of C crops, and its floors are o
 numbers, which may lie just below a whole one: of 2880 patches N = 63 gives 62, and a sub-crop may
 lose one more token (`rounding="upstream"`). Of the 576 patches of one crop every N is kept.
 
+Patches of the padding are chosen like others and then dropped (`crops`).
+
 Different from upstream: at least one token of an image is kept; an image whose budget is that of all
-its tokens keeps them; ties go to the lower index. Where padding is left out, a crop of fewer patches
-than its share keeps them all, and the rest of the share is lost.
+its tokens keeps them; ties go to the lower index.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prunesid.crops import AFTER, Crops
 from prunesid.methods import Needs, Split, register
 from prunesid.numerics import PROBABILITY_GRID, on_grid, rank_descending
 from prunesid.parameters import Param
@@ -82,6 +84,7 @@ def _share(
     },
     complete=_checked,
     needs=Needs(cls_attention=True),
+    crops=Crops(unpad=AFTER),
     macs=0,
     # The rate is that of the image: what its crops got is kept.
     split=Split(_share, Needs(first_cls_attention=True), then={"rounding": "exact"}),

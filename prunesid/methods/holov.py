@@ -5,7 +5,8 @@ A run's share follows its mean score, attention plus 0.09 times the variance of 
 similarities within the run. That variance is rescaled to the run's mean attention before it is
 averaged and so cancels: the share is per-run attention, which is why no similarity is computed
 here. Shares are rounded down, and the largest of them get one token more each until the budget is
-spent. Output run by run, by descending attention inside each (`order="raster"` sorts).
+spent. Output run by run, by descending attention inside each (`order="raster"` sorts). Of an image in
+crops (LLaVA-NeXT) the runs are those of all crops' tokens together.
 
 A run that is allotted all of its tokens or more is sent whole, in raster order; what it cannot hold goes
 to the runs of next largest share. Upstream sends rows of zeros instead, at the end
@@ -20,6 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prunesid.crops import BEFORE, BY_IMAGE, EVERY, METHOD, Crops
 from prunesid.methods import Needs, register
 from prunesid.methods.ragged import per_budget
 from prunesid.numerics import rank_ascending, rank_descending
@@ -38,6 +40,7 @@ from prunesid.seeding import Draws
         "order": Param("runs", str, ("runs", "raster")),
     },
     needs=Needs(cls_attention=True),
+    crops=Crops(scope=BY_IMAGE, crop_order=METHOD, unpad=BEFORE, budget_for=EVERY),
     macs=0,
     source=Source(
         title='Don\'t Just Chase "Highlighted Tokens" in MLLMs: Revisiting Visual Holistic Context Retention',

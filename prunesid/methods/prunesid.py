@@ -18,6 +18,7 @@ from torch import Tensor
 from prunesid import information, nms, psca
 from prunesid import quotas as quota
 from prunesid.accounting import Visual
+from prunesid.crops import Crops
 from prunesid.groupings import GROUPINGS, GroupingContext
 from prunesid.methods import Meaning, Needs, register
 from prunesid.numerics import rank_descending
@@ -167,6 +168,7 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int | None:
     needs=_needs,
     random=_random,
     macs=_macs,
+    crops=Crops(),
     meaning=Meaning(_meant, then={"reference_tokens": 0, "min_tokens": 1}),
     source=Source(
         title="Prune Redundancy, Preserve Essence: Vision Token Compression in VLMs via Synergistic Importance-Diversity",

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from prunesid.accounting import Visual
+from prunesid.crops import EVERY, Crops
 from prunesid.information import similarity
-from prunesid.methods import Needs, register
+from prunesid.methods import Needs, Split, register
 from prunesid.numerics import rank_of_picks
 from prunesid.parameters import Param
 from prunesid.parametric import Resolved, Source
@@ -25,10 +26,18 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     return visual.tokens**2 * (visual.width + budget)
 
 
+def _share(base: VisionRecord, budget: int, crops: tuple[int, int], *, alpha: float) -> list[int]:
+    """Evenly among the crops of an image; upstream drops what is left over."""
+    number = 1 + crops[0] * crops[1]
+    return [budget // number] * number
+
+
 @register(
     "scope",
     params={"alpha": Param(1.0, float, minimum=0.0)},
     needs=Needs(cls_attention=True),
+    crops=Crops(budget_for=EVERY),
+    split=Split(_share),
     macs=_macs,
     source=Source(
         title="SCOPE: Saliency-Coverage Oriented Token Pruning for Efficient Multimodal LLMs",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from prunesid.accounting import Visual
+from prunesid.crops import Crops
 from prunesid.methods import Needs, register
 from prunesid.methods.ragged import per_budget
 from prunesid.numerics import COSINE_GRID, on_grid, rank_descending
@@ -52,6 +53,7 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
         "merge": Param("target_plus_mean", str, ("target_plus_mean", "mean")),
     },
     needs=Needs(cls_attention=True, cls=True, keys=True),
+    crops=Crops(),
     macs=_macs,
     source=Source(
         title="VisionZip: Longer is Better but Not Necessary in Vision Language Models",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from prunesid.accounting import Visual
+from prunesid.crops import Crops
 from prunesid.information import similarity
 from prunesid.methods import Needs, register
 from prunesid.methods.ragged import per_budget
@@ -43,6 +44,7 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     params={"important": Param(0.5, float, minimum=0.0)},
     complete=_complete,
     needs=Needs(cls_attention=True),
+    crops=Crops(),
     macs=_macs,
     source=Source(
         title="Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs",

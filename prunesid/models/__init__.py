@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prunesid.models.adapter import Adapter, Prompt
-from prunesid.parameters import Param, check_parameters
+from prunesid.parameters import Param
 from prunesid.registry import Registry, unknown
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def check_options(model_type: str, options: Mapping[str, object]) -> None:
     """ValueError, naming the choices, where a checkpoint of this type cannot be loaded so."""
     # Published checkpoints of Mini-Gemini call themselves otherwise.
     family = _FAMILIES["mini_gemini" if model_type == "mgm" else model_type]
-    check_parameters(f"the model family {model_type}", family.OPTIONS, options)
+    family.checked(model_type, options)
 
 
 def inputs_of(model_type: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prunesid.methods import Needs
-from prunesid.record import GRID
+from prunesid.record import GRID, PLACE
 from prunesid.records import Medium
 
 if TYPE_CHECKING:
@@ -50,13 +50,15 @@ class Crop:
     """What is kept of a crop or frame.
 
     tokens  (n, D)
-    index   (n,) the patch of each, -1 for none
+    index   (n,) the patch of each, below 0 for none, as in `Kept`
     grid    rows and columns that the tokens fill, where they are those of a smaller image
+    place   (n,) of each among the tokens of all crops; None where they stand crop after crop
     """
 
     tokens: Tensor
     index: Tensor
     grid: tuple[int, int] | None = None
+    place: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +87,15 @@ def kept_crops(kept: Kept, medium: Medium) -> list[Crop]:
     """What is kept of the crops of a medium, without padding."""
     rows = list(medium.rows)
     counts = kept.count[rows].tolist()
-    grids: list[tuple[int, int] | None] = [None] * len(rows)
-    if GRID in kept.info:
-        grids = [(own[0], own[1]) for own in kept.info[GRID][rows].tolist()]
+    grids = kept.info[GRID][rows].tolist() if GRID in kept.info else [None] * len(rows)
+    places = kept.info.get(PLACE)
     return [
-        Crop(kept.tokens[row, :count], kept.index[row, :count], grid)
+        Crop(
+            kept.tokens[row, :count],
+            kept.index[row, :count],
+            None if grid is None else (grid[0], grid[1]),
+            None if places is None else places[row, :count],
+        )
         for row, count, grid in zip(rows, counts, grids, strict=True)
     ]
 

@@ -3,7 +3,7 @@
 The base crop is all of the image, stretched to the tower's square. For the rest the image is scaled
 into the best of the checkpoint's resolutions, padded evenly, and cut into sub-crops. Their patches
 side by side are the high-resolution map. The model drops the rows or columns of the map that it
-takes for padding and puts a newline embedding behind each row that is left.
+takes for padding and puts a newline embedding after each row that is left.
 
 How resolutions are chosen and what counts as padding is transformers' own code, roundings included.
 """
@@ -11,7 +11,6 @@ How resolutions are chosen and what counts as padding is transformers' own code,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,11 +22,6 @@ from transformers.models.llava_next.modeling_llava_next import (
 
 from prunesid.box import Box
 from prunesid.models.adapter import Crop
-from prunesid.record import VisionRecord
-
-# DROP: no newlines. ROWS: one behind each row of the map that holds a token.
-DROP, ROWS = "drop", "rows"
-NEWLINES = (DROP, ROWS)
 
 
 def check_resolutions(config: Any, image_processor: Any) -> None:
@@ -82,54 +76,6 @@ def shown_box(size: Sequence[int], grid: tuple[int, int], side: int) -> Box:
     return Box(top, start, top + height, start + width)
 
 
-def cut(record: VisionRecord, box: Box) -> VisionRecord:
-    """The record of the patches in a box of its grid; ValueError where it has no grid."""
-    if record.grid is None:
-        raise ValueError("a record without a grid cannot be cut")
-    if box.grid == record.grid:
-        return record
-    numbers = torch.arange(record.num_tokens, device=record.features.device).view(record.grid)
-    patches = numbers[box.top : box.bottom, box.left : box.right].flatten()
-
-    def pick(tensor: Tensor | None, dim: int = 1) -> Any:
-        return None if tensor is None else tensor.index_select(dim, patches)
-
-    return replace(
-        record,
-        features=pick(record.features),
-        cls_attention=pick(record.cls_attention, 2),
-        keys=pick(record.keys, 2),
-        projected=pick(record.projected),
-        joint=pick(record.joint),
-        relevance=pick(record.relevance),
-        last_attention=pick(record.last_attention),
-        last_keys=pick(record.last_keys),
-        first_cls_attention=pick(record.first_cls_attention),
-        last_cls_attention=pick(record.last_cls_attention),
-        hidden={block: pick(tensor) for block, tensor in record.hidden.items()},
-        grid=box.grid,
-    )
-
-
-def cut_all(
-    record: VisionRecord, parts: Sequence[tuple[int, Box]]
-) -> tuple[tuple[VisionRecord, ...], tuple[tuple[int, ...], ...]]:
-    """Groups and members, as `Records` has them, of parts of crops: (row of `record`, box)."""
-    same: dict[Box, list[int]] = {}
-    for number, (_, box) in enumerate(parts):
-        same.setdefault(box, []).append(number)
-    grids: dict[tuple[int, int], list[Box]] = {}
-    for box in same:
-        grids.setdefault(box.grid, []).append(box)
-    groups, members = [], []
-    for boxes in grids.values():
-        groups.append(VisionRecord.cat([
-            cut(record.rows([parts[number][0] for number in same[box]]), box) for box in boxes
-        ]))  # fmt: skip
-        members.append(tuple(number for box in boxes for number in same[box]))
-    return tuple(groups), tuple(members)
-
-
 def is_whole(crops: Sequence[Crop], sizes: Sequence[int]) -> bool:
     """Whether all patches of all crops are there, `sizes` of them, in raster order."""
     return all(
@@ -168,3 +114,16 @@ def in_rows(
     place[: len(row)].masked_fill_(row < 0, torch.iinfo(place.dtype).max)
     order = place.argsort(stable=True).to(tokens.device)
     return torch.cat([tokens, newline.to(tokens).expand(len(ends), -1)])[order]
+
+
+def with_newlines(tokens: Tensor, rows: Tensor, newline: Tensor) -> Tensor:
+    """Tokens (n, E) and the embedding `newline` (E,) after the last of each row of the map.
+
+    rows  (n,) int64 the row of each, which do not fall; below 0 for tokens that are of none
+    """
+    last = torch.ones_like(rows, dtype=torch.bool)
+    last[:-1] = rows[1:] != rows[:-1]
+    number = torch.arange(len(rows)).repeat_interleave(1 + (last & (rows >= 0)).long())
+    found = tokens[number.to(tokens.device)]
+    found[1:][(number[1:] == number[:-1]).to(tokens.device)] = newline.to(tokens)
+    return found

@@ -61,9 +61,7 @@ class TransformersAdapter:
 
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         config = model.config
-        self.options: dict[str, Value] = check_parameters(
-            f"the model family {config.model_type}", self.OPTIONS, options
-        )
+        self.options = self.checked(config.model_type, options)
         self.model = model.eval()
         self.processor = processor
         self.device, self.dtype = model.device, model.dtype
@@ -84,6 +82,11 @@ class TransformersAdapter:
         self.text_tower: ClipText | None = None
         # Every arm asks the same questions.
         self._prompts: dict[tuple[str, tuple[str, ...]], Prompt] = {}
+
+    @classmethod
+    def checked(cls, model_type: str, options: Mapping[str, object]) -> dict[str, Value]:
+        """All options of a checkpoint of this type; ValueError, naming the choices, on wrong ones."""
+        return check_parameters(f"the model family {model_type}", cls.OPTIONS, options)
 
     @classmethod
     def load(

@@ -32,12 +32,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.asking import reading
 from prunesid.box import Box
+from prunesid.crops import CHOICES, DROP
 from prunesid.methods import NO_NEEDS, Needs
 from prunesid.models import register
 from prunesid.models.adapter import Crop, Entering
 from prunesid.models.anyres import (
-    DROP,
-    NEWLINES,
     check_resolutions,
     crop_grid,
     in_rows,
@@ -85,7 +84,7 @@ class LlavaOnevision(TransformersAdapter):
     """Adapter; see `prunesid.models.Adapter` for the shapes."""
 
     OPTIONS: ClassVar[Mapping[str, Param]] = {
-        "newline": Param(DROP, str, NEWLINES),
+        "newline": Param(DROP, str, CHOICES["newline"]),
         "conv_template": conv_template(QWEN_1_5),
     }
     PADDING = "base crop stretched; map padded in black; several images in one prompt to a square"

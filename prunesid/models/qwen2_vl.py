@@ -124,7 +124,7 @@ class Qwen2VL(TransformersAdapter):
         media = self._media(inputs)
         owners = names or [str(number) for number in range(len(media))]
         grids = [self._grid(medium.layout) for medium in media for _ in medium.rows]
-        records = outline(grids, torch.zeros(len(grids), 1), grouped(owners, media), None)
+        records = outline(grids, torch.zeros(len(grids), 1), grouped(owners, media))
         shares = records.patch_budgets(plans.budget).tolist()
         smaller = [
             plans.grid(grids[medium.rows[0]], min(shares[row] for row in medium.rows))

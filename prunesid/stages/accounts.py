@@ -20,9 +20,11 @@ from prunesid.accounting import Sizes, account
 from prunesid.answering import Answer, read_answers
 from prunesid.answering.store import Store
 from prunesid.asking import encoders_of
+from prunesid.crops import BEFORE, BY_CROP
 from prunesid.files import atomic
-from prunesid.records import shared_out
-from prunesid.stages.feature_file import read_head
+from prunesid.pools import image_pool
+from prunesid.records import SUB_CROPS, shared_out
+from prunesid.stages.feature_file import Head, read_head
 from prunesid.stages.keys import read_shards
 from prunesid.stages.passes import Pass, passes_of
 from prunesid.study.arm import Arm
@@ -46,21 +48,44 @@ def write_accounts(
     total_macs      sum of those that are there
     """
     heads = [read_head(path) for path in features]
-    crops: dict[str, tuple[int, ...]] = {}
-    for head in heads:
-        patches = head.sizes
-        for name, media in head.inputs.items():
-            crops[name] = tuple(patches[row] for medium in media for row in medium.rows)
+    crops = {
+        name: tuple(head.sizes[row] for medium in media for row in medium.rows)
+        for head in heads for name, media in head.inputs.items()
+    }  # fmt: skip
     keys = read_shards(answers)
     lines = []
     for arm in arms:
         given = [answer for key in keys[arm.name] for answer in read_answers(store.get(key))]
         own = [passes_of(arm, head) for head in heads]
         passes = {name: each for part in own for name, each in (part or {}).items()}
-        lines.append({"arm": arm.name} | spent(arm, given, heads[0].model_sizes, crops, passes))
+        pools = {name: own for head in heads for name, own in pools_of(arm, head).items()}
+        lines.append(
+            {"arm": arm.name} | spent(arm, given, heads[0].model_sizes, crops, passes, pools)
+        )
     with atomic(output) as temporary:
         table = pd.DataFrame(lines, columns=["arm", *COLUMNS])
         table.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
+
+
+def pools_of(arm: Arm, head: Head) -> Mapping[str, tuple[int, ...]]:
+    """{input: how many tokens each of the arm's choices is among}; {} where it chooses none by features."""
+    if not arm.selects or arm.encodes:
+        return {}
+    crops = methods.crops_of(arm.method, head.crops, **arm.params)
+    sizes, grids = head.sizes, head.row_grids
+    found = {}
+    for name, media in head.inputs.items():
+        own: list[int] = []
+        for medium in media:
+            if SUB_CROPS not in medium.layout:
+                own += [sizes[row] for row in medium.rows]
+            elif crops.scope == BY_CROP:
+                parts = medium.parts(grids[medium.rows[0]], crops.unpad == BEFORE)
+                own += [part.size for part in parts if part.size]
+            else:
+                own.append(len(image_pool(medium, grids[medium.rows[0]], crops)))
+        found[name] = tuple(own)
+    return found
 
 
 def read_accounts(path: Path) -> pd.DataFrame:
@@ -75,29 +100,31 @@ def spent(
     sizes: Sizes,
     crops: Mapping[str, tuple[int, ...]],
     passes: Mapping[str, Pass] | None = None,
+    pools: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[str, float | None]:
     """The `COLUMNS` of an arm, from its answers.
 
     crops   the patches of every image's crops
     passes  of every image, where the arm has an encoder pass of its own and there is a formula
+    pools   of every image, as `pools_of` has them; its crops where they are left out
     """
     tower, tokens = sizes.encoder, sizes.encoder_tokens
     alike = Counter(
         (
             a.tokens, a.text, a.entering, a.cached, a.selection_macs, crops[a.image_id],
-            (passes or {}).get(a.image_id),
+            (passes or {}).get(a.image_id), (pools or {}).get(a.image_id, crops[a.image_id]),
         )
         for a in answers
     )  # fmt: skip
     sums: Counter[str] = Counter()
     uncounted = {"encoder_macs"} if tower is None else set()
-    for (visual, text, entering, cached, inside, patches, own), number in alike.items():
+    for (visual, text, entering, cached, inside, patches, own, among), number in alike.items():
         layers = [int(visual)] * sizes.decoder.layers if entering is None else entering
         choosing = inside
         if own is not None:
             choosing = own.choice
         elif inside is None:
-            choosing = _choosing(arm, int(visual), sizes, patches)
+            choosing = _choosing(arm, int(visual), sizes, among)
         uncounted |= {"selection_macs"} if choosing is None else set()
         found = account(
             sizes.decoder, layers, text, cached=cached, encoder=tower, encoder_tokens=tokens,
@@ -115,16 +142,16 @@ def spent(
     return {name: None if name in uncounted else sums[name] / len(answers) for name in COLUMNS}
 
 
-def _choosing(arm: Arm, kept: int, sizes: Sizes, patches: Sequence[int]) -> int | None:
-    """Multiply-adds of choosing `kept` tokens before the language model, evenly among the crops."""
+def _choosing(arm: Arm, kept: int, sizes: Sizes, pools: Sequence[int]) -> int | None:
+    """Multiply-adds of choosing `kept` tokens before the language model, evenly among `pools`."""
     if arm.is_vanilla:
         return 0
     if arm.encodes:
         return None
-    encoders = encoders_of(arm.asked if kept < sum(patches) else (), sizes.text)
+    encoders = encoders_of(arm.asked if kept < sum(pools) else (), sizes.text)
     total = sum(sizes.asking_macs(encoder) for encoder in encoders)
-    shares = shared_out(min(max(kept, len(patches)), sum(patches)), patches)
-    for size, share in zip(patches, shares, strict=True):
+    shares = shared_out(min(max(kept, len(pools)), sum(pools)), pools)
+    for size, share in zip(pools, shares, strict=True):
         visual = sizes.visual(size)
         macs = (
             None

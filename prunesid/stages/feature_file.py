@@ -19,6 +19,9 @@ from prunesid.record import OPTIONAL, VisionRecord
 from prunesid.records import Medium, Records, row_names
 
 _HIDDEN = "hidden."
+# The newline embedding, of which there is one for all groups.
+_NEWLINE = "newline"
+_NEWLINE_TENSOR = f"all.{_NEWLINE}"
 
 
 def hidden_fields(layers: Iterable[int]) -> list[str]:
@@ -38,12 +41,15 @@ def write_features(
         "members": records.members,
         "grids": [record.grid for record in records.groups],
         "share": records.share,
+        "crops": dict(records.crops),
     }
     tensors = {
         f"{number}.{key}": value.contiguous()
         for number, record in enumerate(records.groups)
         for key, value in _tensors(record).items()
     }
+    if records.newline is not None:
+        tensors[_NEWLINE_TENSOR] = records.newline.contiguous()
     head = layout | {
         "model_sizes": sizes.to_json(),
         "needs": needs,
@@ -77,18 +83,19 @@ def _tensors(record: VisionRecord) -> dict[str, torch.Tensor]:
 class Head:
     """What a file of features says of itself, without its tensors.
 
-    inputs, members, share  as in `Records`
-    grids                   rows and columns of the patches of every group
-    model_sizes             what a prompt's cost depends on
-    needs                   what the tower was asked to leave behind, as text
-    material                what the features were made from
-    contents                digests of what was made: of every field, and of `layout`: the first four
+    inputs, members, share, crops  as in `Records`
+    grids        rows and columns of the patches of every group
+    model_sizes  what a prompt's cost depends on
+    needs        what the tower was asked to leave, as text
+    material     what the features were made from
+    contents     digests of what was made: of every field, and of `layout`: the first five
     """
 
     inputs: Mapping[str, tuple[Medium, ...]]
     members: tuple[tuple[int, ...], ...]
     grids: tuple[tuple[int, int], ...]
     share: int | None
+    crops: Mapping[str, Any]
     model_sizes: Sizes
     needs: str
     material: Mapping[str, Any]
@@ -99,7 +106,7 @@ class Head:
 
         It is what they are, and not the code that made them. Fields that are not stored add nothing.
         """
-        read = {"layout", "features", *fields}
+        read = {"layout", "features", _NEWLINE, *fields}
         named = {name: value for name, value in self.material.items() if name != "code"}
         return named | {"contents": {n: v for n, v in self.contents.items() if n in read}}
 
@@ -121,7 +128,7 @@ def read_head(path: Path) -> Head:
     """The head of a file of `extract`; ValueError for one that an earlier version wrote."""
     with safe_open(path, "np") as file:
         found = {key: json.loads(value) for key, value in file.metadata().items()}
-    if "contents" not in found:
+    if not {"contents", "crops"} <= found.keys():
         raise ValueError(f"{path} was written by an earlier version; the next run makes it anew")
     inputs = {
         name: tuple(Medium(m["kind"], tuple(m["rows"]), m["layout"]) for m in media)
@@ -131,8 +138,8 @@ def read_head(path: Path) -> Head:
     grids = tuple((rows, columns) for rows, columns in found["grids"])
     sizes = Sizes.from_json(found["model_sizes"])
     return Head(
-        inputs, members, grids, found["share"], sizes, found["needs"], found["material"],
-        found["contents"],
+        inputs, members, grids, found["share"], found["crops"], sizes, found["needs"],
+        found["material"], found["contents"],
     )  # fmt: skip
 
 
@@ -166,4 +173,6 @@ def read_features(
                 grid=grid,
                 image_ids=tuple(names[row] for row in rows),
             ))  # fmt: skip
-    return Records(tuple(groups), head.members, head.inputs, head.share), head
+        newline = file.get_tensor(_NEWLINE_TENSOR) if _NEWLINE_TENSOR in stored else None
+    found = Records(tuple(groups), head.members, head.inputs, head.share, head.crops, newline)
+    return found, head

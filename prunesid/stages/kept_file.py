@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from prunesid.asked_rows import AskedRow, asked_rows, to_metadata
 from prunesid.files import digest
-from prunesid.record import Kept, cat_padded
+from prunesid.record import PLACE, Kept, cat_padded
 from prunesid.records import Records, whole_index
+
+_PLACE = f"info.{PLACE}"
 
 
 def save_kept(
@@ -62,7 +64,7 @@ def load_facts(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
 
 
 def kept_digest(path: Path) -> str:
-    """Digest of the tokens kept, whatever chose them: equal selections have equal answers."""
+    """Digest of the tokens kept and their places, whatever chose them: equal ones, equal answers."""
     return _digest(load_file(path), by_question=bool(asked_rows(path)))
 
 
@@ -75,7 +77,7 @@ def whole_digest(sizes: Sequence[int], *, by_question: bool = False) -> str:
 def _digest(tensors: Mapping[str, torch.Tensor], by_question: bool) -> str:
     contents: dict[str, str | bool] = {
         key: hashlib.sha256(value.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
-        for key, value in tensors.items() if not key.startswith("info.")
+        for key, value in tensors.items() if not key.startswith("info.") or key == _PLACE
     }  # fmt: skip
     # The questions and their order are part of what identifies the features.
     return digest(contents | ({"by_question": True} if by_question else {}))

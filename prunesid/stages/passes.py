@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from prunesid import encoding
+from prunesid.crops import ENCODER, NEVER
 from prunesid.outline import outline
 from prunesid.stages.feature_file import Head
 from prunesid.study.arm import Arm
@@ -30,14 +31,19 @@ def passes_of(arm: Arm, head: Head) -> Mapping[str, Pass] | None:
     plans = encoding.plans(arm.method, shape, arm.budget or 0, **arm.params)
     if not head.inputs:
         return {}
-    crops = outline(head.row_grids, torch.zeros(len(head.sizes), 1), head.inputs, head.share)
-    shares = crops.patch_budgets(plans.budget).tolist()
+    rows = torch.zeros(len(head.sizes), 1)
+    blank = outline(head.row_grids, rows, head.inputs, head.share, head.crops)
+    unpad = ENCODER.under(head.crops).unpad != NEVER
+    shares = blank.patch_budgets(plans.budget).tolist()
     found = {}
     for name, media in head.inputs.items():
         own = [
-            plans.of(shares[row], part)
+            # A crop that leaves nothing has the ordinary pass.
+            plans.of(shares[row] or head.sizes[row], part if shares[row] else None)
             for medium in media
-            for row, part in zip(medium.rows, medium.parts, strict=True)
+            for row, part in zip(
+                medium.rows, medium.parts(head.row_grids[medium.rows[0]], unpad), strict=True
+            )
         ]
         found[name] = Pass(
             sum(plan.encoder_macs(tower) for plan in own),

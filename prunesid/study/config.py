@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prunesid import encoding, late
+from prunesid import encoding, late, methods
 from prunesid.asking import TEXT_TOWER, encoder_of
+from prunesid.crops import CHOICES
 from prunesid.media import FRAMES
 from prunesid.registry import unknown
 from prunesid.study.ablation import Ablation, load_ablation
@@ -179,7 +180,7 @@ def parse_study(
     problems += _unreadable(filled["model_options"], arms)
     vision = _vision(known, benchmarks, filled["frames"], problems)
     problems += _beyond(vision, filled["model"], arms)
-    problems += _infeasible(vision, arms)
+    problems += _infeasible(vision, arms) + _infeasible_crops(filled["model_options"], arms)
     calibration = None
     with _Collecting(problems):
         calibration = _calibration(filled["calibration"], folders, root, benchmarks, arms, origin)
@@ -341,6 +342,19 @@ def _infeasible_encoding(vision: Vision, arms: Iterable[Arm]) -> list[str]:
                 encoding.plans(
                     arm.method, vision.encoding, arm.budget, crops=vision.crops, **arm.params
                 )
+            except ValueError as error:
+                problems.append(f"arm {arm.name}: {error}")
+    return problems
+
+
+def _infeasible_crops(options: Mapping[str, Any], arms: Iterable[Arm]) -> list[str]:
+    """Arms whose method cannot choose among the tokens of an image's crops as the options ask."""
+    chosen = {name: value for name, value in options.items() if name in CHOICES}
+    problems = []
+    for arm in arms:
+        if arm.selects and not arm.encodes:
+            try:
+                methods.crops_of(arm.method, chosen, **arm.params)
             except ValueError as error:
                 problems.append(f"arm {arm.name}: {error}")
     return problems

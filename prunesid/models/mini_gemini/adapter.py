@@ -40,7 +40,7 @@ VICUNA_VOCABULARY = 32_000
 class MiniGemini(Llava):
     """Adapter; see `prunesid.models.Adapter` for the shapes."""
 
-    OPTIONS: ClassVar[Mapping[str, Param]] = {}
+    OPTIONS: ClassVar[Mapping[str, Param]] = {"text_tower": Llava.OPTIONS["text_tower"]}
     PADDING = "to a square, in the mean color"
     PROMPT = VICUNA_V1
 

@@ -174,7 +174,9 @@ def test_few_images_detect_less():
     sizes = [detectable(1.0, images) for images in (8, 20, 100, 10000)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == pytest.approx(detectable(1.0), rel=1e-3)
-    assert np.isnan(detectable(1.0, 3))
+    # 2^(1 - 5) is above the level.
+    assert np.isnan(detectable(1.0, 5)) and detectable(1.0, 6) > sizes[0]
+    assert np.isnan(detectable(0.0, 100))
 
 
 def test_questions_needed():

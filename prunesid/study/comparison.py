@@ -18,7 +18,7 @@ over benchmarks of the value as a percentage of the all-token arm's, per column 
     p_mcnemar             exact, where the score is 0/1, several seeds combined; valid only where
                           questions are independent, so not for several of one image
     detectable            smallest true difference found with a power of 0.8 at the level 0.05;
-                          empty where so few images cannot show any
+                          empty where none can be: few images, or no answer differs
     questions, images     how many
     tokens_mean, _min, _max   visual tokens per image that reached the language model
 """

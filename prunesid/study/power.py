@@ -29,11 +29,13 @@ def detectable(
 
     The sign-flip test compares a difference d with its spread under random signs, whose variance is
     SE^2 + d^2 / I with I `images`; d is significant from z SE / sqrt(1 - z^2 / I) on. NaN where none
-    is with so few images.
+    is with so few images, whose p is never below 2^(1 - I), and where nothing varies.
     """
     reject, find = float(norm.ppf(1 - level / 2)), float(norm.ppf(power))
     share = reject**2 / images
-    return standard_error * (reject / sqrt(1 - share) + find) if share < 1 else nan
+    if not standard_error > 0 or share >= 1 or 2.0 ** (1 - images) > level:
+        return nan
+    return standard_error * (reject / sqrt(1 - share) + find)
 
 
 def questions_needed(

@@ -390,7 +390,7 @@ def test_errors_name_the_choices(folder, plain, processor, adapter, images):
         models.load(folder, newline="drops")
     with pytest.raises(ValueError, match="Available: crop, image"):
         models.load(folder, scope="total")
-    with pytest.raises(ValueError, match=r"Available: newline, scope, unpad"):
+    with pytest.raises(ValueError, match=r"Available: newline, scope, text_tower, unpad"):
         models.load(folder, pad=True)
     other = copy.deepcopy(processor)
     other.image_processor.image_grid_pinpoints = [[56, 112]]

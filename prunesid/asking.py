@@ -32,6 +32,7 @@ from torch.nn.functional import normalize
 
 from prunesid.methods import QUESTION, Needs
 from prunesid.record import CLIP, EMBEDDINGS
+from prunesid.registry import unknown
 
 if TYPE_CHECKING:
     from prunesid.answering import Question
@@ -78,10 +79,12 @@ def encoder_of(asked: str, text_tower: object) -> str:
 
     text_tower  the model's, or the option that names it; None where it has none
 
-    ValueError where CLIP is asked for without one.
+    ValueError where CLIP is asked for without one, or something unknown.
     """
     if asked == QUESTION:
         return CLIP if text_tower else EMBEDDINGS
+    if asked not in (CLIP, EMBEDDINGS):
+        raise ValueError(unknown("relevance", asked, (QUESTION, CLIP, EMBEDDINGS)))
     if asked == CLIP and not text_tower:
         raise ValueError(
             f"relevance by {CLIP!r} needs CLIP's text tower: name it in the option {TEXT_TOWER} of a "
@@ -90,9 +93,14 @@ def encoder_of(asked: str, text_tower: object) -> str:
     return asked
 
 
+def encoders_of(asked: Iterable[str], text_tower: object) -> tuple[str, ...]:
+    """`encoder_of` each, once, sorted."""
+    return tuple(sorted({encoder_of(each, text_tower) for each in asked}))
+
+
 def reading(needs: Needs, text_tower: object) -> Needs:
     """`needs` with what relevance is computed from in place of relevance."""
-    encoders = {encoder_of(asked, text_tower) for asked in needs.relevance}
+    encoders = encoders_of(needs.relevance, text_tower)
     return replace(
         needs, relevance=(), joint=needs.joint or CLIP in encoders,
         projected=needs.projected or EMBEDDINGS in encoders,
@@ -123,11 +131,6 @@ def relevance(patches: Tensor, vectors: Sequence[Tensor]) -> Tensor:
         normalize(own.double(), dim=1) @ vector.to(own.device, torch.float64)
         for own, vector in zip(patches, vectors, strict=True)
     ])  # fmt: skip
-
-
-def encoders_of(asked: Iterable[str], text_tower: object) -> tuple[str, ...]:
-    """`encoder_of` each, once, sorted."""
-    return tuple(sorted({encoder_of(each, text_tower) for each in asked}))
 
 
 def owners(asks: Mapping[str, Ask]) -> dict[str, str]:

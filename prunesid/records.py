@@ -324,9 +324,12 @@ class Records:
                     raise ValueError(
                         f"what the vision tower left here holds nothing for {encoder!r}"
                     )
+                # Media without names stay so: their content decides what is drawn.
+                named = None if own.image_ids is None else tuple(names[row] for row in rows)
+                own_vectors = [vectors[whose[row]] for row in rows]
                 groups.append(replace(
-                    own, image_ids=tuple(names[row] for row in rows), relevance_by=encoder,
-                    relevance=relevance(patches, [vectors[whose[row]] for row in rows]),
+                    own, image_ids=named, relevance_by=encoder,
+                    relevance=relevance(patches, own_vectors),
                 ))  # fmt: skip
         kept = tuple(tuple(rows) for rows in members if rows)
         return replace(self, groups=tuple(groups), members=kept, inputs=inputs)

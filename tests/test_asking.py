@@ -11,6 +11,7 @@ from conftest import random_images
 from datasets import Dataset, Image
 from family_models import FAMILIES
 from lmms_eval.api.instance import Instance
+from synthetic_scores import ROOT
 from tiny_clip import JOINT, SEGMENT, save_tiny_clip
 from torch.nn.functional import cosine_similarity
 from transformers import (
@@ -47,6 +48,8 @@ from prunesid.stages.questions import write_questions
 from prunesid.stages.selection import select_arms
 from prunesid.stages.source import Runtime, Source
 from prunesid.study.arm import VANILLA, make_arm, shared_budgets
+from prunesid.study.config import parse_study
+from prunesid.study.documents import ConfigError
 from prunesid.study.patches import Patches
 
 FORM = "\nAnswer the question using a single word or phrase."
@@ -92,6 +95,24 @@ def test_what_relevance_is_by_follows_the_text_tower():
         ValueError, match="needs CLIP's text tower: name it in the option text_tower"
     ):
         asking.reading(both, None)
+    with pytest.raises(ValueError, match="Unknown relevance 'siglip'.*clip, embeddings, question"):
+        asking.reading(Needs(relevance=("siglip",)), None)
+
+
+def test_a_study_is_told_of_an_encoder_that_it_does_not_name_before_anything_runs(tower, tmp_path):
+    (tmp_path / "ablations").mkdir()
+    (tmp_path / "ablations" / "by.yaml").write_text(
+        "title: By\nvary: {relevance: [clip, embeddings]}\nacross: {method: [cdpruner]}\n"
+        "reference: {relevance: clip}\n"
+    )
+    document = {"title": "By", "benchmarks": ["pocket_mme"], "ablations": ["by"]}
+    with pytest.raises(
+        ConfigError, match="arm method-cdpruner_relevance-clip: relevance by 'clip'"
+    ):
+        parse_study(document, ROOT, folder=tmp_path)
+    named = {"model_options": {"text_tower": str(tower)}}
+    arms = parse_study(document | named, ROOT, folder=tmp_path).arms
+    assert [arm.asked for arm in arms[1:]] == [(CLIP,), (EMBEDDINGS,)]
 
 
 @pytest.mark.parametrize("text", ["how many ?", LONG])

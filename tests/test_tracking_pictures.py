@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from prunesid.study.asked_rows import AskedRow, to_metadata
 from safetensors.torch import save_file
 
 from prunesid.answering.store import Store
@@ -11,6 +12,7 @@ from prunesid.study.arm import VANILLA, make_arm
 from prunesid.study.patches import FirstCrop
 from prunesid.tracking.pictures import DROPPED, GAP, Gallery, draw_kept, side_by_side
 
+ASKED = make_arm({"method": "cdpruner"})
 ARM, OTHER = make_arm({"budget": 4}), make_arm({"budget": 2, "grouping": "random"}, seed=1)
 
 
@@ -42,15 +44,19 @@ def opened():
 def gallery(tmp_path, opened):
     store = Store(tmp_path / "store")
 
-    def keys(index: list[list[int]]) -> str:
+    def keys(index: list[list[int]], metadata: dict | None = None) -> str:
         tensors = {"index": torch.tensor(index), "count": torch.tensor([len(i) for i in index])}
-        return store.put({"index": index}, lambda path: save_file(tensors, path), ".safetensors")
+        return store.put(
+            {"index": index}, lambda path: save_file(tensors, path, metadata), ".safetensors"
+        )
 
     def find(benchmark, question_id, image_id):
         opened.append((benchmark, question_id, image_id))
         return Image.new("RGB", (28, 28), "white")
 
     chosen = {ARM.name: keys([[0, 1, 2, 3], [4, 5, 6, 7]]), OTHER.name: keys([[0, 1], [2, 3]])}
+    rows = [AskedRow("first", "a ?", ("7", "9"), 0), AskedRow("first", "b ?", ("8",), 1)]
+    chosen[ASKED.name] = keys([[1], [14]], dict(to_metadata(tuple(rows))))
     crops = {
         name: FirstCrop(chosen, row, (4, 4), "center")
         for row, name in enumerate(("first", "second/../2"))
@@ -66,6 +72,16 @@ def test_a_picture_shows_its_arms_from_left_to_right(gallery):
     assert left.min() > 240
     bright = right.reshape(4, 7, 4, 7).mean(axis=(1, 3)) > 200
     assert bright.nonzero()[0].tolist() == [1, 1, 1, 1]
+
+
+def test_an_arm_that_chooses_by_the_question_shows_what_it_keeps_for_this_one(gallery):
+    first, equal, other = (gallery.path("pope", q, "first", (ASKED,)) for q in ("7", "9", "8"))
+    assert first == equal != other
+    bright = [
+        (np.asarray(Image.open(path).convert("L")).reshape(4, 7, 4, 7).mean((1, 3)) > 200).argmax()
+        for path in (first, other)
+    ]
+    assert bright == [1, 14]
 
 
 def test_nothing_is_drawn_twice(gallery, opened):

@@ -216,7 +216,9 @@ def hired(case: Case) -> bool:
         return index(found) == index(exact) == case["kept"]
     # The block that gives the order is `attn`, and the one that shares `attn0`.
     group = VisionRecord.cat([of(case, crop=crop) for crop in range(5)])
-    layout = {"view": "whole", SUB_CROPS: {"grid": [2, 2], "there": [0, 1, 2, 3]}}
+    group = replace(group, grid=(inputs.SIDE, inputs.SIDE))
+    whole = [0, 0, inputs.SIDE, inputs.SIDE]
+    layout = {"view": "whole", SUB_CROPS: {"grid": [2, 2], "parts": [whole] * 5}}
     medium = Medium(IMAGE, (0, 1, 2, 3, 4), layout)
     records = Records((group,), ((0, 1, 2, 3, 4),), {"a": (medium,)})
     budget = round(5 * inputs.T * case["rate"])

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from prunesid import late, methods
+from prunesid.crops import CHOICES
 from prunesid.parametric import UPSTREAM, Source
 from prunesid.places import DECODER, ENCODER, listed, place_of, resolve, source_of
 from prunesid.record import VisionRecord
@@ -208,6 +209,27 @@ def run_table(columns: Sequence[Column] = COLUMNS) -> str:
     return _markdown(("method", *(column.title for column in columns)), rows)
 
 
+def crops_table() -> str:
+    """What each method does with an image in crops, where its authors have code for one."""
+    rows = []
+    for name in methods.list_feature_methods():
+        crops = methods.authors_crops(name)
+        if crops is not None:
+            rows.append((f"`{name}`", *(f"`{getattr(crops, option)}`" for option in CHOICES)))
+    return _markdown(("method", *(f"`{option}`" for option in CHOICES)), rows)
+
+
+def families_table() -> str:
+    """How images and questions are prepared by default, by model family."""
+    from prunesid import models
+
+    rows = []
+    for family in models.families():
+        found = models.inputs_of(family)
+        rows.append((f"`{family}`", found["padding"], found["prompt"]))
+    return _markdown(("family", "images", "prompt"), rows)
+
+
 def run_texts() -> str:
     """What each method's file says of itself, beside its source."""
     parts = []
@@ -226,6 +248,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "agreement": agreement_table,
     "upstream": upstream_table,
     "run": run_table,
+    "crops": crops_table,
+    "families": families_table,
     "texts": run_texts,
 }
 

@@ -259,7 +259,7 @@ def test_the_options_are_part_of_what_identifies_features_and_answers():
     for options in ((), (("aspect", "crop"),), (("conv_template", "checkpoint"),)):
         runtime = Runtime("pocket", options=options)
         material = features_material("b", runtime, 8)
-        head = Head({}, (), (), None, None, "", material, {})
+        head = Head({}, (), (), None, {}, None, "", material, {})
         found += [material, material_of("all", head, runtime, VANILLA)]
     assert len({repr(each) for each in found}) == 6
 

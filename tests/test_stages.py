@@ -359,7 +359,7 @@ def test_fields_are_stored_where_an_arm_reads_them(work, tmp_path):
             assert torch.equal(kept.info["selected"], again.info["selected"])
     assert counts == {
         "method-divprune": [64] * 4, "method-dpp": [64] * 4,
-        "method-hired": [63] * 4, "method-prumerge": [64] * 4,
+        "method-hired": [64] * 4, "method-prumerge": [64] * 4,
     }  # fmt: skip
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from prunesid.study.asked_rows import AskedRow, to_metadata
 from safetensors.torch import save_file
 
 from prunesid.answering.store import Store
+from prunesid.asked_rows import AskedRow, to_metadata
 from prunesid.study.arm import VANILLA, make_arm
 from prunesid.study.patches import FirstCrop
 from prunesid.tracking.pictures import DROPPED, GAP, Gallery, draw_kept, side_by_side

@@ -15,7 +15,9 @@ all ranked, about n^2 / 2 * step / R pairs do. The steps follow from that, and f
 * Everything else (`GRID`): |V|, whose error is that of an eigenvector, 1e-12 and more; thresholds, which
   are compared with finer numbers; and what is summed over all pairs of tokens, where 2^-30 is as fine as
   sums of up to 2^23 terms allow to be exact. Of 576 values of |V| one pair in some 1000 images ties, and
-  matters only at the end of what its group keeps.
+  matters only at the end of what its group keeps. The gains of a determinantal process are on it because
+  it also says when the rank is spent: what is left then is an error, which a finer grid would take for a
+  gain. Only the largest gain counts, so that a step in a million may tie.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def prepare(
     `options` are those of the model's family, which say how to have it otherwise.
 
     Studies and lmms-eval tokenize the text between media piece by piece, as the authors do; a processor
-    takes it at once, so that a LLaMA tokenizer's space (one token) behind each image is missing.
+    takes it at once, so that a LLaMA tokenizer's space (one token) after each image is missing.
     """
     adapter = adapt(model, processor, **(options or {}))
     text = adapter.text(question, [IMAGE] * len(images) + [VIDEO] * clips)

@@ -29,6 +29,7 @@ from torch import Tensor
 from prunesid.late import register
 from prunesid.late.schedule import (
     BUDGET_COUNTS,
+    ONCE,
     ORIGINAL,
     Choice,
     Schedule,
@@ -62,14 +63,7 @@ from prunesid.parametric import Source, Upstream
         commit="983e443ebb41fac8db19829499fe388c87885b58",
         golden=("dart",),
         upstream={
-            "k": Upstream(
-                2,
-                "by default 2 of 32 layers, scaled: the same share of any decoder sees all tokens",
-            ),
-            "budget_counts": Upstream(
-                "after",
-                "a mean over layers stands beside the budgets of methods before the language model",
-            ),
+            **ONCE,
             "pivot_order": Upstream(
                 "set",
                 "the order of a set depends on where in the prompt the image stands",

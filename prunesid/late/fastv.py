@@ -20,6 +20,7 @@ import torch
 from prunesid.late import register
 from prunesid.late.schedule import (
     BUDGET_COUNTS,
+    ONCE,
     ORIGINAL,
     Choice,
     Schedule,
@@ -31,7 +32,7 @@ from prunesid.late.schedule import (
 )
 from prunesid.late.view import View
 from prunesid.parameters import Param
-from prunesid.parametric import Source, Upstream
+from prunesid.parametric import Source
 
 
 @register(
@@ -48,16 +49,7 @@ from prunesid.parametric import Source, Upstream
         repository="pkunlp-icler/FastV",
         commit="d1659729b5bf1be225e99ee15783deeea80f63b1",
         golden=("fastv",),
-        upstream={
-            "k": Upstream(
-                2,
-                "by default 2 of 32 layers, scaled: the same share of any decoder sees all tokens",
-            ),
-            "budget_counts": Upstream(
-                "after",
-                "a mean over layers stands beside the budgets of methods before the language model",
-            ),
-        },
+        upstream=ONCE,
     ),
 )
 def fastv(

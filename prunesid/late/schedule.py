@@ -15,6 +15,7 @@ from torch import Tensor
 
 from prunesid.numerics import PROBABILITY_GRID, on_grid, rank_descending
 from prunesid.parameters import Param
+from prunesid.parametric import Upstream
 
 if TYPE_CHECKING:
     from prunesid.late.view import View
@@ -25,6 +26,15 @@ POSITIONS = ("original", "renumbered")
 ORIGINAL = Param("original", str, POSITIONS)
 # What a budget is: the mean over layers, or what goes on to the layers after the first K.
 BUDGET_COUNTS = Param("mean", str, ("mean", "after"))
+# Of methods that drop tokens once: their authors count what is left after the second layer.
+ONCE = {
+    "k": Upstream(
+        2, "by default 2 of 32 layers, scaled: the same share of any decoder sees all tokens"
+    ),
+    "budget_counts": Upstream(
+        "after", "a mean over layers stands beside the budgets of methods before the language model"
+    ),
+}
 # Renumbered, as published, where a token has one position: `Shape.numbering`.
 RENUMBERED = Param(None, str, POSITIONS)
 DEPTHS = Param("scaled", str, ("scaled", "published"))

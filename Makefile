@@ -16,26 +16,26 @@ reproduce: .venv/.ready
 	@# The closing message comes last, after the report's log, and also where nothing was to be done: not by a hook.
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --no-hooks \
 	    --report $(RESULTS)/report.html --report-after-run --report-stylesheet workflow/report/report.css
-	@$(BIN)/python -m prunesid.stages.closing $(CONFIG) --report $(RESULTS)/report.html
+	@$(BIN)/python -m prunesid.study.report.closing $(CONFIG) --report $(RESULTS)/report.html
 
 # Everything that the study lacks, before it runs: packages, GPU, disk, checkpoint, data, tokens. Downloads nothing.
 check: .venv/.ready
-	$(BIN)/python -m prunesid.stages.check $(CONFIG)
+	$(BIN)/python -m prunesid.study.planning.check $(CONFIG)
 
 # What the study will take, from what this machine has done of it; computes nothing.
 estimate: .venv/.ready
-	$(BIN)/python -m prunesid.stages.estimate $(CONFIG) --cores $(CORES)
+	$(BIN)/python -m prunesid.study.planning.estimate $(CONFIG) --cores $(CORES)
 
 test: .venv/.ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 # The published runs in the browser, on this machine only; no account.
 dashboard: .venv/.ready
-	$(BIN)/python -m prunesid.tracking.dashboard --config $(CONFIG)
+	$(BIN)/python -m prunesid.study.tracking.dashboard --config $(CONFIG)
 
 # Runs, artifacts, workspace and report in W&B; needs an account (`.venv/bin/wandb login`).
 wandb: .venv/.ready
-	$(BIN)/python -m prunesid.tracking.pages --config $(CONFIG)
+	$(BIN)/python -m prunesid.study.tracking.pages --config $(CONFIG)
 
 # The finished default study as the committed gallery in reports/.
 gallery:
@@ -52,7 +52,7 @@ lint: .venv/.ready
 
 # Trains the embedded model from nothing (resumes after an interruption) and measures its card.
 pocket: .venv/.ready
-	$(BIN)/python -m prunesid.pocket.train --out results/pocket-training
+	$(BIN)/python -m prunesid.pocket.training.train --out results/pocket-training
 	$(BIN)/python -m prunesid.pocket.evaluate --model results/pocket-training --out results/pocket-training/card.json
 
 # Pins the full closure of requirements.in. The file names no index, so it serves any mirror. Where there is a

@@ -25,9 +25,9 @@ import torch
 import torch.nn.functional as F
 
 import prunesid
-from prunesid import encoding, late
-from prunesid.encoding.merging import match, merge
-from prunesid.late.view import View
+from prunesid.methods import decoder, encoder
+from prunesid.methods.decoder.view import View
+from prunesid.methods.encoder.merging import match, merge
 
 TOKENS, WIDTH, HEADS, PROJECTED = 576, 1024, 16, 4096
 PIXELS, PATCH, BLOCKS = 336, 14, 24
@@ -51,13 +51,13 @@ class Images:
 
     def choose(self, method: str, budget: int) -> None:
         """The method's choice for every image; ValueError where the budget is out of its reach."""
-        if method in prunesid.methods.list_feature_methods():
+        if method in prunesid.methods.features.list_feature_methods():
             prunesid.compress(self.record, method, budget=budget)
-        elif method in encoding.list_encoder_methods():
+        elif method in encoder.list_encoder_methods():
             self._encode(method, budget)
         else:
-            shape = late.Shape(LAYERS, TOKENS)
-            schedule = late.plan(method, shape, budget, **PARAMS.get(method, {}))
+            shape = decoder.Shape(LAYERS, TOKENS)
+            schedule = decoder.plan(method, shape, budget, **PARAMS.get(method, {}))
             for _ in range(self.count):
                 left = TOKENS
                 for stage in schedule.stages:
@@ -65,8 +65,8 @@ class Images:
                     left = stage.leaves or left
 
     def _encode(self, method: str, budget: int) -> None:
-        shape = encoding.Shape(BLOCKS, read=BLOCKS - 1, side=PIXELS // PATCH)
-        plan = encoding.plan(method, shape, budget)
+        shape = encoder.Shape(BLOCKS, read=BLOCKS - 1, side=PIXELS // PATCH)
+        plan = encoder.plan(method, shape, budget)
         if plan.side < shape.side:
             size = plan.side * PATCH
             F.interpolate(self.pixels, (size, size), mode="bicubic", antialias=True)
@@ -150,9 +150,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     places = {
-        "features": prunesid.methods.list_feature_methods(),
-        "encoder": encoding.list_encoder_methods(),
-        "decoder": late.list_late_methods(),
+        "features": prunesid.methods.features.list_feature_methods(),
+        "encoder": encoder.list_encoder_methods(),
+        "decoder": decoder.list_late_methods(),
     }
     methods = [(place, method) for place, names in places.items() for method in names]
     cells = [(batch, budget) for batch in BATCHES for budget in BUDGETS]

@@ -20,12 +20,12 @@ import torch
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 
-from prunesid.answering.engine import answer
-from prunesid.evaluation.lmms_model import PruneSID
-from prunesid.evaluation.tasks import LmmsTask, load_task
-from prunesid.models import load
+from prunesid.families import load
+from prunesid.generate.engine import answer
+from prunesid.lmms.plugin import PruneSID
+from prunesid.lmms.tasks import LmmsTask, load_task
 from prunesid.pocket.benchmarks import render
-from prunesid.stages.material import POCKET_WEIGHTS
+from prunesid.study.provenance.contents import POCKET_WEIGHTS
 
 ARMS: dict[str, dict[str, object]] = {
     "vanilla": {},

@@ -25,14 +25,16 @@ import torch
 from golden import inputs
 from torch import Tensor
 
-from prunesid import VisionRecord, compress, late, psca
-from prunesid.encoding.merging import match, merge
-from prunesid.late import Shape
-from prunesid.late.sparsevlm import raters
-from prunesid.late.view import View
-from prunesid.records import IMAGE, SUB_CROPS, Medium, Records
-from prunesid.study import fidelity
-from prunesid.study.fidelity import Agreement
+from prunesid import VisionRecord, compress
+from prunesid.images.records import IMAGE, SUB_CROPS, Medium, Records
+from prunesid.methods import decoder
+from prunesid.methods.decoder import Shape
+from prunesid.methods.decoder.sparsevlm import raters
+from prunesid.methods.decoder.view import View
+from prunesid.methods.encoder.merging import match, merge
+from prunesid.methods.features.prunesid import psca
+from prunesid.study.report import fidelity
+from prunesid.study.report.fidelity import Agreement
 
 FOLDER = Path(__file__).parent / "golden"
 FILES = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -296,9 +298,9 @@ LLAMA = Shape(32, inputs.T)
 
 def fastv(case: Case) -> bool:
     if case["file"] == "fastv_kvcache":
-        schedule = late.plan("fastv", LLAMA, None, k=case["K"], keep=len(case["kept"]))
+        schedule = decoder.plan("fastv", LLAMA, None, k=case["K"], keep=len(case["kept"]))
     else:
-        schedule = late.plan("fastv", LLAMA, case["R"], preset="upstream")
+        schedule = decoder.plan("fastv", LLAMA, case["R"], preset="upstream")
     (stage,) = schedule.stages
     seen = view(case, prompt(case["kind"], case["seed"])["attn_text"])
     return stage.after == case["K"] - 1 and stage.choose(seen).keep.tolist() == case["kept"]
@@ -306,7 +308,7 @@ def fastv(case: Case) -> bool:
 
 def dart(case: Case) -> bool:
     flag = case.get("max_num_trunction") is not None
-    schedule = late.plan(
+    schedule = decoder.plan(
         "dart", LLAMA, case["N"], preset="upstream", count="flag" if flag else "ratio"
     )
     (stage,) = schedule.stages
@@ -315,7 +317,7 @@ def dart(case: Case) -> bool:
 
 
 def sparsevlm(case: Case) -> bool:
-    schedule = late.plan("sparsevlm", LLAMA, case["RETAIN_TOKN"], preset="upstream", noise=0.0)
+    schedule = decoder.plan("sparsevlm", LLAMA, case["RETAIN_TOKN"], preset="upstream", noise=0.0)
     hidden = prompt(case["kind"], case["seed"])["h"][inputs.SYS : inputs.SYS + inputs.T]
     equal = (
         raters(hidden, prompt(case["kind"], case["seed"])["h"][-inputs.TEXT :]).tolist()
@@ -340,7 +342,7 @@ def sparsevlm(case: Case) -> bool:
 
 
 def mustdrop(case: Case) -> bool:
-    schedule = late.plan(
+    schedule = decoder.plan(
         "mustdrop", LLAMA, None, global_threshold=case["overall"],
         individual_threshold=case["individual"], key_share=case["share"],
     )  # fmt: skip

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from prunesid.files import atomic
+from prunesid.core.files import atomic
 from prunesid.pocket.drawing import draw
 from prunesid.pocket.questions import Question, ask, existence, judge, multiple_choice
 from prunesid.pocket.scenes import Scene, sample_scene

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from prunesid.answering import Question as Asked
-from prunesid.answering.engine import answer
-from prunesid.files import atomic
+from prunesid.core.files import atomic
+from prunesid.core.questions import Question as Asked
+from prunesid.generate.engine import answer
 from prunesid.pocket.benchmarks import HELD_OUT_SEED
 from prunesid.pocket.drawing import draw
 from prunesid.pocket.questions import EVALUATED, Question, ask
@@ -91,7 +91,7 @@ def accuracy(
 
 def evaluate(model: Path, images: int) -> dict[str, dict[str, float]]:
     """Accuracy (%) per family: `seen`, `gray`, `other`, and `guess`; plus `questions` counted."""
-    from prunesid.models import load
+    from prunesid.families import load
 
     adapter = load(model)
     data = held_out(images)

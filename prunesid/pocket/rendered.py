@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from prunesid.evaluation.tasks import DATA
+from prunesid.lmms.tasks import DATA
 from prunesid.pocket.benchmarks import BENCHMARKS, render
-from prunesid.stages.code import code_of
+from prunesid.study.provenance.code import code_of
 
 
 def __getattr__(name: str) -> str:

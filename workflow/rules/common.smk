@@ -4,18 +4,18 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from prunesid.answering.store import Store
-from prunesid.checks.scores import refuse_unscorable
-from prunesid.files import source_files
+from prunesid.study.provenance.store import Store
+from prunesid.study.planning.checks.scores import refuse_unscorable
+from prunesid.core.files import source_files
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
-from prunesid.stages.closing import closing
-from prunesid.stages.code import files_behind
-from prunesid.stages.keys import drop_damaged
-from prunesid.stages.material import POCKET_WEIGHTS
-from prunesid.study.ablation import FIGURE
-from prunesid.study.config import ROOT, parse_study
-from prunesid.study.documents import ConfigError
-from prunesid.study.plugins import files_of
+from prunesid.study.report.closing import closing
+from prunesid.study.provenance.code import files_behind
+from prunesid.study.provenance.tables import drop_damaged
+from prunesid.study.provenance.contents import POCKET_WEIGHTS
+from prunesid.study.config.ablation import FIGURE
+from prunesid.study.config.study import ROOT, parse_study
+from prunesid.study.config.documents import ConfigError
+from prunesid.study.config.plugins import files_of
 
 # Benchmarks, ablations, plug-ins and rules are looked up beside the study's own file first. A module
 # may be given its configuration without a file; what it names then starts at the working directory.
@@ -131,6 +131,6 @@ def text_tower():
 
 def needs_for(benchmark):
     """What the vision tower has to leave behind, as text: a change of it reruns the tower."""
-    from prunesid.stages.needs import needs_of, needs_text
+    from prunesid.study.stages.needs import needs_of, needs_text
 
     return needs_text(needs_of(STUDY.arms_of(benchmark)), text_tower())

@@ -1,4 +1,4 @@
-from prunesid.study.arm import shared_budgets
+from prunesid.study.config.arm import shared_budgets
 
 
 rule features:

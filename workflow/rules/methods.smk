@@ -1,6 +1,6 @@
 def described(wildcards):
     """The files that describe the methods of an ablation, plug-ins' too."""
-    from prunesid.study.methods import about
+    from prunesid.study.report.method_facts import about
 
     modules = [
         about(method).module for method in STUDY.ablation(wildcards.ablation).methods
@@ -10,7 +10,7 @@ def described(wildcards):
 
 def recorded(wildcards):
     """How many golden vectors each method equals."""
-    from prunesid.study.fidelity import RECORDED
+    from prunesid.study.report.fidelity import RECORDED
 
     return here([RECORDED])
 

@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from prunesid.answering.store import Store
-from prunesid.stages.accounts import write_accounts
-from prunesid.study.config import parse_study
+from prunesid.study.config.study import parse_study
+from prunesid.study.provenance.store import Store
+from prunesid.study.stages.costs import write_accounts
 
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 write_accounts(

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from prunesid.stages.budgets import write_budgets
+from prunesid.study.stages.budgets import write_budgets
 
 write_budgets(
     Path(snakemake.input.information),

@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from prunesid.answering.store import Store
-from prunesid.stages.arms import write_arms
-from prunesid.stages.shard import by_benchmark
-from prunesid.study.comparison import compare_samples, sample, write_comparison
-from prunesid.study.config import parse_study
-from prunesid.study.measurement import read_scores
-from prunesid.study.pairs import compare_pairs
-from prunesid.study.strata import by_stratum
+from prunesid.study.analysis.comparison import compare_samples, sample, write_comparison
+from prunesid.study.analysis.measurement import read_scores
+from prunesid.study.analysis.pairs import compare_pairs
+from prunesid.study.analysis.strata import by_stratum
+from prunesid.study.config.study import parse_study
+from prunesid.study.provenance.store import Store
+from prunesid.study.stages.arm_facts import write_arms
+from prunesid.study.stages.shard import by_benchmark
 
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 ablation = study.ablation(snakemake.wildcards.ablation)

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from prunesid.stages.estimate import estimate, text
-from prunesid.study.config import parse_study
+from prunesid.study.config.study import parse_study
+from prunesid.study.planning.estimate import estimate, text
 
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 print(text(estimate(study), snakemake.threads), flush=True)

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from prunesid.render.facts import read_facts
-from prunesid.render.figure import write_figure
-from prunesid.render.figures import Subject
-from prunesid.study.comparison import read_comparison
-from prunesid.study.config import parse_study
-from prunesid.study.pairs import read_pairs
-from prunesid.study.strata import read_strata
+from prunesid.study.analysis.comparison import read_comparison
+from prunesid.study.analysis.pairs import read_pairs
+from prunesid.study.analysis.strata import read_strata
+from prunesid.study.config.study import parse_study
+from prunesid.study.report.arm_facts import read_facts
+from prunesid.study.report.figure import write_figure
+from prunesid.study.report.figures import Subject
 
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 ablation = study.ablation(snakemake.wildcards.ablation)

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from prunesid.render.information import write_information
-from prunesid.study.config import parse_study
+from prunesid.study.config.study import parse_study
+from prunesid.study.report.information import write_information
 
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 write_information(

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import torch
 
-from prunesid.stages.information import write_information
-from prunesid.stages.shard import by_benchmark
+from prunesid.study.stages.information import write_information
+from prunesid.study.stages.shard import by_benchmark
 
 torch.set_num_threads(snakemake.threads)
 write_information(

@@ -1,11 +1,11 @@
 from pathlib import Path
 
-from prunesid.render.facts import read_facts
-from prunesid.render.figures import Subject
-from prunesid.render.method_page import write_pages
-from prunesid.study.comparison import read_comparison
-from prunesid.study.config import parse_study
-from prunesid.study.strata import read_strata
+from prunesid.study.analysis.comparison import read_comparison
+from prunesid.study.analysis.strata import read_strata
+from prunesid.study.config.study import parse_study
+from prunesid.study.report.arm_facts import read_facts
+from prunesid.study.report.figures import Subject
+from prunesid.study.report.method_page import write_pages
 
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 ablation = study.ablation(snakemake.wildcards.ablation)

@@ -1,10 +1,10 @@
 from pathlib import Path
 
-from prunesid.answering.store import Store
-from prunesid.render.patches import write_patches
-from prunesid.stages.patches import first_crops, read_scenes
-from prunesid.stages.source import source_of
-from prunesid.study.config import parse_study
+from prunesid.study.config.study import parse_study
+from prunesid.study.provenance.store import Store
+from prunesid.study.report.kept_patches import write_patches
+from prunesid.study.stages.patches import first_crops, read_scenes
+from prunesid.study.stages.source import source_of
 
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 data = snakemake.input.get("data")

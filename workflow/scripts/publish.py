@@ -1,10 +1,10 @@
 from pathlib import Path
 
-from prunesid.answering.store import Store
 from prunesid.pocket.benchmarks import BENCHMARKS
-from prunesid.stages.publication import BenchmarkFiles, publish_study
-from prunesid.stages.shard import by_benchmark
-from prunesid.study.config import parse_study
+from prunesid.study.config.study import parse_study
+from prunesid.study.provenance.store import Store
+from prunesid.study.stages.shard import by_benchmark
+from prunesid.study.tracking.study_runs import BenchmarkFiles, publish_study
 
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 rendered = [b.task for b in study.benchmarks if b.task in BENCHMARKS]

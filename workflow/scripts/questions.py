@@ -2,10 +2,10 @@ from pathlib import Path
 
 import torch
 
-from prunesid.stages.questions import write_questions
-from prunesid.stages.shard import Shard
-from prunesid.stages.source import runtime_of, source_of
-from prunesid.study.config import parse_study
+from prunesid.study.config.study import parse_study
+from prunesid.study.stages.questions import write_questions
+from prunesid.study.stages.shard import Shard
+from prunesid.study.stages.source import runtime_of, source_of
 
 torch.set_num_threads(snakemake.threads)
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))

@@ -1,9 +1,9 @@
 from pathlib import Path
 
-from prunesid.answering.store import Store
-from prunesid.stages.scores import score_benchmark
-from prunesid.stages.source import source_of
-from prunesid.study.config import parse_study
+from prunesid.study.config.study import parse_study
+from prunesid.study.provenance.store import Store
+from prunesid.study.stages.scores import score_benchmark
+from prunesid.study.stages.source import source_of
 
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 benchmark = study.benchmark(snakemake.wildcards.benchmark)

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import torch
 
-from prunesid.answering.store import Store
-from prunesid.stages.budgets import read_budgets
-from prunesid.stages.selection import select_arms
-from prunesid.study.config import parse_study
+from prunesid.study.config.study import parse_study
+from prunesid.study.provenance.store import Store
+from prunesid.study.stages.budgets import read_budgets
+from prunesid.study.stages.selection import select_arms
 
 torch.set_num_threads(snakemake.threads)
 benchmark, budgets = snakemake.wildcards.benchmark, snakemake.input.get("budgets")

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from prunesid.render.facts import facts_table, read_facts
-from prunesid.render.paper import load_paper
-from prunesid.render.table import build_table, write_table
-from prunesid.study.comparison import read_comparison
-from prunesid.study.config import parse_study
+from prunesid.study.analysis.comparison import read_comparison
+from prunesid.study.config.study import parse_study
+from prunesid.study.report.arm_facts import facts_table, read_facts
+from prunesid.study.report.paper import load_paper
+from prunesid.study.report.table import build_table, write_table
 
 study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
 ablation = study.ablation(snakemake.wildcards.ablation)

@@ -1,0 +1,1 @@
+"""What everything else stands on: records of vision features, costs, numerics, seeds, registries."""

@@ -1,0 +1,220 @@
+"""What "N tokens" costs: tokens per layer, KV entries and multiply-adds, by counting.
+
+A gated decoder layer with n tokens, width d and FFN width m takes 4 n d^2 + 2 n^2 d + 3 n d m
+multiply-adds: four projections, scores and mixing over the full square, three FFN matrices. With
+grouped queries the key and value projections are narrower: 2 n d (h_q + h_kv) in place of
+4 n d^2, where h is heads times head width. An encoder layer has two FFN matrices. Norms, biases,
+activations, the patch embedding, the projector and the output layer are left out.
+
+Of choosing tokens the products of vectors and matrices count, and decompositions; comparing,
+sorting, scaling and sums of attention do not. A method registers its own formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from prunesid.core.record import EMBEDDINGS
+from prunesid.methods.encoder.plan import Shape
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """The sizes of a transformer that its cost depends on; `head_dim` is the width of one head."""
+
+    layers: int
+    width: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn_matrices: int
+
+    @classmethod
+    def decoder(cls, config: Any) -> Transformer:
+        """Of a Llama- or Qwen2-like configuration: gated FFN, perhaps grouped queries."""
+        return cls._of(config, ffn_matrices=3)
+
+    @classmethod
+    def encoder(cls, config: Any) -> Transformer:
+        """Of a CLIP-like vision configuration: plain FFN."""
+        return cls._of(config, ffn_matrices=2)
+
+    @classmethod
+    def _of(cls, config: Any, ffn_matrices: int) -> Transformer:
+        heads = config.num_attention_heads
+        return cls(
+            layers=config.num_hidden_layers,
+            width=config.hidden_size,
+            ffn=config.intermediate_size,
+            heads=heads,
+            kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            ffn_matrices=ffn_matrices,
+        )
+
+    def layer_macs(self, tokens: int, fed: int | None = None) -> int:
+        """Multiply-adds of one layer that `tokens` tokens enter; `fed` of them, or all, see its FFN."""
+        fed = tokens if fed is None else fed
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        projections = 2 * tokens * self.width * (queries + keys)
+        attention = 2 * tokens * tokens * queries
+        return projections + attention + self.ffn_matrices * fed * self.width * self.ffn
+
+    def macs(self, entering: Sequence[int]) -> int:
+        """Multiply-adds of a pass in which `entering[i]` tokens enter layer i.
+
+        ValueError unless there is one number per layer.
+        """
+        if len(entering) != self.layers:
+            raise ValueError(f"{len(entering)} counts for {self.layers} layers")
+        return sum(self.layer_macs(tokens) for tokens in entering)
+
+    def kv_bytes_per_token(self, bytes_per_value: int = 2) -> int:
+        """Bytes of one token's keys and values in all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value
+
+
+@dataclass(frozen=True)
+class Visual:
+    """What the cost of choosing among an image's visual tokens depends on.
+
+    tokens     T: patches of an image (or crop)
+    width      D: of a patch as the tower leaves it, and of the keys of all heads together
+    head_dim   of one head's key
+    projected  E: width of a token after the projector
+    """
+
+    tokens: int
+    width: int
+    head_dim: int
+    projected: int
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """CLIP's text tower: its layers, the tokens of a segment of text, the width of the joint space."""
+
+    layers: Transformer
+    segment: int
+    joint: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a model; `encoder_tokens` of one image (or crop) enter the tower, CLS included.
+
+    A tower that is no plain transformer has no formula here: its `encoder` is None. `encoding` is what
+    methods that act in the encoder plan by, None where the family takes none; `text` the text tower that
+    it was loaded with.
+    """
+
+    decoder: Transformer
+    encoder: Transformer | None
+    encoder_tokens: int
+    encoding: Shape | None = None
+    text: TextTower | None = None
+
+    def relevance_macs(self, visual: Visual, encoder: str) -> int:
+        """Of comparing an image's patches with a question (`prunesid.images.relevance`), which is encoded."""
+        if encoder == EMBEDDINGS:
+            return visual.tokens * visual.projected
+        return visual.tokens * self._text.joint * (visual.width + 1)
+
+    def asking_macs(self, encoder: str) -> int:
+        """Of encoding a question: one segment of the text tower; looking embeddings up costs nothing."""
+        if encoder == EMBEDDINGS:
+            return 0
+        layers = self._text.layers
+        return layers.macs([self._text.segment] * layers.layers) + layers.width * self._text.joint
+
+    @property
+    def _text(self) -> TextTower:
+        if self.text is None:
+            raise ValueError("the model was loaded without a text tower")
+        return self.text
+
+    def visual(self, tokens: int) -> Visual | None:
+        """Of an image of that many patches; None without a formula for the tower."""
+        if self.encoder is None:
+            return None
+        tower, projected = self.encoder, self.decoder.width
+        return Visual(tokens, tower.width, tower.head_dim, projected)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, which `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Sizes:
+        encoder, encoding, text = values["encoder"], values["encoding"], values.get("text")
+        return cls(
+            Transformer(**values["decoder"]),
+            None if encoder is None else Transformer(**encoder),
+            values["encoder_tokens"],
+            None if encoding is None else Shape(**encoding),
+            None
+            if text is None
+            else TextTower(**{**text, "layers": Transformer(**text["layers"])}),
+        )
+
+
+@dataclass(frozen=True)
+class Account:
+    """The tokens and the cost of one prompt.
+
+    entering        visual tokens entering each layer of the language model
+    kv_entries      visual tokens in the KV caches when decoding starts, summed over layers
+    encoder_macs, selection_macs, llm_macs  multiply-adds; the language model's are of the prefill
+    """
+
+    entering: tuple[int, ...]
+    kv_entries: int
+    encoder_macs: int
+    selection_macs: int
+    llm_macs: int
+
+    @property
+    def input_tokens(self) -> int:
+        """Visual tokens entering the language model."""
+        return self.entering[0]
+
+    @property
+    def mean_tokens(self) -> float:
+        """Mean over layers of the visual tokens entering a layer: the budget of late methods."""
+        return sum(self.entering) / len(self.entering)
+
+    @property
+    def total_macs(self) -> int:
+        return self.encoder_macs + self.selection_macs + self.llm_macs
+
+
+def account(
+    decoder: Transformer,
+    entering: Sequence[int],
+    text: int,
+    *,
+    cached: Sequence[int] | None = None,
+    encoder: Transformer | None = None,
+    encoder_tokens: int = 0,
+    crops: int = 1,
+    selection_macs: int = 0,
+) -> Account:
+    """The account of a prompt.
+
+    entering        visual tokens entering each layer of the decoder
+    text            all other tokens of the prompt
+    cached          visual tokens in each layer's cache, where that differs from `entering`
+    encoder_tokens  tokens of one crop in the vision tower, CLS included; of `crops` crops
+    """
+    counts = tuple(map(int, entering))
+    tower = 0 if encoder is None else crops * encoder.macs([encoder_tokens] * encoder.layers)
+    return Account(
+        entering=counts,
+        kv_entries=sum(map(int, counts if cached is None else cached)),
+        encoder_macs=tower,
+        selection_macs=selection_macs,
+        llm_macs=decoder.macs([text + visual for visual in counts]),
+    )

@@ -1,0 +1,70 @@
+"""The parameters a method accepts, and the check of what a user gave for them."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from prunesid.core.registry import unknown
+
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter: its default, its kind (str, int, float, bool) and what is valid.
+
+    choices  the valid strings, or a function that lists them (a registry's `names`); None for any
+    minimum  the smallest valid number
+    None is valid exactly where it is the default.
+    """
+
+    default: Value
+    kind: type
+    choices: Sequence[str] | Callable[[], Sequence[str]] | None = ()
+    minimum: float | None = None
+
+    def values(self) -> Sequence[Value]:
+        """The valid values, where they can be listed."""
+        if self.kind is bool:
+            return (False, True)
+        return self.choices() if callable(self.choices) else self.choices or ()
+
+    def check(self, name: str, value: object) -> Value:
+        """The value in its kind; ValueError if it is not one."""
+        if value is None and self.default is None:
+            return None
+        if self.kind is str:
+            if isinstance(value, str) and self.choices is None:
+                return value
+            if not isinstance(value, str) or value not in self.values():
+                raise ValueError(unknown(name, value, map(str, self.values())))
+            return value
+        if self.kind is bool:
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be true or false, not {value!r}.")
+            return value
+        # The abstract types, because numbers that come out of a data frame are numpy's.
+        whole = self.kind is int
+        accepted = numbers.Integral if whole else numbers.Real
+        if isinstance(value, bool) or not isinstance(value, accepted) or not math.isfinite(value):
+            word = "an integer" if whole else "a finite number"
+            raise ValueError(f"{name} must be {word}, not {value!r}.")
+        if self.minimum is not None and value < self.minimum:
+            raise ValueError(f"{name} must be at least {self.minimum:g}, not {value!r}.")
+        return int(value) if isinstance(value, numbers.Integral) and whole else float(value)
+
+
+def check_parameters(
+    owner: str, spec: Mapping[str, Param], given: Mapping[str, object]
+) -> dict[str, Value]:
+    """`given`, checked, with the defaults of `spec` filled in, in the order of `spec`."""
+    for name in given:
+        if name not in spec:
+            raise ValueError(unknown(f"parameter of {owner}", name, spec))
+    return {
+        name: param.check(name, given[name]) if name in given else param.default
+        for name, param in spec.items()
+    }

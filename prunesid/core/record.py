@@ -1,0 +1,349 @@
+"""What a vision tower leaves behind (`VisionRecord`) and what a method keeps of it (`Kept`).
+
+B images or crops, T patch tokens of D channels, H attention heads of d channels, N kept tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# The fields of a VisionRecord that are one tensor or None.
+OPTIONAL = (
+    "cls_attention", "cls", "keys", "projected", "joint", "relevance", "last_attention",
+    "last_keys", "first_cls_attention", "last_cls_attention",
+)  # fmt: skip
+
+# What compares patches with a question: CLIP's text tower, or the language model's own embeddings.
+CLIP, EMBEDDINGS = "clip", "embeddings"
+
+# Fact about crops: (B, 2) rows and columns of the image that the tokens are all of.
+GRID = "grid"
+# Fact about crops: (B, N) int64, the place of each token among all of its image or clip, -1 for none.
+# Without it tokens stand crop after crop.
+PLACE = "place"
+# Index of the newline embedding after row 0 of an image's map; NEWLINE - r of that after row r.
+NEWLINE = -2
+
+
+@dataclass(frozen=True, eq=False)
+class VisionRecord:
+    """The vision features of a batch of images or crops; everything but `features` is optional.
+
+    features       (B, T, D) patch tokens as they go to the projector, CLS removed; any float dtype
+    cls            (B, D) CLS token of the same block
+    cls_attention  (B, H, T) attention from CLS to the patches in the block that made `features`
+    keys           (B, H, T, d) keys of that block
+    projected      (B, T, E) `features` after the projector, as the language model gets them
+    joint          (B, T, C) patches in CLIP's space of images and texts: `features` through the
+                   tower's post layer norm and CLIP's visual projection
+    relevance      (B, T) cosine of each patch and the question (`prunesid.images.relevance`)
+    relevance_by   what it compares: CLIP (`joint` and CLIP's text tower) or EMBEDDINGS (`projected`
+                   and the language model's embeddings)
+    last_attention (B, T) attention from CLS to the patches in the tower's last block, the heads
+                   taken together as one: softmax over CLS and patches of q k / sqrt(D)
+    last_keys      (B, T, D) keys of that block, the heads side by side
+    first_cls_attention, last_cls_attention  (B, T) as `cls_attention`, of the tower's first and last
+                   block, mean over heads
+    hidden         {0-based block: (B, T, D)} outputs of other blocks, CLS removed
+    grid           (rows, columns) of the patches in raster order, rows * columns = T
+    image_ids      one name per image, which random choices depend on (and on nothing else in the
+                   batch); without it the content of the image's features takes its place
+
+    Raises ValueError where the shapes do not fit together.
+    """
+
+    features: Tensor
+    cls: Tensor | None = None
+    cls_attention: Tensor | None = None
+    keys: Tensor | None = None
+    projected: Tensor | None = None
+    joint: Tensor | None = None
+    relevance: Tensor | None = None
+    last_attention: Tensor | None = None
+    last_keys: Tensor | None = None
+    first_cls_attention: Tensor | None = None
+    last_cls_attention: Tensor | None = None
+    hidden: Mapping[int, Tensor] = field(default_factory=dict)
+    grid: tuple[int, int] | None = None
+    image_ids: tuple[str, ...] | None = None
+    relevance_by: str = CLIP
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 3 or 0 in self.features.shape:
+            raise ValueError(
+                f"features must be a non-empty (B, T, D) tensor, not {tuple(self.features.shape)}"
+            )
+        if not self.features.is_floating_point():
+            raise ValueError(f"features must be floating point, not {self.features.dtype}")
+        images, tokens, channels = self.features.shape
+        self._expect("cls", self.cls, (images, channels))
+        self._expect("cls_attention", self.cls_attention, (images, None, tokens))
+        self._expect("keys", self.keys, (images, None, tokens, None))
+        self._expect("projected", self.projected, (images, tokens, None))
+        self._expect("joint", self.joint, (images, tokens, None))
+        self._expect("relevance", self.relevance, (images, tokens))
+        self._expect("last_attention", self.last_attention, (images, tokens))
+        self._expect("last_keys", self.last_keys, (images, tokens, None))
+        for name in ("first_cls_attention", "last_cls_attention"):
+            self._expect(name, getattr(self, name), (images, tokens))
+        for block, tensor in self.hidden.items():
+            self._expect(f"hidden[{block}]", tensor, (images, tokens, None))
+        if self.grid is not None and self.grid[0] * self.grid[1] != tokens:
+            raise ValueError(f"grid {self.grid} does not hold {tokens} tokens")
+        if self.image_ids is not None and len(self.image_ids) != images:
+            raise ValueError(f"{len(self.image_ids)} image_ids for {images} images")
+
+    @staticmethod
+    def _expect(name: str, tensor: Tensor | None, shape: tuple[int | None, ...]) -> None:
+        if tensor is None:
+            return
+        fits = tensor.ndim == len(shape) and all(
+            want in (None, got) for want, got in zip(shape, tensor.shape, strict=True)
+        )
+        if not fits:
+            wanted = ", ".join("*" if size is None else str(size) for size in shape)
+            raise ValueError(f"{name} must be ({wanted}), not {tuple(tensor.shape)}")
+
+    def __len__(self) -> int:
+        return self.features.shape[0]
+
+    @property
+    def num_tokens(self) -> int:
+        return self.features.shape[1]
+
+    def rows(self, images: slice | Sequence[int] | Tensor) -> VisionRecord:
+        """The record of some of the images, in the given order; a slice gives views, not copies."""
+        if isinstance(images, slice):
+            numbers = range(*images.indices(len(self)))
+        else:
+            numbers = [int(i) for i in images]  # type: ignore[assignment]
+            images = torch.as_tensor(numbers, dtype=torch.long, device=self.features.device)
+
+        def pick(tensor: Tensor | None) -> Any:
+            return None if tensor is None else tensor[images]
+
+        return replace(
+            self,
+            features=self.features[images],
+            hidden={block: tensor[images] for block, tensor in self.hidden.items()},
+            image_ids=None if self.image_ids is None else tuple(self.image_ids[i] for i in numbers),
+            **{name: pick(getattr(self, name)) for name in OPTIONAL},
+        )
+
+    def take(
+        self, images: Tensor, patches: Tensor, grid: tuple[int, int] | None = None
+    ) -> VisionRecord:
+        """The record of B sequences of T patches (B, T) int64 that may come from several images.
+
+        What an image has once, CLS and its name, is that of a sequence's first patch.
+        """
+        device = self.features.device
+        images, patches = images.to(device), patches.to(device)
+
+        def pick(tensor: Tensor | None) -> Any:
+            return None if tensor is None else tensor[images, patches]
+
+        def pick_in_heads(tensor: Tensor | None) -> Any:
+            return None if tensor is None else tensor[images, :, patches].transpose(1, 2)
+
+        once = self.rows(images[:, 0].tolist())
+        heads = ("cls_attention", "keys")
+        found = {name: pick_in_heads(getattr(self, name)) for name in heads}
+        found |= {
+            name: pick(getattr(self, name)) for name in OPTIONAL if name not in (*heads, "cls")
+        }
+        return replace(
+            once,
+            features=self.features[images, patches],
+            hidden={block: pick(tensor) for block, tensor in self.hidden.items()},
+            grid=grid,
+            **found,
+        )
+
+    @staticmethod
+    def cat(parts: Sequence[VisionRecord]) -> VisionRecord:
+        """One record of several of one grid, which hold the same fields."""
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0]
+
+        def join(tensors: Sequence[Tensor | None]) -> Any:
+            return None if tensors[0] is None else torch.cat(tensors)  # type: ignore[arg-type]
+
+        named = first.image_ids is not None
+        return replace(
+            first,
+            features=torch.cat([part.features for part in parts]),
+            hidden={b: torch.cat([part.hidden[b] for part in parts]) for b in first.hidden},
+            image_ids=tuple(i for part in parts for i in part.image_ids or ()) if named else None,
+            **{name: join([getattr(part, name) for part in parts]) for name in OPTIONAL},
+        )
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> VisionRecord:
+        """The same record on another device and / or in another floating dtype."""
+
+        def move(tensor: Tensor | None) -> Any:
+            return None if tensor is None else tensor.to(device=device, dtype=dtype)
+
+        return replace(
+            self,
+            features=self.features.to(device=device, dtype=dtype),
+            hidden={b: t.to(device=device, dtype=dtype) for b, t in self.hidden.items()},
+            **{name: move(getattr(self, name)) for name in OPTIONAL},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """The visual tokens that go on to the projector and the language model.
+
+    tokens  (B, N, D) in the dtype of the record's features; rows past `count` are zero
+    index   (B, N) int64, the source patch of each token; -1 for CLS, merged tokens and padding, and
+            NEWLINE - r for the newline embedding after row r of an image's map, the token of which
+            is zero
+    count   (B,) int64, real tokens per image
+    info    {name: (B, ...) tensor}, facts about each image's reduction, such as tau or survivors
+    """
+
+    tokens: Tensor
+    index: Tensor
+    count: Tensor
+    info: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, N) bool, true for real tokens."""
+        places = torch.arange(self.tokens.shape[1], device=self.count.device)
+        return places < self.count[:, None]
+
+    def to(self, device: torch.device | str) -> Kept:
+        """The same on another device."""
+        info = {name: value.to(device) for name, value in self.info.items()}
+        return Kept(self.tokens.to(device), self.index.to(device), self.count.to(device), info)
+
+    def rows(self, images: Tensor) -> Kept:
+        """Those of some of the images (n,) int64, in the given order."""
+        chosen = images.to(self.count.device)
+        info = {name: value[chosen] for name, value in self.info.items()}
+        return Kept(self.tokens[chosen], self.index[chosen], self.count[chosen], info)
+
+    def split(self) -> list[Tensor]:
+        """One (count, D) tensor per image, without padding."""
+        return [row[:n] for row, n in zip(self.tokens, self.count.tolist(), strict=True)]
+
+    def without(self, images: Tensor) -> Kept:
+        """The same, but the `images` (B,) bool have no tokens; their facts stay."""
+        return Kept(
+            tokens=self.tokens.masked_fill(images[:, None, None], 0),
+            index=self.index.masked_fill(images[:, None], -1),
+            count=self.count.masked_fill(images, 0),
+            info=self.info,
+        )
+
+    def only(self, wanted: Tensor) -> Kept:
+        """The same with those tokens alone that are `wanted` (B, N) bool, in their order."""
+        wanted = wanted & self.mask
+        count = wanted.sum(dim=1)
+        order = (~wanted).long().argsort(dim=1, stable=True)[:, : int(count.max())]
+        real = torch.arange(order.shape[1], device=count.device) < count[:, None]
+        tokens = self.tokens.gather(1, order[:, :, None].expand(-1, -1, self.tokens.shape[2]))
+        return Kept(
+            tokens=tokens.masked_fill(~real[:, :, None], 0),
+            index=self.index.gather(1, order).masked_fill(~real, -1),
+            count=count,
+            info=self.info,
+        )
+
+    @staticmethod
+    def nothing() -> Kept:
+        """No images at all."""
+        empty = torch.zeros(0, 0, dtype=torch.int64)
+        return Kept(empty[:, :, None].float(), empty, empty.sum(1))
+
+    @staticmethod
+    def cat(parts: Sequence[Kept]) -> Kept:
+        """One `Kept` of several batches, padded to the widest; the parts share their info names.
+
+        Facts about patches, such as their groups, are padded where crops differ in size (`cat_padded`).
+        """
+        if len(parts) == 1:
+            return parts[0]
+        width = max(part.tokens.shape[1] for part in parts)
+
+        def pad(tensor: Tensor, value: int) -> Tensor:
+            shape = (tensor.shape[0], width - tensor.shape[1], *tensor.shape[2:])
+            return torch.cat([tensor, tensor.new_full(shape, value)], dim=1)
+
+        return Kept(
+            tokens=torch.cat([pad(part.tokens, 0) for part in parts]),
+            index=torch.cat([pad(part.index, -1) for part in parts]),
+            count=torch.cat([part.count for part in parts]),
+            info={name: cat_padded([part.info[name] for part in parts]) for name in parts[0].info},
+        )
+
+
+def cat_padded(tensors: Sequence[Tensor]) -> Tensor:
+    """(B, ...) of several batches; facts about patches (B, T) are padded with -1 or False."""
+    if len({tensor.shape[1:] for tensor in tensors}) == 1:
+        return torch.cat(list(tensors))
+    width = max(tensor.shape[1] for tensor in tensors)
+    return torch.cat([
+        torch.nn.functional.pad(
+            tensor, (0, width - tensor.shape[1]), value=0 if tensor.dtype == torch.bool else -1
+        )
+        for tensor in tensors
+    ])  # fmt: skip
+
+
+def keep(
+    record: VisionRecord,
+    rank: Tensor,
+    budget: Tensor,
+    *,
+    layout: Tensor | None = None,
+    cls_token: bool = False,
+    info: Mapping[str, Tensor] | None = None,
+) -> Kept:
+    """Keep the `budget` patches of lowest rank of each image, the last step of a selecting method.
+
+    rank    (B, T) int64, a permutation of 0..T-1 per image: who is kept first
+    budget  (B,) int64; an image whose budget is T or more keeps all patches in raster order, no CLS
+    layout  (B, T) int64 keys that order the output; without it, raster order
+    cls_token puts the record's CLS token first, in one of the places of the budget
+    """
+    images, tokens, _ = record.features.shape
+    device = record.features.device
+    raster = torch.arange(tokens, device=device).expand(images, tokens)
+    whole = (budget >= tokens)[:, None]
+    layout = raster if layout is None else torch.where(whole, raster, layout)
+    places = (budget - int(cls_token))[:, None]
+    kept = whole | (rank < places)
+    pool = record.features
+    if cls_token:
+        if record.cls is None:
+            raise ValueError("cls_token=True needs a record with a CLS token; pass cls_token=False")
+        pool = torch.cat([pool, record.cls[:, None].to(pool.dtype)], dim=1)
+        layout = torch.cat([layout, layout.new_full((images, 1), -1)], dim=1)
+        kept = torch.cat([kept, ~whole], dim=1)
+    count = budget.clamp(max=tokens)
+    width = int(count.max())
+    last = torch.iinfo(layout.dtype).max
+    order = layout.masked_fill(~kept, last).argsort(dim=1, stable=True)[:, :width]
+    real = torch.arange(width, device=device) < count[:, None]
+    picked = pool.gather(1, order[:, :, None].expand(-1, -1, pool.shape[2]))
+    return Kept(
+        tokens=picked.masked_fill(~real[:, :, None], 0),
+        index=order.masked_fill(~real | (order == tokens), -1),
+        count=count,
+        info=dict(info or {}),
+    )

@@ -1,0 +1,113 @@
+"""Model families: images -> VisionRecord, kept tokens -> language model.
+
+A family is one file (or one package) in this folder that registers an adapter for its
+`config.model_type`; nothing outside this folder knows which family runs.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from prunesid.core.parameters import Param
+from prunesid.core.registry import Registry, unknown
+from prunesid.families.adapter import Adapter, Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = [
+    "Adapter",
+    "Prompt",
+    "adapt",
+    "check_options",
+    "families",
+    "inputs_of",
+    "load",
+    "modules_of",
+    "options_of",
+    "parse_dtype",
+    "register",
+]
+
+_FAMILIES: Registry[Any] = Registry("model family", __name__)
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def register(model_type: str) -> Callable[[Any], Any]:
+    """Class decorator: checkpoints whose config says `model_type` use the class's `load`."""
+    return _FAMILIES.register(model_type)
+
+
+def families() -> list[str]:
+    """Names of the supported model types, sorted."""
+    return _FAMILIES.names()
+
+
+def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """`"float32"`, `"bfloat16"`, `"float16"` or the torch dtype; ValueError otherwise."""
+    name = str(dtype).removeprefix("torch.")
+    if name not in _DTYPES:
+        raise ValueError(unknown("dtype", name, _DTYPES))
+    return _DTYPES[name]
+
+
+def load(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = torch.float32,
+    **options: object,
+) -> Adapter:
+    """The adapter of the checkpoint at `path` (a folder or a hub id), ready for inference.
+
+    Only safetensors weights are read. `options` are the family's own (`options_of`). ValueError if
+    there is no such model, its model type has no adapter, or for unknown options.
+    """
+    return _family(path).load(path, torch.device(device), parse_dtype(dtype), **options)
+
+
+def check_options(model_type: str, options: Mapping[str, object]) -> None:
+    """ValueError, naming the choices, where a checkpoint of this type cannot be loaded so."""
+    # Published checkpoints of Mini-Gemini call themselves otherwise.
+    family = _FAMILIES["mini_gemini" if model_type == "mgm" else model_type]
+    family.checked(model_type, options)
+
+
+def inputs_of(model_type: str) -> dict[str, str]:
+    """What a family makes of images and questions by default: {"padding": ..., "prompt": ...}."""
+    family = _FAMILIES["mini_gemini" if model_type == "mgm" else model_type]
+    return {"padding": family.PADDING, "prompt": family.PROMPT}
+
+
+def options_of(path: str | Path) -> Mapping[str, Param]:
+    """What a user may choose when loading the checkpoint at `path`."""
+    return _family(path).OPTIONS
+
+
+def adapt(model: Any, processor: Any, **options: object) -> Adapter:
+    """The adapter of a model that is loaded already."""
+    return _FAMILIES[model.config.model_type](model, processor, **options)
+
+
+def modules_of(model_type: str) -> list[str]:
+    """The modules, or the package, that load checkpoints of this type; of our own, none is imported.
+
+    ValueError, naming the choices, for an unknown type.
+    """
+    own = f"{__name__}.{model_type}"
+    return [own] if find_spec(own) is not None else _FAMILIES.modules_of(model_type)
+
+
+def _family(path: str | Path) -> Any:
+    from transformers import AutoConfig
+
+    # Families that transformers lacks teach it their configurations.
+    _FAMILIES.names()
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"No model at {path}: {error}") from error
+    return _FAMILIES[config.model_type]

@@ -1,0 +1,253 @@
+"""What the adapters of transformers' image-text-to-text models have in common.
+
+Needs transformers >= 5.18 (`mm_encoder_outputs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor, DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from prunesid.core.costs import Sizes, Transformer
+from prunesid.core.parameters import Param, Value, check_parameters
+from prunesid.core.record import EMBEDDINGS, Kept
+from prunesid.families.adapter import Entering, Prompt, positions_of
+from prunesid.families.inputs.conversations import (
+    CHECKPOINT,
+    CONVERSATIONS,
+    PROBE,
+    original_name,
+    pieces,
+)
+from prunesid.families.towers.clip_text import ClipText
+from prunesid.images.records import IMAGE, VIDEO, Records
+from prunesid.images.relevance import question_text, unit_of_mean
+from prunesid.methods.encoder import Plans, families_of, plans, refusal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from prunesid.images.media import Clip
+
+
+class TransformersAdapter:
+    """A model `forward` of which takes `mm_encoder_outputs`; see `prunesid.families.Adapter`.
+
+    A family sets the class attributes, and num_blocks and feature_block in `__init__`.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Param]] = {}
+    """What a user may choose when loading a checkpoint."""
+    CHAT_TEMPLATE: ClassVar[str | None] = None
+    """Jinja template for checkpoints whose processor has none."""
+    PADDING: ClassVar[str]
+    """What becomes of an image's aspect ratio by default, for the table of what was run."""
+    PROMPT: ClassVar[str]
+    """The conversation that a question is asked in by default, for the same table."""
+
+    num_blocks: int
+    feature_block: int
+    num_tokens: int | None = None
+    most_crops: int = 1
+    """Crops of an image at the most, as far as that is known before there are any."""
+
+    def __init__(self, model: Any, processor: Any, **options: object) -> None:
+        config = model.config
+        self.options = self.checked(config.model_type, options)
+        self.model = model.eval()
+        self.processor = processor
+        self.device, self.dtype = model.device, model.dtype
+        self.decoder = model.model.language_model
+        # A family whose tower is a plain transformer says so.
+        self.sizes = Sizes(Transformer.decoder(config.get_text_config()), None, 0)
+        ends = model.generation_config.eos_token_id
+        self.end_ids = frozenset([ends] if isinstance(ends, int) else ends or ())
+        kinds = {IMAGE: "image_token_id", VIDEO: "video_token_id"}
+        found = {kind: getattr(config, name, None) for kind, name in kinds.items()}
+        self.placeholders = {kind: i for kind, i in found.items() if i is not None}
+        marks = ("vision_start_token_id", "vision_end_token_id")
+        self.not_text = {
+            *self.placeholders.values(),
+            *(getattr(config, name, None) for name in marks),
+        }
+        # A family whose tower is CLIP's loads what its option names.
+        self.text_tower: ClipText | None = None
+        # Every arm asks the same questions.
+        self._prompts: dict[tuple[str, tuple[str, ...]], Prompt] = {}
+
+    @classmethod
+    def checked(cls, model_type: str, options: Mapping[str, object]) -> dict[str, Value]:
+        """All options of a checkpoint of this type; ValueError, naming the choices, on wrong ones."""
+        return check_parameters(f"the model family {model_type}", cls.OPTIONS, options)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, device: torch.device, dtype: torch.dtype, **options: object
+    ) -> Any:
+        """Weights and processor from `path`; attention runs on SDPA."""
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            path, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
+        )
+        return cls(model.to(device), cls.load_processor(path), **options)
+
+    @staticmethod
+    def load_processor(path: str | Path) -> Any:
+        """The processor of the checkpoint at `path`."""
+        return AutoProcessor.from_pretrained(path)
+
+    def prompt(self, context: str, kinds: Sequence[str]) -> Prompt:
+        key = (context, tuple(kinds))
+        if key not in self._prompts:
+            self._prompts[key] = self._tokenize(context, kinds)
+        return self._prompts[key]
+
+    @cached_property
+    def conv_template(self) -> str:
+        """The conversation that questions are asked in, CHECKPOINT for the checkpoint's own.
+
+        That of the option; without it `original_name`'s choice among the family's.
+        """
+        chosen, option = self.options.get("conv_template"), self.OPTIONS.get("conv_template")
+        if chosen is not None or option is None:
+            return str(chosen or CHECKPOINT)
+        names = [str(name) for name in option.values() if name != CHECKPOINT]
+        has_own = self.processor.chat_template or self.CHAT_TEMPLATE
+        rendered = self._render([{"type": "text", "text": PROBE}]) if has_own else None
+        return original_name(names, rendered, self.processor.tokenizer)
+
+    def pictures(self, media: Sequence[Image | Clip]) -> list[Image]:
+        if not all(hasattr(medium, "convert") for medium in media):
+            raise ValueError("this model family takes images, not clips")
+        return [medium.convert("RGB") for medium in media]  # type: ignore[union-attr]
+
+    def text(self, context: str, kinds: Sequence[str]) -> str:
+        # Some tasks place the images themselves; then the text is taken as it stands.
+        own = any(self._mark(kind) in context for kind in set(kinds))
+        if self.conv_template == CHECKPOINT:
+            shown = [] if own else [{"type": kind} for kind in kinds]
+            return self._render([*shown, {"type": "text", "text": context}])
+        marks = "" if own else "".join(f"{self._mark(kind)}\n" for kind in kinds)
+        return CONVERSATIONS[self.conv_template].text(marks + context)
+
+    def _render(self, content: Sequence[Mapping[str, str]]) -> str:
+        """One user message in the checkpoint's own chat template."""
+        named = {} if self.processor.chat_template else {"chat_template": self.CHAT_TEMPLATE}
+        return self.processor.apply_chat_template(
+            [{"role": "user", "content": list(content)}], add_generation_prompt=True,
+            tokenize=False, **named,
+        )  # fmt: skip
+
+    def _tokenize(self, context: str, kinds: Sequence[str]) -> Prompt:
+        text, tokenizer = self.text(context, kinds), self.processor.tokenizer
+        if self.conv_template == CHECKPOINT:
+            ids = tokenizer(text)["input_ids"]
+            named = {token: kind for kind, token in self.placeholders.items()}
+            places = [place for place, token in enumerate(ids) if token in named]
+            placed = [named[ids[place]] for place in places]
+            edges = [-1, *places, len(ids)]
+            texts = [ids[start + 1 : end] for start, end in pairwise(edges)]
+        else:
+            marks = {self._mark(kind): kind for kind in self.placeholders}
+            texts, found = pieces(tokenizer, text, list(marks))
+            placed = [marks[mark] for mark in found]
+        if placed != list(kinds):
+            raise ValueError(
+                f"a prompt has to place its media ({', '.join(kinds) or 'none'}) once each; this "
+                f"one places {len(placed)}: {text}"
+            )
+        return Prompt(tuple(map(tuple, texts)))
+
+    def question(self, encoder: str, context: str, kinds: Sequence[str]) -> Tensor:
+        if encoder == EMBEDDINGS:
+            texts = self.prompt(context, kinds).texts
+            return self.question_of([token for text in texts for token in text])
+        if self.text_tower is None:
+            raise ValueError(f"a question by {encoder!r} needs a text tower, and there is none")
+        return self.text_tower.vector(question_text(context, map(self._mark, self.placeholders)))
+
+    def question_of(self, ids: Sequence[int]) -> Tensor:
+        text = [token for token in ids if token not in self.not_text]
+        return unit_of_mean(self.embed(torch.tensor(text, dtype=torch.int64)))
+
+    def _mark(self, kind: str) -> str:
+        return self.processor.tokenizer.convert_ids_to_tokens(self.placeholders[kind])
+
+    def plans(self, method: str, budget: int, params: Mapping[str, object]) -> Plans:
+        family = self.model.config.model_type
+        if family not in families_of(method):
+            raise ValueError(refusal(method, family))
+        return plans(method, self.sizes.encoding, budget, crops=self.most_crops, **params)
+
+    def reduce(
+        self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
+    ) -> tuple[Kept, Records]:
+        raise ValueError(refusal(plans.method, self.model.config.model_type))
+
+    @torch.no_grad()
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.model.get_input_embeddings()(ids.to(self.device))
+
+    def new_cache(self) -> DynamicCache:
+        return DynamicCache(config=self.model.config)
+
+    @torch.no_grad()
+    def run(
+        self,
+        embeddings: Tensor,
+        cache: DynamicCache,
+        *,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        return self.decoder(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+
+    @torch.no_grad()
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.model.lm_head(hidden)
+
+    def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
+        found = {}
+        for kind, own in media.items():
+            embeddings: Any = list(own)
+            found[kind] = BaseModelOutputWithPooling(pooler_output=embeddings)
+        return found
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.processor.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    @torch.no_grad()
+    def generate(self, media: Sequence[Entering], prompt: Prompt, max_new_tokens: int) -> list[int]:
+        ids = list(prompt.texts[0])
+        for medium, text in zip(media, prompt.texts[1:], strict=True):
+            # The placeholder only holds the place, whatever the kind of the medium.
+            ids += [*[self.placeholders[IMAGE]] * len(medium), *text]
+        inputs = torch.tensor([ids], device=self.device)
+        given: dict[str, Any] = {}
+        if media:
+            own = {IMAGE: [medium.embeddings for medium in media]}
+            given["mm_encoder_outputs"] = self.encoder_outputs(own)
+        if any(medium.positions is not None for medium in media):
+            positions, _ = positions_of(list(map(len, prompt.texts)), media)
+            given["position_ids"] = positions[:, None].to(self.device)
+        output = self.model.generate(
+            input_ids=inputs,
+            attention_mask=torch.ones_like(inputs),
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            **given,
+        )
+        return output[0, len(ids) :].tolist()

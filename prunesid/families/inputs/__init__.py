@@ -1,0 +1,1 @@
+"""Images, clips and prompts on their way into a model, for several families."""

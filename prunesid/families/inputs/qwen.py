@@ -1,0 +1,97 @@
+"""Images and clips -> the inputs of Qwen2-VL and Qwen2.5-VL, with or without torchvision.
+
+transformers' video processor, and with it the families' processor, needs torchvision. The image
+processor does not, and it makes the same patches: a clip is its frames' patches, two frames (or
+what temporal_patch_size says) put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from prunesid.families.inputs.images_and_clips import split, types_of
+from prunesid.families.inputs.processors import PIXEL_SETTINGS, chosen, video_settings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from prunesid.images.media import Clip
+
+# Pixels of a frame where the checkpoint does not say: those of transformers' video processor.
+CLIP_SIZE = {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28}
+# What images and clips of a checkpoint might do differently.
+SHARED_SETTINGS = (*PIXEL_SETTINGS, "patch_size", "temporal_patch_size", "merge_size")
+
+
+def preprocess(
+    processor: Any, media: Sequence[Image | Clip], *, timed: bool = False
+) -> dict[str, Tensor]:
+    """Media -> pixel_values and image_grid_thw, pixel_values_videos and video_grid_thw.
+
+    timed  also second_per_grid_ts, the seconds that a temporal patch of each clip lasts
+
+    Where there are both, `media_types` (M,) says which are images (1) and clips (2). A clip's frames
+    are taken as they are; the last is repeated where temporal_patch_size does not divide them.
+    ValueError on an image whose sides differ by more than a factor of 200.
+    """
+    pictures, clips = split(media)
+    found = types_of(media)
+    if pictures:
+        images = [picture.convert("RGB") for picture in pictures]
+        own = processor.image_processor(images, return_tensors="pt")
+        found |= {name: own[name] for name in ("pixel_values", "image_grid_thw")}
+    if clips:
+        settings = video_settings(processor)
+        parts = [_clip(processor.image_processor, settings, clip) for clip in clips]
+        found["pixel_values_videos"] = torch.cat([patches for patches, _ in parts])
+        found["video_grid_thw"] = torch.tensor([grid for _, grid in parts])
+        if timed:
+            length = _temporal(processor.image_processor, settings)
+            seconds = [length / clip.rate for clip in clips]
+            found["second_per_grid_ts"] = torch.tensor(seconds, dtype=torch.float32)
+    return found
+
+
+def _temporal(images: Any, settings: Mapping[str, Any]) -> int:
+    return settings.get("temporal_patch_size") or images.temporal_patch_size
+
+
+def _clip(
+    images: Any, settings: Mapping[str, Any], clip: Clip
+) -> tuple[Tensor, tuple[int, int, int]]:
+    """Patches (P, channels * time * height * width) and grid (frames, rows, columns) of a clip."""
+    length = _temporal(images, settings)
+    frames = [*clip.frames, *[clip.frames[-1]] * (-len(clip.frames) % length)]
+    shared = chosen(settings, SHARED_SETTINGS)
+    found = images(
+        frames,
+        size=_size(settings, len(clip.frames), images, length),
+        input_data_format="channels_last",
+        return_tensors="pt",
+        **shared,
+    )
+    _, rows, columns = found["image_grid_thw"][0].tolist()
+    # As an image, every frame fills its temporal patch by itself.
+    single = found["pixel_values"].unflatten(1, (3, length, -1))[:, :, 0]
+    paired = single.unflatten(0, (-1, length, rows * columns)).permute(0, 2, 3, 1, 4)
+    patches = paired.reshape(-1, found["pixel_values"].shape[1])
+    return patches, (len(frames) // length, rows, columns)
+
+
+def _size(settings: Mapping[str, Any], frames: int, images: Any, length: int) -> dict[str, int]:
+    """Least and most pixels of a frame, as transformers' video processor has them."""
+    size = dict(settings.get("size") or CLIP_SIZE)
+    for edge, name in (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels")):
+        if settings.get(name) is not None:
+            size[edge] = settings[name]
+    if settings.get("cap_pixels_per_frame"):
+        # 90 % of the tokens of a whole clip, which its frames share.
+        side = images.patch_size * images.merge_size
+        total = int(settings.get("max_video_tokens", 128000) * side * side * 0.9)
+        least = int(size["shortest_edge"] * 1.05)
+        size["longest_edge"] = max(min(size["longest_edge"], total * length // frames), least)
+    return size

@@ -1,0 +1,174 @@
+"""LLaVA (transformers' `LlavaForConditionalGeneration`): LLaVA-1.5 and Pocket-LLaVA.
+
+Only CLIP towers whose CLS token is dropped (`vision_feature_select_strategy="default"`) and a single
+feature layer are supported. How images and questions are prepared, by the options:
+
+aspect         "pad": an image is padded to a square with the processor's mean color, as the authors do
+               in training and evaluation; "crop": the processor takes the middle square of it, as
+               transformers does. A square image is the same in both
+conv_template  "vicuna_v1": Vicuna's system prompt first, as the authors do; "checkpoint": the
+               checkpoint's own chat template. By default the first where it fits the checkpoint
+               (see `conversations.original_name`)
+text_tower     folder or hub id of the CLIP model that the tower was taken from, for methods that compare
+               patches with a question by CLIP (`prunesid.families.towers.clip_text`); without it such methods do
+               so by the language model's embeddings
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from prunesid.core.costs import Sizes, Transformer
+from prunesid.core.parameters import Param
+from prunesid.core.record import Kept, VisionRecord
+from prunesid.families import register
+from prunesid.families.adapter import Crop, Entering
+from prunesid.families.base import TransformersAdapter
+from prunesid.families.inputs.conversations import VICUNA_V1, conv_template
+from prunesid.families.inputs.square import mean_color, squared
+from prunesid.families.towers.clip import feature_block, read_clip
+from prunesid.families.towers.clip_pass import Reduced
+from prunesid.families.towers.clip_text import OPTION, ClipText
+from prunesid.families.towers.planned_crops import Views, reduce_views
+from prunesid.images.records import CENTER, IMAGE, PADDED, Medium, Records
+from prunesid.images.relevance import reading
+from prunesid.methods.encoder import Plans, shape_of
+from prunesid.methods.features import NO_NEEDS, Needs
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from prunesid.images.media import Clip
+
+PAD, CROP = "pad", "crop"
+ASPECT = Param(PAD, str, (PAD, CROP))
+
+
+@register("llava")
+class Llava(TransformersAdapter):
+    """Adapter; see `prunesid.families.Adapter` for the shapes."""
+
+    OPTIONS: ClassVar[Mapping[str, Param]] = {
+        "aspect": ASPECT,
+        "conv_template": conv_template(VICUNA_V1),
+        "text_tower": OPTION,
+    }
+    PADDING = "to a square, in the mean color"
+    PROMPT = VICUNA_V1
+
+    def __init__(self, model: Any, processor: Any, **options: object) -> None:
+        super().__init__(model, processor, **options)
+        config = model.config
+        refuse_other_towers(config)
+        self.num_blocks = config.vision_config.num_hidden_layers
+        self.feature_block = feature_block(config.vision_feature_layer, self.num_blocks)
+        side = config.vision_config.image_size // config.vision_config.patch_size
+        self.num_tokens = side * side
+        self.sizes = Sizes(
+            Transformer.decoder(config.text_config),
+            Transformer.encoder(config.vision_config),
+            encoder_tokens=1 + self.num_tokens,
+            encoding=shape_of(
+                config.model_type, self.num_blocks, self.num_tokens, config.vision_feature_layer
+            ),
+        )
+        named = self.options.get("text_tower")
+        if named is not None:
+            self.text_tower = ClipText.load(str(named), config.vision_config, self.device)
+            self.sizes = replace(self.sizes, text=self.text_tower.sizes)
+
+    @property
+    def view(self) -> str:
+        """What the first crop of an image shows of it."""
+        return PADDED if self.options.get("aspect") == PAD else CENTER
+
+    def pictures(self, media: Sequence[Image | Clip]) -> list[Image]:
+        found = super().pictures(media)
+        if self.options.get("aspect") != PAD:
+            return found
+        color = mean_color(self.processor.image_processor)
+        return [squared(picture, color) for picture in found]
+
+    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+        found = self.processor.image_processor(self.pictures(media), return_tensors="pt")
+        return {"pixel_values": found["pixel_values"]}
+
+    @torch.no_grad()
+    def encode(
+        self,
+        inputs: Mapping[str, Tensor],
+        needs: Needs = NO_NEEDS,
+        names: Sequence[str] | None = None,
+    ) -> Records:
+        needs = reading(needs, self.text_tower)
+        record = self.beside(self.read(inputs, needs), needs)
+        return Records.named([record], [range(len(record))], self._media(len(record)), names)
+
+    def beside(self, record: VisionRecord, needs: Needs) -> VisionRecord:
+        """The record with the needed ones of `projected` and `joint`."""
+        if needs.projected:
+            record = replace(record, projected=self.project(record.features))
+        if needs.joint and record.joint is None:
+            record = replace(record, joint=self.join(record.features))
+        return record
+
+    def join(self, features: Tensor) -> Tensor:
+        """What the CLIP tower has of patches -> the record's `joint`."""
+        if self.text_tower is None:
+            raise ValueError("patches are compared with texts by a text tower, and there is none")
+        return self.text_tower.join(self.model.model.vision_tower, features)
+
+    @torch.no_grad()
+    def reduce(
+        self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
+    ) -> tuple[Kept, Records]:
+        def finish(left: Reduced, rows: list[int]) -> Tensor:
+            return self.finish(left, inputs, rows)
+
+        return reduce_views(self.views(inputs), plans, names, finish)
+
+    def views(self, inputs: Mapping[str, Tensor]) -> Views:
+        """The crops that `encode` reads, before the towers."""
+        pixels = inputs["pixel_values"]
+        return Views([(self.model.model.vision_tower, pixels)], self._media(len(pixels)))
+
+    def finish(self, left: Reduced, inputs: Mapping[str, Tensor], rows: list[int]) -> Tensor:
+        """What the tower leaves of the crops `rows` -> the tokens (n, N, D) that `encode` has."""
+        return left.kept.tokens
+
+    def _media(self, count: int) -> list[Medium]:
+        return [Medium(IMAGE, (row,), {"view": self.view}) for row in range(count)]
+
+    def read(self, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
+        """What `encode` reads from the towers: the features are those that go to the projector."""
+        tower = self.model.model.vision_tower
+        return read_clip(tower, inputs["pixel_values"], self.feature_block, needs)
+
+    @torch.no_grad()
+    def project(self, tokens: Tensor) -> Tensor:
+        """Visual tokens (..., D) -> language model inputs (..., E)."""
+        return self.model.model.multi_modal_projector(tokens.to(self.device, self.dtype))
+
+    def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
+        (crop,) = crops
+        return Entering(self.project(crop.tokens))
+
+
+def refuse_other_towers(config: Any) -> None:
+    """ValueError unless the tower is CLIP's, read at one block, without its CLS token."""
+    family = config.model_type
+    tower = config.vision_config.model_type
+    if tower != "clip_vision_model":
+        raise ValueError(f"the {family} adapter needs a clip_vision_model tower, not {tower}")
+    strategy = config.vision_feature_select_strategy
+    if strategy != "default":
+        raise ValueError(f"vision_feature_select_strategy must be 'default', not {strategy!r}")
+    layer = config.vision_feature_layer
+    states = config.vision_config.num_hidden_layers + 1
+    if not isinstance(layer, int) or not -states < layer < states or layer % states == 0:
+        raise ValueError(f"vision_feature_layer must name one block's output, not {layer!r}")

@@ -1,0 +1,171 @@
+"""LLaVA-NeXT (transformers' `LlavaNextForConditionalGeneration`): LLaVA-1.6.
+
+An image is a base crop and 1 to 4 sub-crops (see `anyres`), all patches of each a row. Methods treat
+them as their authors do, unless a user chooses otherwise by the options (`prunesid.core.crops`); so a
+padding patch is a patch like others here, and `Records.compress` leaves it out where it has to.
+Only CLIP towers whose CLS token is dropped and a single feature layer are supported.
+
+An image of which everything that the model shows is kept enters as the unmodified model has it: base
+crop, then the high-resolution map without its padding, a newline after each row.
+
+A method inside the encoder sees the crops one by one. Patches of the padding are not merged with
+others unless `unpad` is "never".
+
+conv_template  as in `llava`, by the language model: "vicuna_v1", "chatml_direct" (34B), or
+               "checkpoint", which for Mistral is the authors' mistral_instruct
+text_tower     as of LLaVA (`prunesid.families.llava`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from prunesid.core.crops import OPTIONS, ROWS, Crops
+from prunesid.core.parameters import Param, Value
+from prunesid.core.record import NEWLINE
+from prunesid.core.rectangle import Box
+from prunesid.families import register
+from prunesid.families.adapter import Crop, Entering
+from prunesid.families.inputs.anyres import (
+    check_resolutions,
+    crop_boxes,
+    crop_grid,
+    in_rows,
+    map_cells,
+    most_crops,
+    shown_box,
+    with_newlines,
+)
+from prunesid.families.inputs.conversations import CHATML_DIRECT, VICUNA_V1, conv_template
+from prunesid.families.llava import Llava
+from prunesid.families.towers.clip import read_clip
+from prunesid.families.towers.planned_crops import Views
+from prunesid.images.records import IMAGE, SUB_CROPS, WHOLE, Medium, Records
+from prunesid.images.relevance import reading
+from prunesid.methods.features import NO_NEEDS, Needs
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from prunesid.images.media import Clip
+
+
+@register("llava_next")
+class LlavaNext(Llava):
+    """Adapter; see `prunesid.families.Adapter` for the shapes."""
+
+    OPTIONS: ClassVar[Mapping[str, Param]] = {
+        **OPTIONS,
+        "conv_template": conv_template(VICUNA_V1, CHATML_DIRECT),
+        "text_tower": Llava.OPTIONS["text_tower"],
+    }
+    PADDING = "base crop stretched; sub-crops padded in black"
+    PROMPT = f"{VICUNA_V1}, {CHATML_DIRECT} or mistral_instruct, by the language model"
+
+    @classmethod
+    def checked(cls, model_type: str, options: Mapping[str, object]) -> dict[str, Value]:
+        found = super().checked(model_type, options)
+        Crops().under(found)
+        return found
+
+    def __init__(self, model: Any, processor: Any, **options: object) -> None:
+        super().__init__(model, processor, **options)
+        check_resolutions(model.config, processor.image_processor)
+        vision = model.config.vision_config
+        self.side = vision.image_size // vision.patch_size
+        self.num_tokens = None
+        self.most_crops = most_crops(model.config)
+
+    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+        """`pixel_values` (M, most crops, 3, H, W), padded with crops of zeros, and `image_sizes`."""
+        found = self.processor.image_processor(self.pictures(media), return_tensors="pt")
+        return {name: found[name] for name in ("pixel_values", "image_sizes")}
+
+    def _crops(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, list[Medium]]:
+        """Pixels (R, 3, S, S) of all crops, and the media."""
+        side, media, pixels = self.side, list[Medium](), list[Tensor]()
+        first = 0
+        for size, own in zip(inputs["image_sizes"].tolist(), inputs["pixel_values"], strict=True):
+            grid = crop_grid(size, self.model.config)
+            shown = shown_box(size, grid, side)
+            parts = [Box(0, 0, side, side), *(shown.within(box) for box in crop_boxes(grid, side))]
+            layout: dict[str, Any] = {
+                "view": WHOLE, "shown": shown.values,
+                SUB_CROPS: {"grid": list(grid), "parts": [part.values for part in parts]},
+            }  # fmt: skip
+            media.append(Medium(IMAGE, tuple(range(first, first + len(parts))), layout))
+            pixels.append(own[: len(parts)])
+            first += len(parts)
+        return torch.cat(pixels), media
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        """What records hold beside features."""
+        chosen = {name: value for name, value in self.options.items() if value is not None}
+        return {"share": self.most_crops, "crops": chosen}
+
+    def views(self, inputs: Mapping[str, Tensor]) -> Views:
+        pixels, media = self._crops(inputs)
+        return Views([(self.model.model.vision_tower, pixels)], media, **self._facts)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        inputs: Mapping[str, Tensor],
+        needs: Needs = NO_NEEDS,
+        names: Sequence[str] | None = None,
+    ) -> Records:
+        needs = reading(needs, self.text_tower)
+        pixels, media = self._crops(inputs)
+        tower = self.model.model.vision_tower
+        record = read_clip(tower, pixels, self.feature_block, needs, crops=True)
+        facts = self._facts
+        if needs.projected:
+            facts["newline"] = self.model.model.image_newline.detach()
+        record = self.beside(record, needs)
+        return Records.named([record], [range(len(record))], media, names, **facts)
+
+    @torch.no_grad()
+    def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
+        tokens = self.project(torch.cat([crop.tokens for crop in crops]))
+        index = torch.cat([crop.index for crop in crops]).cpu()
+        newline = self.model.model.image_newline.to(tokens)
+        base = len(crops[0].index)
+        boxes = crop_boxes(layout[SUB_CROPS]["grid"], self.side)
+        cells = map_cells(crops[1:], boxes)
+        shown = Box(*layout["shown"])
+        if self._is_whole(crops, layout):
+            high = shown.holds(cells)
+            first = tokens[: int((crops[0].index >= 0).sum())]
+            rows = range(shown.top, shown.bottom)
+            high = in_rows(tokens[base:][high.to(tokens.device)], cells[high], newline, rows)
+            return Entering(torch.cat([first, high]))
+        tokens[(index <= NEWLINE).to(tokens.device)] = newline
+        places = [crop.place for crop in crops if crop.place is not None]
+        if not places:
+            return Entering(tokens)
+        order = torch.cat(places).argsort()
+        tokens = tokens[order]
+        if self.options["newline"] == ROWS:
+            lines = torch.cat([cells.new_full((base,), -1), cells[:, 0]])
+            tokens = with_newlines(tokens, lines[order.cpu()], newline)
+        return Entering(tokens)
+
+    def _is_whole(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> bool:
+        """Whether all patches that show the image are there in raster order, and nothing merged.
+
+        Newline embeddings are then all there, or none of them could be chosen.
+        """
+        shown, lines = Box(*layout["shown"]), 0
+        for crop, values in zip(crops, layout[SUB_CROPS]["parts"], strict=True):
+            index, patches = crop.index.cpu(), Box(*values).patches(self.side)
+            lines += int((index <= NEWLINE).sum())
+            if bool((index == -1).any()) or not torch.equal(
+                index[torch.isin(index, patches)], patches
+            ):
+                return False
+        return lines in (0, shown.bottom - shown.top)

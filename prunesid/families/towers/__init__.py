@@ -1,0 +1,1 @@
+"""Vision towers: what they leave for methods, and passes that methods change."""

@@ -1,0 +1,100 @@
+"""Crops and frames on their way into CLIP towers, each by a plan of its own (`prunesid.methods.encoder`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunesid.core.crops import ENCODER, MAP, NEVER
+from prunesid.core.record import Kept
+from prunesid.core.rectangle import Box
+from prunesid.families.towers.clip_pass import Reduced, reduce_clip
+from prunesid.images.featureless import outline
+from prunesid.images.pools import in_map_order
+from prunesid.images.records import SUB_CROPS, Medium, Records, grouped
+from prunesid.methods.encoder import Plan, Plans
+
+# What is left of some crops and their numbers -> the tokens that go to the projector.
+Finish = Callable[[Reduced, list[int]], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """The crops of a batch before any tower has seen them.
+
+    seen   what sees them, in their order: (tower, pixels (r, 3, S, S))
+    media  what they are of; rows number the crops of all towers through
+    share, crops  as in `Records`
+    """
+
+    seen: Sequence[tuple[Any, Tensor]]
+    media: Sequence[Medium]
+    share: int | None = None
+    crops: Mapping[str, Any] = field(default_factory=dict)
+
+
+def reduce_views(
+    views: Views, plans: Plans, names: Sequence[str] | None, finish: Finish
+) -> tuple[Kept, Records]:
+    """What is left of every crop, and the outline of their records.
+
+    Crops with one plan go through their tower as one batch.
+    """
+    owners = names or [str(number) for number in range(len(views.media))]
+    inputs = grouped(owners, views.media)
+    crops = ENCODER.under(views.crops)
+    config = views.seen[0][0].config
+    side = config.image_size // config.patch_size
+    shown = [
+        part for medium in views.media for part in medium.parts((side, side), crops.unpad != NEVER)
+    ]
+    others: dict[str, Any] = {"share": views.share, "crops": views.crops}
+    blank = outline([(side, side)] * len(shown), torch.zeros(len(shown), 1), inputs, **others)
+    shares = blank.patch_budgets(plans.budget).tolist()
+    found: list[Kept] = []
+    classes: list[Tensor] = []
+    order: list[int] = []
+    first = 0
+    for tower, pixels in views.seen:
+        alike: dict[Plan | None, list[int]] = {}
+        for row in range(first, first + len(pixels)):
+            # A crop that shows nothing of a very narrow image leaves nothing.
+            plan = plans.of(shares[row], shown[row]) if shares[row] else None
+            alike.setdefault(plan, []).append(row)
+        for plan, rows in alike.items():
+            left = reduce_clip(
+                tower, pixels[[row - first for row in rows]], plan or plans.of(side**2)
+            )
+            kept = replace(left.kept, tokens=finish(left, rows))
+            kept = _numbered(kept, shown[rows[0]], side)
+            found.append(
+                kept if plan else kept.without(torch.ones_like(kept.count, dtype=torch.bool))
+            )
+            classes.append(left.cls)
+            order += rows
+        first += len(pixels)
+    places = torch.tensor(order).argsort()
+    kept = Kept.cat(found).rows(places)
+    whole = outline([(side, side)] * len(shown), torch.cat(classes)[places], inputs, **others)
+    kept = whole.with_cls(kept)
+    if crops.crop_order == MAP and all(SUB_CROPS in medium.layout for medium in views.media):
+        kept = in_map_order(kept, views.media, (side, side))
+    return kept, whole
+
+
+def _numbered(kept: Kept, shown: Box, side: int) -> Kept:
+    """What is kept of the patches `shown`, with the numbers that these have among side x side."""
+    patches = shown.patches(side).to(kept.index.device)
+    own = kept.info["selected"]
+    selected = own.new_zeros(len(kept), side**2)
+    if own.shape[1] == len(patches):
+        selected[:, patches] = own
+    # No token of a smaller image is a patch.
+    index = kept.index
+    if len(patches):
+        index = torch.where(index < 0, -1, patches[index.clamp(min=0, max=len(patches) - 1)])
+    return Kept(kept.tokens, index, kept.count, {"selected": selected})

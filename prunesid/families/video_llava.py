@@ -1,0 +1,179 @@
+"""Video-LLaVA (transformers' `VideoLlavaForConditionalGeneration`): images, and clips of a few frames.
+
+transformers keeps the CLS token of every frame: 257 tokens, 2056 for 8 frames, where the paper
+counts 2048. A clip of which every patch is kept enters so; otherwise, by the option:
+
+frame_cls  "drop": no CLS, so that 136 tokens are 8 x 17 patches; "keep": CLS stands before the
+           patches of its frame and takes one of its places, 8 x (CLS and 16 patches)
+
+Images enter without CLS, as in the unmodified model. Where a method acts inside the encoder, CLS is that
+of its pass. How images, frames and questions are prepared, by the options:
+
+aspect         of images, as in `llava`; of frames always the middle square
+frame_resize   "bilinear": normalized frames are scaled bilinearly without antialiasing, as the authors
+               do; "processor": by transformers' image processor. The authors also mirror every second
+               clip by chance, in evaluation too, which is left out
+conv_template  as in `llava`; "llava_v1", with which the authors ask about videos, or "vicuna_v1", with
+               which they ask about images
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from prunesid.core.parameters import Param
+from prunesid.core.record import VisionRecord
+from prunesid.families import register
+from prunesid.families.adapter import Crop, Entering
+from prunesid.families.inputs.conversations import LLAVA_V1, VICUNA_V1, conv_template
+from prunesid.families.inputs.images_and_clips import in_order, same_length, split, types_of
+from prunesid.families.inputs.processors import Parts, load_parts
+from prunesid.families.llava import ASPECT, Llava
+from prunesid.families.towers.clip import read_clip
+from prunesid.families.towers.planned_crops import Views
+from prunesid.images.records import ALWAYS, CENTER, CLS, VIDEO, WHEN_WHOLE, Medium, Records
+from prunesid.images.relevance import reading
+from prunesid.methods.features import NO_NEEDS, Needs
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from prunesid.images.media import Clip
+
+
+DROP, KEEP = "drop", "keep"
+BILINEAR, PROCESSOR = "bilinear", "processor"
+
+
+@register("video_llava")
+class VideoLlava(Llava):
+    """Adapter; see `prunesid.families.Adapter` for the shapes. A clip's frames are its crops."""
+
+    OPTIONS: ClassVar[Mapping[str, Param]] = {
+        "frame_cls": Param(DROP, str, (DROP, KEEP)),
+        "aspect": ASPECT,
+        "frame_resize": Param(BILINEAR, str, (BILINEAR, PROCESSOR)),
+        "conv_template": conv_template(LLAVA_V1, VICUNA_V1),
+    }
+    PADDING = "images to a square, in the mean color; frames cropped"
+    PROMPT = LLAVA_V1
+    # The form that the checkpoint's page gives, for a processor without a template.
+    CHAT_TEMPLATE: ClassVar[str] = (
+        "{% for message in messages %}{% if message['role'] == 'user' %}USER: "
+        "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }} "
+        "{% else %}<{{ part['type'] }}>\n{% endif %}{% endfor %}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    )
+
+    @staticmethod
+    def load_processor(path: str | Path) -> Parts:
+        return load_parts(path)
+
+    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+        """`pixel_values` (I, 3, H, W) of images, `pixel_values_videos` (V, F, 3, H, W) of clips.
+
+        Where there are both, `media_types` (M,) says which are images (1) and clips (2). ValueError
+        where clips differ in their number of frames.
+        """
+        pictures, clips = split(media)
+        found = types_of(media)
+        if pictures:
+            found["pixel_values"] = self._pixels(self.pictures(pictures))
+        if clips:
+            frames = same_length(clips)
+            pixels = torch.cat([self._frames(clip) for clip in clips])
+            found["pixel_values_videos"] = pixels.unflatten(0, (len(clips), frames))
+        return found
+
+    def _frames(self, clip: Clip) -> Tensor:
+        """(F, 3, H, W) of a clip."""
+        if self.options["frame_resize"] == PROCESSOR:
+            return self._pixels([np.asarray(frame) for frame in clip.frames])
+        side = self.model.config.vision_config.image_size
+        settings = self.processor.image_processor
+        return scaled_frames(clip, side, settings.image_mean, settings.image_std)
+
+    def _pixels(self, pictures: Sequence[Any]) -> Tensor:
+        found = self.processor.image_processor(
+            list(pictures), return_tensors="pt", return_legacy_image_output=False
+        )
+        return found["pixel_values"]
+
+    def views(self, inputs: Mapping[str, Tensor]) -> Views:
+        model = self.model.model
+        seen: list[tuple[Any, Tensor]] = []
+        images: list[Medium] = []
+        clips: list[Medium] = []
+        # The older of two names that transformers' processor gives the images.
+        pixels = inputs.get("pixel_values", inputs.get("pixel_values_images"))
+        if pixels is not None:
+            seen.append((model.image_tower, pixels))
+            images = self._media(len(pixels))
+        pixels = inputs.get("pixel_values_videos")
+        if pixels is not None:
+            frames, size = pixels.flatten(0, 1), pixels.shape[1]
+            seen.append((model.video_tower, frames))
+            when = ALWAYS if self.options["frame_cls"] == KEEP else WHEN_WHOLE
+            layout = {"view": CENTER, CLS: when}
+            clips = [
+                Medium(VIDEO, tuple(range(first, first + size)), layout)
+                for first in range(len(images), len(images) + len(frames), size)
+            ]
+        if not seen:
+            raise ValueError("inputs hold neither images nor clips")
+        return Views(seen, in_order(inputs, images, clips))
+
+    @torch.no_grad()
+    def encode(
+        self,
+        inputs: Mapping[str, Tensor],
+        needs: Needs = NO_NEEDS,
+        names: Sequence[str] | None = None,
+    ) -> Records:
+        needs, views = reading(needs, self.text_tower), self.views(inputs)
+        record = VisionRecord.cat([
+            read_clip(tower, pixels, self.feature_block, needs) for tower, pixels in views.seen
+        ])  # fmt: skip
+        if needs.projected:
+            record = replace(record, projected=self.project(record.features))
+        return Records.named([record], [range(len(record))], views.media, names)
+
+    def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
+        # At once, as the model does: products of other shapes differ in their last bits.
+        return Entering(self.project(torch.cat([crop.tokens for crop in crops])))
+
+    def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
+        # The model flattens the first two dimensions. Beam search repeats rows of the first prompt by
+        # prompt, so that no row may hold tokens of two prompts.
+        return {
+            kind: BaseModelOutputWithPooling(pooler_output=torch.cat(list(own))[:, None])
+            for kind, own in media.items()
+        }
+
+
+def scaled_frames(clip: Clip, side: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(F, 3, side, side): the middle square of normalized frames, their shorter side scaled to `side`.
+
+    As LanguageBind's video processor does it by pytorchvideo's ShortSideScale and torchvision's
+    CenterCropVideo, roundings included.
+    """
+    pixels = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).float() / 255
+    center, scale = (torch.tensor(values)[:, None, None] for values in (mean, std))
+    height, width = pixels.shape[2:]
+    shorter = min(height, width)
+    size = [
+        side if edge == shorter else math.floor(edge / shorter * side) for edge in (height, width)
+    ]
+    found = interpolate((pixels - center) / scale, size, mode="bilinear", align_corners=False)
+    top, left = (round((edge - side) / 2) for edge in size)
+    return found[:, :, top : top + side, left : left + side]

@@ -1,0 +1,219 @@
+"""Greedy answers of one arm: one prefill per image, all its questions on that cache.
+
+The answers are those of the model's own `generate()` asked one question at a time; neither the
+batch size nor the company a question keeps changes them (up to ties within rounding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from prunesid.core.questions import Answer, Question, Stopping
+from prunesid.core.record import Kept
+from prunesid.families.adapter import Adapter, Entering, Prompt, kept_crops, positions_of
+from prunesid.generate.batches import block_size, image_numbers
+from prunesid.generate.decoding import Asked, Inputs, check_inputs, decode, prepare
+from prunesid.generate.prefix import prefix_owners
+from prunesid.images.records import Medium
+
+# Question tokens of one image in one pass: attention inside a row grows with its square.
+PACKED_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Questions that share an input, of the `number`-th image, and the texts around its media; `tokens`
+    are those kept of it."""
+
+    name: str
+    number: int
+    before: tuple[tuple[int, ...], ...]
+    tokens: int
+    packs: tuple[tuple[Asked, ...], ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """What a batch of like groups is chosen by."""
+        return self.tokens + sum(map(len, self.before)), len(self.packs)
+
+
+@torch.inference_mode()
+def answer(
+    adapter: Adapter,
+    kept: Kept,
+    inputs: Inputs,
+    questions: Sequence[Question],
+    *,
+    batch_size: int = 16,
+    progress: Callable[[int], object] | None = None,
+) -> list[Answer]:
+    """Answers in the order of `questions`.
+
+    `kept` holds the visual tokens (R, N, D) of the crops of `inputs`, which a question names by what
+    it is `shown`; a batch takes `batch_size` inputs. `progress` is told the number of questions
+    answered since the last call. ValueError on an image that is not in `inputs`, or on generation
+    arguments that ask for sampling.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    check_inputs(kept, inputs, questions)
+    found: list[tuple[str, int]] = [("", 0)] * len(questions)
+    for batch in _batches(_group(adapter, questions, inputs, kept.count.tolist()), batch_size):
+        for place, text, tokens in _answer_batch(adapter, kept, inputs, batch):
+            found[place] = text, tokens
+        if progress is not None:
+            progress(sum(len(asked) for group in batch for asked in group.packs))
+    return [
+        Answer(
+            question.id,
+            question.image_id,
+            text,
+            tokens,
+            text=_prompt(adapter, question, inputs[question.shown]).text_tokens,
+        )
+        for question, (text, tokens) in zip(questions, found, strict=True)
+    ]
+
+
+def answer_plainly(
+    adapter: Adapter, kept: Kept, media: Sequence[Medium], question: Question
+) -> str:
+    """One answer by the model's own `generate()` on what is kept of its media; nothing is shared."""
+    stopping = Stopping.of(question.gen_kwargs)
+    prompt = _prompt(adapter, question, media)
+    ids = adapter.generate(enter(adapter, kept, media), prompt, stopping.max_new_tokens)
+    return stopping.cut(adapter.decode(ids))
+
+
+def _prompt(adapter: Adapter, question: Question, media: Sequence[Medium]) -> Prompt:
+    return adapter.prompt(question.context, [medium.kind for medium in media])
+
+
+def enter(adapter: Adapter, kept: Kept, media: Sequence[Medium]) -> list[Entering]:
+    """What enters the language model for each of an input's media."""
+    return [adapter.enter(kept_crops(kept, medium), medium.layout) for medium in media]
+
+
+def _group(
+    adapter: Adapter, questions: Sequence[Question], inputs: Inputs, counts: Sequence[int]
+) -> list[_Group]:
+    members: dict[tuple[str, tuple[tuple[int, ...], ...]], list[Asked]] = {}
+    for place, question in enumerate(questions):
+        before, asked = prepare(adapter, place, question, inputs[question.shown])
+        members.setdefault((question.shown, before), []).append(asked)
+    places = image_numbers(inputs, questions)
+    tokens = {
+        name: sum(counts[row] for medium in media for row in medium.rows)
+        for name, media in inputs.items()
+    }
+    return [
+        _Group(name, places[name], before, tokens[name], _fill(asked))
+        for (name, before), asked in members.items()
+    ]
+
+
+def _batches(groups: Sequence[_Group], batch_size: int) -> Iterator[list[_Group]]:
+    """Groups of one block (`answering.blocks`) and like length, which wastes the least padding."""
+    blocks: dict[int, list[_Group]] = {}
+    for group in groups:
+        blocks.setdefault(group.number // block_size(batch_size), []).append(group)
+    for _, own in sorted(blocks.items()):
+        # Stable: inputs of one image stay in their order.
+        own.sort(key=lambda group: (*group.size, group.number))
+        for start in range(0, len(own), batch_size):
+            yield own[start : start + batch_size]
+
+
+def _fill(asked: Sequence[Asked]) -> tuple[tuple[Asked, ...], ...]:
+    """Cuts an image's questions into packs of at most PACKED_TOKENS tokens, one at the least."""
+    packs: list[list[Asked]] = []
+    room = 0
+    for question in asked:
+        if len(question.after) > room or not packs:
+            packs.append([])
+            room = PACKED_TOKENS
+        packs[-1].append(question)
+        room -= len(question.after)
+    return tuple(tuple(one) for one in packs)
+
+
+@dataclass(frozen=True, eq=False)
+class _Prefix:
+    """Everything up to the last visual token of an input: embeddings (S, E), positions (3, S) where
+    they are not 0..S-1, the position that follows, and how many of the tokens are visual."""
+
+    embeddings: Tensor
+    positions: Tensor | None
+    following: int
+    visual: int
+
+
+def _prefix(adapter: Adapter, media: Sequence[Entering], texts: Sequence[Tensor]) -> _Prefix:
+    parts = [
+        part for text, own in zip(texts, media, strict=True) for part in (text, own.embeddings)
+    ]
+    empty = adapter.embed(torch.zeros(0, dtype=torch.int64))
+    positions, following = positions_of([len(text) for text in texts], media)
+    turned = any(own.positions is not None for own in media)
+    visual = sum(map(len, media))
+    return _Prefix(torch.cat([empty, *parts]), positions if turned else None, following, visual)
+
+
+def _answer_batch(
+    adapter: Adapter, kept: Kept, inputs: Inputs, groups: Sequence[_Group]
+) -> list[tuple[int, str, int]]:
+    """(place, answer, visual tokens) of every question of the groups."""
+    cache = adapter.new_cache()
+    texts = {
+        text: adapter.embed(torch.tensor(text, dtype=torch.int64))
+        for text in {text for group in groups for text in group.before}
+    }
+    prefixes = [
+        _prefix(
+            adapter,
+            enter(adapter, kept, inputs[group.name]),
+            [texts[text] for text in group.before],
+        )
+        for group in groups
+    ]
+    lengths = [len(prefix.embeddings) for prefix in prefixes]
+    if max(lengths):
+        # Padding stands on the right, so the plain causal mask already hides it.
+        adapter.run(
+            pad_sequence([prefix.embeddings for prefix in prefixes], batch_first=True),
+            cache,
+            positions=_positions(prefixes, adapter.device),
+        )
+    owners = prefix_owners(lengths)
+    following = [prefix.following for prefix in prefixes]
+    found = []
+    for turn in range(max(len(group.packs) for group in groups)):
+        asked = [group.packs[turn] if turn < len(group.packs) else () for group in groups]
+        spent, answers = decode(adapter, cache, owners, following, asked)
+        found += answers
+        cache.crop(-spent)
+    visual = {
+        asked.place: prefix.visual
+        for group, prefix in zip(groups, prefixes, strict=True)
+        for pack in group.packs
+        for asked in pack
+    }
+    return [(place, text, visual[place]) for place, text in found]
+
+
+def _positions(prefixes: Sequence[_Prefix], device: torch.device) -> Tensor | None:
+    """(3, B, S) where an input's positions are not just its columns, else None."""
+    if all(prefix.positions is None for prefix in prefixes):
+        return None
+    own = [
+        torch.arange(len(prefix.embeddings)).expand(3, -1)
+        if prefix.positions is None
+        else prefix.positions
+        for prefix in prefixes
+    ]
+    return pad_sequence([each.T for each in own], batch_first=True).permute(2, 0, 1).to(device)

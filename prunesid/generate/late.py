@@ -1,0 +1,290 @@
+"""Greedy answers of an arm whose tokens are dropped inside the language model.
+
+What stays depends on the question, so each question is a row of its own; up to the first stage the
+questions of an image share their prefix. Neither the batch size nor the company a question keeps
+changes its answer (up to ties within rounding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from prunesid.core.questions import Answer, Question
+from prunesid.core.record import Kept
+from prunesid.families.adapter import Adapter, Entering, positions_of
+from prunesid.generate.batches import block_size
+from prunesid.generate.columns import AFTER, BEFORE, GONE, VISUAL, Columns
+from prunesid.generate.decoder_pass import Prefilled, prefill_shared, rotary_axes
+from prunesid.generate.decoding import Asked, Inputs, check_inputs, ends, prepare
+from prunesid.generate.engine import enter
+from prunesid.methods.decoder import Schedule, Shape, plan, requirements, without_needs
+
+
+@dataclass(frozen=True)
+class LateAnswers:
+    """Answers of Q questions in their order, and what each took, in a decoder of L layers.
+
+    entering        (Q, L) int64 visual tokens entering each layer, merged ones included
+    cached          (Q, L) int64 visual tokens in each layer's KV cache when decoding starts
+    text            (Q,) int64 other tokens of the prompt
+    selection_macs  (Q,) int64 multiply-adds of choosing tokens
+    All are what `prunesid.core.costs.account` asks for; an answer's `tokens` are the mean of its
+    row of `entering`.
+    """
+
+    answers: list[Answer]
+    entering: Tensor
+    cached: Tensor
+    text: Tensor
+    selection_macs: Tensor
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One question: its visual input and that one's block, media and visual tokens, the texts before
+    its media, itself."""
+
+    image: str
+    block: int
+    media: int
+    visual: int
+    before: tuple[tuple[int, ...], ...]
+    asked: Asked
+
+    @property
+    def text(self) -> int:
+        """Tokens of its prompt that are not visual."""
+        return sum(map(len, self.before)) + len(self.asked.after)
+
+
+@torch.inference_mode()
+def answer_late(
+    adapter: Adapter,
+    kept: Kept,
+    inputs: Inputs,
+    questions: Sequence[Question],
+    method: str,
+    *,
+    budget: int | None,
+    params: Mapping[str, object] | None = None,
+    cls_attention: Tensor | None = None,
+    mode: str = "latency",
+    batch_size: int = 16,
+    progress: Callable[[int], object] | None = None,
+) -> LateAnswers:
+    """Answers in the order of `questions`.
+
+    kept           the visual tokens (R, N, D) that enter the language model, `Records.all_tokens`
+                   unless an early method goes before
+    inputs         what the R crops belong to; images or clips, any number each
+    method, budget, params  see `prunesid.methods.decoder.plan`; the budget is meant for each image or clip of a
+                   question, whose tokens share it. An input of at most that many tokens keeps all
+    cls_attention  (R, N) the record's `last_cls_attention` of the kept tokens, for methods that
+                   need it; 0 for tokens of no patch
+    mode           "latency" or "accuracy", see `prunesid.generate.decoder_pass`; the answers are the same
+    batch_size     questions at a time
+    progress       told the number of questions answered since the last call
+
+    ValueError as `plan` raises it, on an image that is not in `inputs`, on generation arguments that
+    ask for sampling, and where the method needs CLS attention and there is none, or other tokens than
+    those kept enter.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    check_inputs(kept, inputs, questions)
+    given = dict(params or {})
+    reads = requirements(method, **given).last_cls_attention
+    if reads and cls_attention is None:
+        raise ValueError(f"{method} needs cls_attention{without_needs(method, **given)}")
+    depth = len(adapter.decoder.layers)
+    rows = _rows(adapter, kept, inputs, questions, block_size(batch_size))
+    attention = None
+    if reads and cls_attention is not None:
+        try:
+            attention = _by_image(cls_attention, kept, inputs, rows)
+        except ValueError as error:
+            raise ValueError(f"{method}: {error}{without_needs(method, **given)}") from error
+    texts = [""] * len(questions)
+    entering = torch.zeros(len(questions), depth, dtype=torch.int64)
+    found = LateAnswers(
+        answers=[],
+        entering=entering,
+        cached=torch.zeros_like(entering),
+        text=torch.zeros_like(entering[:, 0]),
+        selection_macs=torch.zeros_like(entering[:, 0]),
+    )
+    axes = rotary_axes(adapter.decoder)
+    kinds = {(row.media, row.visual) for row in rows}
+    # Before any answer, and first the one that asks for the largest budget.
+    schedules = {
+        (media, tokens): _plan(method, Shape(depth, tokens, axes), media, budget, given)
+        for media, tokens in sorted(kinds, key=lambda kind: -kind[1] / max(1, kind[0]))
+    }
+    for (_, *kind), same in groupby(rows, key=lambda row: (row.block, row.media, row.visual)):
+        members, (media, tokens) = list(same), kind
+        schedule = schedules[media, tokens]
+        for start in range(0, len(members), batch_size):
+            batch = members[start : start + batch_size]
+            state, answered = _answer_batch(adapter, kept, inputs, batch, schedule, mode, attention)
+            places = [row.asked.place for row in batch]
+            for place, text in zip(places, answered, strict=True):
+                texts[place] = text
+            found.entering[places] = state.entering.cpu()
+            found.cached[places] = state.cached.cpu()
+            found.selection_macs[places] = state.selection_macs
+            found.text[places] = torch.tensor([row.text for row in batch])
+            if progress is not None:
+                progress(len(batch))
+    means = found.entering.double().mean(dim=1).tolist()
+    found.answers.extend(
+        Answer(
+            question.id,
+            question.image_id,
+            text,
+            means[place],
+            text=int(found.text[place]),
+            entering=tuple(found.entering[place].tolist()),
+            cached=tuple(found.cached[place].tolist()),
+            selection_macs=int(found.selection_macs[place]),
+        )
+        for place, (question, text) in enumerate(zip(questions, texts, strict=True))
+    )
+    return found
+
+
+def _plan(
+    method: str, shape: Shape, media: int, budget: int | None, params: Mapping[str, object]
+) -> Schedule:
+    """`prunesid.methods.decoder.plan` for a question on that many media, each of which gets the budget."""
+    if not shape.tokens:
+        return Schedule()
+    try:
+        return plan(method, shape, None if budget is None else budget * media, **params)
+    except ValueError as error:
+        if media == 1:
+            raise
+        raise ValueError(f"{media} images or clips, whose budgets add up: {error}") from None
+
+
+def _rows(
+    adapter: Adapter, kept: Kept, inputs: Inputs, questions: Sequence[Question], size: int
+) -> list[_Row]:
+    """The questions, block by block of `size` inputs; those of equal counts and of one input are
+    neighbors."""
+    places = {name: number for number, name in enumerate(inputs)}
+    visual: dict[str, int] = {}
+    rows = []
+    for place, question in enumerate(questions):
+        name = question.shown
+        media = inputs[name]
+        before, asked = prepare(adapter, place, question, media)
+        if name not in visual:
+            visual[name] = sum(map(len, enter(adapter, kept, media)))
+        rows.append(_Row(name, places[name] // size, len(media), visual[name], before, asked))
+    return sorted(
+        rows, key=lambda row: (row.block, row.media, row.visual, places[row.image], row.before)
+    )
+
+
+def _by_image(
+    attention: Tensor, kept: Kept, inputs: Inputs, rows: Iterable[_Row]
+) -> dict[str, Tensor]:
+    """(R, N) of the kept tokens -> {image: (V,)} of those that enter, crop after crop.
+
+    ValueError where others enter: newlines stand among the patches, and none of them is known.
+    """
+    counts = kept.count.tolist()
+    found = {}
+    for image, visual in {row.image: row.visual for row in rows}.items():
+        crops = [crop for medium in inputs[image] for crop in medium.rows]
+        if sum(counts[crop] for crop in crops) != visual:
+            raise ValueError(
+                f"of image {image!r} {visual} tokens enter, newlines among them, which have no CLS "
+                "attention"
+            )
+        parts = [attention[crop, : counts[crop]] for crop in crops]
+        found[image] = torch.cat([attention[:0, 0], *parts])
+    return found
+
+
+def _answer_batch(
+    adapter: Adapter,
+    kept: Kept,
+    inputs: Inputs,
+    batch: Sequence[_Row],
+    schedule: Schedule,
+    mode: str,
+    cls_attention: Mapping[str, Tensor] | None,
+) -> tuple[Prefilled, list[str]]:
+    prefixes = list(dict.fromkeys((row.image, row.before) for row in batch))
+    owner = [prefixes.index((row.image, row.before)) for row in batch]
+    prefix, following = _prefixes(
+        adapter, [(enter(adapter, kept, inputs[image]), before) for image, before in prefixes]
+    )
+    texts = [torch.tensor(row.asked.after, dtype=torch.int64) for row in batch]
+    kinds = [torch.full_like(each, AFTER) for each in texts]
+    attention = None
+    if cls_attention is not None and batch[0].media:
+        attention = torch.stack([cls_attention[row.image] for row in batch]).to(adapter.device)
+    state = prefill_shared(
+        adapter.decoder,
+        prefix,
+        following,
+        torch.tensor(owner, device=adapter.device),
+        adapter.embed(pad_sequence(texts, batch_first=True)),
+        pad_sequence(kinds, batch_first=True, padding_value=GONE).to(adapter.device),
+        schedule,
+        mode=mode,
+        cls_attention=attention,
+    )
+    return state, _decode(adapter, state, [row.asked for row in batch])
+
+
+def _prefixes(
+    adapter: Adapter, shown: Sequence[tuple[Sequence[Entering], Sequence[tuple[int, ...]]]]
+) -> tuple[Columns, Tensor]:
+    """Media and the text before each, for P prompts, padded on the right -> columns of all up to the
+    last visual token, (P,) rotary position of the first token behind."""
+    hidden, kinds, positions, following = [], [], [], []
+    for media, texts in shown:
+        parts = [adapter.embed(torch.zeros(0, dtype=torch.int64))]
+        kind: list[int] = []
+        for text, medium in zip(texts, media, strict=True):
+            parts += [adapter.embed(torch.tensor(text, dtype=torch.int64)), medium.embeddings]
+            kind += [BEFORE] * len(text) + [VISUAL] * len(medium)
+        own, place = positions_of(list(map(len, texts)), media)
+        hidden.append(torch.cat(parts))
+        kinds.append(torch.tensor(kind, dtype=torch.int64))
+        positions.append(own[: rotary_axes(adapter.decoder)].T)
+        following.append(place)
+    columns = Columns.of(
+        pad_sequence(hidden, batch_first=True),
+        pad_sequence(kinds, batch_first=True, padding_value=GONE).to(adapter.device),
+        pad_sequence(positions, batch_first=True).to(adapter.device),
+    )
+    return columns, torch.tensor(following, device=adapter.device)
+
+
+def _decode(adapter: Adapter, state: Prefilled, asked: Sequence[Asked]) -> list[str]:
+    """Greedy answers; rows that are complete run along until all are."""
+    texts: list[list[int]] = [[] for _ in asked]
+    complete = [False] * len(asked)
+    hidden = state.last
+    while True:
+        chosen = adapter.logits(hidden).argmax(-1).tolist()
+        for row, (question, token) in enumerate(zip(asked, chosen, strict=True)):
+            if not complete[row]:
+                complete[row] = ends(adapter, question, texts[row], token)
+        if all(complete):
+            break
+        hidden = state.advance(adapter.embed(torch.tensor(chosen)))
+    return [
+        question.stopping.cut(adapter.decode(text))
+        for question, text in zip(asked, texts, strict=True)
+    ]

@@ -1,0 +1,423 @@
+"""Fewer visual tokens in a transformers model that one has already: one call, or one `with`.
+
+    with prunesid.pruned(model, processor, method="prunesid", budget=64):
+        output = model.generate(**inputs, max_new_tokens=32)
+
+    inputs = prunesid.prune(model, processor, inputs, method="prunesid", budget=64)
+    output = model.generate(**inputs, max_new_tokens=32)
+
+Nothing of the model is changed: its own `mm_encoder_outputs` takes the tokens that are left.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+from collections import Counter, UserDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from prunesid.core.record import CLIP, Kept
+from prunesid.families import adapt
+from prunesid.families.adapter import Adapter, Entering, kept_crops, positions_of
+from prunesid.generate.shortened_prompts import Run, Shortened, find_runs, shorten
+from prunesid.images.records import IMAGE, VIDEO, Medium, Records
+from prunesid.images.relevance import encoder_of
+from prunesid.methods import decoder, features, places
+from prunesid.methods import encoder as encoding
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TEXT = ("input_ids", "attention_mask")
+# One value per token, which goes with its token.
+PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
+VISUAL = ("batch_num_images", "media_types", "second_per_grid_ts")
+VISUAL_PREFIXES = ("pixel_", "image_", "video_")
+REFUSED = {
+    "labels": "pruned inputs are for inference, the vision side passes no gradients",
+    "inputs_embeds": "the prompt has to be token ids with placeholders",
+    "position_ids": "positions follow from the tokens that are left",
+    "past_key_values": "a prompt that shows something starts with an empty cache",
+    "vision_feature_layer": "features are those of the model's configuration",
+    "vision_feature_select_strategy": "features are those of the model's configuration",
+}
+
+
+def prepare(
+    model: Any,
+    processor: Any,
+    question: str,
+    images: Sequence[Image] = (),
+    *,
+    clips: int = 0,
+    options: Mapping[str, object] | None = None,
+) -> tuple[str, list[Image]]:
+    """A question and its images as the model's authors prepare them: the text, and the images.
+
+    Both are for the model's processor: `processor(text=text, images=images, return_tensors="pt")`. The
+    text is the prompt in the authors' conversation, with a mark for every image and then for each of
+    `clips`, unless the question places marks itself; the images are padded where the authors pad.
+    `options` are those of the model's family, which say how to have it otherwise.
+
+    Studies and lmms-eval tokenize the text between media piece by piece, as the authors do; a processor
+    takes it at once, so that a LLaMA tokenizer's space (one token) after each image is missing.
+    """
+    adapter = adapt(model, processor, **(options or {}))
+    text = adapter.text(question, [IMAGE] * len(images) + [VIDEO] * clips)
+    return text, adapter.pictures(images)
+
+
+class PrunedInputs(UserDict[str, Any]):
+    """What `generate` and the model itself take, by name.
+
+    Beam search expands the encoder outputs it is given in place, so each reading gives new ones.
+    """
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        if name != "mm_encoder_outputs":
+            return value
+        return {kind: replace(output) for kind, output in value.items()}
+
+
+def prune(
+    model: Any,
+    processor: Any,
+    inputs: Mapping[str, Any],
+    method: str = "prunesid",
+    budget: int = 64,
+    *,
+    seed: int = 0,
+    options: Mapping[str, object] | None = None,
+    question: str | Sequence[str] | None = None,
+    **params: object,
+) -> PrunedInputs:
+    """What the model's processor returned -> inputs of the same model with fewer visual tokens.
+
+    inputs   a batch: input_ids (B, S) with all placeholders, attention_mask, pixel_values and what
+             else the processor gives; samples may show several images or clips, or none
+    method   one of `prunesid.list_methods()` but those inside the language model, with its `params`
+    budget   tokens kept per image or clip; one that has no more stays as it is. Where all stay, the
+             inputs come back as they are
+    seed     of methods with random choices
+    options  the model family's own (`prunesid.families.options_of`)
+    question  for methods that choose by image and question with CLIP's text tower (the option
+             `text_tower`): what is asked, of all prompts or of each. Without that tower such methods
+             read the prompts themselves
+
+    The result holds input_ids with one placeholder per token that enters, attention_mask,
+    mm_encoder_outputs, position_ids where the model's are not just 0, 1, 2, ..., and whatever per
+    token the inputs held. ValueError, naming the choices, on unknown methods, parameters and
+    options; on methods that run inside the language model; on placeholders that do not fit the
+    media; on a question that is missing or not read; and on a model in training mode.
+    """
+    recipe = _recipe(model, processor, method, budget, seed, options, question, params)
+    named = {name: value for name, value in inputs.items() if value is not None}
+    strange = [
+        name for name in named if not (name in (*TEXT, *PER_TOKEN, *REFUSED) or _visual(name))
+    ]
+    if strange:
+        raise ValueError(
+            f"{', '.join(strange)}: not what a processor returns; give arguments of generate() to "
+            "generate()"
+        )
+    return PrunedInputs(recipe.apply(named))
+
+
+@contextmanager
+def pruned(
+    model: Any,
+    processor: Any,
+    method: str = "prunesid",
+    budget: int = 64,
+    *,
+    seed: int = 0,
+    options: Mapping[str, object] | None = None,
+    question: str | Sequence[str] | None = None,
+    **params: object,
+) -> Iterator[Any]:
+    """Inside the block `model.generate(...)` and `model(...)` prune what they are given; see `prune`.
+
+    `generate` returns what it would have: the prompt as it was given, then the new tokens.
+    Only this instance is concerned, and it is as before afterwards, whatever happens in the block.
+    ValueError as `prune` raises it, before the block begins, and where the model is pruned already.
+    """
+    # A compiled module passes attributes on to the one it wraps.
+    target = getattr(model, "_orig_mod", model)
+    if any(hasattr(vars(target).get(name), "_prunes") for name in ("generate", "forward")):
+        raise ValueError("this model is pruned already; blocks of one model cannot be nested")
+    recipe = _recipe(target, processor, method, budget, seed, options, question, params)
+    before = {name: vars(target)[name] for name in ("generate", "forward") if name in vars(target)}
+    generate, forward = target.generate, target.forward
+    try:
+        target.generate = _pruning_generate(recipe, generate)
+        target.forward = _pruning_forward(recipe, forward)
+        yield model
+    finally:
+        for name in ("generate", "forward"):
+            if name in before:
+                setattr(target, name, before[name])
+            else:
+                vars(target).pop(name, None)
+
+
+def _pruning_generate(recipe: _Recipe, generate: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(generate)
+    def pruning(*args: Any, **kwargs: Any) -> Any:
+        given = _by_name(generate, args, kwargs)
+        if given.get("inputs") is not None:
+            given["input_ids"] = given.pop("inputs")
+        if not any(map(_visual, given)):
+            return generate(*args, **kwargs)
+        short = recipe.apply(given)
+        width = short["input_ids"].shape[1]
+        short = _with_limits(short, recipe.model, given["input_ids"].shape[1] - width)
+        return _with_prompt(generate(**short), given["input_ids"], width)
+
+    pruning._prunes = True  # type: ignore[attr-defined]
+    return pruning
+
+
+def _pruning_forward(recipe: _Recipe, forward: Callable[..., Any]) -> Callable[..., Any]:
+    # A compiled module compiles what it calls; choosing tokens is no part of the graph.
+    apply = torch.compiler.disable(recipe.apply)
+
+    @wraps(forward)
+    def pruning(*args: Any, **kwargs: Any) -> Any:
+        given = _by_name(forward, args, kwargs)
+        if not any(map(_visual, given)):
+            return forward(*args, **kwargs)
+        return forward(**apply(given))
+
+    pruning._prunes = True  # type: ignore[attr-defined]
+    return pruning
+
+
+def _by_name(
+    call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """All arguments of a call that are not None, by their names."""
+    if args:
+        names = list(inspect.signature(call).parameters)
+        if len(args) > len(names):
+            raise TypeError(f"{len(args)} positional arguments for {', '.join(names)}")
+        kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
+    return {name: value for name, value in kwargs.items() if value is not None}
+
+
+def _with_limits(given: dict[str, Any], model: Any, cut: int) -> dict[str, Any]:
+    """Arguments of `generate` for prompts of `cut` tokens less, limits that count them adjusted.
+
+    A limit is that of the call, else of the call's `generation_config`, else of the model's.
+    """
+    found, config = dict(given), given.get("generation_config")
+    if config is not None:
+        # The caller's object stays as it is; transformers copies it, too.
+        found["generation_config"] = config = copy.deepcopy(config)
+    for limit in ("max_length", "min_length"):
+        own = getattr(config, limit, None)
+        value = getattr(model.generation_config, limit) if own is None else own
+        if found.get(limit) is not None:
+            found[limit] -= cut
+        elif value is not None and config is not None:
+            setattr(config, limit, value - cut)
+        elif value is not None:
+            found[limit] = value - cut
+    return found
+
+
+def _with_prompt(output: Any, prompt: Tensor, width: int) -> Any:
+    """What `generate` returned, its prompt of `width` tokens replaced by the one that was given."""
+    sequences = output if isinstance(output, Tensor) else output.sequences
+    own = prompt.to(sequences.device)
+    own = own.repeat_interleave(len(sequences) // len(own), dim=0)
+    whole = torch.cat([own, sequences[:, width:]], dim=1)
+    if isinstance(output, Tensor):
+        return whole
+    output.sequences = whole
+    return output
+
+
+def _visual(name: str) -> bool:
+    return name in VISUAL or name.startswith(VISUAL_PREFIXES)
+
+
+def _recipe(
+    model: Any, processor: Any, method: str, budget: int, seed: int,
+    options: Mapping[str, object] | None, question: str | Sequence[str] | None,
+    params: Mapping[str, object],
+) -> _Recipe:  # fmt: skip
+    if method in decoder.list_late_methods():
+        able = [*features.list_feature_methods(), *encoding.list_encoder_methods()]
+        raise ValueError(places.refusal(method, able))
+    resolved = places.resolve(method, **params)
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+        raise ValueError(f"budget must be a positive number of tokens, not {budget!r}")
+    if any(module.training for module in model.modules()):
+        raise ValueError("the model is in training mode; call model.eval() first")
+    adapter = adapt(model, processor, **(options or {}))
+    encodes = method in encoding.list_encoder_methods()
+    plans = adapter.plans(method, budget, resolved) if encodes else None
+    asked = () if encodes else features.requirements(method, **resolved).relevance
+    encoder = encoder_of(asked[0], adapter.text_tower) if asked else None
+    if (question is not None) != (encoder == CLIP):
+        raise ValueError(
+            "question: CLIP's text tower reads what is asked as text; give it"
+            if question is None
+            else f"question: {method} does not read it"
+            + (", but the prompts themselves" if encoder else "")
+        )
+    asking = None if encoder is None else _Asking(encoder, question)
+    return _Recipe(model, adapter, method, budget, seed, resolved, plans, asking)
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """By which encoder tokens are chosen, and the question where the prompts are not read for it."""
+
+    encoder: str
+    question: str | Sequence[str] | None
+
+    def vectors(self, adapter: Adapter, prompts: Sequence[list[int]]) -> list[Tensor]:
+        """The question (C,) of each prompt, of which the tokens without padding are given."""
+        if self.question is None:
+            return [adapter.question_of(prompt) for prompt in prompts]
+        each = self.question
+        texts = [each] * len(prompts) if isinstance(each, str) else list(each)
+        if len(texts) != len(prompts):
+            raise ValueError(f"question: {len(texts)} for {len(prompts)} prompts")
+        return [adapter.question(self.encoder, text, ()) for text in texts]
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How to shorten the inputs of one model; `plans` are those of a method that acts in the encoder,
+    `asking` is there for one that chooses by image and question, `widths` remembers what whole media
+    take."""
+
+    model: Any
+    adapter: Adapter
+    method: str
+    budget: int
+    seed: int
+    params: Mapping[str, Any]
+    plans: encoding.Plans | None = None
+    asking: _Asking | None = None
+    widths: dict[str, int] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def apply(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """`given` with fewer visual tokens; what is neither text nor visual stays as it is."""
+        refused = [f"{name}: {REFUSED[name]}" for name in REFUSED if given.get(name) is not None]
+        if "input_ids" not in given and "inputs_embeds" not in given:
+            refused.append("input_ids: missing")
+        if refused:
+            raise ValueError("; ".join(refused))
+        visual = {name: value for name, value in given.items() if _visual(name)}
+        if not visual:
+            return dict(given)
+        ids, mask = given["input_ids"], self._mask(given)
+        records, reduced = self._read(visual)
+        whole = records.all_tokens()
+        widths: dict[str, list[int]] = {kind: [] for kind in self.adapter.placeholders}
+        for medium in _media(records):
+            widths[medium.kind].append(self._width(whole, medium))
+        runs = find_runs(ids, mask, self.adapter.placeholders, widths)
+        if self.asking is not None:
+            records = self._asked(self.asking, records, runs, ids, mask)
+        kept = reduced
+        if kept is None:
+            kept = records.compress(self.method, budget=self.budget, seed=self.seed, **self.params)
+        entering: dict[str, list[Entering]] = {kind: [] for kind in self.adapter.placeholders}
+        for medium in _media(records):
+            own = self.adapter.enter(kept_crops(kept, medium), medium.layout)
+            entering[medium.kind].append(own)
+        each = [entering[run.kind][run.number] for run in runs]
+        counts = [len(medium) for medium in each]
+        if counts == [run.width for run in runs]:
+            return dict(given)
+        short = shorten(mask, runs, counts)
+        found = {name: value for name, value in given.items() if name not in visual}
+        found["input_ids"] = short.take(ids, self._padding())
+        found["attention_mask"] = short.mask.to(ids.device, torch.int64)
+        for name in PER_TOKEN:
+            if name in given:
+                found[name] = short.take(given[name], 0)
+        found["mm_encoder_outputs"] = self.adapter.encoder_outputs({
+            kind: [medium.embeddings for medium in own] for kind, own in entering.items() if own
+        })  # fmt: skip
+        if any(medium.positions is not None for medium in each):
+            found["position_ids"] = _positions(short, runs, each).to(ids.device)
+        return found
+
+    def _read(self, visual: Mapping[str, Any]) -> tuple[Records, Kept | None]:
+        """What the tower leaves, and, of a method that acts in it, what is kept."""
+        if self.plans is None:
+            needs = features.requirements_in_crops(self.method, **self.params)
+            return self.adapter.encode(visual, needs), None
+        kept, records = self.adapter.reduce(visual, self.plans)
+        return records, kept
+
+    def _asked(
+        self, asking: _Asking, records: Records, runs: list[Run], ids: Tensor, mask: Tensor
+    ) -> Records:
+        """The records with the relevance of each medium to what its prompt asks."""
+        prompts = [row[real].tolist() for row, real in zip(ids, mask, strict=True)]
+        each = asking.vectors(self.adapter, prompts)
+        rows = {(run.kind, run.number): run.row for run in runs}
+        met: Counter[str] = Counter()
+        vectors = {}
+        for name, (medium,) in records.inputs.items():
+            vectors[name] = each[rows[medium.kind, met[medium.kind]]]
+            met[medium.kind] += 1
+        return records.asked({name: name for name in vectors}, vectors, asking.encoder)
+
+    def _width(self, whole: Kept, medium: Medium) -> int:
+        """Tokens of a medium of which nothing is dropped."""
+        sizes = whole.count[list(medium.rows)].tolist()
+        key = json.dumps([medium.kind, sizes, dict(medium.layout)], sort_keys=True)
+        if key not in self.widths:
+            self.widths[key] = len(self.adapter.enter(kept_crops(whole, medium), medium.layout))
+        return self.widths[key]
+
+    def _mask(self, given: Mapping[str, Any]) -> Tensor:
+        ids = given["input_ids"]
+        if "attention_mask" not in given:
+            if len(ids) > 1:
+                raise ValueError("attention_mask: needed for a batch of several prompts")
+            return torch.ones_like(ids, dtype=torch.bool)
+        mask = given["attention_mask"]
+        if mask.shape != ids.shape:
+            raise ValueError(
+                f"attention_mask must be {tuple(ids.shape)} like input_ids, not {tuple(mask.shape)}"
+            )
+        return mask.bool()
+
+    def _padding(self) -> int:
+        config = self.model.generation_config
+        found = config.pad_token_id if config.pad_token_id is not None else config.eos_token_id
+        # Padding is masked; the id only has to be no placeholder.
+        return next(iter(found), 0) if isinstance(found, list) else found or 0
+
+
+def _media(records: Records) -> list[Medium]:
+    return [medium for media in records.inputs.values() for medium in media]
+
+
+def _positions(short: Shortened, runs: list[Run], entering: list[Entering]) -> Tensor:
+    """(3, B, S') rotary positions, 0 for padding."""
+    mask = short.mask
+    positions = torch.zeros(3, *mask.shape, dtype=torch.int64)
+    for row in range(len(mask)):
+        own = [medium for run, medium in zip(runs, entering, strict=True) if run.row == row]
+        found, _ = positions_of(short.texts(runs, row), own)
+        positions[:, row, mask[row]] = found
+    return positions

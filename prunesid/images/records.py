@@ -1,0 +1,584 @@
+"""Vision records of many inputs, whose images may come in crops and of several sizes.
+
+The visual input of a question is a sequence of media, each an image or a clip. A medium is one or
+more crops (LLaVA-NeXT's views of an image, the frames of a clip). A crop is a row of a VisionRecord;
+rows of one grid share a record. What one choice is among is a crop, or, where a method's authors have
+it so (`prunesid.core.crops`), all crops of an image in `SUB_CROPS` together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from operator import ge
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunesid.core.crops import AFTER, BEFORE, BY_CROP, ENCODER, EVERY, MAP, PACKED, Crops
+from prunesid.core.record import CLIP, PLACE, Kept, VisionRecord
+from prunesid.core.rectangle import Box
+from prunesid.images.pools import Pool, image_pool, in_map_order, keep_of_pools, part_pools, shown
+from prunesid.images.relevance import relevance
+from prunesid.methods.features import (
+    compress,
+    crops_of,
+    meaning_of,
+    requirements,
+    resolve,
+    split_of,
+)
+
+IMAGE, VIDEO = "image", "video"
+# What the first crop of a medium shows: the middle square of the image, all of it, or all of it in
+# the middle of a larger square.
+CENTER, WHOLE, PADDED = "center", "whole", "padded"
+
+
+# Key of a layout: when the CLS token stands before the patches of a crop. WHEN_WHOLE: where all of
+# the medium is kept; ALWAYS: elsewhere as well, in one of the places of the crop's budget.
+CLS = "cls"
+WHEN_WHOLE, ALWAYS = "whole", "always"
+# Key of a layout: the medium is an image as a base crop, its first row, and sub-crops of the same grid
+# in raster order. "grid": rows and columns of sub-crops; "parts": the patches of each row that show
+# the image, as `Box.values`, the others are padding.
+SUB_CROPS = "sub_crops"
+
+Share = Callable[[VisionRecord, int, tuple[int, int]], Sequence[int]]
+Meant = Callable[[int, int], int]
+
+
+@dataclass(frozen=True)
+class Medium:
+    """An image or a clip.
+
+    kind    "image" or "video"
+    rows    numbers of its crops or frames among all R, in their order
+    layout  what its model family has to know to put the crops together, as JSON values; "view" is
+            CENTER, WHOLE or PADDED
+    """
+
+    kind: str
+    rows: tuple[int, ...]
+    layout: Mapping[str, Any]
+
+    @property
+    def sub_crops(self) -> tuple[int, int]:
+        """Rows and columns of sub-crops of an image in `SUB_CROPS`."""
+        rows, columns = self.layout[SUB_CROPS]["grid"]
+        return rows, columns
+
+    def parts(self, grid: tuple[int, int], unpad: bool = True) -> list[Box]:
+        """The patches of each row, which has a `grid` of them, that show the image.
+
+        All of them without `unpad`, and of media that are not in `SUB_CROPS`.
+        """
+        if not unpad or SUB_CROPS not in self.layout:
+            return [Box(0, 0, *grid)] * len(self.rows)
+        return [Box(*values) for values in self.layout[SUB_CROPS]["parts"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """R crops of many inputs.
+
+    groups   a VisionRecord for every grid
+    members  (groups) the numbers among all R of each record's rows
+    inputs   {name of the input: its media}
+    share    crops of an image at the most, of media in `SUB_CROPS`
+    crops    what a user chose about these media (`prunesid.core.crops.OPTIONS`)
+    newline  (E,) the embedding after each row of their map, where projected tokens are there
+    """
+
+    groups: tuple[VisionRecord, ...]
+    members: tuple[tuple[int, ...], ...]
+    inputs: Mapping[str, tuple[Medium, ...]]
+    share: int | None = None
+    crops: Mapping[str, Any] = field(default_factory=dict)
+    newline: Tensor | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.inputs)
+
+    @property
+    def single(self) -> VisionRecord:
+        """The record of a family that makes one crop of an image; ValueError where it is not so."""
+        if len(self.groups) != 1 or len(self.inputs) != len(self.members[0]):
+            raise ValueError("these inputs come in several crops or grids, not in one record")
+        return self.groups[0]
+
+    @property
+    def sizes(self) -> list[int]:
+        """(R) patches of each crop."""
+        found = {
+            row: record.num_tokens
+            for record, rows in zip(self.groups, self.members, strict=True)
+            for row in rows
+        }
+        return [found[row] for row in range(len(found))]
+
+    def budgets(
+        self,
+        budget: int | Mapping[str, int],
+        share: Share | None = None,
+        crops: Crops | None = None,
+        meant: Meant | None = None,
+    ) -> Tensor:
+        """(R,) int64 tokens of each crop, from the tokens of a medium or, by its name, an input's media.
+
+        share  how media in `SUB_CROPS` that cannot keep everything share out what they get (a
+               `methods.Split`'s without its parameters); some of their crops may get nothing. Without
+               it, and for other media, evenly
+        crops  how these media are treated; that of a method inside the encoder without it
+        meant  what one budget for all comes to for a medium of so many patches, if not to itself (a
+               `methods.Meaning`'s without its parameters)
+
+        ValueError where a medium has fewer tokens than crops.
+        """
+        crops = crops or ENCODER.under(self.crops)
+        sizes = self.sizes
+        found = torch.zeros(len(sizes), dtype=torch.int64)
+        for medium, given in self._each_budget(budget):
+            rows = list(medium.rows)
+            own_sizes = [sizes[row] for row in rows]
+            if SUB_CROPS in medium.layout and crops.unpad == BEFORE:
+                own_sizes = [part.size for part in medium.parts(self._grid)]
+            own = given
+            if meant is not None and isinstance(budget, int):
+                own = meant(given, sum(own_sizes))
+            # A very narrow image may leave nothing of a sub-crop.
+            there = [number for number, size in enumerate(own_sizes) if size]
+            if self.share is None or crops.budget_for == EVERY:
+                shared = shared_out(own, [own_sizes[number] for number in there])
+            else:
+                shared = shared_out(own, [own] * self.share)[: len(there)]
+            shares = [0] * len(rows)
+            for number, count in zip(there, shared, strict=True):
+                shares[number] = count
+            whole = all(map(ge, shares, own_sizes))
+            if share is not None and SUB_CROPS in medium.layout and not whole:
+                shares = self._split(medium, own_sizes, sum(shares), share)
+            found[rows] = torch.tensor(shares)
+        return found
+
+    def _each_budget(self, budget: int | Mapping[str, int]) -> Iterator[tuple[Medium, int]]:
+        for name, media in self.inputs.items():
+            for medium in media:
+                yield medium, budget if isinstance(budget, int) else budget[name]
+
+    def patch_budgets(self, budget: int | Mapping[str, int], meant: Meant | None = None) -> Tensor:
+        """`budgets` without the places that CLS takes; ValueError where it takes a crop's only one."""
+        budgets = self.budgets(budget, meant=meant)
+        return budgets - self._reserved(budgets)
+
+    def _split(self, medium: Medium, sizes: Sequence[int], budget: int, share: Share) -> list[int]:
+        """The tokens of the crops, of `sizes` patches, of a medium in `SUB_CROPS`: one at the least."""
+        rows, columns = medium.layout[SUB_CROPS]["grid"]
+        wanted = share(self._crop(medium.rows[0]), budget, (rows, columns))
+        shares = [min(max(0, count), size) for count, size in zip(wanted, sizes, strict=True)]
+        return shares if any(shares) else [1, *shares[1:]]
+
+    def _crop(self, row: int) -> VisionRecord:
+        """The record of one of the R crops."""
+        group = next(n for n, rows in enumerate(self.members) if row in rows)
+        return self.groups[group].rows([self.members[group].index(row)])
+
+    def compress(
+        self, method: str, *, budget: int | Mapping[str, int], seed: int = 0, **params: object
+    ) -> Kept:
+        """`prunesid.compress` on every crop -> R rows.
+
+        budget  per medium, as the method reads it; by the input's name, the tokens of its media
+
+        Images in `SUB_CROPS` are treated as the method's authors do, but for what a user chose. A
+        method with a split of its own decides what their crops get, nothing perhaps. One that keeps
+        CLS by itself gets no other one. ValueError where CLS takes the only place of a crop.
+        """
+        meaning, meant = meaning_of(method), None
+        if meaning is not None:
+            meant = meaning.of(resolve(method, **params))
+            params = {**params, **meaning.then}
+        cls = requirements(method, **params).cls
+        if not self._in_sub_crops:
+            shared = self.budgets if cls else self.patch_budgets
+            budgets = shared(budget, meant=meant)
+            return self.with_cls(self._by_crop(method, budgets, seed, params), always=not cls)
+        crops = crops_of(method, self.crops, **params)
+        by_crop, media = crops.scope == BY_CROP, list(self._media())
+        if by_crop:
+            split, share = split_of(method), None
+            if split is not None:
+                share = partial(split.share, **resolve(method, **params))
+                params = {**params, **split.then}
+            budgets = self.budgets(budget, share, crops, meant)
+        if by_crop and crops.unpad != BEFORE:
+            kept = self._by_crop(method, budgets, seed, params)
+        elif by_crop:
+            parts = [pool for medium in media for pool in part_pools(medium, self._grid)]
+            pools = [(pool, own) for pool, own in zip(parts, budgets.tolist(), strict=True) if own]
+            kept = self._by_pool(pools, method, seed, params)
+            kept = replace(kept, info={n: fact for n, fact in kept.info.items() if n != PLACE})
+        else:
+            kept = self._by_pool(self._images(budget, crops, meant), method, seed, params)
+        if crops.unpad == AFTER:
+            kept = kept.only(shown(kept, media, self._grid))
+        if crops.crop_order == MAP:
+            kept = in_map_order(kept, media, self._grid, cls=cls, joint=not by_crop)
+        return kept
+
+    @property
+    def _in_sub_crops(self) -> bool:
+        """Whether all media are images in `SUB_CROPS`."""
+        return bool(self.inputs) and all(SUB_CROPS in medium.layout for medium in self._media())
+
+    def _by_crop(
+        self, method: str, budgets: Tensor, seed: int, params: Mapping[str, object]
+    ) -> Kept:
+        """Every crop by itself, by its budget (R,)."""
+        parts = [
+            compress(
+                record, method, seed=seed, **params,
+                budget=budgets[list(rows)].clamp(min=1).to(record.features.device),
+            )
+            for record, rows in zip(self.groups, self.members, strict=True)
+        ]  # fmt: skip
+        kept = self._in_order(parts)
+        nothing = budgets == 0
+        return kept.without(nothing.to(kept.count.device)) if bool(nothing.any()) else kept
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        """Of the patches of each crop of images in `SUB_CROPS`, which have one."""
+        (record,) = self.groups
+        if record.grid is None:
+            raise ValueError("sub-crops need the grid of their patches")
+        return record.grid
+
+    def _images(
+        self, budget: int | Mapping[str, int], crops: Crops, meant: Meant | None
+    ) -> list[tuple[Pool, int]]:
+        """Each image as one pool, and its tokens."""
+        given = [own for _, own in self._each_budget(budget)]
+        pools = [image_pool(medium, self._grid, crops) for medium in self._media()]
+        if meant is not None and isinstance(budget, int):
+            given = [meant(own, len(pool)) for own, pool in zip(given, pools, strict=True)]
+        if crops.budget_for != EVERY and self.share is not None:
+            if crops.scope == PACKED:
+                # A rate, as DivPrune has it, of the tokens of the most crops without newlines.
+                most = self.share * self._grid[0] * self._grid[1]
+                given = [
+                    max(1, round(own * len(pool) / most))
+                    for own, pool in zip(given, pools, strict=True)
+                ]
+            else:
+                budgets = self.budgets(budget, None, crops, meant)
+                given = [int(budgets[list(medium.rows)].sum()) for medium in self._media()]
+        return list(zip(pools, given, strict=True))
+
+    def _by_pool(
+        self,
+        pools: Sequence[tuple[Pool, int]],
+        method: str,
+        seed: int,
+        params: Mapping[str, object],
+    ) -> Kept:
+        """Every pool by itself, by its budget -> R rows."""
+        first = torch.empty(len(self.sizes), dtype=torch.int64)
+        for medium in self._media():
+            first[list(medium.rows)] = medium.rows[0]
+        (record,) = self.groups
+        in_order = record if self._sorted else record.rows(self._order())
+
+        def run(pool: VisionRecord, own: Tensor) -> Kept:
+            return compress(pool, method, budget=own, seed=seed, **params)
+
+        return keep_of_pools(in_order, pools, self.newline, run, first)
+
+    def all_tokens(self) -> Kept:
+        """Every patch of every crop: R rows as they are, CLS first where the model has it so."""
+        parts = []
+        for record in self.groups:
+            index, count = whole_index([record.num_tokens] * len(record))
+            device = record.features.device
+            parts.append(Kept(record.features, index.to(device), count.to(device)))
+        return self.with_cls(self._in_order(parts))
+
+    def asked(
+        self, owners: Mapping[str, str], vectors: Mapping[str, Tensor], encoder: str
+    ) -> Records:
+        """The records of questions, each of which is an input, with the relevance of every patch.
+
+        owners   {name of a question: the input that it is asked on}
+        vectors  {name of a question: it as the encoder, CLIP or EMBEDDINGS, has it}
+
+        ValueError where a record lacks what the encoder compares.
+        """
+        inputs, sources = repeated(self.inputs, owners)
+        names = row_names(inputs)
+        whose = {row: name for name, media in inputs.items() for m in media for row in m.rows}
+        members: list[list[int]] = [[] for _ in self.groups]
+        for row, source in enumerate(sources):
+            members[self._where[source][0]].append(row)
+        groups = []
+        for record, rows in zip(self.groups, members, strict=True):
+            if rows:
+                own = record.rows([self._where[sources[row]][1] for row in rows])
+                patches = own.joint if encoder == CLIP else own.projected
+                if patches is None:
+                    raise ValueError(
+                        f"what the vision tower left here holds nothing for {encoder!r}"
+                    )
+                # Media without names stay so: their content decides what is drawn.
+                named = None if own.image_ids is None else tuple(names[row] for row in rows)
+                own_vectors = [vectors[whose[row]] for row in rows]
+                groups.append(replace(
+                    own, image_ids=named, relevance_by=encoder,
+                    relevance=relevance(patches, own_vectors),
+                ))  # fmt: skip
+        kept = tuple(tuple(rows) for rows in members if rows)
+        return replace(self, groups=tuple(groups), members=kept, inputs=inputs)
+
+    def gather(
+        self, index: Tensor, name: str = "features", sources: Sequence[int] | None = None
+    ) -> Tensor:
+        """A field (B, T, ...) of the records for patches by their index (R', N) -> (R', N, ...).
+
+        sources  which of the R rows each row of the index is of; None: row by row
+
+        Zero where the index is below 0. ValueError where a record lacks the field.
+        """
+        rows = range(len(index)) if sources is None else sources
+        found: Tensor | None = None
+        for number, record in enumerate(self.groups):
+            values = getattr(record, name)
+            if values is None:
+                raise ValueError(f"what the vision tower left behind here holds no {name}")
+            if found is None:
+                found = values.new_zeros(*index.shape, *values.shape[2:])
+            own = [n for n, row in enumerate(rows) if self._where[row][0] == number]
+            places = torch.tensor([self._where[rows[n]][1] for n in own], dtype=torch.int64)
+            wanted = index[own]
+            taken = values[places.to(wanted.device)[:, None], wanted.clamp(min=0)]
+            taken[wanted < 0] = 0
+            found[own] = taken
+        if found is None:
+            raise ValueError("there are no records to gather from")
+        return found
+
+    @cached_property
+    def _where(self) -> list[tuple[int, int]]:
+        """(R) the group that holds each row, and its place there."""
+        found = {
+            row: (number, place)
+            for number, rows in enumerate(self.members)
+            for place, row in enumerate(rows)
+        }
+        return [found[row] for row in range(len(found))]
+
+    def _in_order(self, parts: Sequence[Kept]) -> Kept:
+        whole = Kept.cat(parts)
+        if self._sorted:
+            return whole
+        return whole.rows(self._order())
+
+    def _reserved(self, budgets: Tensor) -> Tensor:
+        """(R,) int64 places of each crop's budget that CLS takes."""
+        whole = budgets >= torch.tensor(self.sizes)
+        found = torch.zeros_like(budgets)
+        for medium in self._media():
+            rows = list(medium.rows)
+            if medium.layout.get(CLS) == ALWAYS and not bool(whole[rows].all()):
+                found[rows] = 1
+        if bool((budgets[found > 0] < 2).any()):
+            raise ValueError(
+                "a crop or frame with a budget of 1 token has no place for a patch beside its CLS "
+                "token; raise the budget or leave CLS out"
+            )
+        return found
+
+    def with_cls(self, kept: Kept, *, always: bool = True) -> Kept:
+        """The CLS token before the patches of crops, where their layout says so.
+
+        always  False: ALWAYS means WHEN_WHOLE
+        """
+        whole = self._whole(kept)
+        first = torch.zeros_like(whole)
+        for medium in self._media():
+            rows, when = list(medium.rows), medium.layout.get(CLS)
+            if (always and when == ALWAYS) or (when is not None and bool(whole[rows].all())):
+                first[rows] = True
+        if not bool(first.any()):
+            return kept
+        without = [number for number, record in enumerate(self.groups) if record.cls is None]
+        if without:
+            raise ValueError(f"the CLS token goes in front, which groups {without} lack")
+        cls = torch.cat([record.cls for record in self.groups if record.cls is not None])
+        cls = cls[self._order()][:, None].to(kept.tokens.dtype)
+        none = torch.full_like(kept.index[:, :1], -1)
+        longer = torch.cat([cls, kept.tokens], 1), torch.cat([none, kept.index], 1)
+        padded = (
+            torch.cat([kept.tokens, torch.zeros_like(cls)], 1),
+            torch.cat([kept.index, none], 1),
+        )
+        tokens = torch.where(first[:, None, None], longer[0], padded[0])
+        index = torch.where(first[:, None], longer[1], padded[1])
+        count = kept.count + first
+        width = int(count.max())
+        return Kept(tokens[:, :width], index[:, :width], count, kept.info)
+
+    def _whole(self, kept: Kept) -> Tensor:
+        """(R,) bool, true for crops that keep all of their patches in raster order."""
+        sizes = torch.tensor(self.sizes, device=kept.count.device)
+        places = torch.arange(kept.index.shape[1], device=kept.count.device)
+        raster = (kept.index == places) | (places >= sizes[:, None])
+        return (kept.count == sizes) & raster.all(1)
+
+    def _media(self) -> Iterator[Medium]:
+        for media in self.inputs.values():
+            yield from media
+
+    @property
+    def _sorted(self) -> bool:
+        """Whether one group holds all rows in their order."""
+        return len(self.groups) == 1 and self.members[0] == tuple(range(len(self.members[0])))
+
+    def _order(self) -> Tensor:
+        return torch.tensor([row for rows in self.members for row in rows]).argsort()
+
+    def to(self, device: torch.device | str) -> Records:
+        """The same records on another device."""
+        newline = None if self.newline is None else self.newline.to(device)
+        groups = tuple(record.to(device) for record in self.groups)
+        return replace(self, groups=groups, newline=newline)
+
+    @staticmethod
+    def named(
+        groups: Sequence[VisionRecord],
+        members: Sequence[Sequence[int]],
+        media: Sequence[Medium],
+        names: Sequence[str] | None,
+        **others: Any,
+    ) -> Records:
+        """The records of media, each of the input in `names`; without names, of one by its number.
+
+        Named inputs name their crops, so that random choices depend on nothing else. ValueError where
+        the media of one input are apart. `others` as in `Records`.
+        """
+        inputs = grouped(names or [str(number) for number in range(len(media))], media)
+        if names is not None:
+            rows = row_names(inputs)
+            groups = [
+                replace(record, image_ids=tuple(rows[row] for row in own))
+                for record, own in zip(groups, members, strict=True)
+            ]
+        return Records(tuple(groups), tuple(map(tuple, members)), inputs, **others)
+
+    @staticmethod
+    def cat(parts: Sequence[Records]) -> Records:
+        """The inputs of all parts, which have names of their own; none of no parts."""
+        crops: list[tuple[VisionRecord, list[int]]] = []
+        inputs: dict[str, tuple[Medium, ...]] = {}
+        start = 0
+        for part in parts:
+            for record, members in zip(part.groups, part.members, strict=True):
+                crops.append((record, [start + row for row in members]))
+            for name, media in part.inputs.items():
+                if name in inputs:
+                    raise ValueError(f"the input {name!r} occurs twice")
+                inputs[name] = tuple(
+                    replace(m, rows=tuple(start + row for row in m.rows)) for m in media
+                )
+            start += sum(map(len, part.members))
+        groups, rows = by_grid(crops)
+        found = Records(tuple(groups), tuple(map(tuple, rows)), inputs)
+        if not parts:
+            return found
+        first = parts[0]
+        return replace(found, share=first.share, crops=first.crops, newline=first.newline)
+
+
+def by_grid(
+    crops: Sequence[tuple[VisionRecord, Sequence[int]]],
+) -> tuple[list[VisionRecord], list[list[int]]]:
+    """Records and the numbers of their rows -> one record for every grid, and its numbers."""
+    records: dict[tuple[int, int] | int, list[VisionRecord]] = {}
+    rows: dict[tuple[int, int] | int, list[int]] = {}
+    for record, numbers in crops:
+        key = record.grid or record.num_tokens
+        records.setdefault(key, []).append(record)
+        rows.setdefault(key, []).extend(numbers)
+    return [VisionRecord.cat(own) for own in records.values()], list(rows.values())
+
+
+def shared_out(budget: int, sizes: Sequence[int]) -> list[int]:
+    """A budget shared evenly among crops of `sizes` patches; what one cannot use goes to the others.
+
+    The first crops get the remainder. The sum is min(budget, sum of sizes). ValueError where there
+    are more crops than tokens.
+    """
+    if budget < len(sizes):
+        raise ValueError(f"{budget} tokens cannot be shared among {len(sizes)} crops")
+    shares = [0] * len(sizes)
+    left, open_crops = budget, list(range(len(sizes)))
+    while open_crops:
+        each, extra = divmod(left, len(open_crops))
+        full = [i for n, i in enumerate(open_crops) if sizes[i] <= each + (n < extra)]
+        if not full:
+            for n, i in enumerate(open_crops):
+                shares[i] = each + (n < extra)
+            break
+        for i in full:
+            shares[i] = sizes[i]
+            left -= sizes[i]
+        open_crops = [i for i in open_crops if i not in full]
+    return shares
+
+
+def whole_index(sizes: Iterable[int]) -> tuple[Tensor, Tensor]:
+    """Index (R, N) and count (R,) of crops that keep all of their patches in raster order."""
+    count = torch.tensor(list(sizes))
+    places = torch.arange(int(count.max()))
+    return torch.where(places < count[:, None], places, -1), count
+
+
+def grouped(names: Sequence[str], media: Sequence[Medium]) -> dict[str, tuple[Medium, ...]]:
+    """{input: its media}; ValueError where those of one input are apart, or the lengths differ."""
+    found: dict[str, list[Medium]] = {}
+    last = None
+    for name, medium in zip(names, media, strict=True):
+        if name in found and name != last:
+            raise ValueError(f"the media of the input {name!r} are not next to each other")
+        found.setdefault(name, []).append(medium)
+        last = name
+    return {name: tuple(own) for name, own in found.items()}
+
+
+def repeated(
+    inputs: Mapping[str, Sequence[Medium]], owners: Mapping[str, str]
+) -> tuple[dict[str, tuple[Medium, ...]], list[int]]:
+    """Inputs {name: media} that are each the media of an input, and the row that each row repeats.
+
+    owners  {name: the input}
+    """
+    found, sources = {}, list[int]()
+    for name, owner in owners.items():
+        media = []
+        for medium in inputs[owner]:
+            first = len(sources)
+            sources += medium.rows
+            media.append(replace(medium, rows=tuple(range(first, len(sources)))))
+        found[name] = tuple(media)
+    return found, sources
+
+
+def row_names(inputs: Mapping[str, Sequence[Medium]]) -> dict[int, str]:
+    """What random choices on each row depend on: the input, and the row's number where it has several."""
+    found = {}
+    for name, media in inputs.items():
+        rows = [row for medium in media for row in medium.rows]
+        for number, row in enumerate(rows):
+            found[row] = name if len(rows) == 1 else f"{name}/{number}"
+    return found

@@ -1,0 +1,349 @@
+"""Methods that reduce visual tokens, one file each, and the one call that runs any of them.
+
+A method is a function `(record, budget, draws, **parameters) -> Kept`:
+
+    @register("name", params={"alpha": Param(0.5, float, minimum=0)}, needs=Needs(keys=True))
+    def name(record, budget, draws, *, alpha): ...
+
+with `budget` a (B,) int64 tensor on the record's device and `draws` the source of random numbers.
+A method that reads `record.relevance` (`needs=Needs(relevance=ASKED)`) chooses by image and question:
+wherever models run, it is given a row for every question that is asked on an image (`prunesid.images.relevance`).
+A method may also say how its authors treat an image in crops (`prunesid.core.crops`), and own how these
+share its budget (`Split`). A module of this package is found by itself; others call `register` or
+name their module in the entry-point group `prunesid.methods.features`.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from prunesid.core.costs import Visual
+from prunesid.core.crops import PACKED, Crops
+from prunesid.core.parameters import Param, Value
+from prunesid.core.parametric import ParametricRegistry, Resolved, Source
+from prunesid.core.record import OPTIONAL, Kept, VisionRecord
+from prunesid.core.seeding import Draws
+
+# Elements of one (B, T, T) tensor: 25 images of 576 tokens, 67 MB in float64.
+CHUNK_ELEMENTS = 2**23
+
+NOTHING: Mapping[str, object] = {}
+
+Macs = Callable[[Visual, int, Resolved], "int | None"]
+
+# Relevance by whatever the model has: CLIP where it comes with a text tower, else EMBEDDINGS.
+QUESTION = "question"
+ASKED = (QUESTION,)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The optional fields of a VisionRecord that a method reads.
+
+    relevance  what it may be by, sorted: QUESTION, `record.CLIP` or `record.EMBEDDINGS`; () for a
+               method that asks for none
+    """
+
+    cls_attention: bool = False
+    cls: bool = False
+    keys: bool = False
+    projected: bool = False
+    joint: bool = False
+    relevance: tuple[str, ...] = ()
+    last_attention: bool = False
+    last_keys: bool = False
+    first_cls_attention: bool = False
+    last_cls_attention: bool = False
+    layers: frozenset[int] = field(default_factory=frozenset)
+
+    def __or__(self, other: Needs) -> Needs:
+        """What one or the other reads."""
+        named = {name: getattr(self, name) or getattr(other, name) for name in OPTIONAL}
+        named["relevance"] = tuple(sorted({*self.relevance, *other.relevance}))
+        return Needs(layers=self.layers | other.layers, **named)
+
+    def of(self, record: VisionRecord) -> dict[str, Tensor | None]:
+        """The needed fields by name, None where the record lacks one."""
+        fields = {name: getattr(record, name) for name in OPTIONAL if getattr(self, name)}
+        return fields | {f"hidden[{n}]": record.hidden.get(n) for n in sorted(self.layers)}
+
+
+NO_NEEDS = Needs()
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a method shares a budget among a base crop and its sub-crops, instead of evenly.
+
+    share  a function `(base, budget, crops, **parameters)` of the base crop's record (B = 1), the
+           tokens of all crops, and rows and columns of the sub-crops, (0, 0) for a base crop alone;
+           it returns the tokens of the base crop and of each sub-crop in raster order, 0 or more
+    needs  what it reads of the base crop, beyond what the method reads of each
+    then   parameters with which the crops are reduced to what it gave them
+    """
+
+    share: Callable[..., Sequence[int]]
+    needs: Needs = NO_NEEDS
+    then: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """How a method reads a budget that is not the number of tokens it keeps of every image.
+
+    tokens  a function `(budget, patches, parameters)`: what it keeps of an image of so many patches
+    then    parameters under which a budget is what is kept
+    """
+
+    tokens: Callable[[int, int, Resolved], int]
+    then: Mapping[str, Value]
+
+    def of(self, parameters: Resolved) -> Callable[[int, int], int]:
+        """`tokens` with the parameters filled in."""
+        return lambda budget, patches: self.tokens(budget, patches, parameters)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method: the function, its parameters, and what follows from their values."""
+
+    run: Callable[..., Kept]
+    params: Mapping[str, Param]
+    complete: Callable[[Resolved], Resolved]
+    needs: Callable[[Resolved], Needs]
+    random: Callable[[Resolved], bool]
+    macs: Macs
+    split: Split | None
+    crops: Crops | None = None
+    meaning: Meaning | None = None
+    source: Source | None = None
+
+
+_METHODS: ParametricRegistry[Method] = ParametricRegistry("method", __name__)
+parameters, function_of = _METHODS.parameters, _METHODS.function_of
+modules_of, source_of = _METHODS.modules_of, _METHODS.source_of
+
+
+def register(
+    name: str,
+    *,
+    params: Mapping[str, Param] | None = None,
+    complete: Callable[[Resolved], Resolved] = dict,
+    needs: Needs | Callable[[Resolved], Needs] = Needs(),
+    random: bool | Callable[[Resolved], bool] = False,
+    macs: int | Macs | None = None,
+    split: Split | None = None,
+    crops: Crops | None = None,
+    meaning: Meaning | None = None,
+    source: Source | None = None,
+) -> Callable[[Callable[..., Kept]], Callable[..., Kept]]:
+    """A decorator that registers a method; ValueError if the name is taken.
+
+    complete  fills parameters that depend on others (presets) and rejects combinations
+    needs, random  constants, or functions of the complete parameters
+    macs      multiply-adds of choosing among an image's tokens (`prunesid.core.costs` says what
+              counts): a constant, or a function `(visual, budget, parameters)`; None, or a function
+              that gives None, where there is no formula
+    split     how the crops of an image share its budget; None: evenly
+    crops     what its authors do with an image in crops; None where they have no code for it
+    meaning   what a budget comes to for an image; None: as many tokens
+    source    the paper and the authors' code; None for a baseline
+    """
+
+    def add(run: Callable[..., Kept]) -> Callable[..., Kept]:
+        entry = Method(
+            run=run,
+            params=params or {},
+            complete=complete,
+            needs=needs if callable(needs) else lambda _: needs,
+            random=random if callable(random) else lambda _: random,
+            macs=macs if callable(macs) else lambda *_: macs,
+            split=split,
+            crops=crops,
+            meaning=meaning,
+            source=source,
+        )
+        _METHODS.register(name)(entry)
+        return run
+
+    return add
+
+
+def list_feature_methods() -> list[str]:
+    """The names `compress` accepts, sorted."""
+    return _METHODS.names()
+
+
+def resolve(method: str, **params: object) -> Resolved:
+    """All parameters of the method, defaults filled in, without a record.
+
+    `preset="upstream"` stands for those that reproduce the authors' code (`Source`).
+    `resolve(m, **resolve(m, **p)) == resolve(m, **p)`. ValueError, naming the choices, on unknown
+    methods, parameters and values.
+    """
+    return _METHODS[method].complete(_METHODS.resolve(method, **params))
+
+
+def requirements(method: str, **params: object) -> Needs:
+    """The optional record fields that the method reads with these parameters."""
+    return _METHODS[method].needs(resolve(method, **params))
+
+
+def requirements_in_crops(method: str, **params: object) -> Needs:
+    """The same where images come in crops: also what sharing their budget reads."""
+    split = _METHODS[method].split
+    return requirements(method, **params) | (NO_NEEDS if split is None else split.needs)
+
+
+def split_of(method: str) -> Split | None:
+    """How the method shares a budget among the crops of an image; None: evenly."""
+    return _METHODS[method].split
+
+
+def meaning_of(method: str) -> Meaning | None:
+    """How the method reads a budget; None: as the number of tokens."""
+    return _METHODS[method].meaning
+
+
+def authors_crops(method: str) -> Crops | None:
+    """What the method's authors do with an image in crops; None where they have no code for it."""
+    return _METHODS[method].crops
+
+
+def crops_of(method: str, chosen: Mapping[str, object] = NOTHING, **params: object) -> Crops:
+    """What the method does with an image in crops: as its authors, but for what is `chosen`.
+
+    ValueError where newline embeddings would be among the candidates of a method that reads more than
+    projected tokens, the only thing that they have.
+    """
+    found = (_METHODS[method].crops or Crops()).under(chosen)
+    if found.scope == PACKED and requirements(method, **params) != Needs(projected=True):
+        able = [
+            each for each in list_feature_methods() if requirements(each) == Needs(projected=True)
+        ]
+        raise ValueError(
+            f"scope='packed' has newline embeddings among its candidates, which {method} cannot "
+            f"choose from: it reads more than projected tokens. Methods that do not: "
+            f"{', '.join(able)}."
+        )
+    return found
+
+
+def is_random(method: str, **params: object) -> bool:
+    """Whether the result depends on the seed."""
+    return _METHODS[method].random(resolve(method, **params))
+
+
+def selection_macs(method: str, visual: Visual, budget: int, **params: object) -> int | None:
+    """Multiply-adds by which the method chooses `budget` of an image's tokens, by its formula.
+
+    0 where nothing is to be chosen, None where the method has no formula. ValueError on unknown
+    names and values.
+    """
+    resolved = resolve(method, **params)
+    return 0 if budget >= visual.tokens else _METHODS[method].macs(visual, budget, resolved)
+
+
+@torch.no_grad()
+def compress(
+    record: VisionRecord,
+    method: str,
+    *,
+    budget: int | Tensor,
+    seed: int | Sequence[int] = 0,
+    **params: object,
+) -> Kept:
+    """Reduce the T patch tokens of every image to its budget.
+
+    record  the vision features of B images
+    method  one of `list_feature_methods()`, with its own `params`
+    budget  tokens kept per image: an int, or a (B,) integer tensor. An image of at most that many
+            tokens comes back unchanged. A method may read it otherwise, and says so (`Meaning`)
+    seed    an int, or one per image. A random choice depends on the seed and the image, never on
+            the batch, so a batch gives what its images give one by one.
+
+    Raises ValueError on unknown names and parameters, methods that act elsewhere, budgets below 1,
+    NaN or infinite features, and on a record without what the method needs.
+    """
+    able = list_feature_methods()
+    if method not in able:
+        from prunesid.methods import places  # it imports this package
+
+        raise ValueError(places.refusal(method, able))
+    resolved = resolve(method, **params)
+    entry = _METHODS[method]
+    _check_record(record, method, resolved)
+    budgets = _budgets(budget, record)
+    if entry.meaning is not None:
+        meant = entry.meaning.of(resolved)
+        wanted = [meant(each, record.num_tokens) for each in budgets.tolist()]
+        budgets, resolved = budgets.new_tensor(wanted), resolved | dict(entry.meaning.then)
+    seeds = [seed] * len(record) if isinstance(seed, (int, numbers.Integral)) else list(seed)
+    if len(seeds) != len(record):
+        raise ValueError(f"{len(seeds)} seeds for {len(record)} images")
+    # Chunks bound the memory; images do not see one another, so they change nothing else.
+    size = max(1, CHUNK_ELEMENTS // record.num_tokens**2)
+    parts = []
+    for start in range(0, len(record), size):
+        rows = slice(start, start + size)
+        part = record.rows(rows)
+        draws = Draws(part, tuple(map(int, seeds[rows])))
+        parts.append(entry.run(part, budgets[rows], draws, **resolved))
+    return Kept.cat(parts)
+
+
+def _budgets(budget: int | Tensor, record: VisionRecord) -> Tensor:
+    device = record.features.device
+    if isinstance(budget, Tensor):
+        if budget.shape != (len(record),) or budget.is_floating_point() or budget.is_complex():
+            raise ValueError(
+                f"budget must be an int or an integer tensor of shape ({len(record)},), "
+                f"not {budget.dtype} {tuple(budget.shape)}"
+            )
+        budgets = budget.to(device=device, dtype=torch.long)
+    elif isinstance(budget, bool) or not isinstance(budget, (int, numbers.Integral)):
+        raise ValueError(f"budget must be an int or a (B,) integer tensor, not {budget!r}")
+    else:
+        budgets = torch.full((len(record),), int(budget), dtype=torch.long, device=device)
+    if int(budgets.min()) < 1:
+        raise ValueError(f"budget must be at least 1 token, not {int(budgets.min())}")
+    return budgets
+
+
+def _check_record(record: VisionRecord, method: str, resolved: Resolved) -> None:
+    used = {"features": record.features, **_METHODS[method].needs(resolved).of(record)}
+    for name, tensor in used.items():
+        if tensor is not None and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} holds NaN or infinite values.")
+    missing = [name for name, tensor in used.items() if tensor is None]
+    if missing:
+        advice = "".join(_advice(record, method, resolved, name) for name in missing)
+        able = [each for each in list_feature_methods() if _enough(record, requirements(each))]
+        raise ValueError(
+            f"{method} needs {', '.join(missing)}, which this record lacks. {advice}"
+            f"Methods that it is enough for: {', '.join(able)}."
+        )
+
+
+def _enough(record: VisionRecord, needs: Needs) -> bool:
+    return all(tensor is not None for tensor in needs.of(record).values())
+
+
+def _advice(record: VisionRecord, method: str, resolved: Resolved, name: str) -> str:
+    if name.startswith("hidden"):
+        return f"Layers it holds: {', '.join(map(str, sorted(record.hidden))) or 'none'}. "
+    ways = []
+    for param, spec in _METHODS[method].params.items():
+        for value in spec.values():
+            try:
+                needs = requirements(method, **{**resolved, param: value})
+            except ValueError:
+                continue
+            if not getattr(needs, name):
+                ways.append(f"{param}={value!r}")
+    return f"{method} does without {name} with {' or '.join(ways)}. " if ways else ""

@@ -1,0 +1,37 @@
+"""A uniform grid of patches: what position alone is worth."""
+
+import torch
+from torch import Tensor
+
+from prunesid.core.record import Kept, VisionRecord, keep
+from prunesid.core.seeding import Draws
+from prunesid.methods.features import register
+
+
+def grid_index(rows: int, columns: int, budget: int) -> list[int]:
+    """`budget` <= rows * columns distinct raster indices, spread evenly in both directions.
+
+    The tokens lie on lines, each with as many as the next or one more, and the lines are as far
+    apart as the tokens on them: 8 x 8 of 24 x 24 at 64, and exactly the budget at any other number.
+    """
+    possible = range(-(-budget // columns), min(rows, budget) + 1)
+    lines = min(possible, key=lambda n: (abs(rows / n - columns * n / budget), n))
+    index = []
+    for line in range(lines):
+        row = (2 * line + 1) * rows // (2 * lines)
+        count = (line + 1) * budget // lines - line * budget // lines
+        index += [row * columns + (2 * i + 1) * columns // (2 * count) for i in range(count)]
+    return index
+
+
+@register("grid", macs=0)
+def grid(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
+    """The budget spread evenly over the record's grid; a record without one is a single row."""
+    tokens = record.num_tokens
+    rows, columns = record.grid or (1, tokens)
+    rank = torch.empty((len(record), tokens), dtype=torch.long)
+    for image, count in enumerate(budget.clamp(max=tokens).tolist()):
+        chosen = torch.zeros(tokens, dtype=torch.bool)
+        chosen[grid_index(rows, columns, count)] = True
+        rank[image] = (~chosen).long().argsort(stable=True).argsort()
+    return keep(record, rank.to(budget.device), budget)

@@ -1,0 +1,123 @@
+"""HoloV (Zou et al., NeurIPS 2025): the budget shared among runs of the raster sequence, top attention
+inside each.
+
+A run's share follows its mean score, attention plus 0.09 times the variance of its tokens'
+similarities within the run. That variance is rescaled to the run's mean attention before it is
+averaged and so cancels: the share is per-run attention, which is why no similarity is computed
+here. Shares are rounded down, and the largest of them get one token more each until the budget is
+spent. Output run by run, by descending attention inside each (`order="raster"` sorts). Of an image in
+crops (LLaVA-NeXT) the runs are those of all crops' tokens together.
+
+A run that is allotted all of its tokens or more is sent whole, in raster order; what it cannot hold goes
+to the runs of next largest share. Upstream sends rows of zeros instead, at the end
+(`surplus="zeros"`).
+
+Upstream has 16 runs on LLaVA and int(1024 / N) on Qwen (`runs`). Different from it: ties go to the
+lower index.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from prunesid.core.crops import BEFORE, BY_IMAGE, EVERY, METHOD, Crops
+from prunesid.core.numerics import rank_ascending, rank_descending
+from prunesid.core.parameters import Param
+from prunesid.core.parametric import Source, Upstream
+from prunesid.core.record import Kept, VisionRecord, keep
+from prunesid.core.seeding import Draws
+from prunesid.methods.features import Needs, register
+from prunesid.methods.features.prunesid.scores.cls_attention import cls_attention
+from prunesid.methods.features.ragged import per_budget
+
+
+@register(
+    "holov",
+    params={
+        "runs": Param(16, int, minimum=1),
+        "surplus": Param("redistribute", str, ("redistribute", "zeros")),
+        "order": Param("runs", str, ("runs", "raster")),
+    },
+    needs=Needs(cls_attention=True),
+    crops=Crops(scope=BY_IMAGE, crop_order=METHOD, unpad=BEFORE, budget_for=EVERY),
+    macs=0,
+    source=Source(
+        title='Don\'t Just Chase "Highlighted Tokens" in MLLMs: Revisiting Visual Holistic Context Retention',
+        venue="NeurIPS 2025",
+        repository="obananas/HoloV",
+        commit="1d2e65e961e698ff0e7d5bb4625489177dd9deba",
+        golden=("holov",),
+        upstream={
+            "surplus": Upstream(
+                "zeros",
+                "a row of zeros takes a place and tells the language model nothing",
+            ),
+        },
+    ),
+)
+def holov(
+    record: VisionRecord, budget: Tensor, draws: Draws, *, runs: int, surplus: str, order: str
+) -> Kept:
+    """Keep `budget` patches, shared among runs by their mean attention.
+
+    runs     their number; equal, but that the first hold one token more where they do not divide T
+    surplus  of a run that is allotted more than it holds: "redistribute" (to the runs of next
+             largest share) or "zeros" (rows of zeros after all others, index -1)
+    order    of the output: "runs" (by attention inside each) or "raster"
+    """
+
+    def run(images: VisionRecord, count: int) -> Kept:
+        attention = cls_attention(images)
+        tokens = images.num_tokens
+        number = min(runs, tokens)
+        sizes = torch.full((number,), tokens // number, device=attention.device)
+        sizes[: tokens % number] += 1
+        raster = torch.arange(tokens, device=attention.device)
+        member = torch.arange(number, device=attention.device).repeat_interleave(sizes)
+        means = attention.new_zeros(len(images), number).index_add_(1, member, attention) / sizes
+        quota = _shares(means, count)
+        if surplus == "redistribute":
+            quota = _held(quota, sizes, means)
+        start = sizes.cumsum(0) - sizes
+        inside = rank_ascending(member * tokens + rank_descending(attention)) - start[member]
+        kept = inside < quota[:, member]
+        whole = (quota >= sizes)[:, member]
+        layout = member * tokens + torch.where(whole, raster - start[member], inside)
+        rank = rank_ascending(layout + tokens * number * (~kept))
+        chosen = layout if order == "runs" else None
+        found = keep(images, rank, kept.sum(dim=1), layout=chosen)
+        return found if surplus == "redistribute" else _padded(found, count)
+
+    return per_budget(record, budget, run)
+
+
+def _shares(means: Tensor, count: int) -> Tensor:
+    """(B, runs) tokens per run, summing to `count`: the floor of each share, and one more for each of
+    the largest until all are given."""
+    share = means / means.sum(dim=1, keepdim=True)
+    share = torch.where(share.isfinite(), share, 1 / means.shape[1])
+    wanted = (share * count).floor().long()
+    return wanted + (rank_descending(share) < count - wanted.sum(dim=1, keepdim=True)).long()
+
+
+def _held(wanted: Tensor, sizes: Tensor, means: Tensor) -> Tensor:
+    """`wanted` (B, runs) with what a run of its size (runs) cannot hold given to the next largest."""
+    room = sizes - wanted
+    largest = means.argsort(dim=1, descending=True, stable=True)
+    surplus = (-room).clamp_min(0).sum(dim=1, keepdim=True)
+    space = room.clamp_min(0).gather(1, largest)
+    before = space.cumsum(dim=1) - space
+    extra = (surplus - before).clamp_min(0).minimum(space)
+    return wanted.minimum(sizes).scatter_add(1, largest, extra)
+
+
+def _padded(kept: Kept, count: int) -> Kept:
+    """With rows of zeros up to `count` tokens."""
+    missing = count - kept.tokens.shape[1]
+    return Kept(
+        tokens=torch.nn.functional.pad(kept.tokens, (0, 0, 0, missing)),
+        index=torch.nn.functional.pad(kept.index, (0, missing), value=-1),
+        count=torch.full_like(kept.count, count),
+        info=kept.info,
+    )

@@ -1,0 +1,53 @@
+"""Average pooling to a smaller grid: what a plain lower resolution of the features gives.
+
+The grid is the square-like one whose number of cells is nearest to the budget, so that the count is
+the budget only where it is such a number: of 24 x 24, budgets 64, 128 and 192 give 8 x 8 = 64,
+11 x 11 = 121 and 14 x 14 = 196 tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prunesid.core.costs import Visual
+from prunesid.core.parametric import Resolved
+from prunesid.core.record import Kept, VisionRecord
+from prunesid.core.seeding import Draws
+from prunesid.methods.features import register
+from prunesid.methods.features.ragged import per_budget
+
+
+def pooled_grid(rows: int, columns: int, budget: int) -> tuple[int, int]:
+    """(rows, columns) of the grid nearest to the budget among those that shrink both sides alike."""
+    sizes = {(max(1, round(rows * s / columns)), s) for s in range(1, columns + 1)}
+    return min(sizes, key=lambda size: (abs(size[0] * size[1] - budget), size))
+
+
+def _macs(visual: Visual, budget: int, params: Resolved) -> int:
+    """Every patch goes into one mean."""
+    return visual.tokens * visual.width
+
+
+@register("pool", macs=_macs)
+def pool(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
+    """Means of the patches of each cell, in raster order; every index is -1.
+
+    A record without a grid is a single row.
+    """
+
+    def run(images: VisionRecord, count: int) -> Kept:
+        rows, columns = images.grid or (1, images.num_tokens)
+        size = pooled_grid(rows, columns, count)
+        maps = images.features.double().transpose(1, 2).unflatten(2, (rows, columns))
+        pooled = F.adaptive_avg_pool2d(maps, size).flatten(2).transpose(1, 2)
+        shape = pooled.shape[:2]
+        device = images.features.device
+        return Kept(
+            tokens=pooled.to(images.features.dtype),
+            index=torch.full(shape, -1, dtype=torch.long, device=device),
+            count=torch.full(shape[:1], shape[1], dtype=torch.long, device=device),
+        )
+
+    return per_budget(record, budget, run)

@@ -1,0 +1,55 @@
+"""How the tokens of an image are put into groups: one file per grouping.
+
+A grouping is a function `(context) -> group`, (B, T) int64 in 0..K-1 of each image, registered with
+`@register("name")`, or `@register("name", random=True)` if it draws from `context.draws`.
+Plug-ins use the entry-point group `prunesid.methods.features.prunesid.groupings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from prunesid.core.registry import Registry
+from prunesid.core.seeding import Draws
+
+
+@dataclass(frozen=True)
+class GroupingContext:
+    """What a grouping may look at.
+
+    features    (B, T, D) raw features that feed the grouping
+    components  function that returns |V|, (B, T, max K) float64, see `psca.token_components`
+    num_groups  K of each image
+    draws       random numbers per image
+    """
+
+    features: Tensor
+    components: Callable[[], Tensor]
+    num_groups: tuple[int, ...]
+    draws: Draws
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A registered grouping and whether it is random."""
+
+    run: Callable[[GroupingContext], Tensor]
+    random: bool
+
+
+GROUPINGS: Registry[Grouping] = Registry("grouping", __name__)
+
+
+def register(
+    name: str, *, random: bool = False
+) -> Callable[[Callable[[GroupingContext], Tensor]], Callable[[GroupingContext], Tensor]]:
+    """A decorator that registers a grouping; ValueError if the name is taken."""
+
+    def add(run: Callable[[GroupingContext], Tensor]) -> Callable[[GroupingContext], Tensor]:
+        GROUPINGS.register(name)(Grouping(run, random))
+        return run
+
+    return add

@@ -1,0 +1,12 @@
+"""Each token joins the principal direction it contributes most to (equation 3)."""
+
+from torch import Tensor
+
+from prunesid.methods.features.prunesid.groupings import GroupingContext, register
+from prunesid.methods.features.prunesid.psca import assign
+
+
+@register("psca")
+def psca(context: GroupingContext) -> Tensor:
+    """Principal semantic component analysis."""
+    return assign(context.components())[0]

@@ -1,0 +1,143 @@
+"""Principal semantic component analysis: groups of tokens (section 3.2, equations 1-3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from prunesid.core.numerics import on_grid
+
+CENTERS = ("tokens", "channels")
+SOLVERS = ("exact", "randomized")
+
+# A direction whose share of the largest variance is below the first, or whose mean squared entry is
+# below the second (float64 noise of a constant), is no direction of the data.
+RELATIVE_VARIANCE = 1e-12
+ABSOLUTE_VARIANCE = 1e-20
+POWER_ITERATIONS = 2
+
+
+def token_components(
+    features: Tensor,
+    num_components: int | Sequence[int],
+    *,
+    center: str = "tokens",
+    solver: str = "exact",
+    generators: Sequence[torch.Generator] | None = None,
+) -> Tensor:
+    """|V|: how much each token contributes to each principal direction (equations 1 and 2).
+
+    features        (B, T, D), finite, any float dtype
+    num_components  K, or one K per image, each at most min(T, D); surplus columns are zero
+    center          "tokens" subtracts each channel's mean over the tokens (equation 1), "channels"
+                    each token's mean over its channels (the released code)
+    solver          "exact", or "randomized": range finder with a Gaussian block of K columns, drawn
+                    from `generators`, and two power iterations (Halko et al. 2011, algorithm 4.4)
+    Returns (B, T, max K) float64, on a grid of 2^-30. Columns beyond the numerical rank, where the
+    singular vectors are arbitrary, are zero. Equal singular values leave the basis to the solver.
+    """
+    images, tokens, channels = features.shape
+    counts = [num_components] * images if isinstance(num_components, int) else [*num_components]
+    if not all(1 <= count <= min(tokens, channels) for count in counts):
+        raise ValueError(f"num_components must be in 1..{min(tokens, channels)}, not {counts}")
+    vectors = features.new_zeros((images, tokens, max(counts)), dtype=torch.float64)
+    if solver not in SOLVERS:
+        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, not {solver!r}")
+    if solver == "exact" and features.device.type != "cpu":
+        wanted = torch.tensor(counts, device=features.device)[:, None, None]
+        surplus = torch.arange(max(counts), device=features.device) >= wanted
+        vectors = _exact(_rescale(features, center), max(counts)).masked_fill(surplus, 0)
+        return on_grid(vectors.abs())
+    if solver == "randomized" and (generators is None or len(generators) != images):
+        raise ValueError("the randomized solver needs one generator per image")
+    # Image by image for the reason given at `per_image`; the randomized block has K columns anyway.
+    for image, count in enumerate(counts):
+        centered = _rescale(features[image : image + 1].clone(), center)
+        if solver == "exact":
+            vectors[image, :, :count] = _exact(centered, count)[0]
+        elif generators is not None:
+            vectors[image, :, :count] = _randomized(centered[0], count, generators[image])
+    return on_grid(vectors.abs())
+
+
+def assign(components: Tensor) -> tuple[Tensor, Tensor]:
+    """Each token's group and score from |V| (B, T, K): equation 3 and s_i of section 3.3.
+
+    Returns group (B, T) int64, ties to the lower component, and score (B, T) float64.
+    """
+    score, group = components.max(dim=2)
+    return group, score
+
+
+def macs(tokens: int, channels: int, num_components: int, solver: str = "exact") -> int:
+    """Multiply-adds of `token_components` for one image.
+
+    exact       the Gram matrix of the smaller side n, and 9/2 n^3 for its eigenvectors: the symmetric
+                QR algorithm (Golub and Van Loan, section 8.3), above what divide and conquer takes
+    randomized  six products with the K columns, five QR decompositions of 2 m K^2 with the factor
+                formed, and an SVD of K rows, 3 n K^2 + 10 K^3 (the same, sections 5.2 and 8.6)
+    """
+    n, m = sorted((tokens, channels))
+    k = num_components
+    if solver == "exact":
+        projected = tokens * channels * k if tokens > channels else 0
+        return n * n * m + 9 * n**3 // 2 + projected
+    tall, wide = 2 * m * k * k, 2 * n * k * k
+    qr = (1 + POWER_ITERATIONS) * tall + POWER_ITERATIONS * wide
+    svd = 3 * n * k * k + 10 * k**3
+    products = (2 + 2 * POWER_ITERATIONS) * tokens * channels * k
+    lifted = m * k * k if tokens > channels else 0
+    return products + qr + svd + lifted
+
+
+def _rescale(features: Tensor, center: str) -> Tensor:
+    if center not in CENTERS:
+        raise ValueError(f"center must be one of {', '.join(CENTERS)}, not {center!r}")
+    rescaled = features.double().sigmoid()
+    return rescaled - rescaled.mean(dim=1 if center == "tokens" else 2, keepdim=True)
+
+
+def _exact(centered: Tensor, count: int) -> Tensor:
+    """The leading eigenvectors (b, T, count) of the tokens' Gram matrix, by its smaller side."""
+    _, tokens, channels = centered.shape
+    transposed = centered.transpose(1, 2)
+    if tokens <= channels:
+        values, vectors = torch.linalg.eigh(centered @ transposed)
+        leading: Tensor = vectors[..., -count:].flip(2)
+        absent = _absent(values.flip(1), centered)
+        # One null direction is determined by the others; of two or more, any basis would do.
+        absent &= absent.sum(dim=1, keepdim=True) > 1
+        return leading.masked_fill(absent[:, None, :count], 0)
+    _, directions = torch.linalg.eigh(transposed @ centered)
+    scaled: Tensor = centered @ directions[..., -count:].flip(2)
+    lengths: Tensor = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+    absent = _absent(lengths[:, 0].square(), centered)
+    return (scaled / lengths).masked_fill(absent[:, None], 0)
+
+
+def gaussian_block(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """The numbers (rows, columns) float64 that the randomized solver starts from."""
+    return torch.randn((rows, columns), generator=generator, dtype=torch.float64)
+
+
+def _randomized(centered: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Approximate leading right singular vectors (T, count) of centered^T (D, T)."""
+    tokens, channels = centered.shape
+    tall = centered.T if tokens <= channels else centered
+    block = gaussian_block(tall.shape[1], count, generator).to(tall.device)
+    basis = torch.linalg.qr(tall @ block).Q
+    for _ in range(POWER_ITERATIONS):
+        basis = torch.linalg.qr(tall.T @ basis).Q
+        basis = torch.linalg.qr(tall @ basis).Q
+    left, values, right = torch.linalg.svd(basis.T @ tall, full_matrices=False)
+    vectors: Tensor = right.T if tokens <= channels else basis @ left
+    absent = _absent(values.square()[None], centered[None])[0]
+    return vectors.masked_fill(absent, 0)
+
+
+def _absent(variances: Tensor, centered: Tensor) -> Tensor:
+    """Which of the descending variances (b, K) are none, (b, K) bool."""
+    floor = ABSOLUTE_VARIANCE * centered[0].numel()
+    return variances <= (RELATIVE_VARIANCE * variances[:, :1]).clamp(min=floor)

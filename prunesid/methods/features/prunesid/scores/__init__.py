@@ -1,0 +1,42 @@
+"""What ranks the tokens of a group: one file per score.
+
+A score is a function `(record, components) -> (B, T) float64`, higher is kept first, registered
+with `@register("name")`; `components` is a function that returns |V|, (B, T, K). Scores are rounded
+to a grid (see `numerics`), so that equal tokens tie. Plug-ins use the entry-point group
+`prunesid.methods.features.prunesid.scores`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+from prunesid.core.record import VisionRecord
+from prunesid.core.registry import Registry
+
+Run = Callable[[VisionRecord, Callable[[], Tensor]], Tensor]
+Function = TypeVar("Function", bound=Run)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A registered score and whether it reads `record.cls_attention`."""
+
+    run: Run
+    cls_attention: bool
+
+
+SCORES: Registry[Score] = Registry("score", __name__)
+
+
+def register(name: str, *, cls_attention: bool = False) -> Callable[[Function], Function]:
+    """A decorator that registers a score; ValueError if the name is taken."""
+
+    def add(run: Function) -> Function:
+        SCORES.register(name)(Score(run, cls_attention))
+        return run
+
+    return add

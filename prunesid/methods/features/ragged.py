@@ -1,0 +1,60 @@
+"""Budgets that differ between images, for methods that work on one budget at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from prunesid.core.record import Kept, VisionRecord, keep
+
+
+def per_budget(
+    record: VisionRecord, budget: Tensor, run: Callable[[VisionRecord, int], Kept]
+) -> Kept:
+    """`run(images, N)` on the images of each budget N below T; the others come back unchanged.
+
+    budget (B,) int64. `run` gives the same info names whatever N; images without it have NaN there,
+    or False where it is boolean.
+    """
+    tokens = record.num_tokens
+    parts: list[Kept] = []
+    order: list[Tensor] = []
+    for value in budget.clamp(max=tokens).unique().tolist():
+        rows = (budget.clamp(max=tokens) == value).nonzero()[:, 0]
+        order.append(rows)
+        parts.append(
+            run(record.rows(rows), value)
+            if value < tokens
+            else keep(record.rows(rows), _raster(rows, tokens), budget[rows])
+        )
+    known = {name: value for part in parts for name, value in part.info.items()}
+    filled = [
+        Kept(p.tokens, p.index, p.count,
+             {n: p.info.get(n, _absent(known[n], len(p))) for n in sorted(known)})
+        for p in parts
+    ]  # fmt: skip
+    whole = Kept.cat(filled)
+    back = torch.cat(order).argsort()
+    return Kept(
+        tokens=whole.tokens[back],
+        index=whole.index[back],
+        count=whole.count[back],
+        info={name: value[back] for name, value in whole.info.items()},
+    )
+
+
+def largest_partial(budget: Tensor, tokens: int) -> int:
+    """The largest of the budgets (B,) that leave a choice, those below T; 0 if none does."""
+    return int(budget.masked_fill(budget >= tokens, 0).max())
+
+
+def _absent(like: Tensor, images: int) -> Tensor:
+    if like.dtype == torch.bool:
+        return like.new_zeros((images, *like.shape[1:]))
+    return like.new_full((images, *like.shape[1:]), torch.nan, dtype=torch.float64)
+
+
+def _raster(rows: Tensor, tokens: int) -> Tensor:
+    return torch.arange(tokens, device=rows.device).expand(len(rows), tokens)

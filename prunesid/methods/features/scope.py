@@ -1,0 +1,83 @@
+"""SCOPE (NeurIPS 2025): coverage times saliency, added greedily.
+
+A candidate's gain is how much closer it brings all tokens to their nearest kept one, times its CLS
+attention to the power alpha. Raster order. Different from upstream: ties go to the lower index.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from prunesid.core.costs import Visual
+from prunesid.core.crops import EVERY, Crops
+from prunesid.core.numerics import rank_of_picks
+from prunesid.core.parameters import Param
+from prunesid.core.parametric import Resolved, Source
+from prunesid.core.record import Kept, VisionRecord, keep
+from prunesid.core.seeding import Draws
+from prunesid.methods.features import Needs, Split, register
+from prunesid.methods.features.prunesid.information import similarity
+from prunesid.methods.features.prunesid.scores.cls_attention import cls_attention
+
+
+def _macs(visual: Visual, budget: int, params: Resolved) -> int:
+    """Similarities of all tokens, and in each step what every candidate would add to each token."""
+    return visual.tokens**2 * (visual.width + budget)
+
+
+def _share(base: VisionRecord, budget: int, crops: tuple[int, int], *, alpha: float) -> list[int]:
+    """Evenly among the crops of an image; upstream drops what is left over."""
+    number = 1 + crops[0] * crops[1]
+    return [budget // number] * number
+
+
+@register(
+    "scope",
+    params={"alpha": Param(1.0, float, minimum=0.0)},
+    needs=Needs(cls_attention=True),
+    crops=Crops(budget_for=EVERY),
+    split=Split(_share),
+    macs=_macs,
+    source=Source(
+        title="SCOPE: Saliency-Coverage Oriented Token Pruning for Efficient Multimodal LLMs",
+        venue="NeurIPS 2025",
+        repository="kinredon/SCOPE",
+        commit="6bf73069e0d61307051cfda8e25925bc7b7afdd9",
+        golden=("scope",),
+    ),
+)
+def scope(record: VisionRecord, budget: Tensor, draws: Draws, *, alpha: float) -> Kept:
+    """Greedy facility location, weighted by attention; a smaller budget keeps a prefix.
+
+    alpha  exponent of the attention; 0 leaves coverage alone
+    """
+    similarities = similarity(record.features)
+    saliency = cls_attention(record) ** alpha
+    tokens = record.num_tokens
+    steps = int(budget.clamp(max=tokens).max())
+    # On a CPU image by image: one image's (T, T) stays in the cache, a batch's does not.
+    size = 1 if saliency.device.type == "cpu" else len(saliency)
+    picks = [
+        _greedy(part, weight, steps)
+        for part, weight in zip(similarities.split(size), saliency.split(size), strict=True)
+    ]
+    return keep(record, rank_of_picks(torch.cat(picks), tokens), budget)
+
+
+def _greedy(similarities: Tensor, saliency: Tensor, steps: int) -> Tensor:
+    """(b, steps) tokens in the order in which they are added; (b, T, T), (b, T)."""
+    batch, tokens = saliency.shape
+    covered = torch.zeros_like(saliency)  # each token's similarity to its nearest kept one
+    free = torch.ones_like(saliency, dtype=torch.bool)
+    closer = torch.empty_like(similarities)
+    picks = []
+    for _ in range(steps):
+        torch.sub(similarities, covered[:, :, None], out=closer)
+        gain = closer.clamp_(min=0).sum(dim=1) * saliency
+        pick = gain.masked_fill(~free, -torch.inf).argmax(dim=1, keepdim=True)
+        picks.append(pick)
+        free.scatter_(1, pick, False)
+        nearest = similarities.gather(2, pick[:, :, None].expand(batch, tokens, 1))[:, :, 0]
+        covered = torch.maximum(covered, nearest)
+    return torch.cat(picks, dim=1)

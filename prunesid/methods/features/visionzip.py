@@ -1,0 +1,140 @@
+"""VisionZip (Yang et al., CVPR 2025): dominant tokens by CLS attention, the rest merged by keys.
+
+Output order: CLS, the dominant patches in raster order, then the contextual tokens.
+
+Reproduced although one might not expect it: the CLS token takes one of the dominant places; the
+targets of the merge are spread evenly over the positions of the rest, not chosen by a score; and a
+contextual token is its target *plus* the mean of its members, so about twice as long as a patch
+(`merge="mean"` takes the mean over target and members instead).
+
+Different from upstream: where attention or similarity ties, the lower index wins.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from prunesid.core.costs import Visual
+from prunesid.core.crops import Crops
+from prunesid.core.numerics import COSINE_GRID, on_grid, rank_descending
+from prunesid.core.parameters import Param
+from prunesid.core.parametric import Resolved, Source
+from prunesid.core.record import Kept, VisionRecord
+from prunesid.core.seeding import Draws
+from prunesid.methods.features import Needs, register
+from prunesid.methods.features.prunesid.scores.cls_attention import cls_attention
+from prunesid.methods.features.ragged import per_budget
+
+# The authors' 54 dominant and 10 contextual of 64 tokens (108 and 20, 162 and 30).
+SHARE = (10, 64)
+
+
+def split_budget(budget: int, contextual: int | None) -> tuple[int, int]:
+    """(dominant with CLS, contextual) tokens of a budget; ValueError if that leaves no dominant."""
+    merged = budget * SHARE[0] // SHARE[1] if contextual is None else contextual
+    if merged >= budget:
+        raise ValueError(f"contextual: {merged} of {budget} tokens leave no dominant token")
+    return budget - merged, merged
+
+
+def _macs(visual: Visual, budget: int, params: Resolved) -> int:
+    """Keys of the rest against those of the targets, and the sums of the members."""
+    given = params["contextual"]
+    dominant, merged = split_budget(budget, None if given is None else int(given))
+    members = max(0, visual.tokens - (dominant - 1) - merged)
+    return members * (merged * visual.head_dim + (visual.width if merged else 0))
+
+
+@register(
+    "visionzip",
+    params={
+        "contextual": Param(None, int, minimum=0),
+        "merge": Param("target_plus_mean", str, ("target_plus_mean", "mean")),
+    },
+    needs=Needs(cls_attention=True, cls=True, keys=True),
+    crops=Crops(),
+    macs=_macs,
+    source=Source(
+        title="VisionZip: Longer is Better but Not Necessary in Vision Language Models",
+        venue="CVPR 2025",
+        repository="dvlab-research/VisionZip",
+        commit="3151f6df4fca36a4cd1c985e5956e725b1f9ad02",
+        golden=("visionzip",),
+    ),
+)
+def visionzip(
+    record: VisionRecord, budget: Tensor, draws: Draws, *, contextual: int | None, merge: str
+) -> Kept:
+    """Keep `budget` tokens: CLS, dominant patches, contextual means.
+
+    contextual  merged tokens, by default 10 of every 64
+    merge       what a contextual token is: "target_plus_mean" (upstream) or "mean"
+    Index is -1 for CLS and for contextual tokens. info: selected, (B, T) bool, the patches that are
+    targets of the merge.
+    """
+
+    def run(images: VisionRecord, count: int) -> Kept:
+        dominant, merged = split_budget(count, contextual)
+        return _zip(images, dominant - 1, merged, merge)
+
+    return per_budget(record, budget, run)
+
+
+def _zip(record: VisionRecord, dominant: int, merged: int, merge: str) -> Kept:
+    batch, tokens = record.features.shape[:2]
+    rank = rank_descending(cls_attention(record))
+    chosen = rank < dominant
+    raster = torch.arange(tokens, device=rank.device).expand(batch, tokens)
+    order = (raster + tokens * (~chosen)).argsort(dim=1)  # dominant in raster order, then the rest
+    top, rest = order[:, :dominant], order[:, dominant:]
+    features = record.features.double()
+    parts = [_cls(record).double(), _take(features, top)]
+    target = _targets(rest, merged)
+    if merged:
+        parts.append(_contextual(record, features, rest, target, merge))
+    kept = torch.cat(parts, dim=1)
+    index = torch.cat([top.new_full((batch, 1), -1), top, top.new_full((batch, merged), -1)], dim=1)
+    return Kept(
+        tokens=kept.to(record.features.dtype),
+        index=index,
+        count=torch.full((batch,), kept.shape[1], dtype=torch.long, device=rank.device),
+        info={"selected": torch.zeros_like(chosen).scatter_(1, rest[:, target], True)},
+    )
+
+
+def _targets(rest: Tensor, merged: int) -> Tensor:
+    """(R,) bool: `merged` of the R places of `rest`, evenly spread."""
+    target = torch.zeros(rest.shape[1], dtype=torch.bool, device=rest.device)
+    step = max(1, rest.shape[1] // max(1, merged))
+    target[: merged * step : step] = True
+    return target
+
+
+def _contextual(
+    record: VisionRecord, features: Tensor, rest: Tensor, target: Tensor, merge: str
+) -> Tensor:
+    """(B, merged, D): every other token of `rest` joins the target whose key is most similar."""
+    if record.keys is None:
+        raise ValueError("visionzip needs a record with keys")
+    key = _take(record.keys.double().mean(dim=1), rest)
+    unit = key / key.norm(dim=2, keepdim=True).clamp_min(torch.finfo(key.dtype).tiny)
+    similarity = on_grid(unit[:, ~target] @ unit[:, target].transpose(1, 2), COSINE_GRID)
+    owner = similarity.argmax(dim=2)  # (B, members)
+    values = _take(features, rest)
+    centers, members = values[:, target], values[:, ~target]
+    belongs = torch.nn.functional.one_hot(owner, centers.shape[1]).transpose(1, 2).double()
+    number = belongs.sum(dim=2, keepdim=True)
+    if merge == "mean":
+        return (centers + belongs @ members) / (1 + number)
+    return centers + belongs @ members / number.clamp_min(1)
+
+
+def _cls(record: VisionRecord) -> Tensor:
+    if record.cls is None:
+        raise ValueError("visionzip needs a record with a CLS token")
+    return record.cls[:, None]
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    return values.gather(1, index[:, :, None].expand(-1, -1, values.shape[2]))

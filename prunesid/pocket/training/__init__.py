@@ -1,0 +1,1 @@
+"""Training Pocket-LLaVA from nothing; running it needs none of this."""

@@ -1,0 +1,106 @@
+"""Stage 2: projector and language model learn to answer, the vision tower stays as it is."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from prunesid.pocket.training import optimization
+from prunesid.pocket.training.alignment import alignment_loss
+from prunesid.pocket.training.checkpoint import load_checkpoint, save_checkpoint
+from prunesid.pocket.training.decoder import Packed, packed_forward
+from prunesid.pocket.training.grounding import Probes, grounding_loss
+from prunesid.pocket.training.packing import batch_of
+from prunesid.pocket.training.schedule import Phase, steps_from
+from prunesid.pocket.training.tower import tower_forward
+from prunesid.pocket.training.vision import CHECKPOINT_STEPS
+from prunesid.pocket.vocabulary import ids
+
+ALIGNMENT_STEPS, ALIGNMENT_WEIGHT, GROUNDING_WEIGHT = 60, 0.3, 1.33
+
+
+class _Scores:
+    """Running share of right answers per family, over the last few hundred questions of each."""
+
+    def __init__(self) -> None:
+        self.recent: dict[str, deque[bool]] = defaultdict(lambda: deque(maxlen=400))
+
+    def add(self, predicted: Tensor, packed: Packed, families: list[list[str]]) -> None:
+        # predicted[:, i] is the guess for token i; a question counts if all its answer is right.
+        wrong = (predicted != packed.ids) & packed.answer
+        for image, names in enumerate(families):
+            failed = set(packed.segment[image][wrong[image]].tolist())
+            for number, name in enumerate(names):
+                self.recent[name].append(number not in failed)
+
+    def summary(self) -> dict[str, float]:
+        return {k: round(100 * sum(v) / len(v), 1) for k, v in sorted(self.recent.items()) if v}
+
+
+def _matrices(model: Any) -> Iterator[nn.Parameter]:
+    return (p for p in model.model.language_model.layers.parameters() if p.ndim == 2)
+
+
+def train_language(model: Any, phases: list[Phase], folder: Path, seed: int = 2) -> None:
+    """Train projector and language model in place. Resumes from `folder`; a kill costs at most
+    CHECKPOINT_STEPS steps. `folder/language.jsonl` records the training accuracy per family.
+    """
+    model.requires_grad_(False)
+    projector, language = model.model.multi_modal_projector, model.model.language_model
+    torch.manual_seed(seed)
+    probes = Probes(language.config.hidden_size)
+    both = nn.ModuleDict({"projector": projector, "language": language, "probes": probes})
+    both.requires_grad_(True)
+    tower = copy.deepcopy(model.model.vision_tower).requires_grad_(False)
+    tower.encoder.layers = tower.encoder.layers[:-1]  # the features are the last but one block's
+    used = optimization.optimizers(both, _matrices(model), phases[0].rate)
+    path, done = folder / "language.safetensors", 0
+    if path.exists():
+        done = load_checkpoint(path, both, used)
+    total = sum(p.steps for p in phases)
+    opening = ids(["<s>", "USER:"])
+    scores = _Scores()
+    bar = tqdm(total=total, initial=done, desc="language model", unit="step", mininterval=5)
+    for step, phase, rate in steps_from(phases, done):
+        optimization.apply_rate(used, rate)
+        batch = batch_of(phase, seed, step)
+        images, packed = batch.images, batch.packed
+        with torch.no_grad():
+            features = tower_forward(tower, images["pixels"], images["positions"])[-1][:, 1:]
+        tokens = projector(features)
+        embeddings = language.embed_tokens.weight
+        loss = alignment_loss(tokens, embeddings, images)
+        if step >= ALIGNMENT_STEPS:
+            head = embeddings[opening].expand(phase.batch, -1, -1)
+            states = packed_forward(language, torch.cat([head, tokens], 1), packed)
+            logits = states[-1][:, :-1] @ embeddings.T
+            word_loss = F.cross_entropy(
+                logits.flatten(0, 1), packed.ids[:, 1:].flatten(), reduction="none"
+            )
+            weight = packed.weight[:, 1:].flatten()
+            loss = ALIGNMENT_WEIGHT * loss + (word_loss * weight).sum() / weight.sum()
+            grounding = grounding_loss(states, tokens, probes, batch.steps, batch.centers)
+            loss = loss + GROUNDING_WEIGHT * grounding
+            guess = F.pad(logits.argmax(-1), (1, 0))
+            scores.add(guess, packed, batch.families)
+        loss.backward()
+        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
+        for optimizer in used:
+            optimizer.step()
+            optimizer.zero_grad()
+        bar.set_postfix(side=phase.side, loss=f"{loss.item():.3f}", refresh=False)
+        bar.update()
+        if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == total:
+            save_checkpoint(path, both, used, step + 1)
+            with open(folder / "language.jsonl", "a") as log:
+                print(json.dumps({"step": step + 1, **scores.summary()}), file=log)
+    bar.close()

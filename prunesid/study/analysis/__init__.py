@@ -1,0 +1,1 @@
+"""Scores to comparisons: metrics, paired tests, intervals, strata."""

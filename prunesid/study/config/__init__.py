@@ -1,0 +1,1 @@
+"""YAML to a checked, frozen study: its model, benchmarks, ablations and arms."""

@@ -1,0 +1,162 @@
+"""An arm: one way of choosing visual tokens, named by how it differs from the default arm.
+
+A name that lists only differences stays the same when the library gains a parameter, so nothing
+that was computed under it has to be computed again.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prunesid.core.registry import unknown
+from prunesid.methods import decoder, encoder, features, places
+from prunesid.methods.features.prunesid.information import RULES
+
+DEFAULT_METHOD = "prunesid"
+DEFAULT_BUDGET = 64
+ALL_TOKENS = "vanilla"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`params` holds what differs from the method's defaults; `budget` None keeps all tokens.
+
+    The budget of a late arm is the mean, over the language model's layers, of the visual tokens
+    that enter a layer; all other arms' tokens are the same in every layer.
+
+    `dynamic` names the rule by which images share the budget, which is then their mean; None gives
+    every image the same.
+    """
+
+    name: str
+    method: str
+    budget: int | None
+    params: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    seed: int = 0
+    dynamic: str | None = None
+
+    @property
+    def is_vanilla(self) -> bool:
+        return self.budget is None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its tokens are dropped inside the language model."""
+        return self.method in decoder.list_late_methods()
+
+    @property
+    def encodes(self) -> bool:
+        """Whether its tokens come from an encoder pass of its own."""
+        return self.method in encoder.list_encoder_methods()
+
+    @property
+    def selects(self) -> bool:
+        """Whether its tokens are chosen before the language model."""
+        return not self.is_vanilla and not self.is_late
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """By what relevance its tokens are chosen (`Needs.relevance`), question by question.
+
+        () for one whose tokens do not depend on what is asked, or are dropped inside the language
+        model.
+        """
+        if not self.selects or self.encodes:
+            return ()
+        return features.requirements(self.method, **self.params).relevance
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything that determines the kept tokens: method, budget, seed and all parameters."""
+        given = {"method": self.method, "budget": self.budget, "seed": self.seed}
+        if self.dynamic is not None:
+            given["dynamic"] = self.dynamic
+        return given if self.is_vanilla else given | places.resolve(self.method, **self.params)
+
+
+VANILLA = Arm(ALL_TOKENS, ALL_TOKENS, None)
+
+
+def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
+    """The arm of a setting: `method`, `budget`, `dynamic` where given, and the method's parameters.
+
+    A budget of None or 'all', or the method 'vanilla', gives the arm that keeps all tokens. A
+    parameter that states what holds anyway is dropped, so that equal arms are equal whoever asks
+    for them. ValueError for an unknown method, rule or parameter, a budget that is no positive
+    whole number, or a rule with a method that takes none.
+    """
+    method = setting.get("method", DEFAULT_METHOD)
+    budget = setting.get("budget", DEFAULT_BUDGET)
+    dynamic = setting.get("dynamic")
+    if dynamic is not None and dynamic not in RULES:
+        choices = (*RULES, "null (every image the same)")
+        raise ValueError(f"dynamic: {unknown('rule', dynamic, choices)}")
+    if method == ALL_TOKENS or budget is None or budget == "all":
+        return VANILLA
+    if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
+        raise ValueError(f"budget: {budget!r} is no positive number of tokens (or 'all')")
+    params = {k: v for k, v in setting.items() if k not in {"method", "budget", "dynamic"}}
+    resolved = places.resolve(method, **params)
+    if dynamic is not None and method in decoder.list_late_methods():
+        raise ValueError(
+            f"dynamic: {method} drops tokens inside the language model, by what is asked; images "
+            "cannot share its budget"
+        )
+    if dynamic is not None and method in encoder.list_encoder_methods():
+        raise ValueError(
+            f"dynamic: {method} acts inside the encoder, by one plan for all images; they cannot share "
+            "its budget"
+        )
+    groups = resolved.get("num_groups")
+    if isinstance(groups, int) and groups > budget:
+        raise ValueError(
+            f"num_groups: {groups} groups cannot share a budget of {budget} tokens (K > N)"
+        )
+    for name in sorted(params):
+        without = {k: v for k, v in params.items() if k != name}
+        if places.resolve(method, **without) == resolved:
+            params = without
+    params = dict(sorted(params.items()))
+    name = _name(method, budget, dynamic, params, seed)
+    return Arm(name, method, budget, params, seed, dynamic)
+
+
+def seeds_of(setting: Mapping[str, Any], count: int) -> tuple[Arm, ...]:
+    """The arms of a setting: one per seed 0..count-1 where chance plays a part, else one."""
+    first = make_arm(setting)
+    chosen = first.selects and not first.encodes
+    if not chosen or not features.is_random(first.method, **first.params):
+        return (first,)
+    return tuple(make_arm(setting, seed) for seed in range(count))
+
+
+def shared_budgets(arms: Iterable[Arm]) -> list[tuple[str, int]]:
+    """The (rule, mean budget) of the dynamic arms, each once."""
+    return sorted(
+        {
+            (arm.dynamic, arm.budget)
+            for arm in arms
+            if arm.dynamic is not None and arm.budget is not None
+        }
+    )
+
+
+def text(value: object) -> str:
+    """A parameter's value as names and labels show it."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _name(
+    method: str, budget: int, dynamic: str | None, params: Mapping[str, Any], seed: int
+) -> str:
+    given: dict[str, Any] = {"method": method, "budget": budget, "dynamic": dynamic}
+    given |= {**params, "seed": seed}
+    default = {"method": DEFAULT_METHOD, "budget": DEFAULT_BUDGET, "dynamic": None, "seed": 0}
+    parts = [
+        f"{key}-{re.sub(r'[^A-Za-z0-9.+-]+', '-', text(value))}"
+        for key, value in given.items()
+        if key not in default or value != default[key]
+    ]
+    return "_".join(parts) or "default"

@@ -1,0 +1,154 @@
+"""What a study has to know of its model before anything runs: its config.json.
+
+The file is read where the model lies: in its folder or in the local Hugging Face cache. Of the
+published models in configs/published/models.yaml enough is known without it, so that a study of
+them can be planned, checked and estimated before a checkpoint is downloaded.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunesid.core.registry import unknown
+from prunesid.methods.encoder import Shape, shape_of
+from prunesid.study.config.documents import ConfigError
+from prunesid.study.planning.geometry import Geometry, geometry
+from prunesid.study.planning.published_models import published_model, published_models
+
+POCKET = "pocket"
+# transformers' `vision_feature_layer` where LLaVA's config.json states none.
+USUAL_LAYER = -2
+WEIGHTS = Path(__file__).resolve().parents[2] / "pocket" / "weights"
+
+
+@dataclass(frozen=True)
+class Vision:
+    """What a model's config.json says of what images meet; None where it says nothing.
+
+    tokens    patch tokens of an image with the most crops, or of a clip
+    depth     blocks of the vision tower
+    layers    layers of the language model
+    family    model type
+    encoding  what methods that act in the encoder plan by; also None where the family takes none
+    axes      rotary positions of a token in the language model
+    crops     crops of an image at the most, or frames of a clip
+    """
+
+    tokens: int | None = None
+    depth: int | None = None
+    layers: int | None = None
+    family: str | None = None
+    encoding: Shape | None = None
+    axes: int = 1
+    crops: int = 1
+
+
+def read_vision(model: str) -> Vision:
+    """The vision tower of a study's `model`; ConfigError where there is no such model."""
+    return vision_of(read_config(model))
+
+
+def vision_of(config: Mapping[str, Any], frames: int | None = None) -> Vision:
+    """What a config.json says; of a model type that is not known, what can be read all the same.
+
+    frames  of a clip, for what clips meet; None for images
+    """
+    try:
+        known = geometry(config, frames)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):  # a field has another meaning
+        known = None
+    if known is not None:
+        tokens = known.tokens if known.fixed else None
+        # Published checkpoints of Mini-Gemini call it otherwise.
+        stated = config.get("mm_vision_select_layer", USUAL_LAYER)
+        layer = config.get("vision_feature_layer", stated)
+        encoding: Shape | None = None
+        if isinstance(layer, int):  # a list of several is left to the adapter, which refuses it
+            encoding = shape_of(known.model_type, known.tower.layers, known.crop_tokens, layer)
+        return Vision(
+            tokens, known.tower.layers, known.decoder.layers, known.model_type, encoding,
+            known.axes,
+            known.crops,
+        )  # fmt: skip
+    vision, decoder = (config.get(f"{part}_config") or {} for part in ("vision", "text"))
+    size, patch = vision.get("image_size"), vision.get("patch_size")
+    tokens = (size // patch) ** 2 if isinstance(size, int) and isinstance(patch, int) else None
+    depth, layers = (part.get("num_hidden_layers") for part in (vision, decoder))
+    return Vision(
+        tokens,
+        depth if isinstance(depth, int) else None,
+        layers if isinstance(layers, int) else None,
+        config.get("model_type"),
+    )
+
+
+def read_config(model: str) -> Mapping[str, Any]:
+    """What is known of the model's config.json.
+
+    ConfigError, naming the choices, where there is no such model, or nothing is known of it yet.
+    """
+    path = model_config(model)
+    if path is not None:
+        return json.loads(path.read_text(encoding="utf-8"))
+    published = published_model(model)
+    if published is not None:
+        return published.config
+    raise ConfigError(
+        [
+            f"model: there is no folder '{model}' and no such model in the local Hugging Face "
+            f"cache; `hf download {model} config.json` fetches the few kilobytes that planning "
+            f"needs, `hf download {model}` all of it, and `make check` lists whatever else is "
+            f"missing. 'pocket' is the embedded model. Known without a download: "
+            f"{', '.join(published_models())}"
+        ]
+    )
+
+
+def geometry_of(model: str, frames: int | None = None) -> Geometry:
+    """The sizes of a study's model, for clips of `frames` frames or, where that is None, images.
+
+    ConfigError for a model type that is not known.
+    """
+    config = read_config(model)
+    found = geometry(config, frames)
+    if found is None:
+        raise ConfigError(
+            [f"model: nothing is known of the sizes of '{config.get('model_type')}' models"]
+        )
+    return found
+
+
+def is_hub_name(model: str) -> bool:
+    """Whether a study's `model` names one on the Hugging Face hub."""
+    return (
+        model.count("/") == 1 and not model.startswith((".", "~", "/")) and not Path(model).exists()
+    )
+
+
+def model_config(model: str) -> Path | None:
+    """The model's config.json; None for a model on the hub that the local cache does not have.
+
+    ConfigError, naming the choices, where there is no such model.
+    """
+    if model == POCKET:
+        config = WEIGHTS / "config.json"
+        if config.is_file():
+            return config
+        raise ConfigError(["model: Pocket-LLaVA's weights are missing; `make pocket` trains them"])
+    path = Path(model).expanduser()
+    if (path / "config.json").is_file():
+        return path / "config.json"
+    if path.exists():
+        raise ConfigError(
+            [f"model: '{model}' holds no config.json; it is no model saved by transformers"]
+        )
+    if is_hub_name(model):
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(model, "config.json")
+        return Path(cached) if isinstance(cached, str) else None
+    near = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    found = unknown("model", path.name, [POCKET, *near])
+    raise ConfigError([f"model: there is no folder '{model}'. {found}"])

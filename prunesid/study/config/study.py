@@ -1,0 +1,378 @@
+"""A study's configuration: checked whole before anything runs, frozen afterwards.
+
+    study = load_study(Path("configs/pocket.yaml"))
+
+Benchmarks and ablations are named by their YAML files in the folders `benchmarks` and `ablations`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prunesid.core.crops import CHOICES
+from prunesid.core.registry import unknown
+from prunesid.images.media import FRAMES
+from prunesid.images.relevance import TEXT_TOWER, encoder_of
+from prunesid.methods import decoder, encoder, features
+from prunesid.study.config.ablation import Ablation, load_ablation
+from prunesid.study.config.arm import Arm
+from prunesid.study.config.documents import ConfigError, check, read_schema, read_yaml
+from prunesid.study.config.kept_patches import Patches, parse_patches
+from prunesid.study.config.model import Vision, read_config, vision_of
+from prunesid.study.config.plugins import load_plugins
+from prunesid.study.planning.geometry import refuse_without_clips
+
+ROOT = Path(__file__).resolve().parents[3]
+CALIBRATED = "calibrated"
+CLIPS = "clips"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One lmms-eval task and the statistic of its scores that is compared.
+
+    `shows` is what a question shows: "images" or "clips".
+    """
+
+    name: str
+    title: str
+    description: str
+    task: str
+    metric: str
+    statistic: str
+    paper_column: str | None
+    shows: str = "images"
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    resamples: int = 10000
+    seed: int = 0
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True)
+class Wandb:
+    mode: str
+    project: str
+    entity: str | None
+
+
+@dataclass(frozen=True)
+class Study:
+    title: str
+    model: str
+    benchmarks: tuple[Benchmark, ...]
+    ablations: tuple[Ablation, ...]
+    plugins: tuple[Path, ...]
+    seeds: int
+    batch_size: int
+    dtype: str
+    device: str
+    results: Path
+    limit: int | None
+    bootstrap: Bootstrap
+    wandb: Wandb
+    calibration: Benchmark | None = None
+    trackio: bool = True
+    patches: Patches | None = None
+    model_options: tuple[tuple[str, Any], ...] = ()
+    shards: int = 1
+    frames: int = FRAMES
+
+    @property
+    def model_name(self) -> str:
+        """The model's folder below `results`."""
+        path = Path(self.model)
+        return path.resolve().name if path.is_dir() else self.model.replace("/", "--")
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Every arm of every ablation once, the all-token arm first."""
+        return _once(self.ablations)
+
+    @property
+    def encoded(self) -> tuple[Benchmark, ...]:
+        """What the vision tower sees: the benchmarks, and the calibration set where an arm asks."""
+        needed = any(arm.dynamic == CALIBRATED for arm in self.arms)
+        return (
+            (*self.benchmarks, self.calibration) if needed and self.calibration else self.benchmarks
+        )
+
+    def benchmark(self, name: str) -> Benchmark:
+        return next(b for b in self.encoded if b.name == name)
+
+    def frames_of(self, benchmark: Benchmark) -> int | None:
+        """The frames of a benchmark's clips; None where it shows images."""
+        return self.frames if benchmark.shows == CLIPS else None
+
+    def ablation(self, name: str) -> Ablation:
+        return next(a for a in self.ablations if a.name == name)
+
+    def benchmarks_of(self, ablation: Ablation) -> tuple[Benchmark, ...]:
+        """The benchmarks that an ablation is measured on, in the order of its columns."""
+        return tuple(self.benchmark(name) for name in ablation.benchmarks or ())
+
+    def arms_of(self, benchmark: str) -> tuple[Arm, ...]:
+        """The arms that are to answer a benchmark, each once, the all-token arm first."""
+        return _once(
+            a for a in self.ablations if benchmark in {b.name for b in self.benchmarks_of(a)}
+        )
+
+
+def _once(ablations: Iterable[Ablation]) -> tuple[Arm, ...]:
+    return tuple({arm.name: arm for ablation in ablations for arm in ablation.arms}.values())
+
+
+def load_study(path: Path, root: Path = ROOT) -> Study:
+    """The study in a YAML file. ConfigError lists every problem of it and of the files it names."""
+    if not path.is_file():
+        known = sorted(str(p) for p in path.parent.glob("*.yaml"))
+        raise ConfigError([f"{path}: there is no such file. {unknown('study', path, known)}"])
+    return parse_study(read_yaml(path), root=root, folder=path.resolve().parent, origin=str(path))
+
+
+def parse_study(
+    document: Mapping[str, Any],
+    root: Path = ROOT,
+    folder: Path | None = None,
+    origin: str = "config",
+) -> Study:
+    """The study of a mapping as YAML or Snakemake's `config` gives it.
+
+    `root` holds workflow/schemas and the shipped configs; benchmarks/ and ablations/ are looked up
+    in `folder` (the study file's own) first, then in root/configs. Plug-ins are loaded from
+    `folder`, or the working directory without one. ConfigError lists every problem.
+    """
+    filled, problems = check(document, read_schema("config", root), origin)
+    if problems:
+        raise ConfigError(problems)
+    # Before the ablations, which may name what they bring.
+    plugins = load_plugins(filled["plugins"], folder or Path.cwd())
+    folders = [f for f in (folder, root / "configs") if f is not None]
+    known: Mapping[str, Any] = {}
+    with _Collecting(problems):
+        known = read_config(filled["model"])
+        _check_options(known, filled["model_options"])
+    depth = vision_of(known).depth
+    overrides = filled["overrides"]
+    for name in overrides:
+        if name not in filled["ablations"]:
+            named = unknown("ablation of this study", name, filled["ablations"])
+            problems.append(f"{origin}: overrides: {named}")
+    ablations = []
+    for name in filled["ablations"]:
+        path = _find(folders, "ablations", name, "ablation", origin, problems)
+        if path is not None:
+            with _Collecting(problems):
+                ablation = load_ablation(path, root, filled["seeds"], depth, overrides.get(name))
+                own = ablation.benchmarks or tuple(filled["benchmarks"])
+                ablations.append(replace(ablation, benchmarks=own))
+    names = [*filled["benchmarks"], *(b for a in ablations for b in a.benchmarks or ())]
+    benchmarks = []
+    for name in dict.fromkeys(names):
+        path = _find(folders, "benchmarks", name, "benchmark", origin, problems)
+        if path is not None:
+            with _Collecting(problems):
+                benchmarks.append(_load_benchmark(path, root))
+    arms = _once(ablations)
+    problems += _unreadable(filled["model_options"], arms)
+    vision = _vision(known, benchmarks, filled["frames"], problems)
+    problems += _beyond(vision, filled["model"], arms)
+    problems += _infeasible(vision, arms) + _infeasible_crops(filled["model_options"], arms)
+    calibration = None
+    with _Collecting(problems):
+        calibration = _calibration(filled["calibration"], folders, root, benchmarks, arms, origin)
+    patches = None
+    if not problems:
+        patches, wrong = parse_patches(
+            filled["patches"],
+            [b.name for b in benchmarks],
+            {
+                b.name: _once(a for a in ablations if b.name in (a.benchmarks or ()))
+                for b in benchmarks
+            },
+        )
+        problems += [f"{origin}: patches.{problem}" for problem in wrong]
+    if problems:
+        raise ConfigError(problems)
+    plain = (
+        "title", "model", "seeds", "batch_size", "dtype", "device", "limit", "shards", "frames"
+    )  # fmt: skip
+    return Study(
+        **{name: filled[name] for name in plain},
+        model_options=tuple(sorted(filled["model_options"].items())),
+        benchmarks=tuple(benchmarks),
+        ablations=tuple(ablations),
+        plugins=plugins,
+        results=Path(filled["results"]),
+        bootstrap=Bootstrap(**filled["bootstrap"]),
+        wandb=Wandb(**filled["wandb"]),
+        calibration=calibration,
+        trackio=filled["trackio"],
+        patches=patches,
+    )
+
+
+def _vision(
+    config: Mapping[str, Any], benchmarks: Iterable[Benchmark], frames: int, problems: list[str]
+) -> Vision:
+    """What the benchmarks' images and clips meet in the model; of both, what has more tokens."""
+    clips = [benchmark.name for benchmark in benchmarks if benchmark.shows == CLIPS]
+    images = [benchmark.name for benchmark in benchmarks if benchmark.shows != CLIPS]
+    shown = [None] * bool(images or not clips) + [frames] * bool(clips)
+    if clips:
+        try:
+            refuse_without_clips(str(config.get("model_type")))
+        except ValueError as error:
+            problems.append(f"benchmarks {', '.join(clips)} show clips: {error}")
+    return max((vision_of(config, each) for each in shown), key=lambda found: found.tokens or 0)
+
+
+def _check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    if not options:
+        return
+    from prunesid.families import check_options  # here: it takes seconds, and few studies ask
+
+    model_type = str(config.get("model_type"))
+    try:
+        check_options(model_type, options)
+    except ValueError as error:
+        raise ConfigError([f"model_options: {error}"]) from error
+
+
+class _Collecting:
+    """Gathers the problems of a ConfigError, so that one pass over a study reports them all."""
+
+    def __init__(self, problems: list[str]):
+        self.problems = problems
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: object, trace: object) -> bool:
+        if isinstance(error, ConfigError):
+            self.problems += error.problems
+            return True
+        return False
+
+
+def _find(
+    folders: list[Path], kind: str, name: str, what: str, origin: str, problems: list[str]
+) -> Path | None:
+    for folder in folders:
+        path = folder / kind / f"{name}.yaml"
+        if path.is_file():
+            return path
+    known = sorted({p.stem for folder in folders for p in (folder / kind).glob("*.yaml")})
+    problems.append(f"{origin}: {unknown(what, name, known)}")
+    return None
+
+
+def _load_benchmark(path: Path, root: Path) -> Benchmark:
+    document, problems = check(read_yaml(path), read_schema("benchmark", root), str(path))
+    if problems:
+        raise ConfigError(problems)
+    return Benchmark(name=path.stem, **document)
+
+
+def _calibration(
+    name: str | None,
+    folders: list[Path],
+    root: Path,
+    benchmarks: Iterable[Benchmark],
+    arms: Iterable[Arm],
+    origin: str,
+) -> Benchmark | None:
+    """The calibration set, which shares no task with a benchmark and is there where an arm asks."""
+    problems: list[str] = []
+    chosen = None
+    if name is not None:
+        path = _find(folders, "benchmarks", name, "benchmark", f"{origin}: calibration", problems)
+        chosen = _load_benchmark(path, root) if path is not None else None
+    elif any(arm.dynamic == CALIBRATED for arm in arms):
+        problems.append(
+            f"{origin}: arms with dynamic: {CALIBRATED} take their budgets from held-out images; "
+            "name a benchmark of such images in `calibration`"
+        )
+    for benchmark in benchmarks:
+        if chosen is not None and benchmark.task == chosen.task:
+            problems.append(
+                f"{origin}: calibration: '{name}' and '{benchmark.name}' have the same images"
+            )
+    if problems:
+        raise ConfigError(problems)
+    return chosen
+
+
+def _beyond(vision: Vision, model: str, arms: Iterable[Arm]) -> list[str]:
+    return [
+        f"budget: {arm.budget} exceeds the {vision.tokens} visual tokens of '{model}'"
+        for arm in arms
+        if vision.tokens is not None and arm.budget is not None and arm.budget > vision.tokens
+    ]
+
+
+def _unreadable(options: Mapping[str, Any], arms: Iterable[Arm]) -> list[str]:
+    """Arms that compare patches with questions by an encoder that the study does not name."""
+    problems = []
+    for arm in arms:
+        for asked in arm.asked:
+            try:
+                encoder_of(asked, options.get(TEXT_TOWER))
+            except ValueError as error:
+                problems.append(f"arm {arm.name}: {error}")
+    return problems
+
+
+def _infeasible(vision: Vision, arms: Iterable[Arm]) -> list[str]:
+    """Arms that the family, or the depth of encoder or language model, rules out, where known."""
+    return _infeasible_late(vision, arms) + _infeasible_encoding(vision, arms)
+
+
+def _infeasible_encoding(vision: Vision, arms: Iterable[Arm]) -> list[str]:
+    problems = []
+    for arm in arms:
+        if not arm.encodes or arm.budget is None:
+            continue
+        if vision.family is not None and vision.family not in encoder.families_of(arm.method):
+            problems.append(f"arm {arm.name}: {encoder.refusal(arm.method, vision.family)}")
+        elif vision.encoding is not None:
+            try:
+                encoder.plans(
+                    arm.method, vision.encoding, arm.budget, crops=vision.crops, **arm.params
+                )
+            except ValueError as error:
+                problems.append(f"arm {arm.name}: {error}")
+    return problems
+
+
+def _infeasible_crops(options: Mapping[str, Any], arms: Iterable[Arm]) -> list[str]:
+    """Arms whose method cannot choose among the tokens of an image's crops as the options ask."""
+    chosen = {name: value for name, value in options.items() if name in CHOICES}
+    problems = []
+    for arm in arms:
+        if arm.selects and not arm.encodes:
+            try:
+                features.crops_of(arm.method, chosen, **arm.params)
+            except ValueError as error:
+                problems.append(f"arm {arm.name}: {error}")
+    return problems
+
+
+def _infeasible_late(vision: Vision, arms: Iterable[Arm]) -> list[str]:
+    problems = []
+    for arm in arms:
+        if not arm.is_late:
+            continue
+        refused = decoder.refusal(arm.method, str(vision.family), **arm.params)
+        if refused is not None:
+            problems.append(f"arm {arm.name}: {refused}")
+        elif vision.layers is not None and arm.budget is not None:
+            # Where tokens depend on the image: one that is just too large to keep all.
+            shape = decoder.Shape(vision.layers, vision.tokens or arm.budget + 1, vision.axes)
+            try:
+                decoder.plan(arm.method, shape, arm.budget, **arm.params)
+            except ValueError as error:
+                problems.append(f"arm {arm.name}: {error}")
+    return problems

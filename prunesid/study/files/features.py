@@ -1,0 +1,178 @@
+"""The file in which the features of a benchmark's images lie, for every stage that reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from prunesid.core.costs import Sizes
+from prunesid.core.files import atomic, digest
+from prunesid.core.record import OPTIONAL, VisionRecord
+from prunesid.images.records import Medium, Records, row_names
+
+_HIDDEN = "hidden."
+# The newline embedding, of which there is one for all groups.
+_NEWLINE = "newline"
+_NEWLINE_TENSOR = f"all.{_NEWLINE}"
+
+
+def hidden_fields(layers: Iterable[int]) -> list[str]:
+    """The fields that hold these layers."""
+    return [f"{_HIDDEN}{layer}" for layer in sorted(layers)]
+
+
+def write_features(
+    records: Records, sizes: Sizes, needs: str, material: Mapping[str, Any], output: Path
+) -> None:
+    """Write the records as safetensors; the metadata hold what `Head` has."""
+    layout = {
+        "inputs": {
+            name: [{"kind": m.kind, "rows": m.rows, "layout": dict(m.layout)} for m in media]
+            for name, media in records.inputs.items()
+        },
+        "members": records.members,
+        "grids": [record.grid for record in records.groups],
+        "share": records.share,
+        "crops": dict(records.crops),
+    }
+    tensors = {
+        f"{number}.{key}": value.contiguous()
+        for number, record in enumerate(records.groups)
+        for key, value in _tensors(record).items()
+    }
+    if records.newline is not None:
+        tensors[_NEWLINE_TENSOR] = records.newline.contiguous()
+    head = layout | {
+        "model_sizes": sizes.to_json(),
+        "needs": needs,
+        "material": dict(material),
+        "contents": {"layout": digest(layout)} | _contents(tensors),
+    }
+    with atomic(output) as temporary:
+        save_file(
+            tensors, temporary, metadata={key: json.dumps(value) for key, value in head.items()}
+        )
+
+
+def _contents(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """The digest of each field, of all groups together."""
+    found: dict[str, dict[str, list[object]]] = {}
+    for name, value in tensors.items():
+        group, _, field = name.partition(".")
+        content = hashlib.sha256(value.view(torch.uint8).numpy().data).hexdigest()
+        found.setdefault(field, {})[group] = [str(value.dtype), list(value.shape), content]
+    return {field: digest(parts) for field, parts in found.items()}
+
+
+def _tensors(record: VisionRecord) -> dict[str, torch.Tensor]:
+    optional = {name: getattr(record, name) for name in OPTIONAL}
+    hidden = {f"{_HIDDEN}{block}": value for block, value in record.hidden.items()}
+    present = {key: value for key, value in optional.items() if value is not None}
+    return {"features": record.features, **present, **hidden}
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a file of features says of itself, without its tensors.
+
+    inputs, members, share, crops  as in `Records`
+    grids        rows and columns of the patches of every group
+    model_sizes  what a prompt's cost depends on
+    needs        what the tower was asked to leave, as text
+    material     what the features were made from
+    contents     digests of what was made: of every field, and of `layout`: the first five
+    """
+
+    inputs: Mapping[str, tuple[Medium, ...]]
+    members: tuple[tuple[int, ...], ...]
+    grids: tuple[tuple[int, int], ...]
+    share: int | None
+    crops: Mapping[str, Any]
+    model_sizes: Sizes
+    needs: str
+    material: Mapping[str, Any]
+    contents: Mapping[str, str]
+
+    def identity(self, fields: Iterable[str] = ()) -> dict[str, Any]:
+        """What identifies the features to what reads `fields` of them beside the features themselves.
+
+        It is what they are, and not the code that made them. Fields that are not stored add nothing.
+        """
+        read = {"layout", "features", _NEWLINE, *fields}
+        named = {name: value for name, value in self.material.items() if name != "code"}
+        return named | {"contents": {n: v for n, v in self.contents.items() if n in read}}
+
+    @property
+    def sizes(self) -> list[int]:
+        """(R) patches of each crop."""
+        return [rows * columns for rows, columns in self.row_grids]
+
+    @property
+    def row_grids(self) -> list[tuple[int, int]]:
+        """(R) rows and columns of the patches of each crop."""
+        found = {
+            row: grid for grid, rows in zip(self.grids, self.members, strict=True) for row in rows
+        }
+        return [found[row] for row in range(len(found))]
+
+
+def read_head(path: Path) -> Head:
+    """The head of a file of `extract`; ValueError for one that an earlier version wrote."""
+    with safe_open(path, "np") as file:
+        found = {key: json.loads(value) for key, value in file.metadata().items()}
+    if not {"contents", "crops"} <= found.keys():
+        raise ValueError(f"{path} was written by an earlier version; the next run makes it anew")
+    inputs = {
+        name: tuple(Medium(m["kind"], tuple(m["rows"]), m["layout"]) for m in media)
+        for name, media in found["inputs"].items()
+    }
+    members = tuple(tuple(rows) for rows in found["members"])
+    grids = tuple((rows, columns) for rows, columns in found["grids"])
+    sizes = Sizes.from_json(found["model_sizes"])
+    return Head(
+        inputs, members, grids, found["share"], found["crops"], sizes, found["needs"],
+        found["material"], found["contents"],
+    )  # fmt: skip
+
+
+def read_features(
+    path: Path, layers: Collection[int] | None = None, fields: Collection[str] | None = None
+) -> tuple[Records, Head]:
+    """The records of all inputs of a benchmark, on the CPU, and what the file says of itself.
+
+    `layers` are the blocks to read into `hidden`, `fields` the optional fields to read
+    (`record.OPTIONAL`), None for all that are stored.
+    """
+    head = read_head(path)
+    names = row_names(head.inputs)
+    groups = []
+    with safe_open(path, "pt") as file:
+        stored = sorted(file.keys())
+        for number, (grid, rows) in enumerate(zip(head.grids, head.members, strict=True)):
+            prefix = f"{number}."
+            own = {n.removeprefix(prefix): n for n in stored if n.startswith(prefix)}
+            read = {"features", *(OPTIONAL if fields is None else fields)}
+            hidden = {
+                int(key.removeprefix(_HIDDEN)): name
+                for key, name in own.items() if key.startswith(_HIDDEN)
+            }  # fmt: skip
+            groups.append(VisionRecord(
+                **{key: file.get_tensor(name) for key, name in own.items() if key in read},
+                hidden={
+                    block: file.get_tensor(name)
+                    for block, name in hidden.items() if layers is None or block in layers
+                },
+                grid=grid,
+                image_ids=tuple(names[row] for row in rows),
+            ))  # fmt: skip
+        newline = file.get_tensor(_NEWLINE_TENSOR) if _NEWLINE_TENSOR in stored else None
+    found = Records(tuple(groups), head.members, head.inputs, head.share, head.crops, newline)
+    return found, head

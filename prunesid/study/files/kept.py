@@ -1,0 +1,83 @@
+"""The file in which the tokens that an arm keeps lie in the store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from prunesid.core.files import digest
+from prunesid.core.record import PLACE, Kept, cat_padded
+from prunesid.images.records import Records, whole_index
+from prunesid.study.files.question_rows import AskedRow, asked_rows, to_metadata
+
+_PLACE = f"info.{PLACE}"
+
+
+def save_kept(
+    kept: Kept, path: Path, *, copies: bool = True, asked: tuple[AskedRow, ...] = ()
+) -> None:
+    """Write index, count and info. Tokens are written only where they are no copy of a patch.
+
+    copies  whether tokens with an index are the features of that patch; not so after a pass of their
+            own through the encoder
+    asked   which question each row is of, where rows are questions'
+    """
+    tensors = {"index": kept.index, "count": kept.count}
+    tensors |= {f"info.{key}": value for key, value in kept.info.items()}
+    made = kept.mask & (kept.index < 0)
+    if not copies:
+        tensors["tokens"] = kept.tokens
+    elif bool(made.any()):
+        tensors["made"] = kept.tokens[made]
+    metadata = dict(to_metadata(asked)) if asked else None
+    save_file({key: value.contiguous() for key, value in tensors.items()}, path, metadata)
+
+
+def load_kept(path: Path, records: Records, sources: Sequence[int] | None = None) -> Kept:
+    """What `save_kept` wrote, its tokens taken from the features of `records` (R rows).
+
+    sources  the one of these rows that each row is of; None: row by row
+    """
+    tensors = load_file(path)
+    index, count = tensors["index"], tensors["count"]
+    tokens = tensors["tokens"] if "tokens" in tensors else records.gather(index, sources=sources)
+    kept = Kept(
+        tokens, index, count,
+        {k.removeprefix("info."): v for k, v in tensors.items() if k.startswith("info.")},
+    )  # fmt: skip
+    if "made" in tensors:
+        tokens[kept.mask & (index < 0)] = tensors["made"]
+    return kept
+
+
+def load_facts(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """The count and the info (B, ...) of what `save_kept` wrote for the shards of a benchmark."""
+    parts = [load_file(path) for path in paths]
+    return {
+        name.removeprefix("info."): cat_padded([part[name] for part in parts])
+        for name in parts[0] if name.startswith("info.") or name == "count"
+    }  # fmt: skip
+
+
+def kept_digest(path: Path) -> str:
+    """Digest of the tokens kept and their places, whatever chose them: equal ones, equal answers."""
+    return _digest(load_file(path), by_question=bool(asked_rows(path)))
+
+
+def whole_digest(sizes: Sequence[int], *, by_question: bool = False) -> str:
+    """The `kept_digest` of keeping every patch of crops of these sizes in its place."""
+    index, count = whole_index(sizes)
+    return _digest({"index": index, "count": count}, by_question)
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], by_question: bool) -> str:
+    contents: dict[str, str | bool] = {
+        key: hashlib.sha256(value.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+        for key, value in tensors.items() if not key.startswith("info.") or key == _PLACE
+    }  # fmt: skip
+    # The questions and their order are part of what identifies the features.
+    return digest(contents | ({"by_question": True} if by_question else {}))

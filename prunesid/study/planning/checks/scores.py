@@ -1,0 +1,41 @@
+"""Whether a benchmark's answers can be scored: its task's metrics, and the judge that some need.
+
+Scoring comes last, after everything that takes a GPU; what would stop it there is told before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prunesid.core.registry import unknown
+from prunesid.lmms.grades import check_judge, judged
+from prunesid.study.config.study import Benchmark
+from prunesid.study.planning.checks.finding import MISSING, OK, Finding
+from prunesid.study.planning.checks.tasks import task_data
+
+
+def refuse_unscorable(benchmark: Benchmark) -> None:
+    """ValueError where the task does not exist or lacks the metric, or its judge cannot be asked."""
+    name = benchmark.metric.partition(",")[0]
+    for part in task_data(benchmark.task):
+        if name not in part.metrics:
+            raise ValueError(unknown(f"metric of {part.task}", name, part.metrics))
+        check_judge(part.task, part.metrics)
+
+
+def check_scores(benchmarks: Iterable[Benchmark]) -> Iterator[Finding]:
+    """A line for each benchmark that cannot be scored, or that a judge will be asked about."""
+    for benchmark in benchmarks:
+        what = f"scores of {benchmark.name}"
+        try:
+            parts = task_data(benchmark.task)
+        except ValueError:  # reported with the data
+            continue
+        try:
+            refuse_unscorable(benchmark)
+        except ValueError as error:
+            yield Finding(MISSING, what, str(error), "docs/benchmarks.md says what scores need")
+            continue
+        asked = [name for part in parts for name in judged(part.task, part.metrics)]
+        if asked:
+            yield Finding(OK, what, f"a language model decides {', '.join(asked)}; it has a key")

@@ -1,0 +1,235 @@
+"""What a study will cost, before it runs, and how far it is.
+
+    python -m prunesid.study.planning.estimate configs/pocket.yaml --cores 2
+
+`make estimate` and `snakemake estimate` say the same. Times come from what this machine has already
+finished of the study; until there is something, from rates shipped with the package, and, of a
+study that runs on a GPU, from the GPU's speed and the model's size. Of the models and data sets in
+configs/published/ nothing has to be downloaded for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from prunesid.study.config.documents import ConfigError
+from prunesid.study.config.model import POCKET
+from prunesid.study.config.study import Study, load_study
+from prunesid.study.planning.hardware import Gpu, gpu_named, passes, rates
+from prunesid.study.planning.progress import (
+    Layout,
+    Size,
+    Step,
+    head_of,
+    largest_shape,
+    size_of,
+    steps,
+)
+from prunesid.study.planning.rates import SHIPPED, STAGES, Rates, Work, measured, wall_seconds
+from prunesid.study.planning.whole_study import ON_GPU, existing, outlook, sentence
+from prunesid.study.provenance.contents import model_digest
+from prunesid.study.provenance.store import Store
+from prunesid.study.stages.shard import shards
+from prunesid.study.stages.source import runtime_of
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What there is to do in a study and how fast it goes."""
+
+    study: Study
+    sizes: dict[str, Size]
+    steps: tuple[Step, ...]
+    rates: Rates
+
+    @property
+    def seconds(self) -> float:
+        """Work that is left, in seconds of one process."""
+        return sum(self.rates.seconds(step.left) for step in self.steps)
+
+    @property
+    def bytes(self) -> float:
+        """Disk space that the work will take."""
+        return sum(step.bytes for step in self.steps)
+
+    def wall_seconds(self, cores: int) -> float:
+        """The same on so many cores: benchmarks, then ablations, run side by side."""
+        chains: defaultdict[str, float] = defaultdict(float)
+        for step in self.steps:
+            chains[step.name] += self.rates.seconds(step.left)
+        ablations = {step.name for step in self.steps if step.stage == "compare"}
+        parts = (
+            [length for name, length in chains.items() if (name in ablations) == last]
+            for last in (False, True)
+        )
+        return sum(wall_seconds(part, cores) for part in parts)
+
+
+def estimate(study: Study) -> Estimate:
+    """The estimate of a study; computes nothing, loads no model."""
+    sizes = {b.name: size_of(study, b) for b in study.encoded}
+    shipped = SHIPPED
+    if uses_gpu(study):
+        shipped = rates(largest_shape(study), gpu_here(), study.dtype, study.batch_size)
+    done = measured(finished(study, sizes), shipped)
+    return Estimate(study, sizes, tuple(steps(study, sizes)), done)
+
+
+def uses_gpu(study: Study) -> bool:
+    """Whether the study is one of a real model on a GPU; the shipped rates are Pocket-LLaVA's."""
+    return study.model != POCKET and runtime_of(study).device.startswith("cuda")
+
+
+def gpu_here() -> Gpu:
+    """This machine's first GPU, or the slowest that is known where there is none."""
+    import torch
+
+    return gpu_named(torch.cuda.get_device_name(0) if torch.cuda.is_available() else "")
+
+
+def finished(study: Study, sizes: dict[str, Size]) -> Iterator[tuple[Work, float]]:
+    """What this study's model has done here, and the seconds that each part took."""
+    places, runtime = Layout.of(study), runtime_of(study)
+    if not places.model.is_dir():  # before its first stage a model on the hub need not be here
+        return
+    encoded: dict[str, Size] = {}
+    for benchmark in study.encoded:
+        for shard in shards(study.shards):
+            head = head_of(places.features(benchmark.name, shard))
+            if head is not None:
+                encoded[head.material["benchmark"]] = sizes[benchmark.name]
+            path = places.time(benchmark.name, "features", shard)
+            images = shard.take(range(sizes[benchmark.name].images or 0), study.batch_size)
+            if path.is_file() and images:
+                seconds = pd.read_csv(path, sep="\t")["s"].mean()
+                yield Work("features", {"images": len(images), "jobs": 1}), float(seconds)
+    own = {
+        "model": model_digest(study.model), "batch_size": runtime.batch_size,
+        "dtype": runtime.dtype, "device": runtime.device,
+    }  # fmt: skip
+    for entry in Store(places.store).entries():
+        stage = entry.material.get("stage")
+        same = entry.material.get("features", entry.material)
+        if "seconds" not in entry.cost or stage not in STAGES:
+            continue
+        if stage == "score" or all(same.get(name) == value for name, value in own.items()):
+            amount = {name: value for name, value in entry.cost.items() if name != "seconds"}
+            if stage == "answer":
+                size = encoded.get(entry.material["benchmark"])
+                if size is None:  # another benchmark's, or another limit's
+                    continue
+                amount["passes"] = passes(
+                    int(amount["images"]), int(amount["questions"]), size.answer_tokens,
+                    study.batch_size, "late" in entry.material["arm"],
+                )  # fmt: skip
+            yield Work(stage, amount), entry.cost["seconds"]
+
+
+def text(estimate: Estimate, cores: int) -> str:
+    """The estimate for people."""
+    study = estimate.study
+    unknown = [
+        name for name, size in estimate.sizes.items() if None in (size.images, size.questions)
+    ]
+    free = shutil.disk_usage(existing(study.results)).free
+    lines = [
+        f"{study.title}: {_count(len(study.arms), 'arm')}, "
+        f"{_count(len(study.ablations), 'ablation')}, {_count(len(study.benchmarks), 'benchmark')}",
+        "",
+        *_grid([("benchmark", "images", "questions", "arms"), *_benchmark_lines(estimate)]),
+        "",
+        *_grid([("stage", "done", "time left", "rate"), *_stage_lines(estimate)]),
+        "",
+    ]
+    if estimate.seconds:
+        lines.append(
+            f"Left: {_time(estimate.seconds)} of work, {_time(estimate.wall_seconds(cores))} on "
+            f"{_count(cores, 'core')}; {_bytes(estimate.bytes)} of disk ({_bytes(free)} free)."
+        )
+    else:
+        lines.append("Nothing is left to do.")
+    if unknown:
+        lines.append(
+            f"Not counted, since their size is not known before they are first read: "
+            f"{', '.join(unknown)}."
+        )
+    if uses_gpu(study):
+        lines += ["", f"The whole study, from nothing. {sentence(outlook(study))}"]
+    return "\n".join(lines)
+
+
+def _benchmark_lines(estimate: Estimate) -> Iterator[tuple[str, ...]]:
+    names = {b.name for b in estimate.study.benchmarks}
+    for name, size in estimate.sizes.items():
+        counts = ("?" if n is None else f"{n:,}" for n in (size.images, size.questions))
+        arms = f"{len(estimate.study.arms_of(name))}" if name in names else "(calibration)"
+        yield name, *counts, arms
+
+
+def _stage_lines(estimate: Estimate) -> Iterator[tuple[str, ...]]:
+    for stage in STAGES:
+        own = [step for step in estimate.steps if step.stage == stage]
+        if not own:
+            continue
+        left = sum(estimate.rates.seconds(step.left) for step in own)
+        source = "measured here" if estimate.rates.is_measured(stage) else "shipped"
+        if source == "shipped" and stage in ON_GPU and uses_gpu(estimate.study):
+            source = f"{gpu_here().name}, computed"
+        done, of = sum(step.done for step in own), sum(step.of for step in own)
+        yield stage, f"{done} of {of}", _time(left) if left else "-", source
+
+
+def _grid(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    table = list(rows)
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    lines = []
+    for row in table:
+        first, *rest = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join([first, *rest]))
+    return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 1e6:,.0f} MB" if number < 1e9 else f"{number / 1e9:,.1f} GB"
+
+
+def _cores(value: str) -> int:
+    return len(os.sched_getaffinity(0)) if value == "all" else int(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What a study will cost, and how far it is.")
+    parser.add_argument("study", type=Path, help="the study's YAML file")
+    parser.add_argument("--cores", type=_cores, default="all", help="a number, or all")
+    given = parser.parse_args()
+    try:
+        study = load_study(given.study)
+    except ConfigError as error:
+        sys.exit(str(error))
+    print(text(estimate(study), given.cores))
+
+
+if __name__ == "__main__":
+    main()

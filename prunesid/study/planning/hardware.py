@@ -1,0 +1,137 @@
+"""What a study of a real model takes of a GPU: memory, and seconds by counting.
+
+A pass costs its multiply-adds at the share of the GPU's peak that long passes reach, and no less
+than starting its kernels and reading the weights takes. What is declared here is a guess until a
+machine has done part of the study itself (`prunesid.study.planning.rates.measured`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prunesid.study.planning.geometry import Geometry
+from prunesid.study.planning.rates import SHIPPED
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# Shares of the peaks that transformers' models on SDPA reach in long passes.
+COMPUTE_SHARE, MEMORY_SHARE = 0.4, 0.6
+# One layer in eager mode, bound by the CPU that starts its kernels.
+LAYER_SECONDS = 0.6e-3
+# Decoding and resizing an image and cutting it up, per crop, on the CPU.
+CROP_SECONDS = 0.01
+# Text around an image before the questions, and of a question.
+BEFORE_TOKENS, QUESTION_TOKENS = 40, 60
+# Question tokens of one image that run as one pass (prunesid.generate.engine).
+PACKED_TOKENS = 512
+# CUDA's context and libraries, and the share of memory that the allocator loses to fragments.
+CONTEXT_BYTES, FRAGMENTS = 0.8e9, 0.1
+# Loading a checkpoint from disk.
+LOAD_BYTES_PER_SECOND = 0.5e9
+# What selection takes for an image of LLaVA-1.5's 576 tokens, in the mean over methods and on one
+# CPU thread (benchmarks/README.md); it grows with the tokens of the image's crops.
+SELECT_SECONDS, SELECT_TOKENS = 0.05, 576
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as its maker states it: bytes, bytes per second, dense 16-bit operations per second.
+
+    `pattern` occurs in the name that the driver gives it.
+    """
+
+    name: str
+    pattern: str
+    memory: float
+    bandwidth: float
+    operations: float
+
+
+GPUS = (
+    Gpu("A100-80GB", "A100", 80e9, 2.0e12, 312e12),
+    Gpu("H100-80GB", "H100", 80e9, 3.35e12, 989e12),
+)
+
+
+def gpu_named(name: str) -> Gpu:
+    """The GPU of a driver's name, or the slowest of the table for one that is not in it."""
+    return next((gpu for gpu in GPUS if gpu.pattern in name), GPUS[0])
+
+
+def weight_bytes(shape: Geometry, dtype: str) -> int:
+    """The weights as they lie on a disk or a GPU."""
+    return shape.parameters * BYTES[dtype]
+
+
+def memory_bytes(shape: Geometry, dtype: str, batch_size: int, kept_layers: int = 1) -> float:
+    """GPU memory at the peak of a study: the larger of encoding and answering on all tokens.
+
+    `kept_layers` counts the block outputs that are read from the tower.
+    """
+    value = BYTES[dtype]
+    rows = batch_size * shape.crops
+    tower, decoder = shape.tower, shape.decoder
+    # Residual stream, queries, keys, values and the FFN of one block, and what is kept.
+    per_token = (6 + kept_layers) * tower.width + 2 * tower.ffn
+    encoding = rows * shape.tower_tokens * per_token * value
+    prefix = shape.tokens + BEFORE_TOKENS
+    cached = batch_size * (prefix + PACKED_TOKENS) * decoder.kv_bytes_per_token(value)
+    passing = batch_size * prefix * (8 * decoder.width + 3 * decoder.ffn) * value
+    packed = batch_size * PACKED_TOKENS * (prefix + PACKED_TOKENS) * value
+    answering = cached + max(passing, packed) + 4 * batch_size * shape.vocabulary
+    return (weight_bytes(shape, dtype) + max(encoding, answering)) * (1 + FRAGMENTS) + CONTEXT_BYTES
+
+
+def rates(
+    shape: Geometry, gpu: Gpu, dtype: str, batch_size: int
+) -> Mapping[str, Mapping[str, float]]:
+    """Seconds by what they are spent on, as `prunesid.study.planning.rates.SHIPPED` has them.
+
+    Answering pays for visual tokens, questions and passes, which have a least length. Float32 is
+    taken to run at half the speed of 16 bits (TF32).
+    """
+    speed = 2 if dtype == "float32" else 1
+    per_mac = 2 * speed / (gpu.operations * COMPUTE_SHARE)
+    load = weight_bytes(shape, dtype) / LOAD_BYTES_PER_SECOND + 15
+    crop = max(
+        shape.crop_macs * per_mac,
+        shape.tower.layers * LAYER_SECONDS / (batch_size * shape.usual_crops),
+    )
+    least = max(
+        shape.decoder.layers * LAYER_SECONDS,
+        weight_bytes(shape, dtype) / (gpu.bandwidth * MEMORY_SHARE),
+    )
+    per_token = shape.token_macs * per_mac
+    own = {
+        "features": {"jobs": load, "images": shape.usual_crops * (crop + CROP_SECONDS)},
+        "questions": {"jobs": load, "questions": SHIPPED["questions"]["questions"]},
+        "encode": {"jobs": load, "images": shape.usual_crops * (crop + CROP_SECONDS)},
+        "information": {
+            name: rate * (shape.usual_tokens / SELECT_TOKENS if name == "images" else 1)
+            for name, rate in SHIPPED["information"].items()
+        },
+        "select": {
+            "jobs": SHIPPED["select"]["jobs"],
+            "images": SELECT_SECONDS * shape.usual_tokens / SELECT_TOKENS,
+        },
+        "answer": {
+            "jobs": load, "tokens": per_token, "questions": QUESTION_TOKENS * per_token,
+            "passes": least,
+        },
+    }  # fmt: skip
+    return {**SHIPPED, **own}
+
+
+def passes(images: int, questions: int, answer_tokens: int, batch_size: int, late: bool) -> int:
+    """Passes of the language model for one arm on a benchmark.
+
+    A batch of images has one over its prompts, and for each pack of questions one over these and
+    one per token of the longest answer. A late arm asks every question on its own.
+    """
+    if not images or not questions:
+        return 0
+    if late:
+        return math.ceil(questions / batch_size) * (1 + answer_tokens)
+    packs = math.ceil(questions / images * QUESTION_TOKENS / PACKED_TOKENS)
+    return math.ceil(images / batch_size) * (1 + packs * (1 + answer_tokens))

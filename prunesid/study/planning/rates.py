@@ -1,0 +1,93 @@
+"""What the stages of a study take: rates, shipped or measured, and what follows from them.
+
+The shipped rates are for Pocket-LLaVA on one core of an AMD EPYC with AVX-512 (torch 2.13), fitted to what
+the default study's stored results took; those of jobs, images and compare, and all sizes, are rough
+guesses. A machine that has finished part of a study has its own: each stage's rates are then scaled by
+how much longer or shorter the finished part took than the shipped rates say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+# Seconds by what they are spent on: starting a job, and then images, or images, tokens or questions
+# of every arm. Answering pays for the visual tokens that are prefilled and for the questions that are
+# asked on them; on a GPU also for passes of the model (prunesid.study.planning.hardware).
+SHIPPED: Mapping[str, Mapping[str, float]] = {
+    "images": {"jobs": 3, "images": 0.02},
+    "features": {"jobs": 8, "images": 0.09},
+    "questions": {"jobs": 8, "questions": 0.0003},
+    "information": {"jobs": 4, "images": 0.007},
+    "encode": {"jobs": 8, "images": 0.022},
+    "select": {"jobs": 5, "images": 0.0094},
+    "answer": {"jobs": 8, "tokens": 1.0e-4, "questions": 0.00075},
+    "score": {"jobs": 14, "questions": 0.00017},
+    "compare": {"jobs": 4, "arms": 0.35},
+}
+STAGES = tuple(SHIPPED)
+# Bytes in the store, by the same measures; features are larger by far and counted from their shape.
+BYTES: Mapping[str, Mapping[str, float]] = {
+    "images": {"images": 50_000},
+    "select": {"tokens": 8, "images": 100},
+    "answer": {"questions": 20},
+    "score": {"questions": 20},
+}
+ENTRY_BYTES = 8_000
+
+
+@dataclass(frozen=True)
+class Work:
+    """Some of a stage: `amount` in the stage's measures, `entries` the results that it stores."""
+
+    stage: str
+    amount: Mapping[str, float]
+    entries: int = 0
+
+    @property
+    def bytes(self) -> float:
+        """What it leaves on disk, but for features."""
+        sizes = BYTES.get(self.stage, {})
+        content = sum(sizes.get(what, 0) * count for what, count in self.amount.items())
+        return content + ENTRY_BYTES * self.entries
+
+
+@dataclass(frozen=True)
+class Rates:
+    """`factors` scales the rates of the stages that were measured; a missing one is 1."""
+
+    factors: Mapping[str, float] = field(default_factory=dict)
+    rates: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: SHIPPED)
+
+    def seconds(self, work: Work) -> float:
+        """How long the work takes one process."""
+        return self.factors.get(work.stage, 1.0) * _expected(work, self.rates)
+
+    def is_measured(self, stage: str) -> bool:
+        return stage in self.factors
+
+
+def measured(
+    finished: Iterable[tuple[Work, float]], rates: Mapping[str, Mapping[str, float]] = SHIPPED
+) -> Rates:
+    """Rates by which the finished work takes, stage by stage, the seconds that it took.
+
+    `rates` are those that a stage keeps of which nothing is finished.
+    """
+    took: dict[str, float] = {}
+    expected: dict[str, float] = {}
+    for work, seconds in finished:
+        took[work.stage] = took.get(work.stage, 0.0) + seconds
+        expected[work.stage] = expected.get(work.stage, 0.0) + _expected(work, rates)
+    factors = {stage: took[stage] / expected[stage] for stage in took if expected[stage] > 0}
+    return Rates(factors, rates)
+
+
+def wall_seconds(chains: Iterable[float], cores: int) -> float:
+    """How long jobs of these lengths take on so many cores, at the least."""
+    lengths = list(chains)
+    return max(sum(lengths) / cores, *lengths) if lengths else 0.0
+
+
+def _expected(work: Work, rates: Mapping[str, Mapping[str, float]]) -> float:
+    return sum(rates[work.stage].get(what, 0.0) * count for what, count in work.amount.items())

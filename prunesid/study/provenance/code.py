@@ -1,0 +1,126 @@
+"""The code that a stage's results depend on: for the keys of the store and the rules of the workflow.
+
+It is the module that computes the stage with all that it imports, and what its arms run through.
+Adding or editing a method touches no other's results: what registers itself counts for the arms that
+use it alone, and the package that it registers with for the arms of that package. What a study's file
+says reaches a stage as values, so that the code which reads the file counts nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from prunesid import families
+from prunesid.core.registry import unknown
+from prunesid.methods import decoder, encoder, features
+from prunesid.methods.features.prunesid.groupings import GROUPINGS
+from prunesid.methods.features.prunesid.scores import SCORES
+from prunesid.methods.places import PACKAGES, package_of
+from prunesid.study.config.arm import Arm
+from prunesid.study.config.model import read_vision
+from prunesid.study.provenance.imports import closure, files_digest
+
+# What runs the methods of a package, where a stage runs other arms without it.
+_RUNNERS = {decoder: ("prunesid.generate.late",)}
+_APART = frozenset(
+    {
+        __name__,
+        "prunesid.methods.places",
+        "prunesid.study.config.study",
+        *(package.__name__ for package in PACKAGES.values()),
+        *(runner for runners in _RUNNERS.values() for runner in runners),
+    }
+)
+# lmms-eval finds the functions of a task by the names in its YAML.
+_TASKS = "prunesid.lmms.tasks"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where the code of a stage begins.
+
+    roots   the modules that compute it; a package counts whole
+    runs    the packages whose methods it runs
+    family  whether it runs the model
+    """
+
+    roots: tuple[str, ...]
+    runs: tuple[ModuleType, ...] = ()
+    family: bool = False
+
+
+STAGES = {
+    "images": Stage(("prunesid.pocket.benchmarks",)),
+    "features": Stage(("prunesid.study.stages.features", _TASKS), family=True),
+    "information": Stage(("prunesid.study.stages.information",)),
+    "budgets": Stage(("prunesid.study.stages.budgets",)),
+    "encode": Stage(("prunesid.study.stages.encoding", _TASKS), (encoder,), family=True),
+    "questions": Stage(("prunesid.study.stages.questions", _TASKS), family=True),
+    "select": Stage(("prunesid.study.stages.selection",), (features,)),
+    "answer": Stage(("prunesid.study.stages.answers",), (decoder,), family=True),
+    "account": Stage(("prunesid.study.stages.costs",), (encoder, features, decoder)),
+    "score": Stage(("prunesid.study.stages.scores", _TASKS)),
+    "compare": Stage(
+        (
+            "prunesid.study.stages.arm_facts",
+            "prunesid.study.analysis.comparison",
+            "prunesid.study.analysis.pairs",
+            "prunesid.study.analysis.strata",
+        )
+    ),
+    "render": Stage(("prunesid.study.report",)),
+    "patches": Stage(("prunesid.study.report.kept_patches", "prunesid.study.stages.patches")),
+    "notebook": Stage(
+        (
+            "prunesid.study.report.notebook",
+            "prunesid.study.analysis.results",
+            "prunesid.study.report.theme",
+        )
+    ),
+    "publish": Stage(("prunesid.study.tracking.study_runs", "prunesid.study.tracking")),
+}
+
+
+def modules_of(arm: Arm) -> list[str]:
+    """The modules that hold an arm's method, grouping and score: an edit to another is no matter."""
+    if arm.is_vanilla:
+        return []
+    resolved = arm.resolved()
+    package = package_of(arm.method)
+    found = package.modules_of(arm.method)
+    # Another method may use the same word for a choice of its own.
+    for parameter, registry in (("grouping", GROUPINGS), ("score", SCORES)):
+        if package is features and resolved.get(parameter) in registry.names():
+            found += registry.modules_of(resolved[parameter])
+    return found
+
+
+def files_behind(stage: str, arms: Iterable[Arm] = (), model: str = "") -> dict[str, Path]:
+    """The files that a stage's results for these arms of a study's `model` depend on, by name.
+
+    Arms that the stage has nothing to do with add nothing. ValueError for an unknown stage or model.
+    """
+    if stage not in STAGES:
+        raise ValueError(unknown("stage", stage, STAGES))
+    known = STAGES[stage]
+    roots = list(known.roots)
+    if known.family:
+        roots += family_modules(model)
+    for arm in arms:
+        package = None if arm.is_vanilla else package_of(arm.method)
+        if package is not None and package in known.runs:
+            roots += [package.__name__, *_RUNNERS.get(package, ()), *modules_of(arm)]
+    return closure(roots, _APART)
+
+
+def code_of(stage: str, arms: Iterable[Arm] = (), model: str = "") -> str:
+    """16 hex digits that change with the content of `files_behind`."""
+    return files_digest(files_behind(stage, arms, model))
+
+
+def family_modules(model: str) -> list[str]:
+    """The modules that would load a study's `model`; known before it is downloaded."""
+    return families.modules_of(str(read_vision(model).family))

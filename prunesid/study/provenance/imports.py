@@ -1,0 +1,163 @@
+"""Which files a module's results depend on, read from import statements; nothing is executed.
+
+An import inside a function counts, one for type checkers alone does not. A package that merely lies
+above a module does not count either, and of a name that a package hands on, the module that defines
+it does.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from functools import cache, lru_cache
+from pathlib import Path
+
+from prunesid.core.files import digest, file_digest
+
+# Beside modules, what a package that counts whole may hold: YAML, and what YAML includes.
+_SUFFIXES = (".py", ".yaml", "")
+
+
+def closure(roots: Iterable[str], apart: Collection[str] = ()) -> dict[str, Path]:
+    """The files of the modules `roots` and of all that they import, of the same packages, by name.
+
+    Of a root that is a package every file counts. Modules `apart` count only as roots, a package
+    among them without the modules below it. ValueError for a root that has no file.
+    """
+    roots = list(dict.fromkeys(roots))
+    within = {root.partition(".")[0] for root in roots}
+    found: dict[str, Path] = {}
+    waiting = []
+    for root in roots:
+        path = _locate(root)
+        if path is None:
+            raise ValueError(f"module {root} has no source file")
+        waiting.append(root)
+        if path.name == "__init__.py" and root not in apart:
+            for file in _below(path.parent):
+                name = ".".join((root, *file.relative_to(path.parent).with_suffix("").parts))
+                if file.suffix == ".py":
+                    waiting.append(name.removesuffix(".__init__"))
+                else:
+                    found[f"{name}{file.suffix}"] = file
+    while waiting:
+        module = waiting.pop()
+        path = _locate(module)
+        if module in found or path is None:
+            continue
+        found[module] = path
+        waiting += [
+            name
+            for name in imported(module, path)
+            if name.partition(".")[0] in within and name not in apart
+        ]
+    return dict(sorted(found.items()))
+
+
+def imported(module: str, path: Path) -> tuple[str, ...]:
+    """The modules that the source of `module` imports, of any package, sorted."""
+    state = path.stat()
+    return _imported(module, path, state.st_mtime_ns, state.st_size)
+
+
+def files_digest(files: dict[str, Path]) -> str:
+    """16 hex digits that change with a name or a content of `files`; where they lie does not count."""
+    return digest({name: _content(path) for name, path in files.items()})
+
+
+def _content(path: Path) -> str:
+    state = path.stat()
+    return _file_digest(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _file_digest(path: Path, changed: int, size: int) -> str:
+    return file_digest(path)
+
+
+@lru_cache(maxsize=4096)
+def _imported(module: str, path: Path, changed: int, size: int) -> tuple[str, ...]:
+    names = set()
+    for base, name in _bindings(module, path):
+        names.add(base if name is None else _source(base, name))
+    return tuple(sorted(names))
+
+
+def _bindings(module: str, path: Path) -> Iterator[tuple[str, str | None]]:
+    """(module, name) of what every import statement takes; the name is None for a whole module."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in _executed(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level]
+            base = ".".join([*(above if node.level else ()), *filter(None, [node.module])])
+            yield from ((base, alias.name) for alias in node.names)
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below, without what only type checkers see."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            for other in child.orelse:
+                yield other
+                yield from _executed(other)
+        else:
+            yield child
+            yield from _executed(child)
+
+
+def _source(base: str, name: str) -> str:
+    """The module that `from base import name` is about: a submodule, or where the name comes from."""
+    if _locate(f"{base}.{name}") is not None:
+        return f"{base}.{name}"
+    path = _locate(base)
+    if path is not None and path.name == "__init__.py":
+        for origin, handed_on in _bindings(base, path):
+            if handed_on == name and origin != base:
+                return _source(origin, name)
+    return base
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.suffix in _SUFFIXES and "__pycache__" not in file.parts:
+            yield file
+
+
+def _locate(module: str) -> Path | None:
+    """The source file of a module, which need not be imported; None where there is none."""
+    top, *rest = module.split(".")
+    origin = _origin(top)
+    if origin is None or not rest:
+        return origin
+    if origin.name != "__init__.py":
+        return None
+    return (
+        _under(origin.parent, tuple(rest))
+        if top == __package__.partition(".")[0]
+        else _look(origin.parent, rest)
+    )
+
+
+def _origin(top: str) -> Path | None:
+    loaded = getattr(sys.modules.get(top), "__file__", None)
+    if loaded is None and top not in sys.modules:
+        spec = importlib.util.find_spec(top)
+        loaded = spec.origin if spec is not None and spec.has_location else None
+    return None if loaded is None or not os.fspath(loaded).endswith(".py") else Path(loaded)
+
+
+def _look(folder: Path, parts: Iterable[str]) -> Path | None:
+    base = folder.joinpath(*parts)
+    for path in (base / "__init__.py", base.with_name(f"{base.name}.py")):
+        if path.is_file():
+            return path
+    return None
+
+
+# The library's own files do not come and go while it runs; those of plug-ins do.
+_under = cache(_look)

@@ -1,0 +1,114 @@
+"""Results on disk, named by what determined them.
+
+An entry is a payload and a JSON sidecar that holds the key's material and the payload's checksum.
+The sidecar is written last, by a rename: an entry without one does not exist. The payload's name
+carries its checksum, so two writers of one key never mix their files. What an entry cost may stand
+beside it; it tells how long the next ones will take and determines nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunesid.core.files import atomic, digest
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What determined a stored result, and what it cost: `seconds` and what they were spent on."""
+
+    material: Mapping[str, Any]
+    cost: Mapping[str, float]
+
+
+class Store:
+    """A folder of entries; any number of processes may read and write it at once."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    @staticmethod
+    def key(material: Mapping[str, Any]) -> str:
+        """The name of the result that `material` (JSON values) determines."""
+        return digest(material)
+
+    def __contains__(self, key: str) -> bool:
+        return self.find(key) is not None
+
+    def find(self, key: str) -> Path | None:
+        """The payload of `key`, or None if it was never finished or is damaged."""
+        try:
+            sidecar = json.loads(self._sidecar(key).read_text())
+            payload = self.root / sidecar["payload"]
+            intact = _checksum(payload) == sidecar["sha256"]
+        except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+            return None
+        return payload if intact else None
+
+    def get(self, key: str) -> Path:
+        """The payload of `key`; KeyError if there is none."""
+        payload = self.find(key)
+        if payload is None:
+            raise KeyError(f"{key} is not in the store at {self.root}")
+        return payload
+
+    def material(self, key: str) -> dict[str, Any]:
+        """Everything that determined the entry `key`; KeyError if there is none."""
+        self.get(key)
+        return json.loads(self._sidecar(key).read_text())["material"]
+
+    def entries(self) -> Iterator[Entry]:
+        """Everything that was ever finished, without a look at the payloads."""
+        for path in sorted(self.root.glob("*.json")):
+            try:
+                sidecar = json.loads(path.read_text())
+                yield Entry(sidecar["material"], sidecar["cost"])
+            except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+                continue
+
+    def put(
+        self,
+        material: Mapping[str, Any],
+        write: Callable[[Path], object],
+        suffix: str = "",
+        cost: Mapping[str, float] | None = None,
+    ) -> str:
+        """Stores what `write` puts into the file it is given, and returns the key.
+
+        Nothing is stored if `write` raises. `suffix` ends the payload's name, as in ".parquet";
+        `cost` is what there is to say about the seconds it took.
+        """
+        key = self.key(material)
+        self.root.mkdir(parents=True, exist_ok=True)
+        # Not `atomic`: the final name is known only once the content is.
+        draft = self.root / f".{key}-{uuid.uuid4().hex}{suffix}"
+        try:
+            write(draft)
+            checksum = _checksum(draft)
+            payload = self.root / f"{key}-{checksum[:12]}{suffix}"
+            draft.replace(payload)
+        finally:
+            draft.unlink(missing_ok=True)
+        sidecar = {
+            "material": dict(material),
+            "payload": payload.name,
+            "sha256": checksum,
+            "cost": dict(cost or {}),
+        }
+        with atomic(self._sidecar(key)) as draft:
+            draft.write_text(json.dumps(sidecar, indent=1, sort_keys=True) + "\n")
+        return key
+
+    def _sidecar(self, key: str) -> Path:
+        return self.root / f"{key}.json"
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,209 @@
+"""What the numbers of a table are, in sentences: definition, intervals, tests, cautions."""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from prunesid.study.analysis.comparison import AVERAGE
+from prunesid.study.analysis.metrics import statistic
+from prunesid.study.config.ablation import Ablation
+from prunesid.study.config.arm import ALL_TOKENS
+from prunesid.study.config.study import Benchmark, Bootstrap
+from prunesid.study.report.paper import Paper
+
+# What the columns of the table of facts mean, by their titles.
+FACTS = {
+    "Acts": "where the method drops tokens: in the vision encoder, early (before the language model, by "
+    "the image or by image and question) or late (inside it, by what is asked; its tokens are the mean "
+    "over layers)",
+    "Tokens": "visual tokens per image in a layer of the language model, and their range",
+    "Entering": "those in its first layer",
+    "KV entries": "visual tokens in the caches of all layers together when decoding starts",
+    "τ": "threshold of the suppression; at 1 nothing is suppressed",
+    "Suppressed": "share of all tokens",
+    "Refilled": "kept although suppressed, to fill the budget",
+    "ρ": "redundancy",
+    "Rand, seeds": "adjusted Rand index of the groups of two seeds, 1 where they are the same, 0 for "
+    "unrelated ones",
+    "Rand, reference": "the same index, of the groups and the reference's",
+    "Encoder": "multiply-adds of the vision tower for an image, by a counted formula as those that follow",
+    "Selection": "of choosing its tokens, for each question where they depend on it, empty where the "
+    "method has no formula",
+    "LLM": "of the prompt of a question asked alone, up to the answer's first token",
+    "Total": "their sum, after ≥ where a part has no formula",
+}
+# How p is found, for all that show it.
+TEST = (
+    "The test swaps the answers of the two rows, image by image, in all possible ways (sign-flip test): "
+    "questions on one image are not taken for independent. Its p is computed and not drawn: it has no "
+    "Monte-Carlo error, and no † depends on a seed."
+)
+
+
+def paragraphs(
+    comparison: pd.DataFrame,
+    ablation: Ablation,
+    benchmarks: Sequence[Benchmark],
+    bootstrap: Bootstrap,
+    paper: Paper | None,
+    facts: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """The caption of an ablation's table, a paragraph per subject.
+
+    `facts` are the columns of a second table.
+    """
+    table = ablation.table.paper_table
+    beside = paper is not None and table is not None
+    return tuple(
+        text
+        for text in (
+            ablation.description,
+            definition(comparison, ablation, benchmarks, bootstrap),
+            _average(ablation),
+            _tests(comparison, ablation),
+            _detectable(comparison, ablation, benchmarks),
+            _left_out(ablation),
+            _tokens(comparison, ablation),
+            counts(ablation),
+            f"What the arms did (second table), {facts_text(facts)}" if facts else "",
+            _paper(ablation, paper) if paper is not None and str(table) in paper.models else "",
+            _doubts(paper.notes_on(ablation)) if paper is not None and beside else "",
+        )
+        if text
+    )
+
+
+def facts_text(columns: Sequence[str]) -> str:
+    """What the columns of a table of facts mean."""
+    meanings = " ".join(f"{title}: {FACTS[title]}." for title in columns)
+    return f"means over benchmarks, images and seeds. {meanings}"
+
+
+def definition(
+    comparison: pd.DataFrame,
+    ablation: Ablation,
+    benchmarks: Sequence[Benchmark],
+    bootstrap: Bootstrap,
+) -> str:
+    """What the values are of, and what their intervals and spreads mean."""
+    whole = comparison[comparison["row"] == ALL_TOKENS].set_index("benchmark")
+    parts = []
+    for b in benchmarks:
+        chosen = statistic(b.statistic)
+        counts = whole.loc[b.name, ["questions", "images"]].astype(int)
+        parts.append(
+            f"{b.title}: {chosen.label} ({chosen.unit}), {counts['questions']:,} questions on "
+            f"{counts['images']:,} images"
+        )
+    seeds = int(comparison["seeds"].max())
+    runs = (
+        f" Where chance plays a part, the value is the mean over {seeds} seeds and ± their "
+        "standard deviation; the interval is about images, for these seeds."
+        if seeds > 1
+        else ""
+    )
+    return (
+        f"{'; '.join(parts)}. Small print: {100 * bootstrap.confidence:g} % interval from "
+        f"{bootstrap.resamples:,} bootstrap resamples of whole images, the same for every row."
+        f"{runs}"
+    )
+
+
+def _average(ablation: Ablation) -> str:
+    over = "benchmarks and columns" if len(ablation.columns) > 1 else "benchmarks"
+    over = "the column's benchmarks" if ablation.table.average == "column" else over
+    return f"Avg.: mean over {over} of the value as a percentage of the value with all tokens."
+
+
+def _tests(comparison: pd.DataFrame, ablation: Ablation) -> str:
+    count = int(comparison["p"].notna().sum())
+    if not count:
+        return ""
+    return (
+        f"Bold: the highest of the compared rows. †: differs from {ablation.reference.label} in "
+        f"the same column, p < 0.05 after Holm's correction over the {count} tests of this "
+        f"ablation. {TEST}"
+    )
+
+
+def _detectable(
+    comparison: pd.DataFrame, ablation: Ablation, benchmarks: Sequence[Benchmark]
+) -> str:
+    titles = {b.name: b.title for b in benchmarks} | {AVERAGE: "Avg."}
+    largest = comparison.groupby("benchmark")["detectable"].max().dropna()
+    places = {b.name: 0 if statistic(b.statistic).unit == "points" else 1 for b in benchmarks}
+    parts = [
+        f"{title} {largest[name]:.{places.get(name, 1)}f}"
+        for name, title in titles.items()
+        if name in largest
+    ]
+    if not parts:
+        return ""
+    return (
+        f"Smallest detectable difference from {ablation.reference.label} (power 80 %, one test "
+        f"at 5 %, the largest over rows and columns): {', '.join(parts)}."
+    )
+
+
+def _tokens(comparison: pd.DataFrame, ablation: Ablation) -> str:
+    """Which cells sent another number of tokens to the language model than their budget says."""
+
+    def unequal() -> Iterator[str]:
+        for cell in ablation.cells:
+            key = cell.column.key or "all"
+            own = comparison[(comparison["row"] == cell.row.key) & (comparison["column"] == key)]
+            low, high = own["tokens_min"].min(), own["tokens_max"].max()
+            budget = cell.arms[0].budget
+            if budget is not None and not low == high == budget:
+                average = own.loc[own["benchmark"] == AVERAGE, "tokens_mean"].mean()
+                span = "" if low == high else f" ({low:g}–{high:g})"
+                yield f"{cell.row.label}, {cell.column.label}: {average:.1f}{span}"
+
+    lines = list(unequal())
+    if lines:
+        late = any(arm.is_late for arm in ablation.arms)
+        layers = ", mean over the language model's layers," if late else ","
+        return (
+            f"Visual tokens per image{layers} mean (range), where not the budget: "
+            f"{'; '.join(lines)}."
+        )
+    return "Every image sent exactly its budget of visual tokens to the language model."
+
+
+def counts(ablation: Ablation) -> str:
+    """What a budget counts of methods whose authors count otherwise; '' where there are none."""
+    rows: dict[object, list[str]] = {}
+    for row in ablation.rows:
+        arm = next(cell for cell in ablation.cells if cell.row == row).arms[0]
+        rows.setdefault(arm.resolved().get("budget_counts"), []).append(row.label)
+    said = {
+        "mean": "a budget is the mean, over all layers, of the tokens that enter a layer. In their "
+        "authors' papers, and in the paper's rows, it is the number that enters each layer after the "
+        "first K; those K see all tokens and do not count. Of the same budget fewer tokens are left "
+        "here (budget_counts: after counts as they do).",
+        "after": "a budget is the number of tokens that enters each layer after the first K, as in their "
+        "authors' papers and in the paper's rows; those K see all tokens, so that the mean over layers "
+        "is larger.",
+    }
+    return " ".join(
+        f"{', '.join(rows[kind])}: {text}" for kind, text in said.items() if kind in rows
+    )
+
+
+def _left_out(ablation: Ablation) -> str:
+    """What a dash in the table means."""
+    whole = len(ablation.rows) * len(ablation.columns)
+    return "–: left out of this ablation." if len(ablation.cells) < whole else ""
+
+
+def _paper(ablation: Ablation, paper: Paper) -> str:
+    return (
+        f"The shaded rows repeat table {ablation.table.paper_table} of the paper (all tokens: table "
+        f"{paper.vanilla_table(ablation)}): {paper.model_of(ablation)} on the benchmarks of those "
+        "names. Where model, splits or scoring differ from ours, compare the order of rows and not "
+        "the numbers. The differences between its rows are ours, of the printed numbers."
+    )
+
+
+def _doubts(notes: Sequence[str]) -> str:
+    return f"On the paper's numbers: {' '.join(notes)}" if notes else ""

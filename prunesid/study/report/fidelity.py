@@ -1,0 +1,282 @@
+"""How near each method is to its authors' code: what was compared, what came out, what differs and why.
+
+The numbers are those that the tests measure on the golden vectors and record in `golden.json`; the
+rest is what the methods' registrations say. `python -m prunesid.study.report.fidelity` writes the tables into
+the documentation, between the marks that it finds there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain, groupby
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from prunesid.core.crops import CHOICES
+from prunesid.core.parametric import UPSTREAM, Source
+from prunesid.core.record import VisionRecord
+from prunesid.methods import decoder, features
+from prunesid.methods.places import DECODER, ENCODER, listed, place_of, resolve, source_of
+from prunesid.study.config.arm import text
+from prunesid.study.report.method_facts import about
+
+RECORDED = Path(__file__).with_name("golden.json")
+DOCS = Path(__file__).parents[3] / "docs"
+PAGES = ("methods.md", "fidelity.md")
+MARKS = "<!-- generated: {name} -->\n", "<!-- end -->"
+PLACES = {ENCODER: "in the vision encoder", DECODER: "in the language model"}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of the cases of a golden file: how many, how many are equal, and both of the stable ones.
+
+    A case is stable where noise of the size of rounding leaves the official result as it is.
+    """
+
+    cases: int
+    equal: int
+    stable: int
+    stable_equal: int
+
+    def __add__(self, other: Agreement) -> Agreement:
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Agreement(*(one + another for one, another in pairs))
+
+    def __str__(self) -> str:
+        whole = f"{self.equal} of {self.cases} cases"
+        if self.stable == self.cases:
+            return whole
+        return f"{whole}; {self.stable_equal} of the {self.stable} that rounding does not decide"
+
+
+@cache
+def _recorded() -> dict[str, Agreement]:
+    found = json.loads(RECORDED.read_text(encoding="utf-8"))
+    return {name: Agreement(**counts) for name, counts in found.items()}
+
+
+def agreement(golden: str) -> Agreement:
+    """What was last recorded of a file of golden vectors; KeyError where nothing was."""
+    return _recorded()[golden]
+
+
+def agreement_of(method: str) -> Agreement | None:
+    """Of all the golden files of a method; None where it has none."""
+    source = source_of(method)
+    if source is None or not source.golden:
+        return None
+    first, *others = map(agreement, source.golden)
+    return sum(others, first)
+
+
+def code_of(source: Source) -> str:
+    """Repository and commit of the authors' code, as text."""
+    return (
+        f"{source.repository}, commit {source.commit[:7]}" if source.commit else source.repository
+    )
+
+
+def followed() -> list[tuple[str, Source]]:
+    """The methods that have authors to follow, by place and name, with where they come from."""
+    names = chain.from_iterable(listed().values())
+    pairs = ((name, source_of(name)) for name in names)
+    return [(name, source) for name, source in pairs if source is not None]
+
+
+def agreement_table() -> str:
+    """Method, paper, official code, how many cases are equal, and what differs by default."""
+    rows = []
+    for name, source in followed():
+        measured = agreement_of(name)
+        differs = ", ".join(f"`{param}`" for param in source.upstream) or "nothing"
+        link = f"[{source.repository}](https://github.com/{source.repository})"
+        code = f"{link} {source.commit[:7]}".strip()
+        rows.append((
+            f"`{name}`", f"{source.title}, {source.venue}", code,
+            "no vectors" if measured is None else str(measured), differs,
+        ))  # fmt: skip
+    return _markdown(
+        ("method", "paper", "official code", "equal to it", "default differs in"), rows
+    )
+
+
+def upstream_table() -> str:
+    """Every parameter whose default is not what the authors' code does, both values, and the reason."""
+    rows = []
+    for name, source in followed():
+        ours = resolve(name)
+        for param, theirs in source.upstream.items():
+            rows.append((
+                f"`{name}`", f"`{param}`", f"`{text(ours[param])}`", f"`{text(theirs.value)}`",
+                theirs.reason,
+            ))  # fmt: skip
+    return _markdown(
+        ("method", "parameter", "default", "upstream", "why the default differs"), rows
+    )
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of `run_table`: its title, and what it says of a method."""
+
+    title: str
+    cell: Callable[[str], str]
+
+
+def _acts(method: str) -> str:
+    return PLACES.get(place_of(method), "before the language model")
+
+
+def _reads(method: str) -> str:
+    needs = about(method).needs
+    if place_of(method) == DECODER:
+        needs = (*needs, "prompt")
+    return ", ".join(need.replace("_", " ") for need in needs) or "tokens"
+
+
+def _budget(method: str) -> str:
+    place = place_of(method)
+    if place == ENCODER:
+        return "tokens that leave the encoder, at the most"
+    if place == DECODER:
+        return "mean over layers of the tokens that enter one"
+    if features.split_of(method) is not None:
+        return "tokens of an image; crops share it by a rule of the method's own"
+    return "tokens of an image; crops share it evenly"
+
+
+def _order(method: str) -> str:
+    resolved = resolve(method)
+    if place_of(method) == DECODER:
+        return f"raster, {resolved['positions'] or decoder.Shape(32, 576).numbering} positions"
+    if "order" in resolved:
+        return str(resolved["order"])
+    return _sent(method) if place_of(method) != ENCODER else "raster"
+
+
+def _sent(method: str) -> str:
+    """What a method sends on of an image, in its order, as it comes out of a run on random numbers."""
+    side, images = 6, 1
+    drawn = torch.Generator().manual_seed(0)
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.rand(images, *shape, generator=drawn)
+
+    tokens = side * side
+    record = VisionRecord(
+        numbers(tokens, 8), cls=numbers(8), cls_attention=numbers(2, tokens),
+        keys=numbers(2, tokens, 4), projected=numbers(tokens, 8), relevance=numbers(tokens),
+        last_attention=numbers(tokens), last_keys=numbers(tokens, 8),
+        first_cls_attention=numbers(tokens), last_cls_attention=numbers(tokens), grid=(side, side),
+    )  # fmt: skip
+    index = features.compress(record, method, budget=tokens // 3).index[0].tolist()
+    parts = []
+    for patches, own in groupby(index, lambda place: place >= 0):
+        run = list(own)
+        raster = "raster" if run == sorted(run) else "patches by rank"
+        parts.append(raster if patches else "CLS or merged")
+    return ", ".join(parts)
+
+
+def _with_preset(method: str) -> str:
+    source = source_of(method)
+    if source is None:
+        return "none"
+    values = (f"{name}={text(each.value)}" for name, each in source.upstream.items())
+    return ", ".join(values) or "as it is"
+
+
+COLUMNS: Sequence[Column] = (
+    Column("acts", _acts),
+    Column("reads", _reads),
+    Column("order", _order),
+    Column("a budget is", _budget),
+    Column(f"`preset: {UPSTREAM}`", _with_preset),
+)
+
+
+def run_table(columns: Sequence[Column] = COLUMNS) -> str:
+    """Every method by what is run under its name."""
+    names = chain.from_iterable(listed().values())
+    rows = [(f"`{name}`", *(column.cell(name) for column in columns)) for name in names]
+    return _markdown(("method", *(column.title for column in columns)), rows)
+
+
+def crops_table() -> str:
+    """What each method does with an image in crops, where its authors have code for one."""
+    rows = []
+    for name in features.list_feature_methods():
+        crops = features.authors_crops(name)
+        if crops is not None:
+            rows.append((f"`{name}`", *(f"`{getattr(crops, option)}`" for option in CHOICES)))
+    return _markdown(("method", *(f"`{option}`" for option in CHOICES)), rows)
+
+
+def families_table() -> str:
+    """How images and questions are prepared by default, by model family."""
+    from prunesid import families
+
+    rows = []
+    for family in families.families():
+        found = families.inputs_of(family)
+        rows.append((f"`{family}`", found["padding"], found["prompt"]))
+    return _markdown(("family", "images", "prompt"), rows)
+
+
+def run_texts() -> str:
+    """What each method's file says of itself, beside its source."""
+    parts = []
+    for name, source in followed():
+        known = about(name)
+        measured = agreement_of(name)
+        facts = [f"{source.title}, {source.venue}.", f"Code: {code_of(source)}."]
+        facts.append("No vectors." if measured is None else f"Equal to it in {measured}.")
+        parts.append(
+            f"### {name}\n\n{' '.join(facts)}\n\n{known.summary}\n\n{known.remarks}".strip()
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "agreement": agreement_table,
+    "upstream": upstream_table,
+    "run": run_table,
+    "crops": crops_table,
+    "families": families_table,
+    "texts": run_texts,
+}
+
+
+def filled(page: str) -> str:
+    """A page with the text between its marks as it should be; ValueError on unknown marks."""
+
+    def block(match: re.Match[str]) -> str:
+        if match[1] not in BLOCKS:
+            raise ValueError(f"no table {match[1]!r}. Available: {', '.join(BLOCKS)}")
+        return f"{MARKS[0].format(name=match[1])}\n{BLOCKS[match[1]]()}\n{MARKS[1]}"
+
+    return re.sub(r"<!-- generated: (\w+) -->\n.*?<!-- end -->", block, page, flags=re.DOTALL)
+
+
+def write_pages(folder: Path = DOCS) -> None:
+    """Bring the tables of `PAGES` up to date."""
+    for name in PAGES:
+        path = folder / name
+        page = path.read_text(encoding="utf-8")
+        path.write_text(filled(page), encoding="utf-8", newline="\n")
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+if __name__ == "__main__":
+    write_pages()

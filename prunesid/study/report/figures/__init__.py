@@ -1,0 +1,65 @@
+"""Kinds of figures: one file per kind, chosen by an ablation's YAML (`figure: {kind: forest}`).
+
+A kind is named like its file and registers two functions: `points(subject)` gives the table behind
+the figure, which is saved as CSV, and `draw(points, subject)` shows that table and nothing else.
+Plug-ins use the entry-point group `prunesid.study.report.figures`, the kind's name as their name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunesid.core.registry import Registry
+from prunesid.study.config.study import Bootstrap
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from prunesid.study.config.ablation import Ablation
+    from prunesid.study.config.study import Benchmark
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a figure may show.
+
+    comparison   the ablation's table as `comparison.compare` gives it
+    bootstrap    how its intervals were made
+    information  benchmark, image_id, rho, phi of every image of the study, or None without them
+    pairs        every row against every other, as `pairs.compare_pairs` gives it, or None
+    strata       where rows lose, as `strata.by_stratum` gives it, or None
+    arms         what each arm did and cost, as `facts.read_facts` reads arms.csv, or None
+    """
+
+    comparison: pd.DataFrame
+    ablation: Ablation
+    benchmarks: Sequence[Benchmark]
+    bootstrap: Bootstrap = Bootstrap()  # noqa: RUF009 (frozen)
+    information: pd.DataFrame | None = None
+    pairs: pd.DataFrame | None = None
+    strata: pd.DataFrame | None = None
+    arms: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """A registered kind of figure."""
+
+    points: Callable[[Subject], pd.DataFrame]
+    draw: Callable[[pd.DataFrame, Subject], Figure]
+
+
+FIGURES: Registry[FigureKind] = Registry("figure kind", __name__)
+
+
+def register(
+    name: str,
+    *,
+    points: Callable[[Subject], pd.DataFrame],
+    draw: Callable[[pd.DataFrame, Subject], Figure],
+) -> None:
+    """Register a kind of figure; ValueError if the name is taken."""
+    FIGURES.register(name)(FigureKind(points, draw))

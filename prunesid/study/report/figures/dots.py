@@ -1,0 +1,54 @@
+"""Values, a line per row, the best on average first: the paper's figure 2 as one can read it.
+
+A radar hides intervals and makes areas, which grow with the square, of differences that do not
+matter; here every value stands on a common scale with its interval.
+"""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from prunesid.study.analysis.comparison import AVERAGE
+from prunesid.study.config.ablation import Ablation, Setting
+from prunesid.study.report import panels
+from prunesid.study.report.figures import Subject, forest, register
+
+
+def points(subject: Subject) -> pd.DataFrame:
+    """Panel, row, column and the numbers of each value; the all-token arm has hue 'vanilla'."""
+    columns = panels.column_axis(subject.ablation)
+    places = {"row": "row", "column": columns.name, "hue": "row"}
+    return panels.panel_points(subject.comparison, subject.benchmarks, places)
+
+
+def ranking(data: pd.DataFrame, ablation: Ablation) -> list[Setting]:
+    """The rows by their average over benchmarks and columns, the highest first.
+
+    Those that are not run under every column by how far they are from the reference where they are.
+    """
+    average = data[(data["panel"] == AVERAGE) & (data["row"] != "")]
+    values = average.pivot(index="row", columns="column", values="value")
+    ahead = (values - values.loc[ablation.reference.key]).mean(axis=1)
+    return sorted(ablation.rows, key=lambda row: -ahead[row.key])
+
+
+def order_note(ablation: Ablation) -> str:
+    """What a figure says of `ranking` where some rows are not run under every column."""
+    if all(ablation.columns_of(row) == ablation.columns for row in ablation.rows):
+        return ""
+    return (
+        "Rows that are not run under every column stand by their lead over "
+        f"{ablation.reference.label} where they are."
+    )
+
+
+def draw(data: pd.DataFrame, subject: Subject) -> Figure:
+    """The figure of `points`."""
+    rows = ranking(data, subject.ablation)
+    sentence = (
+        f"Values on {panels.sample_text(subject.comparison, subject.benchmarks)}, of all tokens "
+        f"dashed; from above by the average, in percent of all tokens. {order_note(subject.ablation)}"
+    )
+    return forest.draw_rows(data, subject, rows, "value", sentence)
+
+
+register("dots", points=points, draw=draw)

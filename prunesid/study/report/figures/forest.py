@@ -1,0 +1,126 @@
+"""Differences from the reference, a line per row: which of many changes matters?
+
+One panel per benchmark and one for the average, color for the columns of the ablation. It reads
+where a figure of values would show a heap of overlapping points.
+"""
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from prunesid.study.config.ablation import Setting
+from prunesid.study.report import panels, theme
+from prunesid.study.report.figures import Subject, register
+
+# Inches: of a mark, a line of a label, a panel; and letters of a line.
+LINE_HEIGHT, LABEL_HEIGHT, PANEL_HEIGHT, LETTERS = 0.115, 0.14, 1.5, 26
+# Panels taller than this stand side by side, so many at the most: two rows of them would not fit a page.
+TALL, BESIDE = 4.0, 6
+
+
+def points(subject: Subject) -> pd.DataFrame:
+    """Panel, row, column and the numbers of each difference from the reference."""
+    columns = panels.column_axis(subject.ablation)
+    data = panels.panel_points(
+        subject.comparison, subject.benchmarks, {"row": "row", "column": columns.name}
+    )
+    reference = subject.ablation.reference.key
+    return data[(data["row"] != "") & (data["row"] != reference)]
+
+
+def draw(data: pd.DataFrame, subject: Subject) -> Figure:
+    """The figure of `points`."""
+    ablation = subject.ablation
+    rows = [row for row in ablation.rows if row != ablation.reference]
+    sentence = (
+        f"Differences from {ablation.reference.label} under the same column, on "
+        f"{panels.sample_text(subject.comparison, subject.benchmarks)}."
+    )
+    return draw_rows(data, subject, rows, "diff", sentence)
+
+
+def draw_rows(
+    data: pd.DataFrame, subject: Subject, rows: Sequence[Setting], of: str, sentence: str
+) -> Figure:
+    """One panel per benchmark, a line per row, from above: its differences or its values.
+
+    of        'diff' (the panels have a line at 0 and a band of what is not detectable) or 'value'
+              (a dashed line at the value of all tokens)
+    sentence  what the small print begins with
+    """
+    columns = panels.column_axis(subject.ablation)
+    titles = panels.panel_titles(subject.benchmarks)
+    shown = [name for name in titles if name in set(data["panel"])]
+    reference = subject.ablation.reference.label
+    names = [theme.wrap(row.label, LETTERS) for row in rows]
+    marks = LINE_HEIGHT * (len(columns.values) + 1)
+    text = LABEL_HEIGHT * max(name.count("\n") + 1 for name in names)
+    height = max(PANEL_HEIGHT, 0.45 + max(marks, text) * len(rows))
+    beside = height > TALL and len(shown) <= BESIDE
+    across = len(shown) if beside else panels.across(len(shown))
+    down = ceil(len(shown) / across)
+    width = theme.TEXT * min(max(across, 2) / panels.ACROSS, 1)
+    prefix = {"diff": "Δ ", "value": ""}[of]
+    with theme.style():
+        drawn = theme.figure(width, height * down + 0.6)
+        axes = list(drawn.subplots(down, across, squeeze=False, sharey=True).ravel())
+        for place, (panel, ax) in enumerate(zip(shown, axes, strict=False)):
+            own = data[data["panel"] == panel]
+            _draw_panel(ax, own, [row.key for row in rows], columns, of)
+            panels.steady_ticks(ax.xaxis, 3 if beside else 5)
+            ax.set_title(titles[panel])
+            ax.set_xlabel(f"{prefix}{panels.metric(panel, subject.benchmarks)}")
+            if place % across == 0:
+                ax.set_yticks(range(len(rows)), names)
+        handles, labels = axes[0].get_legend_handles_labels()
+        named = dict(zip(labels, handles, strict=True))
+        entries = {
+            label: handle for label, handle in named.items()
+            if len(columns.values) > 1 or label == panels.WHOLE
+        }  # fmt: skip
+        band = of == "diff" and data["detectable"].max() > 0
+        if band:
+            entries["not detectable"] = Patch(color=theme.BAND, alpha=0.35, linewidth=0)
+        panels.legend(drawn, axes[len(shown) :], entries)
+        panels.note(drawn, [
+            sentence,
+            panels.bars_note(data, subject.bootstrap.confidence),
+            panels.tests_note(data, reference),
+            panels.detectable_note(reference, "band") if band else "",
+        ])  # fmt: skip
+    return drawn
+
+
+def _draw_panel(
+    ax: Axes, own: pd.DataFrame, rows: list[str], columns: panels.Axis, of: str
+) -> None:
+    size = own["detectable"].max()
+    if of == "value":
+        panels.draw_whole(ax, own, upright=True)
+    elif size > 0:
+        ax.axvspan(-size, size, color=theme.BAND, alpha=0.35, linewidth=0, zorder=0)
+    if of == "diff":
+        ax.axvline(0, color=theme.MUTED, linewidth=0.8, zorder=0.8)
+    shades = theme.colors(columns.values)
+    count = len(columns.values)
+    for place, (value, label) in enumerate(zip(columns.values, columns.labels, strict=True)):
+        line = own[own["column"] == value].set_index("row").reindex(rows)
+        at = np.arange(len(rows), dtype=np.float64) + (place - (count - 1) / 2) * 0.8 / max(
+            count, 2
+        )
+        panels.draw_points(
+            ax, at, line, shades[value], theme.MARKERS[place % len(theme.MARKERS)], label, "none",
+            of=of, sideways=True,
+        )  # fmt: skip
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.grid(True, axis="x")
+    ax.grid(False, axis="y")
+    ax.tick_params(axis="y", length=0)
+
+
+register("forest", points=points, draw=draw)

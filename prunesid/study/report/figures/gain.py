@@ -1,0 +1,184 @@
+"""The gain over the reference against the spread of the information score, a point per benchmark.
+
+The question of the paper's section 4.3: does a dynamic budget gain more where images differ more?
+One panel per row of the ablation, color for its columns, Spearman's rank correlation beside each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import norm
+
+from prunesid.study.analysis.association import rank_correlation, spreads
+from prunesid.study.config.arm import ALL_TOKENS
+from prunesid.study.report import panels, theme
+from prunesid.study.report.figures import Subject, register
+
+# The axis of gains reaches at least this far, in percent of all tokens.
+LEAST_GAIN = 1.0
+PANEL_HEIGHT = 2.75
+# Benchmarks nearer to each other than this share of the axis have one label together.
+NEAR = 0.06
+
+
+def points(subject: Subject) -> pd.DataFrame:
+    """Row, column, benchmark, phi's mean and standard deviation, the gain, and the correlation.
+
+    Gains are differences from the reference row as a percentage of the all-token value, which
+    lets benchmarks of different units share an axis. The correlation (`r_*`) is one per row and
+    column, over the benchmarks. ValueError without information scores of the benchmarks.
+    """
+    ablation, bootstrap = subject.ablation, subject.bootstrap
+    known = spreads(_information(subject), bootstrap)
+    lines = subject.comparison.set_index(["row", "column", "benchmark"])
+    width = 2 * norm.ppf((1 + bootstrap.confidence) / 2)
+    tables = []
+    for row in ablation.rows:
+        if row == ablation.reference:
+            continue
+        for column in ablation.columns_of(row):
+            found = []
+            for benchmark in subject.benchmarks:
+                line = lines.loc[row.key, column.key or panels.ALL, benchmark.name]
+                whole = lines.loc[ALL_TOKENS, panels.ALL, benchmark.name]["value"]
+                gain = {
+                    name: 100 * line[source] / whole
+                    for name, source in (
+                        ("gain", "diff"), ("gain_low", "diff_low"), ("gain_high", "diff_high"),
+                    )
+                }  # fmt: skip
+                place = {"row": row.key, "column": column.key or panels.ALL}
+                about = {f"phi_{k}": v for k, v in asdict(known[benchmark.name]).items()}
+                error = (gain["gain_high"] - gain["gain_low"]) / width
+                found.append(
+                    place | {"benchmark": benchmark.name} | about | gain
+                    | {"gain_error": error, "p_holm": line["p_holm"]}
+                )  # fmt: skip
+            table = pd.DataFrame(found)
+            pairs = table.dropna(subset=["phi_std", "gain"])
+            columns = ("phi_std", "gain", "phi_std_error", "gain_error")
+            spread, gained, spread_error, gain_error = (pairs[name].tolist() for name in columns)
+            correlation = rank_correlation(
+                spread, gained, spread_error, gain_error, bootstrap, f"{row.key} {column.key}"
+            )
+            tables.append(table.assign(**{f"r_{k}": v for k, v in asdict(correlation).items()}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _information(subject: Subject) -> pd.DataFrame:
+    names = [b.name for b in subject.benchmarks]
+    if subject.information is None:
+        raise ValueError("a figure of kind 'gain' needs the information scores of the benchmarks")
+    table = subject.information[subject.information["benchmark"].isin(names)]
+    missing = [name for name in names if name not in set(table["benchmark"])]
+    if missing:
+        raise ValueError(f"there are no information scores of {', '.join(missing)}")
+    return table
+
+
+def draw(data: pd.DataFrame, subject: Subject) -> Figure:
+    """The figure of `points`."""
+    ablation = subject.ablation
+    rows = [row for row in ablation.rows if row != ablation.reference]
+    titles = {b.name: b.title for b in subject.benchmarks}
+    with theme.style():
+        drawn = theme.figure(theme.TEXT if len(rows) > 1 else theme.COLUMN, PANEL_HEIGHT + 0.5)
+        axes = drawn.subplots(1, len(rows), squeeze=False, sharey=True)[0]
+        for place, (row, ax) in enumerate(zip(rows, axes, strict=True)):
+            _draw_panel(ax, data[data["row"] == row.key], subject, titles)
+            ax.set_title(row.label)
+            ax.set_xlabel("spread of φ over images (standard deviation)")
+            if place == 0:
+                ax.set_ylabel(f"gain over “{ablation.reference.label}”\n({panels.AVERAGE_METRIC})")
+        low, high = axes[0].get_ylim()
+        # Where no answer changed there is nothing to see but zero, and no scale of rounding errors.
+        axes[0].set_ylim(min(low, -LEAST_GAIN), max(high, LEAST_GAIN))
+        least = data["r_least_p"].min()
+        count = int(data["r_count"].max())
+        panels.note(drawn, [
+            f"Bars: {100 * subject.bootstrap.confidence:g} % intervals over images. r: Spearman's "
+            "rank correlation over the benchmarks, its interval from redrawing both numbers with "
+            "their errors.",
+            f"Over {count} benchmarks no r has a p below {least:.2g}." if least == least else "",
+            "Filled marks: a gain that survives Holm's correction (p < 0.05).",
+        ])  # fmt: skip
+    return drawn
+
+
+def _draw_panel(ax: Axes, own: pd.DataFrame, subject: Subject, titles: dict[str, str]) -> None:
+    # A benchmark of one image has no spread, and so no place here.
+    own = own[own["phi_std"].notna()]
+    if own.empty:
+        return
+    columns = panels.column_axis(subject.ablation)
+    shades = theme.colors(columns.values)
+    settings = zip(subject.ablation.columns, columns.values, columns.labels, strict=True)
+    reach = max(float(np.ptp(own["phi_std"])), 1e-6)
+    ax.axhline(0, color=theme.MUTED, linewidth=0.8, zorder=0.8)
+    for place, (setting, value, label) in enumerate(settings):
+        line = own[own["column"] == (setting.key or panels.ALL)]
+        if line.empty:
+            continue
+        first = line.iloc[0]
+        shift = (place - (len(columns.values) - 1) / 2) * 0.016 * reach
+        at, gain = line["phi_std"].to_numpy() + shift, line["gain"].to_numpy()
+        said = f"{label}: " if len(columns.values) > 1 else ""
+        ax.errorbar(
+            at, gain,
+            xerr=[line["phi_std"] - line["phi_std_low"], line["phi_std_high"] - line["phi_std"]],
+            yerr=[gain - line["gain_low"], line["gain_high"] - gain],
+            marker=theme.MARKERS[place % len(theme.MARKERS)], linestyle="none",
+            color=shades[value], markerfacecolor="none", elinewidth=0.7,
+            markeredgewidth=0.9, label=f"{said}{_correlation(first)}",
+        )  # fmt: skip
+        filled = panels.significant(line)
+        ax.plot(
+            at[filled], gain[filled], marker=theme.MARKERS[place % len(theme.MARKERS)],
+            linestyle="none", color=shades[value],
+        )  # fmt: skip
+    names = own.drop_duplicates("benchmark").set_index("benchmark")["phi_std"]
+    for axis in (ax.xaxis, ax.yaxis):
+        panels.steady_ticks(axis)
+    above = ax.secondary_xaxis("top")
+    places = names.sort_values()
+    left, right = ax.get_xlim()
+    labels = label_together(
+        places.tolist(), [titles[name] for name in places.index], NEAR * (right - left)
+    )
+    above.set_xticks(list(places), labels, rotation=35, ha="left", rotation_mode="anchor")
+    above.tick_params(length=2)
+    above.spines["top"].set_visible(False)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.26), handletextpad=0.4)
+
+
+def label_together(places: Sequence[float], labels: Sequence[str], near: float) -> list[str]:
+    """One label for neighbors less than `near` apart, at the first of them; "" at the others.
+
+    places (n,) ascending.
+    """
+    found: list[str] = []
+    first = 0
+    for number, (place, label) in enumerate(zip(places, labels, strict=True)):
+        if number and place - places[number - 1] < near:
+            found[first] += f", {label}"
+            found.append("")
+        else:
+            first = number
+            found.append(label)
+    return found
+
+
+def _correlation(line: pd.Series) -> str:
+    if np.isnan(line["r_value"]):
+        return "r undefined"
+    value, low, high = (
+        f"{line[f'r_{name}']:+.2f}".replace("-", "−") for name in ("value", "low", "high")
+    )
+    return f"r = {value} [{low}, {high}], p = {line['r_p']:.2f}"
+
+
+register("gain", points=points, draw=draw)

@@ -1,0 +1,91 @@
+"""A metric along the blocks of the vision tower, beside the reference (the paper's figure 4).
+
+The reference is a row of the ablation; its value is a dotted line in each color. Where it is the
+tower's usual block without a number of its own (`layer: null`), it has no place on the axis.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from prunesid.study.config.ablation import Ablation
+from prunesid.study.config.arm import text
+from prunesid.study.report import panels, theme
+from prunesid.study.report.figures import Subject, lines, register
+
+DOTTED = (0, (1, 1.4))
+
+
+def points(subject: Subject) -> pd.DataFrame:
+    """As for lines, and whether a point belongs to the reference row; x is empty off the axis."""
+    data = lines.points(subject)
+    reference, x = subject.ablation.reference, subject.ablation.figure.x
+    _along(subject.ablation)
+    own = text(reference.as_dict()[x])
+    data.insert(3, "reference", (data["x"] == own) & (data["hue"] != theme.VANILLA))
+    data["x"] = data["x"].where(data["x"].map(panels.is_number), "")
+    return data
+
+
+def draw(data: pd.DataFrame, subject: Subject) -> Figure:
+    """The figure of `points`."""
+    options, benchmarks = subject.ablation.figure, subject.benchmarks
+    x, hue = _along(subject.ablation), panels.axis(subject.ablation, options.hue)
+    titles = panels.panel_titles(benchmarks)
+    shown = [name for name in titles if name in set(data["panel"])]
+    reference = subject.ablation.reference.label
+    shades = theme.colors(hue.values)
+    with theme.style():
+        drawn, axes = panels.subplots(len(shown), lines.PANEL_HEIGHT, 0.6)
+        detectable = False
+        for place, (panel, ax) in enumerate(zip(shown, axes, strict=False)):
+            own = data[data["panel"] == panel]
+            scale = lines.Scale.of(x, options.scale)
+            lines.draw_lines(ax, own[(own["x"] != "") | (own["hue"] == theme.VANILLA)], scale, hue)
+            for line in own[own["reference"]].itertuples():
+                ax.axhline(
+                    line.value, color=shades[line.hue], linewidth=1.1, linestyle=DOTTED, zorder=1
+                )
+            scale.apply(ax)
+            detectable |= panels.draw_detectable(ax, own)
+            ax.set_title(titles[panel])
+            ax.set_xlabel(x.title if place + panels.across(len(shown)) >= len(shown) else "")
+            ax.set_ylabel(panels.metric(panel, benchmarks))
+        handles, labels = axes[0].get_legend_handles_labels()
+        named: dict[str, Artist] = dict(zip(labels, handles, strict=True))
+        entries = {label: named[label] for label in hue.labels if len(hue.labels) > 1}
+        color = theme.MUTED if len(hue.labels) > 1 else shades[hue.values[0]]
+        entries[reference] = Line2D([], [], color=color, linewidth=1.1, linestyle=DOTTED)
+        entries[panels.WHOLE] = named[panels.WHOLE]
+        panels.legend(drawn, axes[len(shown) :], entries, hue.title if len(hue.labels) > 1 else "")
+        panels.note(drawn, [
+            f"Dotted: the reference, {reference}.",
+            panels.bars_note(data, subject.bootstrap.confidence),
+            panels.tests_note(data, reference),
+            panels.detectable_note(reference) if detectable else "",
+        ])  # fmt: skip
+    return drawn
+
+
+def _along(ablation: Ablation) -> panels.Axis:
+    """The numbers along the axis. ValueError where another row than the reference has none."""
+    x = panels.axis(ablation, ablation.figure.x)
+    numbers = np.array([panels.is_number(value) for value in x.values])
+    beside = {value for value, number in zip(x.values, numbers, strict=True) if not number}
+    reference = ablation.reference.as_dict()
+    if x.name not in reference or not beside <= {text(reference[x.name])}:
+        raise ValueError(
+            f"{ablation.name}: a figure of kind 'layers' needs numbers along {x.name!r}, the axis "
+            f"of its rows, and only the reference may have none; not {', '.join(sorted(beside))}"
+        )
+    keep = [place for place in range(len(x.values)) if numbers[place]]
+    return replace(
+        x, values=tuple(x.values[i] for i in keep), labels=tuple(x.labels[i] for i in keep)
+    )
+
+
+register("layers", points=points, draw=draw)

@@ -1,0 +1,110 @@
+"""Where rows lose: the change from all tokens by question family and by information score.
+
+One table of colors per kind of stratum, for the ablation's first column: a row's loss in every
+family of every benchmark above, in every third of the images by phi below.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from prunesid.study.analysis.comparison import ALL
+from prunesid.study.analysis.strata import FAMILY, PHI
+from prunesid.study.report import panels, theme
+from prunesid.study.report.figures import Subject, dots, register
+
+# Inches: of a cell, of a letter of a label, of the color bar, above each table, and of the note.
+CELL, LETTER, BAR, HEAD, FOOT = 0.25, 0.08, 0.9, 0.55, 0.55
+NAMES = {
+    FAMILY: "by question family", PHI: "by information score φ: thirds of the images",
+}  # fmt: skip
+
+
+def points(subject: Subject) -> pd.DataFrame:
+    """Row, kind, benchmark, stratum and the change in percentage points, of the first column.
+
+    The rows come by their average, the highest first. ValueError without the strata.
+    """
+    if subject.strata is None:
+        raise ValueError(f"{subject.ablation.name}: the figure needs the scores by stratum")
+    column = subject.ablation.columns[0].key or ALL
+    own = subject.strata[subject.strata["column"] == column]
+    order = [row.key for row in dots.ranking(dots.points(subject), subject.ablation)]
+    place = {key: number for number, key in enumerate(order)}
+    own = own.assign(place=own["row"].map(place)).sort_values("place", kind="stable")
+    shown = ["row", "kind", "benchmark", "stratum", "questions", "whole", "value", "diff"]
+    return own[[*shown, "diff_low", "diff_high"]]
+
+
+def draw(data: pd.DataFrame, subject: Subject) -> Figure:
+    """The figure of `points`."""
+    ablation = subject.ablation
+    titles = {b.name: b.title for b in subject.benchmarks}
+    labels = {row.key: row.label for row in ablation.rows}
+    rows = list(dict.fromkeys(data["row"]))
+    kinds = [kind for kind in NAMES if (data["kind"] == kind).any()]
+    tables = {kind: _table(data[data["kind"] == kind], rows) for kind in kinds}
+    widest = max(len(table.columns) for table in tables.values())
+    names = [labels[key] for key in rows]
+    longest = max(len(stratum) for table in tables.values() for _, stratum in table.columns)
+    height = (CELL * len(rows) + HEAD + 0.6 * LETTER * longest) * len(kinds) + FOOT
+    sample = panels.sample_text(subject.comparison, subject.benchmarks)
+    asked = data["questions"]
+    reach = max(float(data["diff"].abs().max()), 1e-9)
+    with theme.style():
+        drawn = theme.figure(CELL * widest * 1.25 + LETTER * max(map(len, names)) + BAR, height)
+        axes = list(drawn.subplots(len(kinds), 1, squeeze=False).ravel())
+        for kind, ax in zip(kinds, axes, strict=True):
+            image = _draw_table(ax, tables[kind], data[data["kind"] == kind], reach, titles)
+            ax.set_yticks(range(len(rows)), names)
+            ax.set_title(NAMES[kind], pad=18)
+        drawn.colorbar(image, ax=axes, shrink=0.6, label="change from all tokens (points)")
+        column = ablation.columns[0].label if ablation.columns[0].values else "this study"
+        panels.note(drawn, [
+            f"Share of right answers minus that with all tokens, in percentage points, at {column}, on "
+            f"{sample}, {asked.min():,} to {asked.max():,} questions in a cell; from above by the "
+            "average over benchmarks and columns.",
+            f"*: the {100 * subject.bootstrap.confidence:g} % interval over images leaves out 0 (not "
+            "corrected for the number of cells).",
+        ])  # fmt: skip
+    return drawn
+
+
+def _table(own: pd.DataFrame, rows: list[str]) -> pd.DataFrame:
+    """Rows against (benchmark, stratum), both in the order of the data."""
+    columns = list(dict.fromkeys(zip(own["benchmark"], own["stratum"], strict=True)))
+    wide = own.pivot(index="row", columns=["benchmark", "stratum"], values="diff")
+    return wide.reindex(index=rows)[columns]
+
+
+def _draw_table(
+    ax: Axes, table: pd.DataFrame, own: pd.DataFrame, reach: float, titles: dict[str, str]
+):
+    image = ax.imshow(table, cmap="RdBu", vmin=-reach, vmax=reach, aspect="auto")
+    sure = own.set_index(["row", "benchmark", "stratum"])
+    for y, row in enumerate(table.index):
+        for x, column in enumerate(table.columns):
+            line = sure.loc[(row, *column)]
+            value = float(line["diff"])
+            mark = "*" if line["diff_low"] > 0 or line["diff_high"] < 0 else ""
+            ax.text(
+                x, y, f"{panels.points_text(value)}{mark}", ha="center", va="center", fontsize=theme.SMALL,
+                color="white" if abs(value) > 0.6 * reach else theme.INK,
+            )  # fmt: skip
+    ax.set_xticks(
+        range(len(table.columns)), [stratum for _, stratum in table.columns], rotation=45,
+        ha="right", rotation_mode="anchor",
+    )  # fmt: skip
+    benchmarks = [benchmark for benchmark, _ in table.columns]
+    for name in dict.fromkeys(benchmarks):
+        places = [place for place, other in enumerate(benchmarks) if other == name]
+        ax.text(float(np.mean(places)), -0.75, titles[name], ha="center", va="bottom", fontsize=7)
+        if places[0]:
+            ax.axvline(places[0] - 0.5, color="white", linewidth=2.5)
+    ax.tick_params(length=0)
+    ax.grid(False)
+    return image
+
+
+register("losses", points=points, draw=draw)

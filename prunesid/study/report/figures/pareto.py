@@ -1,0 +1,214 @@
+"""Accuracy against multiply-adds: what each row gets for its cost, and who is on the front.
+
+A point per row and column: the average over benchmarks against vision tower, choice of tokens and
+language model together. A point is on the front where no other is at least as accurate for less.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+
+from prunesid.study.analysis.comparison import ALL, AVERAGE
+from prunesid.study.config.ablation import Ablation
+from prunesid.study.config.arm import ALL_TOKENS
+from prunesid.study.report import panels, theme
+from prunesid.study.report.arm_facts import count_text
+from prunesid.study.report.figures import Subject, register
+
+# Inches: of a label, the least of the panel, and what is above and below it.
+LABEL, PANEL, AROUND = 0.155, 2.6, 1.0
+# Letters in a line of a label, what one takes of the panel's width, and where labels beside the panel
+# and behind the last point begin.
+LETTERS, LETTER, MARGIN, GAP = 30, 0.0095, 1.04, 0.06
+FRONT = "front"
+# Ticks within each power of ten, by how far the axis reaches.
+STEPS = {
+    3: (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9),
+    10: (1, 1.5, 2, 3, 4, 5, 7),
+}
+FAR = (1, 2, 5)
+
+
+def points(subject: Subject) -> pd.DataFrame:
+    """Row, column, `macs`, the average with its interval, and whether it is on the `front`.
+
+    macs   multiply-adds in total, mean over benchmarks and seeds; `bound` where it is a lower bound
+    value  average over benchmarks in percent of the value with all tokens, which is a point itself
+
+    ValueError without the counts of the arms.
+    """
+    if subject.arms is None:
+        raise ValueError(f"{subject.ablation.name}: the figure needs what the arms cost")
+    spent = subject.arms[subject.arms["benchmark"].isin([b.name for b in subject.benchmarks])]
+    average = subject.comparison[subject.comparison["benchmark"] == AVERAGE]
+    values = average.set_index(["row", "column"])[["value", "ci_low", "ci_high"]]
+    whole = {"value": 100.0, "ci_low": np.nan, "ci_high": np.nan}
+    lines = [{"row": ALL_TOKENS, "column": ALL} | _cost(spent, {ALL_TOKENS}) | whole]
+    for cell in subject.ablation.cells:
+        key = cell.row.key, cell.column.key or ALL
+        cost = _cost(spent, {arm.name for arm in cell.arms})
+        lines.append({"row": key[0], "column": key[1]} | cost | values.loc[key].to_dict())
+    data = pd.DataFrame(lines)
+    data[FRONT] = ~data["bound"] & on_front(
+        data["macs"].to_numpy(np.float64), data["value"].to_numpy(np.float64), ~data["bound"]
+    )
+    return data
+
+
+def on_front(
+    cost: NDArray[np.float64], value: NDArray[np.float64], rivals: pd.Series | None = None
+) -> NDArray[np.bool_]:
+    """(n,) which points no rival beats: as cheap or cheaper, as good or better, and not the same."""
+    known = np.ones(len(cost), dtype=bool) if rivals is None else rivals.to_numpy(bool)
+    no_worse = (cost[None, :] <= cost[:, None]) & (value[None, :] >= value[:, None])
+    better = (cost[None, :] < cost[:, None]) | (value[None, :] > value[:, None])
+    return ~(no_worse & better & known).any(axis=1)
+
+
+def spread(wanted: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
+    """Places in [0, 1] as near as can be to the `wanted` ones (n,), in their order, `gap` apart.
+
+    The gap is less where so many do not fit.
+    """
+    gap = min(gap, 1 / max(1, len(wanted) - 1))
+    order = np.argsort(wanted, kind="stable")
+    steps = gap * np.arange(len(wanted))
+    fitted = isotonic_regression(wanted[order] - steps).x if len(wanted) else wanted
+    found = np.empty_like(wanted)
+    found[order] = np.clip(fitted, 0, 1 - steps[-1] if len(steps) else 1) + steps
+    return found
+
+
+def draw(data: pd.DataFrame, subject: Subject) -> Figure:
+    """The figure of `points`."""
+    ablation = subject.ablation
+    rows = len(ablation.rows)
+    names = {row.key: theme.wrap(row.label, LETTERS) for row in ablation.rows}
+    line = LABEL * max(name.count("\n") + 1 for name in names.values())
+    height = max(PANEL, line * rows)
+    with theme.style():
+        drawn = theme.figure(theme.TEXT, height + AROUND)
+        ax = drawn.subplots()
+        columns = panels.column_axis(ablation)
+        marks = dict(zip([c.key or ALL for c in ablation.columns], theme.MARKERS, strict=False))
+        ax.set_xscale("log")
+        _draw_front(ax, data)
+        _draw_rows(ax, data, ablation, marks)
+        _ticks(ax)
+        ax.set_ylim(*ax.get_ylim())
+        _label(ax, data, names, line / height)
+        ax.set_xlabel("multiply-adds of a question")
+        ax.set_ylabel(f"average ({panels.AVERAGE_METRIC})")
+        ax.grid(True, axis="both")
+        entries = {"Pareto front": Line2D([], [], color=theme.MUTED, linewidth=2.6, alpha=0.35)}
+        if len(ablation.columns) > 1:
+            entries = {
+                label: Line2D([], [], color=theme.MUTED, marker=marks[c.key or ALL], linestyle="")
+                for c, label in zip(ablation.columns, columns.labels, strict=True)
+            } | entries
+        panels.legend(drawn, [], entries)
+        panels.note(drawn, _sentences(data, subject))
+    return drawn
+
+
+def _cost(spent: pd.DataFrame, arms: set[str]) -> dict[str, float | bool]:
+    own = spent[spent["arm"].isin(arms)]
+    parts = own[["encoder_macs", "selection_macs", "llm_macs"]]
+    return {"macs": float(own["total_macs"].mean()), "bound": bool(parts.isna().any(axis=None))}
+
+
+def _draw_front(ax: Axes, data: pd.DataFrame) -> None:
+    front = data[data[FRONT]].sort_values("macs")
+    ax.step(
+        front["macs"], front["value"], where="post", color=theme.MUTED, linewidth=2.6, alpha=0.35,
+        zorder=1,
+    )  # fmt: skip
+
+
+def _draw_rows(ax: Axes, data: pd.DataFrame, ablation: Ablation, marks: dict[str, str]) -> None:
+    shades = theme.colors([row.key for row in ablation.rows])
+    for row in ablation.rows:
+        own = data[data["row"] == row.key].sort_values("macs")
+        color = shades[row.key]
+        ax.plot(own["macs"], own["value"], color=color, linewidth=0.8, alpha=0.6, zorder=2)
+        for line in own.itertuples():
+            # Many points stand at nearly the same cost: intervals must not hide them.
+            ax.vlines(
+                line.macs, line.ci_low, line.ci_high, color=color, linewidth=0.8, alpha=0.4, zorder=2,
+            )  # fmt: skip
+            ax.plot(
+                line.macs, line.value, marker=marks[line.column], color=color, markersize=4,
+                markerfacecolor="white" if line.bound else color, markeredgewidth=0.9, zorder=3,
+            )  # fmt: skip
+    whole = data[data["row"] == ALL_TOKENS]
+    ax.plot(whole["macs"], whole["value"], marker="*", markersize=7, color=theme.INK, zorder=3)
+
+
+def _label(ax: Axes, data: pd.DataFrame, names: dict[str, str], gap: float) -> None:
+    """Each row's name, joined with its costliest point: one below the other, `gap` apart.
+
+    They stand between the rows' points and that of all tokens where there is room, else beside the
+    panel.
+    """
+    shades = theme.colors(list(names))
+    last = data.sort_values("macs").groupby("row").last()
+    whole = last.loc[ALL_TOKENS]
+    own = last.loc[list(names)]
+    low, high = np.log(ax.get_xlim())
+    reach, star = (np.log([own["macs"].max(), whole["macs"]]) - low) / (high - low)
+    width = LETTER * max(len(part) for name in names.values() for part in name.split("\n"))
+    inside = reach + GAP + width < star - 0.01
+    bottom, top = ax.get_ylim()
+    wanted = ((own["value"] - bottom) / (top - bottom)).to_numpy(np.float64)
+    for (key, point), place in zip(own.iterrows(), spread(wanted, gap), strict=True):
+        ax.annotate(
+            names[str(key)], (point["macs"], point["value"]),
+            xytext=(reach + GAP if inside else MARGIN, place), textcoords="axes fraction",
+            va="center", fontsize=7, annotation_clip=False, zorder=4,
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
+            arrowprops={
+                "arrowstyle": "-", "color": shades[str(key)], "linewidth": 0.6, "linestyle": (0, (1, 1.6)),
+                "shrinkA": 0, "shrinkB": 3, "relpos": (0, 0.5),
+            },
+        )  # fmt: skip
+    ax.annotate(
+        panels.WHOLE, (whole["macs"], whole["value"]), xytext=(0, 6), textcoords="offset points",
+        ha="center", va="bottom", fontsize=7, annotation_clip=False,
+    )  # fmt: skip
+
+
+def _ticks(ax: Axes) -> None:
+    low, high = ax.get_xlim()
+    within = next((steps for far, steps in STEPS.items() if high / low < far), FAR)
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [step * 10.0**power for power in powers for step in within]
+    ax.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def tick_text(value: float) -> str:
+    """A tick's count without zeros behind the point: 1.5 G, 200 M."""
+    number, _, unit = count_text(value).partition(" ")
+    return f"{float(number):g} {unit}".rstrip()
+
+
+def _sentences(data: pd.DataFrame, subject: Subject) -> list[str]:
+    sample = panels.sample_text(subject.comparison, subject.benchmarks)
+    return [
+        f"Average over {sample} against the multiply-adds of a question asked alone, up to its answer's first token: vision "
+        "tower, choice of tokens and language model, counted by formulas.",
+        f"Bars: {100 * subject.bootstrap.confidence:g} % intervals over images.",
+        "Front: no other point is at least as accurate for less.",
+        "Hollow: a part has no formula, so the point lies further right; it is not on the front."
+        if data["bound"].any()
+        else "",
+    ]  # fmt: skip
+
+
+register("pareto", points=points, draw=draw)

@@ -1,0 +1,92 @@
+"""Every row against every other, on average over the benchmarks: a panel per column.
+
+A cell is the row's average minus the other's, in percentage points of the all-token value; a mark
+says that the difference survives Holm's correction over all pairs of the panel.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from prunesid.study.analysis.comparison import ALL, AVERAGE
+from prunesid.study.config.ablation import Ablation
+from prunesid.study.report import panels, theme
+from prunesid.study.report.figures import Subject, dots, register
+
+# Inches: of a cell, of a letter of the labels, of the color bar, above each panel, and of the note.
+CELL, LETTER, BAR, HEAD, FOOT = 0.25, 0.08, 0.9, 0.3, 0.5
+
+
+def points(subject: Subject) -> pd.DataFrame:
+    """Column, row, other and their difference on average, with its test.
+
+    The rows come by their average, the highest first. ValueError without the pairs.
+    """
+    if subject.pairs is None:
+        raise ValueError(f"{subject.ablation.name}: the figure needs the comparison of every pair")
+    pairs = subject.pairs[subject.pairs["benchmark"] == AVERAGE]
+    order = [row.key for row in dots.ranking(dots.points(subject), subject.ablation)]
+    place = {key: number for number, key in enumerate(order)}
+    columns = {column.key or ALL: number for number, column in enumerate(subject.ablation.columns)}
+    keys = [
+        pairs["column"].map(columns), pairs["row"].map(place), pairs["other"].map(place),
+    ]  # fmt: skip
+    order_of = np.lexsort([key.to_numpy() for key in reversed(keys)])
+    shown = ["column", "row", "other", "diff", "diff_low", "diff_high", "p_holm"]
+    return pairs.iloc[order_of][shown]
+
+
+def draw(data: pd.DataFrame, subject: Subject) -> Figure:
+    """The figure of `points`."""
+    ablation = subject.ablation
+    ranked = dots.ranking(dots.points(subject), ablation)
+    rows, names = [row.key for row in ranked], [row.label for row in ranked]
+    down = len(ablation.columns)
+    sample = panels.sample_text(subject.comparison, subject.benchmarks)
+    reach = max(float(data["diff"].abs().max()), 1e-9)
+    side, margin = CELL * len(rows), LETTER * max(map(len, names))
+    with theme.style():
+        drawn = theme.figure(side + margin + BAR, (side + HEAD) * down + margin + FOOT)
+        # Square cells; the plain layout would not know of the room that they leave.
+        drawn.set_layout_engine("compressed")
+        axes = list(drawn.subplots(down, 1, squeeze=False, sharex=True).ravel())
+        for column, ax in zip(ablation.columns, axes, strict=True):
+            own = data[data["column"] == (column.key or ALL)].set_index(["row", "other"])
+            table = own["diff"].unstack().reindex(index=rows, columns=rows)
+            image = ax.imshow(table, cmap="RdBu", vmin=-reach, vmax=reach)
+            _write(ax, own, rows, reach)
+            ax.set_yticks(range(len(rows)), names)
+            ax.tick_params(length=0)
+            ax.grid(False)
+            ax.set_title(_title(ablation, column.label))
+        axes[-1].set_xticks(
+            range(len(rows)), names, rotation=60, ha="right", rotation_mode="anchor"
+        )
+        drawn.colorbar(image, ax=axes[0], shrink=0.8, label="row minus column (points)")
+        for ax in axes[1:]:  # as wide as the first, which gave up room for its bar
+            drawn.colorbar(image, ax=ax, shrink=0.8).ax.set_visible(False)
+        panels.note(drawn, [
+            f"Row minus column on average over {sample}, in percentage points of the value with all "
+            f"tokens; from above by that average over all columns. {dots.order_note(ablation)} *: the "
+            f"difference survives Holm's correction over the panel's pairs (p < {panels.LEVEL:g}, sign-flip test over images). "
+            f"The {100 * subject.bootstrap.confidence:g} % intervals are in the CSV beside it.",
+        ])  # fmt: skip
+    return drawn
+
+
+def _title(ablation: Ablation, label: str) -> str:
+    return label if len(ablation.columns) > 1 or ablation.columns[0].values else ""
+
+
+def _write(ax: Axes, own: pd.DataFrame, rows: list[str], reach: float) -> None:
+    for (row, other), line in own.iterrows():
+        mark = "*" if line["p_holm"] < panels.LEVEL else ""
+        text = panels.points_text(float(line["diff"]))
+        ax.text(
+            rows.index(other), rows.index(row), f"{text}{mark}", ha="center", va="center",
+            fontsize=theme.SMALL, color="white" if abs(line["diff"]) > 0.6 * reach else theme.INK,
+        )  # fmt: skip
+
+
+register("wins", points=points, draw=draw)

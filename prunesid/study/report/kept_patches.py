@@ -1,0 +1,134 @@
+"""Which patches an arm keeps, on real images, colored by group (the idea of figures 1d and 3)."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+
+from prunesid.study.config.kept_patches import KeptPatches, Scene
+from prunesid.study.report import panels, theme
+from prunesid.study.report.figure import write_drawn
+
+COLUMN = 0.98
+# How far patches that are not kept fade to white, and how much of their group's color they carry.
+FADE, TINT = 0.72, 0.22
+MERGED = "#e65c00"
+DOTS = 300
+LETTERS = 14
+# Neighbors on the circle of hues look alike, so groups go round it in steps of 7.
+STRIDE, HUES = 7, 24
+
+
+def kept_points(scenes: Sequence[Scene]) -> pd.DataFrame:
+    """A line per kept patch: image_id, phi, arm, patch (raster order), row, column, group, merged.
+
+    `merged` says that it is no kept patch but the center of a merged token. `question` is the scene's.
+    """
+    lines = [
+        {
+            "image_id": scene.image_id, "phi": scene.phi, "arm": kept.label, "patch": patch,
+            "row": patch // scene.grid[1], "column": patch % scene.grid[1],
+            "group": "" if kept.group is None else int(kept.group[patch]), "merged": merged,
+            "question": scene.question,
+        }
+        for scene in scenes for kept in scene.kept for patch, merged in _patches(kept)
+    ]  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def draw(scenes: Sequence[Scene]) -> Figure:
+    """A row per image: the image, then what each arm keeps of it."""
+    labels = [theme.wrap(kept.label, LETTERS) for kept in scenes[0].kept]
+    across = 1 + len(labels)
+    width = COLUMN * across + 0.15
+    heads = 0.18 * max((label.count("\n") + 1 for label in labels), default=1)
+    with theme.style():
+        drawn = theme.figure(width, COLUMN * 1.02 * len(scenes) + heads + 0.45)
+        engine = drawn.get_layout_engine()
+        if isinstance(engine, ConstrainedLayoutEngine):
+            engine.set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+        axes = drawn.subplots(len(scenes), across, squeeze=False)
+        for row, scene in zip(axes, scenes, strict=True):
+            row[0].imshow(scene.pixels, interpolation="lanczos")
+            row[0].set_ylabel(f"φ = {scene.phi:.2f}", labelpad=3)
+            if scene.question:
+                row[0].set_xlabel(theme.wrap(scene.question, LETTERS), fontsize=theme.SMALL)
+            for ax, kept in zip(row[1:], scene.kept, strict=True):
+                _draw_kept(ax, scene, kept)
+            for ax in row:
+                ax.set(xticks=[], yticks=[])
+                ax.grid(False)
+                ax.spines[:].set_visible(False)
+        for ax, label in zip(axes[0], ["image", *labels], strict=True):
+            ax.set_title(label, loc="center", fontsize=7.5, fontweight="bold")
+        panels.note(drawn, [
+            "Kept patches in full, framed in the color of their group (black: the method has no "
+            "groups); the others faded, with a trace of that color. Groups of two arms share "
+            "colors only where the grouping is the same.",
+            "Orange: no kept patch, but the center of a merged token, which holds others besides."
+            if any(len(kept.centers) for scene in scenes for kept in scene.kept)
+            else "",
+            "φ: information score; the images stand at evenly spaced ranks of it.",
+            "Below an image the question by which arms choose that choose by image and question."
+            if any(scene.question for scene in scenes)
+            else "",
+        ])  # fmt: skip
+    return drawn
+
+
+def group_color(group: int) -> tuple[float, float, float]:
+    """A color per group number, far apart for neighbors, two shades of each hue."""
+    hues = sns.husl_palette(HUES, s=0.95, l=0.58)
+    light, dark = np.asarray(hues[group * STRIDE % HUES]), np.zeros(3)
+    shade = 0.0 if group % (2 * HUES) < HUES else 0.35
+    return tuple((1 - shade) * light + shade * dark)
+
+
+def write_patches(scenes: Sequence[Scene], paths: Sequence[Path]) -> None:
+    """Write the picture to every path by its suffix: .pdf, .svg, .png, and .csv."""
+    write_drawn(draw(scenes), kept_points(scenes), paths, dots=DOTS)
+
+
+def _patches(kept: KeptPatches) -> Iterator[tuple[int, bool]]:
+    """The kept patches in raster order, then the centers of merged tokens."""
+    yield from ((int(patch), False) for patch in sorted(kept.index[kept.index >= 0]))
+    yield from ((int(patch), True) for patch in kept.centers)
+
+
+def _draw_kept(ax: Axes, scene: Scene, kept: KeptPatches) -> None:
+    rows, columns = scene.grid
+    tall, wide = scene.pixels.shape[:2]
+    height, width = tall / rows, wide / columns
+    chosen = np.zeros(rows * columns, dtype=bool)
+    chosen[kept.index[kept.index >= 0]] = True
+    merged = np.isin(np.arange(len(chosen)), kept.centers)
+    chosen |= merged
+    within = np.arange(tall) * rows // tall, np.arange(wide) * columns // wide
+    mask = chosen.reshape(rows, columns)[np.ix_(*within)]
+    pixels = scene.pixels.astype(np.float64) / 255
+    gray = (1 - FADE) * pixels.mean(axis=2, keepdims=True) + FADE
+    if kept.group is not None:
+        tints = np.array([group_color(int(group)) for group in kept.group])
+        gray = (1 - TINT) * gray + TINT * tints.reshape(rows, columns, 3)[np.ix_(*within)]
+    ax.imshow(np.where(mask[..., None], pixels, gray), interpolation="lanczos")
+    places = np.flatnonzero(chosen)
+    frames = [
+        Rectangle((place % columns * width - 0.5, place // columns * height - 0.5), width, height)
+        for place in places
+    ]
+    colors = [
+        to_rgb(MERGED) if merged[place]
+        else to_rgb(theme.INK) if kept.group is None
+        else group_color(int(kept.group[place]))
+        for place in places
+    ]  # fmt: skip
+    ax.add_collection(PatchCollection(frames, facecolor="none", edgecolor=colors, linewidth=0.9))
+    ax.set(xlim=(-0.5, wide - 0.5), ylim=(tall - 0.5, -0.5))

@@ -1,0 +1,85 @@
+"""What there is to know of a method before it has run: what its registration and its file say."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from prunesid.core.parameters import Param
+from prunesid.core.parametric import Source
+from prunesid.methods.features import Needs
+from prunesid.methods.places import ENCODER, PACKAGES, place_of, resolve
+
+# A source in brackets: 'Alvar et al., CVPR 2025'.
+SOURCE = re.compile(r"\(([^()]*\b(?:19|20)\d\d)\)")
+
+
+@dataclass(frozen=True)
+class About:
+    """A method's name, where it acts, and what it reads and takes.
+
+    place             ENCODER, FEATURES (what the encoder leaves) or DECODER (the language model)
+    summary, remarks  the first paragraph of its file's description, and the others
+    meanings          what its function says of the parameters
+    source            paper and year as the summary names them, '' where it names none
+    origin            the paper and the authors' code as the registration has them, or None
+    module            where its code is
+    params            its parameters by name
+    needs             what it reads beside the tokens
+    """
+
+    name: str
+    place: str
+    summary: str
+    remarks: str
+    meanings: str
+    source: str
+    origin: Source | None
+    module: str
+    params: Mapping[str, Param]
+    needs: tuple[str, ...]
+
+
+def about(method: str, **params: object) -> About:
+    """Of a method of any kind; its needs are those with these parameters.
+
+    A module that is named otherwise than the method (a plug-in with several) is described by the
+    method's function. ValueError on unknown names and values.
+    """
+    resolve(method, **params)
+    place = place_of(method)
+    registry = PACKAGES[place]
+    module = registry.modules_of(method)[0]
+    meanings = inspect.getdoc(registry.function_of(method)) or ""
+    own = importlib.import_module(module).__doc__ if method in module.split(".")[-2:] else None
+    summary, _, remarks = inspect.cleandoc(own or meanings).partition("\n\n")
+    summary = " ".join(summary.split())
+    source = SOURCE.search(summary)
+    return About(
+        name=method,
+        place=place,
+        summary=summary,
+        remarks=remarks.strip(),
+        meanings=meanings if own else "",
+        source=source[1] if source else "",
+        origin=registry.source_of(method),
+        module=module,
+        params=registry.parameters(method),
+        needs=_needs_at(place, method, params),
+    )  # fmt: skip
+
+
+def _needs_at(place: str, method: str, params: Mapping[str, object]) -> tuple[str, ...]:
+    if place == ENCODER:
+        return ()
+    return _needs(PACKAGES[place].requirements(method, **params))
+
+
+def _needs(needs: Needs) -> tuple[str, ...]:
+    named = [
+        each.name for each in fields(needs) if each.name != "layers" and getattr(needs, each.name)
+    ]
+    return (*named, *(f"block {n}" for n in sorted(needs.layers)))

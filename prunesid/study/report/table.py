@@ -1,0 +1,316 @@
+"""The table of an ablation in the form of the paper's tables 5, 6 and 7.
+
+Rows are the ablation's rows and the all-token arm; columns are its columns x benchmarks, and the
+average relative to all tokens, once (table 5) or per column (tables 6 and 7). Below stand the
+differences from the reference row (the deltas of table 7), with dynamic budgets the spread of the
+information score, and then, clearly apart, the paper's printed numbers: another model on other
+benchmarks, so for the order of rows, not for the values. A second table tells what the arms did.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from prunesid.core.files import atomic
+from prunesid.study.analysis.association import spreads
+from prunesid.study.analysis.comparison import ALL, AVERAGE, OVERALL
+from prunesid.study.analysis.metrics import statistic
+from prunesid.study.config.ablation import Ablation, Setting
+from prunesid.study.config.arm import ALL_TOKENS, text
+from prunesid.study.config.study import Benchmark, Bootstrap
+from prunesid.study.report import caption, formats, theme
+from prunesid.study.report.paper import Paper
+
+LEVEL = 0.05
+WHOLE = "100"
+# The kinds of figures in which color stands for `figure.hue`.
+HUED = ("lines", "layers")
+
+Line = dict[Hashable, Any]
+Lines = dict[tuple[str, str, str], Line]
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """What one cell shows; `mark` flags a difference from the reference that holds after Holm."""
+
+    value: str = ""
+    interval: str = ""
+    spread: str = ""
+    mark: bool = False
+    best: bool = False
+
+
+# Under a column that the ablation leaves a row out of.
+NOT_RUN = TableCell("–")
+
+
+@dataclass(frozen=True)
+class TableRow:
+    label: str
+    cells: tuple[TableCell, ...]
+    color: str | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows under one heading.
+
+    `kind` is 'ours', 'difference', 'information', 'paper', 'paper_difference' or 'facts'.
+    """
+
+    kind: str
+    title: str
+    rows: tuple[TableRow, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """`groups` are the upper headings and how many columns each spans, `columns` the lower ones.
+
+    `facts` is a smaller table that belongs to this one; `words` says that the cells are texts.
+    """
+
+    title: str
+    groups: tuple[tuple[str, int], ...]
+    columns: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    caption: tuple[str, ...]
+    facts: "Table | None" = None
+    words: bool = False
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """One column of the table: a benchmark (or the average) under a column of the ablation."""
+
+    column: str
+    benchmark: str
+
+
+def build_table(
+    comparison: pd.DataFrame,
+    ablation: Ablation,
+    benchmarks: Sequence[Benchmark],
+    bootstrap: Bootstrap,
+    paper: Paper | None = None,
+    information: pd.DataFrame | None = None,
+    facts: Table | None = None,
+) -> Table:
+    """The table of a comparison (`comparison.compare` or `read_comparison`).
+
+    information  benchmark and phi of every image, shown where the budget is dynamic
+    facts        from `facts.facts_table`
+    """
+    lines = {(r["row"], r["column"], r["benchmark"]): r for r in comparison.to_dict("records")}
+    slots, groups = _layout(ablation, benchmarks)
+    titles = {b.name: b.title for b in benchmarks} | {AVERAGE: "Avg."}
+    blocks = [
+        _ours(lines, ablation, slots),
+        _differences(lines, ablation, slots),
+        _information(information, ablation, slots, bootstrap),
+        *(_printed(ablation, benchmarks, slots, paper) if paper else ()),
+    ]
+    return Table(
+        title=ablation.title,
+        groups=groups,
+        columns=tuple(titles[slot.benchmark] for slot in slots),
+        blocks=tuple(block for block in blocks if block and block.rows),
+        caption=caption.paragraphs(
+            comparison, ablation, benchmarks, bootstrap, paper, facts.columns if facts else ()
+        ),
+        facts=facts,
+    )
+
+
+def write_table(table: Table, paths: Sequence[Path]) -> None:
+    """Write the table to every path by its suffix: .csv, .md or .html; atomic, no date inside."""
+    writers = {".csv": formats.to_csv, ".md": formats.to_markdown, ".html": formats.to_html}
+    for path in paths:
+        if path.suffix not in writers:
+            raise ValueError(f"{path}: tables are written as {', '.join(writers)}")
+        with atomic(path) as part:
+            part.write_text(writers[path.suffix](table), encoding="utf-8", newline="\n")
+
+
+def _layout(
+    ablation: Ablation, benchmarks: Sequence[Benchmark]
+) -> tuple[list[_Slot], tuple[tuple[str, int], ...]]:
+    each = ablation.table.average == "column" or len(ablation.columns) == 1
+    names = [b.name for b in benchmarks] + ([AVERAGE] if each else [])
+    slots = [_Slot(c.key or ALL, name) for c in ablation.columns for name in names]
+    groups = [(_heading(c), len(names)) for c in ablation.columns]
+    if not each:
+        slots.append(_Slot(OVERALL, AVERAGE))
+        groups.append(("", 1))
+    return slots, tuple(groups)
+
+
+def _heading(column: Setting) -> str:
+    if not column.values:
+        return ""
+    return f"Retain {column.label}" if set(column.as_dict()) == {"budget"} else column.label
+
+
+def _ours(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Block:
+    best = {}
+    for slot in slots:
+        own = (lines.get((row.key, slot.column, slot.benchmark)) for row in ablation.rows)
+        best[slot] = max(line["value"] for line in own if line)
+    whole = [
+        value_cell(lines[ALL_TOKENS, ALL, slot.benchmark])
+        if slot.benchmark != AVERAGE
+        else TableCell(WHOLE)
+        for slot in slots
+    ]
+    tokens = max(line["tokens_max"] for key, line in lines.items() if key[0] == ALL_TOKENS)
+    shades = row_colors(ablation)
+    black = theme.COLORS[ALL_TOKENS] if shades else None
+    rows = [TableRow(f"all {tokens:g} tokens", tuple(whole), black)]
+    for row in ablation.rows:
+        cells = []
+        for slot in slots:
+            line = lines.get((row.key, slot.column, slot.benchmark))
+            if line is None:
+                cells.append(NOT_RUN)
+                continue
+            cells.append(value_cell(line, line["value"] == best[slot] and len(ablation.rows) > 1))
+        rows.append(TableRow(row.label, tuple(cells), shades.get(row.key)))
+    return Block("ours", "", tuple(rows))
+
+
+def row_colors(ablation: Ablation) -> dict[str, str]:
+    """The color that the ablation's figure gives to each row, where color shows rows."""
+    if ablation.figure.kind not in HUED:
+        return {}
+    hue = ablation.figure.hue
+    if hue == "row":
+        return theme.colors([row.key for row in ablation.rows])
+    if not all(set(row.as_dict()) == {hue} for row in ablation.rows):
+        return {}
+    values = [text(row.as_dict()[hue]) for row in ablation.rows]
+    return {
+        row.key: theme.colors(values)[value]
+        for row, value in zip(ablation.rows, values, strict=True)
+    }
+
+
+def _differences(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Block:
+    shades = row_colors(ablation)
+    rows = []
+    for row in ablation.rows:
+        if row != ablation.reference:
+            found = (lines.get((row.key, s.column, s.benchmark)) for s in slots)
+            cells = (difference_cell(line) if line else NOT_RUN for line in found)
+            rows.append(TableRow(row.label, tuple(cells), shades.get(row.key)))
+    return Block("difference", f"Difference from {ablation.reference.label}", tuple(rows))
+
+
+def _information(
+    information: pd.DataFrame | None,
+    ablation: Ablation,
+    slots: Sequence[_Slot],
+    bootstrap: Bootstrap,
+) -> Block | None:
+    """How far the images of each benchmark differ in phi: what a dynamic budget lives on."""
+    if information is None or not any(arm.dynamic for arm in ablation.arms):
+        return None
+    known = spreads(information, bootstrap)
+    rows = {
+        "mean": ("mean", "mean_low", "mean_high"),
+        "standard deviation": ("std", "std_low", "std_high"),
+    }
+
+    def cell(slot: _Slot, names: tuple[str, str, str]) -> TableCell:
+        if slot.benchmark not in known:
+            return TableCell()
+        value, low, high = (getattr(known[slot.benchmark], name) for name in names)
+        return TableCell(f"{value:.3f}", f"{low:.3f}–{high:.3f}")
+
+    return Block(
+        "information",
+        "Information score φ of the images",
+        tuple(
+            TableRow(label, tuple(cell(slot, names) for slot in slots))
+            for label, names in rows.items()
+        ),
+    )
+
+
+def _printed(
+    ablation: Ablation, benchmarks: Sequence[Benchmark], slots: Sequence[_Slot], paper: Paper
+) -> tuple[Block, ...]:
+    """The paper's numbers, and their differences from its number for the reference row."""
+    columns = {b.name: b.paper_column for b in benchmarks} | {AVERAGE: AVERAGE}
+    places = {b.name: digits(statistic(b.statistic).unit) for b in benchmarks} | {AVERAGE: 1}
+    cells = {(cell.row.key, cell.column.key or ALL): cell for cell in ablation.cells}
+
+    def shown(slot: _Slot, value: float | None) -> TableCell:
+        return TableCell("" if value is None else f"{value:.{places[slot.benchmark]}f}")
+
+    def difference(slot: _Slot, value: float | None, other: float | None) -> TableCell:
+        if value is None or other is None:
+            return TableCell()
+        return TableCell(signed(value - other, places[slot.benchmark]))
+
+    def number(row: Setting, slot: _Slot) -> float | None:
+        whole = slot.column == OVERALL
+        cell = cells.get((row.key, ablation.columns[0].key or ALL if whole else slot.column))
+        column = columns[slot.benchmark]
+        return paper.printed(ablation, cell, column, whole) if column and cell else None
+
+    found = {row: [number(row, slot) for slot in slots] for row in ablation.rows}
+    found = {row: values for row, values in found.items() if any(v is not None for v in values)}
+    if not found:
+        return ()
+    whole = [(slot, paper.all_tokens(ablation, columns[slot.benchmark] or "")) for slot in slots]
+    top = tuple(
+        shown(slot, value) if slot.benchmark != AVERAGE else TableCell(WHOLE)
+        for slot, value in whole
+    )
+    rows = [TableRow(row.label, tuple(map(shown, slots, values))) for row, values in found.items()]
+    name = f"Paper, table {ablation.table.paper_table}"
+    title = f"{name}: {paper.model_of(ablation)}, its own benchmarks"
+    reference = found.get(ablation.reference, [None] * len(slots))
+    deltas = [
+        TableRow(row.label, tuple(map(difference, slots, values, reference)))
+        for row, values in found.items()
+        if values != reference
+    ]
+    kept = tuple(row for row in deltas if any(cell.value for cell in row.cells))
+    return (
+        Block("paper", title, (TableRow(f"all {paper.token_count(ablation)} tokens", top), *rows)),
+        Block("paper_difference", f"{name}: difference from {ablation.reference.label}", kept),
+    )
+
+
+def digits(unit: str) -> int:
+    """Decimals shown: none for points, one for percentages."""
+    return 0 if unit == "points" else 1
+
+
+def value_cell(line: Line, best: bool = False) -> TableCell:
+    """A value with its interval and the spread over seeds."""
+    places = digits(line["unit"])
+    interval = f"{line['ci_low']:.{places}f}–{line['ci_high']:.{places}f}"
+    spread = "" if isnan(line["spread"]) else f"±{line['spread']:.{places}f}"
+    return TableCell(f"{line['value']:.{places}f}", interval, spread, best=best)
+
+
+def difference_cell(line: Line) -> TableCell:
+    """The difference from the reference with its interval; marked where it holds after Holm."""
+    places = digits(line["unit"])
+    low, high = (signed(line[name], places) for name in ("diff_low", "diff_high"))
+    return TableCell(
+        signed(line["diff"], places), f"{low} to {high}", mark=bool(line["p_holm"] < LEVEL)
+    )
+
+
+def signed(value: float, places: int) -> str:
+    """A difference with its sign; no sign for what is 0 as shown."""
+    shown = f"{value:+.{places}f}".replace("-", "−")
+    return shown[1:] if float(f"{value:.{places}f}") == 0 else shown

@@ -1,0 +1,123 @@
+"""The answers of all arms of a benchmark, the model loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from prunesid.core.record import Kept
+from prunesid.families import load
+from prunesid.generate.decoding import Inputs
+from prunesid.images.records import Records
+from prunesid.methods.decoder import requirements
+from prunesid.study.files.features import Head, read_features
+from prunesid.study.files.kept import kept_digest, load_kept, whole_digest
+from prunesid.study.files.question_rows import asked_rows
+from prunesid.study.files.questions import read_questions
+from prunesid.study.provenance.code import code_of
+from prunesid.study.provenance.contents import model_path
+from prunesid.study.provenance.store import Store
+from prunesid.study.provenance.tables import read_keys, write_keys
+from prunesid.study.stages.arm_answers import Job, Late, answer_arms, answer_material, missing
+from prunesid.study.stages.device import device_slot
+from prunesid.study.stages.shard import WHOLE, Shard
+from prunesid.study.stages.source import Runtime, Source
+
+if TYPE_CHECKING:
+    from prunesid.study.config.arm import Arm
+
+ALL = "all"
+ATTENTION = "last_cls_attention"
+
+
+def material_of(tokens: str, features: Head, runtime: Runtime, arm: Arm) -> dict[str, Any]:
+    """What determines an arm's answers.
+
+    tokens    what enters the language model: ALL or a `kept_digest`
+    features  those that these are of
+    """
+    inside = late_of(arm)
+    identity = features.identity(_fields([arm]))
+    return answer_material(
+        arm={"tokens": tokens, "features": identity}
+        | ({} if inside is None else {"late": inside.material()}),
+        benchmark=identity["benchmark"], model=identity["model"], batch_size=runtime.batch_size,
+        dtype=runtime.dtype, device=runtime.device, code=code_of("answer", [arm], runtime.model),
+    )  # fmt: skip
+
+
+def late_of(arm: Arm) -> Late | None:
+    """What the arm drops inside the language model."""
+    return Late(arm.method, arm.budget, arm.params) if arm.is_late else None
+
+
+def _reads_attention(arm: Arm) -> bool:
+    return arm.is_late and requirements(arm.method, **arm.params).last_cls_attention
+
+
+def _fields(arms: Sequence[Arm]) -> tuple[str, ...]:
+    """What is read of the features beside them."""
+    return ("cls", ATTENTION) if any(map(_reads_attention, arms)) else ("cls",)
+
+
+def _attention(records: Records, kept: Kept) -> Tensor:
+    return records.gather(kept.index, ATTENTION)
+
+
+def answer_benchmark(
+    source: Source, runtime: Runtime, features: Path, selections: Path, arms: Sequence[Arm],
+    store: Store, output: Path, shard: Shard = WHOLE, questions: Path | None = None,
+) -> None:  # fmt: skip
+    """Answer and store what is missing, then write {arm: key} as JSON; {} where there is no input.
+
+    features, selections  those of the benchmark's shard
+    questions             of the shard, for arms that choose by image and question
+    """
+    reading = {arm.name for arm in arms if _reads_attention(arm)}
+    records, head = read_features(features, layers=(), fields=_fields(arms))
+    if not records.inputs:
+        write_keys({}, output)
+        return
+    chosen = read_keys(selections)
+    sizes = records.sizes
+    asked: Inputs | None = None
+    sources: list[int] = []
+    if questions is not None:
+        asked, sources = read_questions(questions).rows(records.inputs)
+
+    def job(arm: Arm) -> Job:
+        path = store.get(chosen[arm.name]) if arm.selects else None
+        by_question = path is not None and bool(asked_rows(path))
+        tokens = ALL
+        if path is not None:
+            own = [sizes[row] for row in sources] if by_question else sizes
+            found = kept_digest(path)
+            tokens = ALL if found == whole_digest(own, by_question=by_question) else found
+
+        def kept() -> Kept:
+            if path is None or tokens == ALL:
+                return records.all_tokens()
+            return load_kept(path, records, sources if by_question else None)
+
+        determined = material_of(tokens, head, runtime, arm)
+        attention = partial(_attention, records) if arm.name in reading else None
+        inputs = asked if by_question and tokens != ALL else None
+        return Job(arm.name, determined, kept, late_of(arm), attention, inputs)
+
+    jobs = [job(arm) for arm in arms]
+    keys = {each.name: Store.key(each.material) for each in jobs}
+    # Arms that keep the same tokens share their answers.
+    distinct = list({keys[each.name]: each for each in jobs}.values())
+    if missing(distinct, store):
+        every = shard.questions(source.open().questions(), runtime.batch_size)
+        with device_slot(runtime.device) as device:
+            path = model_path(runtime.model)
+            adapter = load(path, device, runtime.dtype, **dict(runtime.options))
+            answer_arms(
+                adapter, distinct, records.inputs, every, store, batch_size=runtime.batch_size
+            )
+    write_keys(keys, output)

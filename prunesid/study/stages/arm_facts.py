@@ -1,0 +1,124 @@
+"""What each arm of an ablation did with the tokens, before the language model and inside it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from prunesid.core.files import atomic
+from prunesid.study.analysis.agreement import adjusted_rand
+from prunesid.study.analysis.comparison import ALL
+from prunesid.study.config.ablation import Ablation
+from prunesid.study.config.arm import ALL_TOKENS
+from prunesid.study.files.kept import load_facts
+from prunesid.study.provenance.store import Store
+from prunesid.study.provenance.tables import read_shards
+from prunesid.study.stages.costs import COLUMNS as ACCOUNT_COLUMNS
+from prunesid.study.stages.costs import read_accounts
+
+MEANS = ("tau", "suppressed", "survivors", "refilled", "rho")
+ARM_COLUMNS = (
+    "arm", "benchmark", "tokens_mean", "tokens_min", "tokens_max", "input_mean",
+    *(f"{m}_mean" for m in MEANS), *ACCOUNT_COLUMNS,
+)  # fmt: skip
+AGREEMENT_COLUMNS = ("row", "column", "benchmark", "arms", "between_seeds", "with_reference")
+
+Facts = Mapping[str, torch.Tensor]
+
+
+def write_arms(
+    ablation: Ablation,
+    scores: pd.DataFrame,
+    selections: Mapping[str, Sequence[Path]],
+    accounts: Mapping[str, Path],
+    store: Store,
+    arms: Path,
+    agreement: Path,
+) -> None:
+    """Two CSV files of an ablation; `selections` hold the tables of keys of the shards of its
+    benchmarks, `accounts` the tables of these.
+
+    scores     columns benchmark, arm, image_id and tokens, what really entered
+    arms       a line per arm and benchmark: visual tokens per image in a layer of the language
+               model, mean over layers (of these the mean, min and max over images), those that
+               enter its first layer (`input_mean`), and the means over images of tau, suppressed
+               (share of T), survivors and refilled (tokens) and rho; empty where the method has
+               none; then what `accounts.write_accounts` says
+    agreement  a line per row, column and benchmark: the mean adjusted Rand index of the groups,
+               over images, of pairs of seeds (`between_seeds`) and of the row's arms and the
+               reference row's in that column (`with_reference`); only where there are groups to
+               compare, of images or of questions in both
+    """
+    lines: list[dict[str, Any]] = []
+    comparisons: list[dict[str, Any]] = []
+    for benchmark, paths in selections.items():
+        keys = read_shards(paths)
+        whole = _tokens(scores, benchmark, ALL_TOKENS)
+        found: dict[str, Facts] = {}
+        for arm in ablation.arms:
+            # Not what was kept: newlines and class tokens may have come on top of it.
+            facts = {"count": _tokens(scores, benchmark, arm.name)}
+            if arm.selects:
+                facts = load_facts([store.get(key) for key in keys[arm.name]]) | facts
+            elif arm.is_late:
+                facts["input"] = whole
+            found[arm.name] = facts
+        spent = read_accounts(accounts[benchmark])
+        lines += [
+            {"arm": name, "benchmark": benchmark} | _means(facts) | spent.loc[name].to_dict()
+            for name, facts in found.items()
+        ]
+        comparisons += [line | {"benchmark": benchmark} for line in _agreement(ablation, found)]
+    _write(lines, ARM_COLUMNS, arms)
+    _write(comparisons, AGREEMENT_COLUMNS, agreement)
+
+
+def _tokens(scores: pd.DataFrame, benchmark: str, arm: str) -> torch.Tensor:
+    """(images,) float64 mean over the questions of an image."""
+    own = scores[(scores["benchmark"] == benchmark) & (scores["arm"] == arm)]
+    return torch.tensor(own.groupby("image_id")["tokens"].mean().to_numpy("float64", copy=True))
+
+
+def _means(facts: Facts) -> dict[str, float]:
+    count = facts["count"].double()
+    entering = facts.get("input", count).double()
+    tokens = {"tokens_mean": count.mean(), "tokens_min": count.min(), "tokens_max": count.max()}
+    tokens["input_mean"] = entering.mean()
+    means = {f"{name}_mean": facts[name].double().mean() for name in MEANS if name in facts}
+    return {name: float(value) for name, value in (tokens | means).items()}
+
+
+def _agreement(ablation: Ablation, facts: Mapping[str, Facts]) -> Iterator[dict[str, Any]]:
+    """The lines of one benchmark."""
+    cells = {(cell.row, cell.column): cell for cell in ablation.cells}
+    for cell in ablation.cells:
+        rival = cells[ablation.reference, cell.column]
+        own, reference = (
+            [facts[arm.name]["group"] for arm in each.arms if "group" in facts[arm.name]]
+            for each in (cell, rival)
+        )
+        if {bool(arm.asked) for arm in (*cell.arms, *rival.arms)} == {False, True}:
+            reference = []
+        seeds = _mean_index(itertools.combinations(own, 2))
+        versus = _mean_index(itertools.product(own, reference)) if cell is not rival else None
+        if seeds is not None or versus is not None:
+            yield {
+                "row": cell.row.key, "column": cell.column.key or ALL, "arms": len(own),
+                "between_seeds": seeds, "with_reference": versus,
+            }  # fmt: skip
+
+
+def _mean_index(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float | None:
+    indices = [adjusted_rand(*pair) for pair in pairs]
+    return float(torch.cat(indices).mean()) if indices else None
+
+
+def _write(lines: Sequence[Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:
+    table = pd.DataFrame(lines, columns=list(columns))
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")

@@ -1,0 +1,58 @@
+"""The vision tower, once per image: what all arms of a benchmark read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from prunesid.families import Adapter, load
+from prunesid.images.records import Records
+from prunesid.images.relevance import TEXT_TOWER
+from prunesid.study.files.features import write_features
+from prunesid.study.provenance.contents import features_material, model_path, questions_digest
+from prunesid.study.stages.device import device_slot
+from prunesid.study.stages.needs import needs_text
+from prunesid.study.stages.shard import WHOLE, Shard
+from prunesid.study.stages.source import Runtime, Source
+
+if TYPE_CHECKING:
+    from prunesid.core.questions import Question
+    from prunesid.lmms.tasks import LmmsTask
+    from prunesid.methods.features import Needs
+
+
+def extract(
+    source: Source, runtime: Runtime, needs: Needs, output: Path, shard: Shard = WHOLE
+) -> None:
+    """Encode every visual input of a benchmark's shard once and write the records."""
+    task = source.open()
+    questions = shard.questions(task.questions(), runtime.batch_size)
+    first = {q.image_id: q for q in reversed(questions)}
+    names = list(dict.fromkeys(q.image_id for q in questions))
+    material = features_material(questions_digest(questions, source.data), runtime, source.frames)
+    path = model_path(runtime.model)
+    with device_slot(runtime.device) as device:
+        adapter = load(path, device, runtime.dtype, **dict(runtime.options))
+        parts = list(_encoded(adapter, task, first, names, needs, runtime.batch_size))
+    asked = needs_text(needs, dict(runtime.options).get(TEXT_TOWER))
+    write_features(Records.cat(parts), adapter.sizes, asked, material, output)
+
+
+def _encoded(
+    adapter: Adapter, task: LmmsTask, first: Mapping[str, Question], names: Sequence[str],
+    needs: Needs, batch_size: int,
+) -> Iterator[Records]:  # fmt: skip
+    """The records of the inputs `names`, batch by batch, on the CPU; `first` question of each."""
+    for start in tqdm(range(0, len(names), batch_size), desc="images", unit="batch"):
+        shown = {name: task.media(first[name]) for name in names[start : start + batch_size]}
+        blind = [first[name].id for name, media in shown.items() if not media]
+        if blind:
+            raise ValueError(
+                f"questions {', '.join(blind[:5])} show nothing, so that there is nothing to prune"
+            )
+        owners = [name for name, media in shown.items() for _ in media]
+        inputs = adapter.preprocess([medium for media in shown.values() for medium in media])
+        yield adapter.encode(inputs, needs, owners).to("cpu")

@@ -1,0 +1,36 @@
+"""What the vision tower has to leave behind for the arms of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING
+
+from prunesid.images.relevance import reading
+from prunesid.methods import decoder, features
+from prunesid.methods.features import Needs
+
+if TYPE_CHECKING:
+    from prunesid.study.config.arm import Arm
+
+
+def needs_of(arms: Sequence[Arm]) -> Needs:
+    """The union of what the arms' methods read."""
+    each = (
+        (decoder.requirements if arm.is_late else features.requirements_in_crops)(
+            arm.method, **arm.params
+        )
+        for arm in arms
+        if not (arm.is_vanilla or arm.encodes)
+    )
+    return reduce(or_, each, Needs())
+
+
+def needs_text(needs: Needs, text_tower: object) -> str:
+    """What features are made for, as text: features of another one are made again.
+
+    text_tower  the option that names it; None without one
+    """
+    read = reading(needs, text_tower)
+    return f"{read} by {text_tower}" if read.joint else str(read)

@@ -1,0 +1,55 @@
+"""What is asked of each image, as methods that choose by image and question compare it with patches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save_file
+
+from prunesid.core.files import atomic
+from prunesid.families import load
+from prunesid.images.relevance import TEXT_TOWER, asks_of, encoders_of
+from prunesid.study.files.features import read_head
+from prunesid.study.provenance.contents import model_path, tower_digest
+from prunesid.study.stages.device import device_slot
+from prunesid.study.stages.shard import WHOLE, Shard
+from prunesid.study.stages.source import Runtime, Source
+
+if TYPE_CHECKING:
+    from prunesid.study.config.arm import Arm
+
+
+def write_questions(
+    source: Source, runtime: Runtime, arms: Sequence[Arm], features: Path, output: Path,
+    shard: Shard = WHOLE,
+) -> None:  # fmt: skip
+    """Encode every question of a benchmark's shard once, for all arms that choose by it.
+
+    features  those of the shard
+    """
+    inputs = read_head(features).inputs
+    asks = asks_of(inputs, shard.questions(source.open().questions(), runtime.batch_size))
+    # What an encoder reads of a question.
+    texts = [
+        (ask.context, tuple(medium.kind for medium in inputs[ask.image])) for ask in asks.values()
+    ]
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    tower = dict(runtime.options).get(TEXT_TOWER)
+    encoders = encoders_of((each for arm in arms for each in arm.asked), tower) if asks else ()
+    tensors = {"place": torch.tensor([places[text] for text in texts], dtype=torch.int64)}
+    if encoders:
+        with device_slot(runtime.device) as device:
+            path = model_path(runtime.model)
+            adapter = load(path, device, runtime.dtype, **dict(runtime.options))
+            for encoder in encoders:
+                tensors[encoder] = torch.stack(
+                    [adapter.question(encoder, *text) for text in places]
+                )
+    listed = json.dumps([[ask.image, ask.context, ask.questions] for ask in asks.values()])
+    head = {"asks": listed, "text_tower": json.dumps(tower and tower_digest(str(tower)))}
+    with atomic(output) as temporary:
+        save_file(tensors, temporary, metadata=head)

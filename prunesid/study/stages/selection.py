@@ -1,0 +1,150 @@
+"""Which tokens each arm keeps: no model, only the features, and for some arms the questions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from prunesid.core.files import digest
+from prunesid.core.record import OPTIONAL, Kept
+from prunesid.images.relevance import owners, reading
+from prunesid.methods import features as methods
+from prunesid.study.files.features import Head, hidden_fields, read_features
+from prunesid.study.files.kept import save_kept
+from prunesid.study.files.questions import Questions, read_questions
+from prunesid.study.provenance.code import code_of
+from prunesid.study.provenance.store import Store
+from prunesid.study.provenance.tables import read_keys, write_keys
+
+if TYPE_CHECKING:
+    from prunesid.images.records import Records
+    from prunesid.study.config.arm import Arm
+    from prunesid.study.stages.budgets import Budgets
+
+ASKED_AT_ONCE = 16
+
+
+def _fields(arm: Arm, text_tower: str | None) -> list[str]:
+    """What the arm's method reads beside the features."""
+    needs = reading(methods.requirements_in_crops(arm.method, **arm.params), text_tower)
+    return [name for name in OPTIONAL if getattr(needs, name)] + hidden_fields(needs.layers)
+
+
+def _named(arm: Arm, budget: int | Mapping[str, int]) -> dict[str, Any]:
+    # What the arm leaves at its default is not named: the code's digest covers it, and a parameter
+    # that the library gains later renames nothing.
+    named = {
+        "method": arm.method,
+        "budget": arm.budget,
+        "seed": arm.seed,
+        "params": dict(arm.params),
+    }
+    if not isinstance(budget, int):
+        named |= {"dynamic": arm.dynamic, "budgets": digest(list(budget.values()))}
+    return named
+
+
+def budget_of(arm: Arm, names: Sequence[str], budgets: Budgets) -> int | dict[str, int]:
+    """The arm's budget for `Records.compress`: one number, or {input: tokens} where it is dynamic.
+
+    ValueError where the arm keeps all tokens, or `budgets` lacks its rule or one of the inputs.
+    """
+    if arm.budget is None:
+        raise ValueError(f"arm {arm.name!r} keeps all tokens; there is nothing to select")
+    if arm.dynamic is None:
+        return arm.budget
+    shared = budgets.get((arm.dynamic, arm.budget), {})
+    lacking = [name for name in names if name not in shared]
+    if lacking or not shared:
+        raise ValueError(
+            f"arm {arm.name!r} has no budget for {len(lacking)} of {len(names)} images, "
+            f"such as {', '.join(lacking[:3])}"
+        )
+    return {name: shared[name] for name in names}
+
+
+def material_of(
+    arm: Arm, budget: int | Mapping[str, int], features: Head, questions: Questions | None = None
+) -> dict[str, Any]:
+    """What determines the tokens that an arm keeps.
+
+    questions  for an arm that chooses by image and question; ValueError for one without them
+    """
+    named = _named(arm, budget)
+    if arm.asked:
+        if questions is None:
+            raise ValueError(f"arm {arm.name!r} chooses by image and question; none are given")
+        named |= questions.material(arm)
+    return {
+        "stage": "select",
+        "arm": named,
+        "features": features.identity(
+            _fields(arm, None if questions is None else questions.text_tower)
+        ),
+        "code": code_of("select", [arm]),
+    }
+
+
+def select_arms(
+    features: Path,
+    arms: Sequence[Arm],
+    store: Store,
+    output: Path,
+    budgets: Budgets | None = None,
+    encoded: Path | None = None,
+    questions: Path | None = None,
+) -> None:
+    """Select and store what is missing, then write {arm: key} as JSON; {} where there is no input.
+
+    budgets    of the benchmark (`budgets.read_budgets`), for arms with a dynamic one
+    encoded    of `encoding.encode_arms`, for arms with an encoder pass of their own
+    questions  of `questions.write_questions`, for arms that choose by image and question
+    """
+    records, head = read_features(features)
+    asked = None if questions is None else read_questions(questions)
+    keys: dict[str, str] = {} if encoded is None else read_keys(encoded)
+    chosen = [arm for arm in arms if arm.selects and not arm.encodes and records.inputs]
+    bar = tqdm(chosen, desc="selecting", unit="arm")
+    for arm in bar:
+        budget = budget_of(arm, records.names, budgets or {})
+        determined = material_of(arm, budget, head, asked)
+        keys[arm.name] = Store.key(determined)
+        if keys[arm.name] not in store:
+            bar.set_postfix_str(arm.name)
+            begun = time.perf_counter()
+            if arm.asked and asked is not None:
+                kept = _select_asked(arm, records, asked, budget)
+                whose = asked.asked_rows(records.inputs)
+            else:
+                kept = records.compress(arm.method, budget=budget, seed=arm.seed, **arm.params)
+                whose = ()
+            images = len(whose) or len(records.inputs)
+            cost = {"seconds": time.perf_counter() - begun, "images": images}
+            write = partial(save_kept, kept, asked=whose)
+            store.put(determined, write, suffix=".safetensors", cost=cost)
+    write_keys(keys, output)
+
+
+def _select_asked(
+    arm: Arm, records: Records, questions: Questions, budget: int | Mapping[str, int]
+) -> Kept:
+    """What an arm keeps for each question, in their order."""
+    encoder = questions.encoder(arm)
+    whose, vectors = owners(questions.asks), questions.vectors[encoder]
+    parts = []
+    # A few at a time: every question holds the features of its image.
+    for start in range(0, len(whose), ASKED_AT_ONCE):
+        some = dict(islice(whose.items(), start, start + ASKED_AT_ONCE))
+        own = budget if isinstance(budget, int) else {n: budget[image] for n, image in some.items()}
+        parts.append(
+            records.asked(some, vectors, encoder).compress(
+                arm.method, budget=own, seed=arm.seed, **arm.params
+            )
+        )
+    return Kept.cat(parts)

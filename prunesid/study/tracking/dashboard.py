@@ -1,0 +1,70 @@
+"""The published runs of a study in the browser, on this machine only, without an account.
+
+python -m prunesid.study.tracking.dashboard --config configs/pocket.yaml
+python -m prunesid.study.tracking.dashboard --port 7870 --no-browser
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from prunesid.study.config.documents import ConfigError
+from prunesid.study.config.study import Study, load_study
+from prunesid.study.tracking.ledger import shown
+from prunesid.study.tracking.trackio import FOLDER, surroundings
+
+LOOPBACK = "127.0.0.1"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--config", type=Path, default=Path("configs/pocket.yaml"))
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    parser.add_argument("--no-browser", action="store_true", help="print the address only")
+    given = parser.parse_args(arguments)
+    try:
+        study = load_study(given.config)
+        directory = recorded(study)
+    except (ConfigError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    first = ("average", *(benchmark.name for benchmark in study.benchmarks))
+    order = ",".join(f"{name}/value" for name in first)
+    environment = surroundings(directory) | {"TRACKIO_PLOT_ORDER": order}
+    # trackio reads its folder when it is imported.
+    os.environ.clear()
+    os.environ.update(environment)
+    import trackio
+
+    trackio.show(
+        project=study.wandb.project,
+        host=LOOPBACK,
+        server_port=given.port,
+        share=False,
+        mcp_server=False,
+        open_browser=not given.no_browser,
+    )
+    return 0
+
+
+def runs_of_study(study: Study) -> Path:
+    """Where a study's runs lie."""
+    return study.results / study.model_name / "runs"
+
+
+def recorded(study: Study) -> Path:
+    """The folder of a study's runs; FileNotFoundError, with what to do, where trackio has none."""
+    directory = runs_of_study(study)
+    if any((directory / FOLDER).glob("*.db")):
+        return directory
+    advice = "`make reproduce` records them"
+    if not study.trackio:
+        advice = f"set `trackio: true` in the study; then {advice}"
+    raise FileNotFoundError(f"There are no runs in {shown(directory / FOLDER)}; {advice}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

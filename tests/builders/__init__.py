@@ -1,0 +1,1 @@
+"""Tiny models, synthetic data and slow references that several tests share."""

@@ -1,0 +1,177 @@
+"""`prune` on every model family: batches of prompts with one, two and no images or clips."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from builders.family_models import FAMILIES
+from builders.tiny_llava import random_images
+from builders.video_llava_models import clip
+
+import prunesid
+from prunesid import families
+from prunesid.generate.engine import enter
+from prunesid.images.records import IMAGE, VIDEO
+from prunesid.methods import encoder
+
+QUESTION = "is there a red circle ?"
+GREEDY = {"do_sample": False, "max_new_tokens": 4}
+IMAGES = (IMAGE, (1, 2, 0))
+CLIPS = (VIDEO, (1, 0, 2))
+CASES = [(family, *IMAGES) for family in FAMILIES] + [
+    (family, *CLIPS) for family in ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "video_llava")
+]
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_llava, tmp_path_factory):
+    found = {}
+
+    def load(family):
+        if family not in found:
+            folder = tmp_path_factory.mktemp(family) / "model"
+            FAMILIES[family](folder, tiny_llava)
+            found[family] = families.load(folder)
+        return found[family]
+
+    return load
+
+
+def media_of(kind, shown):
+    """What each prompt shows."""
+    media = random_images(sum(shown)) if kind == IMAGE else list(map(clip, range(sum(shown))))
+    return [[media.pop(0) for _ in range(count)] for count in shown]
+
+
+def given(adapter, samples, kind):
+    """A batch as the model's processor makes it: placeholders for everything, padded on the left."""
+    rows, whole = [], []
+    visual = adapter.preprocess([medium for own in samples for medium in own])
+    # Prompts with several images are told from those with one.
+    visual.pop("pixel_values_squares", None)
+    if "batch_num_images" in visual:
+        visual["batch_num_images"] = torch.tensor([len(own) for own in samples if own])
+    records = adapter.encode(visual)
+    for medium in (medium for own in records.inputs.values() for medium in own):
+        whole += [len(own) for own in enter(adapter, records.all_tokens(), [medium])]
+    for number, own in enumerate(samples):
+        texts = adapter.prompt(f"{QUESTION} {number}", [kind] * len(own)).texts
+        row = list(texts[0])
+        for text in texts[1:]:
+            row += [adapter.placeholders[kind]] * whole.pop(0) + list(text)
+        rows.append(row)
+    width = max(map(len, rows))
+    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    inputs = {"input_ids": ids, "attention_mask": mask, **visual}
+    if "qwen" in adapter.model.config.model_type:
+        inputs["mm_token_type_ids"] = (ids == adapter.placeholders[kind]) * (1 + (kind == VIDEO))
+    return inputs
+
+
+def answers(adapter, rows):
+    """New tokens up to the end token, per row."""
+    ends = [[place for place, t in enumerate(row) if t in adapter.end_ids] for row in rows]
+    return [row[: end[0]] if end else row for row, end in zip(rows, ends, strict=True)]
+
+
+def new_tokens(adapter, inputs, **how):
+    width = inputs["input_ids"].shape[1]
+    return answers(adapter, adapter.model.generate(**inputs, **how)[:, width:].tolist())
+
+
+def embedded(adapter, short, number, kind):
+    """Prompt `number` alone, as embeddings put together without the model's own insertion."""
+    real = short["attention_mask"][number].bool()
+    ids = short["input_ids"][number, real][None]
+    here = ids == adapter.placeholders[kind]
+    embeddings = adapter.embed(ids.masked_fill(here, 0))
+    if here.any():
+        outputs = short["mm_encoder_outputs"][kind].pooler_output
+        tokens = torch.cat([own.reshape(-1, own.shape[-1]) for own in outputs])
+        first = int((short["input_ids"][:number] == adapter.placeholders[kind]).sum())
+        embeddings[here] = tokens[first : first + int(here.sum())]
+    inputs = {"inputs_embeds": embeddings, "attention_mask": torch.ones_like(ids)}
+    if "position_ids" in short:
+        inputs["position_ids"] = short["position_ids"][:, [number]][:, :, real]
+    return inputs
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]} {case[1]}")
+def case(request, adapters):
+    """An adapter, a kind, what each prompt shows, and a budget that drops something."""
+    family, kind, shown = request.param
+    # Its processor treats images that share a prompt in another way.
+    shown = (1, 1, 0) if (family, kind) == ("llava_onevision", IMAGE) else shown
+    budget = 3 if kind == IMAGE and "qwen" in family else 10
+    return adapters(family), kind, media_of(kind, shown), budget
+
+
+def test_greedy_answers_are_those_of_the_adapter(case):
+    adapter, kind, samples, budget = case
+    inputs = given(adapter, samples, kind)
+    # The placeholders are those that the unmodified model wants.
+    logits = adapter.model(**inputs).logits
+    short = prunesid.prune(adapter.model, adapter.processor, inputs, budget=budget)
+    assert short["input_ids"].shape[1] < inputs["input_ids"].shape[1]
+    found = new_tokens(adapter, short, **GREEDY)
+    for number, own in enumerate(samples):
+        prompt, entering = adapter.prompt(f"{QUESTION} {number}", [kind] * len(own)), []
+        if own:
+            records = adapter.encode(adapter.preprocess(own))
+            kept = records.compress("prunesid", budget=budget)
+            entering = enter(adapter, kept, [m for each in records.inputs.values() for m in each])
+        places = (short["input_ids"][number] == adapter.placeholders[kind]).sum()
+        assert places == sum(map(len, entering))
+        alone = adapter.generate(entering, prompt, GREEDY["max_new_tokens"])
+        assert [found[number]] == answers(adapter, [alone])
+    with prunesid.pruned(adapter.model, adapter.processor, budget=4000):
+        assert torch.equal(adapter.model(**inputs).logits, logits)
+
+
+def test_beams_of_a_batch_are_those_of_its_prompts(case):
+    adapter, kind, samples, budget = case
+    model, weight = adapter.model, adapter.model.lm_head.weight.data
+    inputs = given(adapter, samples, kind)
+    beams = {"num_beams": 3, "do_sample": False, "max_new_tokens": 4}
+    # Near enough to one another for beams to go their own ways.
+    model.lm_head.weight.data = weight / 16
+    try:
+        short = prunesid.prune(model, adapter.processor, inputs, budget=budget)
+        found = new_tokens(adapter, short, **beams)
+        for number in range(len(samples)):
+            alone = model.generate(**embedded(adapter, short, number, kind), **beams)
+            assert [found[number]] == answers(adapter, alone.tolist())
+    finally:
+        model.lm_head.weight.data = weight
+
+
+INSIDE = [
+    (method, *case)
+    for method in encoder.list_encoder_methods()
+    for case in CASES
+    if case[0] in encoder.families_of(method)
+]
+
+
+@pytest.mark.parametrize("chosen", INSIDE, ids=lambda chosen: " ".join(chosen[:3]))
+def test_methods_inside_the_encoder(adapters, chosen):
+    method, family, kind, shown = chosen
+    adapter, samples = adapters(family), media_of(kind, shown)
+    inputs = given(adapter, samples, kind)
+    budget = 24 if kind == VIDEO else 3 if "qwen" in family else 10
+    short = prunesid.prune(adapter.model, adapter.processor, inputs, method, budget)
+    places = (short["input_ids"] == adapter.placeholders[kind]).sum(1).tolist()
+    found = new_tokens(adapter, short, **GREEDY)
+    plans = adapter.plans(method, budget, {})
+    for number, own in enumerate(samples):
+        prompt, entering = adapter.prompt(f"{QUESTION} {number}", [kind] * len(own)), []
+        if own:
+            kept, outline = adapter.reduce(adapter.preprocess(own), plans)
+            entering = enter(adapter, kept, [m for each in outline.inputs.values() for m in each])
+        assert places[number] == sum(map(len, entering)) <= budget * len(own)
+        alone = adapter.generate(entering, prompt, GREEDY["max_new_tokens"])
+        assert [found[number]] == answers(adapter, [alone])
+    # With all tokens the inputs come back as they are.
+    whole = prunesid.prune(adapter.model, adapter.processor, inputs, method, 4000)
+    assert whole.keys() == inputs.keys()

@@ -1,0 +1,57 @@
+"""How a run ends: what is said last, and a report whose figures can be seen whole."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import snakemake
+import yaml
+from builders.synthetic_scores import ROOT
+
+from prunesid.study.config.study import load_study
+from prunesid.study.report import closing as module
+from prunesid.study.report.closing import closing
+
+
+def test_it_says_where_everything_is(tmp_path, monkeypatch, capsys):
+    given = {"title": "Small", "benchmarks": ["pocket_mme"], "ablations": ["budget"]}
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(given | {"results": str(tmp_path / "results")}))
+    study = load_study(path)
+    before = closing(study)
+    assert str(tmp_path / "results" / "pocket" / "ablations") in before
+    assert "make reproduce" in before
+    published = tmp_path / "results" / "pocket" / "published.txt"
+    published.parent.mkdir(parents=True)
+    published.write_text("wandb sync runs\n")
+    monkeypatch.setattr("sys.argv", ["closing", str(path), "--report", "some/report.html"])
+    module.main()
+    said = capsys.readouterr().out.splitlines()
+    assert said[1:] == ["Report: some/report.html", "wandb sync runs"]
+
+
+def test_make_reproduce_says_it_last():
+    recipe = re.search(
+        r"^reproduce:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
+    assert recipe is not None
+    lines = recipe[1].replace("\\\n", "").splitlines()
+    assert "-m prunesid.study.report.closing" in lines[-1]
+    (run,) = (line for line in lines if "/snakemake" in line)
+    # By the hook it would be said a second time.
+    assert "--report-after-run" in run and "--no-hooks" in run
+    assert "--report-stylesheet workflow/report/report.css" in run
+
+
+def test_the_stylesheet_is_about_the_box_of_this_snakemake():
+    """In Chromium the box without it hides what lies above a tall figure's visible part."""
+    rule = re.search(
+        r"#app (\S+) \{(.*?)\}", (ROOT / "workflow/report/report.css").read_text(), re.S
+    )
+    assert rule is not None and "align-items: safe center" in rule[2]
+    template = Path(snakemake.__file__).parent / "report" / "html_reporter" / "template"
+    source = (template / "components" / "content.js").read_text()
+    box = re.search(r'class ContentDisplay.*?className: "([^"]*)"', source, re.S)
+    assert box is not None and set(rule[1].split(".")[1:]) <= set(box[1].split())
+    assert "custom_stylesheet" in (template / "index.html.jinja2").read_text()

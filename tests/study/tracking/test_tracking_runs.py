@@ -1,0 +1,136 @@
+"""The runs of an ablation say what its comparison table says."""
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from builders.synthetic_scores import GQA, POPE, ROOT, grouping, scores_of
+
+from prunesid.study.analysis.comparison import compare
+from prunesid.study.config.study import Bootstrap, Study, Wandb
+from prunesid.study.tracking.runs import disagreements, reference_arms, runs_of, tags_of
+
+BENCHMARKS = (GQA, POPE)
+ABLATION = dataclasses.replace(grouping(), benchmarks=tuple(b.name for b in BENCHMARKS))
+STUDY = Study(
+    title="Made up",
+    model="pocket",
+    benchmarks=BENCHMARKS,
+    ablations=(ABLATION,),
+    plugins=(),
+    seeds=3,
+    batch_size=8,
+    dtype="float32",
+    device="cpu",
+    results=ROOT / "results",
+    limit=None,
+    bootstrap=Bootstrap(resamples=200),
+    wandb=Wandb("offline", "prunesid", None),
+)
+
+
+@pytest.fixture(scope="module")
+def scores() -> pd.DataFrame:
+    return scores_of(ABLATION.arms, BENCHMARKS, images=20)
+
+
+def test_runs_agree_with_the_comparison(scores, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("row,value\n")
+    runs = runs_of(STUDY, ABLATION, scores, {"table": table}, {"commit": "abc"})
+    assert [run.name for run in runs] == [*(arm.name for arm in ABLATION.arms), "grouping"]
+    assert {run.group for run in runs} == {"grouping"}
+    comparison = compare(scores, ABLATION, BENCHMARKS, STUDY.bootstrap).set_index(
+        ["arms", "benchmark"]
+    )
+    by_name = {run.name: run for run in runs}
+    for arm in ("vanilla", "default", "budget-128"):
+        for benchmark in BENCHMARKS:
+            line = comparison.loc[(arm, benchmark.name)]
+            for name in ("value", "ci_low", "ci_high"):
+                assert by_name[arm].summary[f"{benchmark.name}/{name}"] == pytest.approx(line[name])
+            assert by_name[arm].summary[f"{benchmark.name}/tokens"] == line["tokens_mean"]
+    assert by_name["default"].config["arm"]["preset"] == "paper"
+    assert by_name["default"].predictions is not None and by_name["vanilla"].predictions is None
+    assert runs[-1].job_type == "compare" and runs[-1].files == {"table": table}
+    assert runs[-1].summary["pocket_gqa/questions"] == 160
+
+
+def test_an_arm_keeps_its_run_when_others_join(scores):
+    small = dataclasses.replace(ABLATION, cells=ABLATION.cells[-3:])
+    before = {run.name: run.id for run in runs_of(STUDY, small, scores, {}, {})[:-1]}
+    after = {run.name: run.id for run in runs_of(STUDY, ABLATION, scores, {}, {"commit": "x"})}
+    assert before.items() <= after.items()
+
+
+def test_references_and_tags():
+    references = reference_arms(ABLATION)
+    assert set(references) == {arm.name for arm in ABLATION.arms}
+    assert references["vanilla"] is None
+    names = {name: arm.name for name, arm in references.items() if arm is not None}
+    assert names["default"] == names["budget-128"] == "vanilla"
+    assert names["grouping-kmeans"] == names["grouping-kmeans_seed-1"] == "default"
+    assert names["budget-192_grouping-random_seed-2"] == "budget-192"
+    arms = {arm.name: arm for arm in ABLATION.arms}
+    assert tags_of(arms["vanilla"], "pocket") == ("pocket", "vanilla", "all tokens")
+    assert tags_of(arms["budget-128"], "pocket") == (
+        "pocket",
+        "prunesid",
+        "budget 128",
+        "paper",
+        "psca",
+    )
+
+
+def test_disagreements(scores):
+    arms = {arm.name: arm for arm in ABLATION.arms}
+    own, reference = arms["grouping-random"], arms["default"]
+    found = disagreements(scores, own, reference, 1000)
+    indexed = scores.set_index(["arm", "benchmark", "question_id"])["answer"]
+    differing = (indexed[own.name] != indexed[reference.name]).sum()
+    assert len(found) == differing and (found["answer"] != found["answer_reference"]).all()
+    assert set(found["reference"]) == {"default"}
+    few = disagreements(scores, own, reference, 6)
+    assert few.groupby("benchmark").size().to_dict() == {"pocket_gqa": 3, "pocket_pope": 3}
+    assert Path(few["question"].iloc[0]).name == "What is it?"
+    assert len(disagreements(scores, own, own, 6)) == 0
+
+
+def test_histograms_where_there_is_something_to_see(scores):
+    varied = scores.copy()
+    own = varied["arm"].eq("default") & varied["benchmark"].eq("pocket_gqa")
+    varied.loc[own, "tokens"] = 50 + varied.loc[own, "image_id"].str[3:].astype(int)
+    images = scores.loc[scores["benchmark"] == "pocket_gqa", "image_id"].unique()
+    information = pd.DataFrame({"benchmark": "pocket_gqa", "image_id": images})
+    information = pd.concat([information, information.assign(benchmark="pocket_pope")])
+    information["phi"] = 0.5
+    runs = {
+        run.name: run for run in runs_of(STUDY, ABLATION, varied, {}, {}, information=information)
+    }
+    assert set(runs["default"].histograms) == {"pocket_gqa/tokens_per_image"}
+    assert sum(runs["default"].histograms["pocket_gqa/tokens_per_image"].counts) == len(images)
+    assert runs["budget-128"].histograms == {}
+    assert set(runs["grouping"].histograms) == {"pocket_gqa/phi", "pocket_pope/phi"}
+
+
+def test_what_is_known_about_an_arm_joins_its_metrics(scores):
+    facts = pd.DataFrame(
+        {
+            "arm": ["default", "default", "vanilla"],
+            "benchmark": ["pocket_gqa", "pocket_pope", "pocket_gqa"],
+            "tau_mean": [0.25, 0.5, None],
+        }
+    )
+    runs = {run.name: run for run in runs_of(STUDY, ABLATION, scores, {}, {}, facts=facts)}
+    assert runs["default"].summary["pocket_pope/tau_mean"] == 0.5
+    assert "pocket_gqa/tau_mean" not in runs["vanilla"].summary
+    assert runs["vanilla"].summary["average/value"] == pytest.approx(100)
+
+
+def test_an_arms_place_in_the_table_is_in_its_configuration(scores):
+    runs = {run.name: run for run in runs_of(STUDY, ABLATION, scores, {}, {})}
+    config = runs["budget-192_grouping-random_seed-2"].config
+    assert (config["row"], config["column"]) == ("random", "192 tokens")
+    assert (config["reference"], config["seed"]) == ("budget-192", 2)
+    assert runs["vanilla"].config["reference"] is None

@@ -28,6 +28,7 @@ import prunesid
 from prunesid.methods import decoder, encoder
 from prunesid.methods.decoder.view import View
 from prunesid.methods.encoder.merging import match, merge
+from prunesid.methods.registry import DECODER, ENCODER, list_methods
 
 TOKENS, WIDTH, HEADS, PROJECTED = 576, 1024, 16, 4096
 PIXELS, PATCH, BLOCKS = 336, 14, 24
@@ -53,7 +54,7 @@ class Images:
         """The method's choice for every image; ValueError where the budget is out of its reach."""
         if method in prunesid.methods.features.list_feature_methods():
             prunesid.compress(self.record, method, budget=budget)
-        elif method in encoder.list_encoder_methods():
+        elif method in list_methods(ENCODER):
             self._encode(method, budget)
         else:
             shape = decoder.Shape(LAYERS, TOKENS)
@@ -151,8 +152,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     places = {
         "features": prunesid.methods.features.list_feature_methods(),
-        "encoder": encoder.list_encoder_methods(),
-        "decoder": decoder.list_late_methods(),
+        "encoder": list_methods(ENCODER),
+        "decoder": list_methods(DECODER),
     }
     methods = [(place, method) for place, names in places.items() for method in names]
     cells = [(batch, budget) for batch in BATCHES for budget in BUDGETS]

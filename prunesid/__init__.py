@@ -13,7 +13,7 @@ Needs torch alone; models, benchmarks and the pipeline live in subpackages with 
 from prunesid.core.record import Kept, VisionRecord
 from prunesid.generate.pruned import prepare, prune, pruned
 from prunesid.methods.features import compress
-from prunesid.methods.places import list_methods
+from prunesid.methods.registry import list_methods
 
 __version__ = "0.1.0"
 __all__ = ["Kept", "VisionRecord", "compress", "list_methods", "prepare", "prune", "pruned"]

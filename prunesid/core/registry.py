@@ -60,14 +60,15 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> str:
 
 
 class Registry(Generic[Entry]):
-    """The entries of one kind: every module of `package`, and entry points of the same name.
+    """The entries of one kind: every module of `packages`, and the entry points of `group`.
 
     The modules are imported on first use, so that a module may import the registry it is part of.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, *packages: str, group: str) -> None:
         self.kind = kind
-        self._package = package
+        self._packages = packages
+        self._group = group
         self._entries: dict[str, Entry] = {}
         self._owners: dict[str, str] = {}
         self._discovered = False
@@ -115,18 +116,19 @@ class Registry(Generic[Entry]):
         if self._discovered:
             return
         self._discovered = True
-        package = importlib.import_module(self._package)
         with owned_by(None):
-            for module in pkgutil.iter_modules(package.__path__, prefix=f"{self._package}."):
-                importlib.import_module(module.name)
-            for plugin in entry_points(group=self._package):
+            for name in self._packages:
+                package = importlib.import_module(name)
+                for module in pkgutil.iter_modules(package.__path__, prefix=f"{name}."):
+                    importlib.import_module(module.name)
+            for plugin in entry_points(group=self._group):
                 try:
                     plugin.load()
                 except Exception as error:  # a broken plug-in must not take the others down with it
                     warnings.warn(f"{self.kind} plug-in {plugin.name!r}: {error}", stacklevel=2)
 
 
-def listed(package: str) -> list[str]:
+def listed(package: str, group: str) -> list[str]:
     """The names in the registry of `package` before its modules are imported, which may take long.
 
     Only for registries whose modules are named like what they register.
@@ -134,9 +136,9 @@ def listed(package: str) -> list[str]:
     spec = importlib.util.find_spec(package)
     folders = (spec.submodule_search_locations if spec else None) or ()
     names = {module.name for module in pkgutil.iter_modules(folders)}
-    names |= {plugin.name for plugin in entry_points(group=package)}
+    names |= {plugin.name for plugin in entry_points(group=group)}
     for registry in _REGISTRIES:
-        if registry._package == package:
+        if registry._group == group:
             names |= registry._entries.keys()
     return sorted(names)
 

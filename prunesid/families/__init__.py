@@ -33,7 +33,7 @@ __all__ = [
     "register",
 ]
 
-_FAMILIES: Registry[Any] = Registry("model family", __name__)
+_FAMILIES: Registry[Any] = Registry("model family", __name__, group="prunesid.families")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

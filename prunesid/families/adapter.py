@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from prunesid.core.needs import Needs
 from prunesid.core.record import GRID, PLACE
 from prunesid.images.records import Medium
-from prunesid.methods.features import Needs
 
 if TYPE_CHECKING:
     from PIL.Image import Image

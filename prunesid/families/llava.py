@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from prunesid.core.costs import Sizes, Transformer
+from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param
 from prunesid.core.record import Kept, VisionRecord
 from prunesid.families import register
@@ -37,8 +38,8 @@ from prunesid.families.towers.clip_text import OPTION, ClipText
 from prunesid.families.towers.planned_crops import Views, reduce_views
 from prunesid.images.records import CENTER, IMAGE, PADDED, Medium, Records
 from prunesid.images.relevance import reading
-from prunesid.methods.encoder import Plans, shape_of
-from prunesid.methods.features import NO_NEEDS, Needs
+from prunesid.methods.encoder import Plans
+from prunesid.methods.encoder.plan import shape_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image

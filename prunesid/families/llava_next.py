@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from prunesid.core.crops import OPTIONS, ROWS, Crops
+from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param, Value
 from prunesid.core.record import NEWLINE
 from prunesid.core.rectangle import Box
@@ -46,7 +47,6 @@ from prunesid.families.towers.clip import read_clip
 from prunesid.families.towers.planned_crops import Views
 from prunesid.images.records import IMAGE, SUB_CROPS, WHOLE, Medium, Records
 from prunesid.images.relevance import reading
-from prunesid.methods.features import NO_NEEDS, Needs
 
 if TYPE_CHECKING:
     from PIL.Image import Image

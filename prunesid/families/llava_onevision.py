@@ -31,6 +31,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.core.crops import CHOICES, DROP
+from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param
 from prunesid.core.record import VisionRecord
 from prunesid.core.rectangle import Box
@@ -71,7 +72,6 @@ from prunesid.families.towers.clip import feature_block
 from prunesid.families.towers.siglip import read_siglip
 from prunesid.images.records import IMAGE, PADDED, VIDEO, WHOLE, Medium, Records, by_grid
 from prunesid.images.relevance import reading
-from prunesid.methods.features import NO_NEEDS, Needs
 
 if TYPE_CHECKING:
     from PIL.Image import Image

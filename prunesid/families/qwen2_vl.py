@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.record import GRID, Kept, VisionRecord
 from prunesid.families import register
 from prunesid.families.adapter import Crop, Entering
@@ -32,7 +33,6 @@ from prunesid.images.featureless import outline
 from prunesid.images.records import IMAGE, VIDEO, WHOLE, Medium, Records, by_grid, grouped
 from prunesid.images.relevance import reading
 from prunesid.methods.encoder import Grid, Plans
-from prunesid.methods.features import NO_NEEDS, Needs
 from prunesid.methods.features.pool import pooled_grid
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param
 from prunesid.core.record import VisionRecord
 from prunesid.families import register
@@ -43,7 +44,6 @@ from prunesid.families.towers.clip import read_clip
 from prunesid.families.towers.planned_crops import Views
 from prunesid.images.records import ALWAYS, CENTER, CLS, VIDEO, WHEN_WHOLE, Medium, Records
 from prunesid.images.relevance import reading
-from prunesid.methods.features import NO_NEEDS, Needs
 
 if TYPE_CHECKING:
     from PIL.Image import Image

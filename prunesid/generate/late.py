@@ -23,7 +23,8 @@ from prunesid.generate.columns import AFTER, BEFORE, GONE, VISUAL, Columns
 from prunesid.generate.decoder_pass import Prefilled, prefill_shared, rotary_axes
 from prunesid.generate.decoding import Asked, Inputs, check_inputs, ends, prepare
 from prunesid.generate.engine import enter
-from prunesid.methods.decoder import Schedule, Shape, plan, requirements, without_needs
+from prunesid.methods.decoder import Schedule, Shape, plan, without_needs
+from prunesid.methods.registry import requirements
 
 
 @dataclass(frozen=True)

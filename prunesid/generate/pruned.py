@@ -30,8 +30,9 @@ from prunesid.families.adapter import Adapter, Entering, kept_crops, positions_o
 from prunesid.generate.shortened_prompts import Run, Shortened, find_runs, shorten
 from prunesid.images.records import IMAGE, VIDEO, Medium, Records
 from prunesid.images.relevance import encoder_of
-from prunesid.methods import decoder, features, places
-from prunesid.methods import encoder as encoding
+from prunesid.methods.encoder import Plans
+from prunesid.methods.features import requirements_in_crops
+from prunesid.methods.registry import ENCODER, FEATURES, method_at, requirements, resolve
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -255,18 +256,16 @@ def _recipe(
     options: Mapping[str, object] | None, question: str | Sequence[str] | None,
     params: Mapping[str, object],
 ) -> _Recipe:  # fmt: skip
-    if method in decoder.list_late_methods():
-        able = [*features.list_feature_methods(), *encoding.list_encoder_methods()]
-        raise ValueError(places.refusal(method, able))
-    resolved = places.resolve(method, **params)
+    place = method_at(method, ENCODER, FEATURES).place
+    resolved = resolve(method, **params)
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget must be a positive number of tokens, not {budget!r}")
     if any(module.training for module in model.modules()):
         raise ValueError("the model is in training mode; call model.eval() first")
     adapter = adapt(model, processor, **(options or {}))
-    encodes = method in encoding.list_encoder_methods()
+    encodes = place == ENCODER
     plans = adapter.plans(method, budget, resolved) if encodes else None
-    asked = () if encodes else features.requirements(method, **resolved).relevance
+    asked = () if encodes else requirements(method, **resolved).relevance
     encoder = encoder_of(asked[0], adapter.text_tower) if asked else None
     if (question is not None) != (encoder == CLIP):
         raise ValueError(
@@ -309,7 +308,7 @@ class _Recipe:
     budget: int
     seed: int
     params: Mapping[str, Any]
-    plans: encoding.Plans | None = None
+    plans: Plans | None = None
     asking: _Asking | None = None
     widths: dict[str, int] = field(default_factory=dict)
 
@@ -361,7 +360,7 @@ class _Recipe:
     def _read(self, visual: Mapping[str, Any]) -> tuple[Records, Kept | None]:
         """What the tower leaves, and, of a method that acts in it, what is kept."""
         if self.plans is None:
-            needs = features.requirements_in_crops(self.method, **self.params)
+            needs = requirements_in_crops(self.method, **self.params)
             return self.adapter.encode(visual, needs), None
         kept, records = self.adapter.reduce(visual, self.plans)
         return records, kept

@@ -22,14 +22,8 @@ from prunesid.core.record import CLIP, PLACE, Kept, VisionRecord
 from prunesid.core.rectangle import Box
 from prunesid.images.pools import Pool, image_pool, in_map_order, keep_of_pools, part_pools, shown
 from prunesid.images.relevance import relevance
-from prunesid.methods.features import (
-    compress,
-    crops_of,
-    meaning_of,
-    requirements,
-    resolve,
-    split_of,
-)
+from prunesid.methods.features import compress, crops_of, meaning_of, split_of
+from prunesid.methods.registry import requirements, resolve
 
 IMAGE, VIDEO = "image", "video"
 # What the first crop of a medium shows: the middle square of the image, all of it, or all of it in

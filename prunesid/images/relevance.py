@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from prunesid.core.needs import QUESTION, Needs
 from prunesid.core.record import CLIP, EMBEDDINGS
 from prunesid.core.registry import unknown
-from prunesid.methods.features import QUESTION, Needs
 
 if TYPE_CHECKING:
     from prunesid.core.questions import Question

@@ -17,6 +17,7 @@ from lmms_eval.api.model import lmms
 from PIL.Image import Image
 from tqdm import tqdm
 
+from prunesid.core.needs import Needs
 from prunesid.core.questions import Answer, Question
 from prunesid.core.record import Kept
 from prunesid.families import load, options_of
@@ -28,9 +29,9 @@ from prunesid.images.media import Clip, media_of
 from prunesid.images.records import Records
 from prunesid.images.relevance import Ask, asks_of, by_question, encoder_of, owners
 from prunesid.lmms.tasks import image_names
-from prunesid.methods import decoder as late
-from prunesid.methods import encoder, features, places
-from prunesid.methods.features import Needs
+from prunesid.methods.decoder import Shape, plan
+from prunesid.methods.features import requirements_in_crops
+from prunesid.methods.registry import DECODER, ENCODER, FEATURES, METHODS, requirements, resolve
 
 
 class PruneSID(lmms):
@@ -74,8 +75,9 @@ class PruneSID(lmms):
         if method is None and params:
             raise ValueError(f"{', '.join(params)}: parameters need a method")
         self.method, self.budget, self.seed = method, budget, seed
-        self.params = places.resolve(method, **params) if method is not None else {}
-        self.late = method in late.list_late_methods()
+        self.params = resolve(method, **params) if method is not None else {}
+        place = METHODS[method].place if method is not None else None
+        self.late = place == DECODER
         if self.late and not share_prefix:
             raise ValueError(f"{method} runs inside the language model; leave share_prefix on")
         self.batch_size = int(batch_size)
@@ -86,14 +88,14 @@ class PruneSID(lmms):
             # Before the first question; where tokens depend on the image, for one that is just too
             # large to keep all.
             decoder, tokens = self.adapter.decoder, self.adapter.num_tokens or budget + 1
-            shape = late.Shape(len(decoder.layers), tokens, rotary_axes(decoder))
-            late.plan(str(method), shape, budget, **self.params)
+            shape = Shape(len(decoder.layers), tokens, rotary_axes(decoder))
+            plan(str(method), shape, budget, **self.params)
         self.encoder: str | None = None
-        if method in features.list_feature_methods():
-            for asked in features.requirements(method, **self.params).relevance:
+        if method is not None and place == FEATURES:
+            for asked in requirements(method, **self.params).relevance:
                 self.encoder = encoder_of(asked, self.adapter.text_tower)
         self.plans = None
-        if method in encoder.list_encoder_methods() and budget is not None:
+        if method is not None and place == ENCODER and budget is not None:
             self.plans = self.adapter.plans(method, budget, self.params)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
@@ -177,7 +179,7 @@ class PruneSID(lmms):
         early = self.method is not None and not self.late
         needs = Needs()
         if self.method is not None:
-            asked = late.requirements if self.late else features.requirements_in_crops
+            asked = requirements if self.late else requirements_in_crops
             needs = asked(self.method, **self.params)
         records = self.adapter.encode(inputs, needs, whose)
         if self.encoder is not None:

@@ -17,8 +17,9 @@ from prunesid.families.mini_gemini.mining import PatchInfoMining, patch_of_cells
 from prunesid.families.towers.clip_pass import reduce_clip
 from prunesid.images.records import ALWAYS, CLS
 from prunesid.methods import encoder
+from prunesid.methods.registry import ENCODER, list_methods
 
-METHODS = encoder.list_encoder_methods()
+METHODS = list_methods(ENCODER)
 # Square, wide, tall, small, and too narrow for a row of patches of its own.
 SHAPES = ((100, 100), (60, 150), (150, 60), (41, 130), (10, 300), (30, 34))
 NEXT = ({}, {"budget_for": "image"}, {"unpad": "before"}, {"newline": "rows"})

@@ -8,10 +8,10 @@ from builders.reference_decoding import slow_greedy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from prunesid import families
+from prunesid.core.needs import Needs
 from prunesid.core.record import OPTIONAL
 from prunesid.families.adapter import Crop
 from prunesid.images.records import IMAGE
-from prunesid.methods.features import Needs
 
 QUESTION = "is there a red circle ?"
 

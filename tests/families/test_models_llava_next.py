@@ -12,13 +12,13 @@ from builders.reference_decoding import slow_greedy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from prunesid import families
+from prunesid.core.needs import Needs
 from prunesid.core.questions import Question
 from prunesid.core.rectangle import Box
 from prunesid.families.adapter import Crop, kept_crops
 from prunesid.families.inputs.anyres import shown_box
 from prunesid.generate import engine
 from prunesid.images.records import IMAGE, WHOLE, Records
-from prunesid.methods.features import Needs
 
 QUESTION = "is there a red circle ?"
 CONTEXTS = (QUESTION, "what color is the star ?", "how many bars are taller than 3 ?")

@@ -22,12 +22,12 @@ from transformers.models.llava_onevision.modeling_llava_onevision import (
 
 import prunesid
 from prunesid import families
+from prunesid.core.needs import Needs
 from prunesid.core.questions import Question
 from prunesid.families.adapter import kept_crops
 from prunesid.families.inputs.anyres_max import pool_frames
 from prunesid.generate import engine
 from prunesid.images.records import IMAGE, PADDED, VIDEO, WHOLE
-from prunesid.methods.features import Needs
 
 QUESTION = "is there a red circle ?"
 CONTEXTS = (QUESTION, "what color is the star ?", "how many bars are taller than 3 ?")

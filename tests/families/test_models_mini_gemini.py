@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from prunesid import families
+from prunesid.core.needs import Needs
 from prunesid.core.questions import Question
 from prunesid.core.record import Kept
 from prunesid.families.adapter import Crop
@@ -19,7 +20,6 @@ from prunesid.families.inputs.conversations import CONVERSATIONS
 from prunesid.families.mini_gemini import MiniGeminiForConditionalGeneration, MiniGeminiProcessor
 from prunesid.generate import engine
 from prunesid.images.records import CENTER, IMAGE, PADDED
-from prunesid.methods.features import Needs
 from prunesid.study.provenance.code import family_modules
 from prunesid.study.stages.patches import as_seen
 

@@ -10,8 +10,8 @@ import torch
 from builders.qwen_models import clip, picture, save_tiny_qwen
 
 from prunesid import families
+from prunesid.core.needs import Needs
 from prunesid.images.media import Clip
-from prunesid.methods.features import Needs
 
 
 @pytest.fixture(scope="module")

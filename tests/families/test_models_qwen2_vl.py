@@ -27,6 +27,7 @@ from transformers import AutoModelForImageTextToText
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from prunesid import families
+from prunesid.core.needs import Needs
 from prunesid.core.questions import Question
 from prunesid.core.record import Kept
 from prunesid.families.adapter import Crop, positions_of
@@ -35,7 +36,6 @@ from prunesid.families.inputs.qwen import preprocess
 from prunesid.families.qwen2_vl import INPUTS
 from prunesid.generate import engine
 from prunesid.images.records import IMAGE, VIDEO
-from prunesid.methods.features import Needs
 
 CONTEXTS = (QUESTION, "how many bars are taller than 3 ? A 1 B 2", "what color is the star ?")
 NOTHING = Needs()

@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText
 
 import prunesid
 from prunesid import families
+from prunesid.core.needs import Needs
 from prunesid.core.questions import Question
 from prunesid.families.adapter import kept_crops
 from prunesid.generate import engine
@@ -32,8 +33,7 @@ from prunesid.images.records import (
     Medium,
     Records,
 )
-from prunesid.methods import features
-from prunesid.methods.features import Needs
+from prunesid.methods import features, registry
 from prunesid.study.files.kept import load_kept, save_kept
 
 QUESTION = "is there a red circle ?"
@@ -233,7 +233,7 @@ def test_136_tokens_of_8_frames_are_17_a_frame(method, frame_cls, patches):
     assert found.all_tokens().count.tolist() == [257] * 8
     kept = found.compress(method, budget=136)
     is_cls = (kept.tokens == frames.cls[:, None]).all(2)
-    own = features.requirements(method).cls
+    own = registry.requirements(method).cls
     assert is_cls[:, 0].tolist() == [own or frame_cls == "keep"] * 8
     assert not bool(is_cls[:, 1:].any())
     if method in EXACT:

@@ -11,13 +11,13 @@ from transformers import AutoModelForImageTextToText
 
 from prunesid import families
 from prunesid.core.costs import Transformer, account
+from prunesid.core.needs import Needs
 from prunesid.core.questions import Question
 from prunesid.core.record import Kept
 from prunesid.generate import engine
 from prunesid.generate import late as late_answers
 from prunesid.generate.decoder_pass import MODES
 from prunesid.generate.late import answer_late
-from prunesid.methods.features import Needs
 from prunesid.study.provenance.contents import POCKET_WEIGHTS
 
 CONTEXTS = (

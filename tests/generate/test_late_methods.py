@@ -13,6 +13,7 @@ from prunesid.methods import decoder
 from prunesid.methods.decoder import Schedule, Shape
 from prunesid.methods.decoder.mustdrop import mustdrop as mustdrop_plan
 from prunesid.methods.decoder.schedule import Choice, Stage
+from prunesid.methods.registry import DECODER, list_methods
 
 STEPS = 4
 TOKENS = 40
@@ -284,7 +285,7 @@ def test_the_rows_of_attention_are_the_layers_own():
         torch.testing.assert_close(rows[0], expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", decoder.list_late_methods())
+@pytest.mark.parametrize("method", list_methods(DECODER))
 def test_a_budget_of_all_tokens_drops_nothing(method):
     assert decoder.plan(method, Shape(6, TOKENS), TOKENS).stages == ()
     assert decoder.plan(method, Shape(6, TOKENS), TOKENS + 5).stages == ()

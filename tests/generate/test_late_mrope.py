@@ -14,6 +14,7 @@ from prunesid.generate.decoder_pass import MODES, prefill, prefill_shared, rotar
 from prunesid.methods import decoder
 from prunesid.methods.decoder import Schedule, Shape
 from prunesid.methods.decoder.schedule import Choice, Stage
+from prunesid.methods.registry import DECODER, list_methods
 
 STEPS = 4
 TOKENS = 40
@@ -222,7 +223,7 @@ def test_the_rows_of_attention_are_the_layers_own(family):
     torch.testing.assert_close(rows[0], expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", decoder.list_late_methods())
+@pytest.mark.parametrize("method", list_methods(DECODER))
 def test_renumbering_has_no_meaning(method):
     with pytest.raises(ValueError, match="'renumbered' has no meaning.*Available: original"):
         decoder.plan(method, Shape(6, TOKENS, axes=3), TOKENS, positions="renumbered")

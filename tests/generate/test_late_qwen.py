@@ -10,6 +10,7 @@ from builders.qwen_models import QUESTION, asked, kinds_of, save_tiny_qwen, show
 from transformers import AutoModelForImageTextToText
 
 from prunesid import families
+from prunesid.core.needs import Needs
 from prunesid.core.questions import Question
 from prunesid.families.adapter import positions_of
 from prunesid.generate import engine
@@ -19,7 +20,6 @@ from prunesid.generate.late import answer_late
 from prunesid.methods import decoder
 from prunesid.methods.decoder import Schedule, Shape
 from prunesid.methods.decoder.schedule import Choice, Stage
-from prunesid.methods.features import Needs
 
 CONTEXTS = (QUESTION, "how many bars are taller than 3 ? A 1 B 2", "what color is the star ?")
 STEPS = 4

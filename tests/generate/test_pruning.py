@@ -89,7 +89,7 @@ def test_greedy_answers_are_those_of_the_adapter(model, processor, pictures, inp
     short = prunesid.prune(model, processor, inputs, method, 5)
     found = answers(model.generate(**short, **GREEDY), short["input_ids"].shape[1])
     # All at once: unnamed images draw by the bytes of their features, whose last bits a batch decides.
-    needs = prunesid.methods.features.requirements(method)
+    needs = prunesid.methods.registry.requirements(method)
     records = adapter.encode(adapter.preprocess(pictures), needs)
     kept = records.compress(method, budget=5)
     media = [medium for own in records.inputs.values() for medium in own]

@@ -13,6 +13,7 @@ from prunesid import families
 from prunesid.generate.engine import enter
 from prunesid.images.records import IMAGE, VIDEO
 from prunesid.methods import encoder
+from prunesid.methods.registry import ENCODER, list_methods
 
 QUESTION = "is there a red circle ?"
 GREEDY = {"do_sample": False, "max_new_tokens": 4}
@@ -148,7 +149,7 @@ def test_beams_of_a_batch_are_those_of_its_prompts(case):
 
 INSIDE = [
     (method, *case)
-    for method in encoder.list_encoder_methods()
+    for method in list_methods(ENCODER)
     for case in CASES
     if case[0] in encoder.families_of(method)
 ]

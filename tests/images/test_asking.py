@@ -24,12 +24,13 @@ from transformers import (
 
 import prunesid
 from prunesid import families
+from prunesid.core.needs import ASKED, Needs
 from prunesid.core.questions import Question, read_answers
 from prunesid.core.record import CLIP, EMBEDDINGS, VisionRecord, keep
 from prunesid.generate.engine import answer, answer_plainly
 from prunesid.images import relevance as asking
 from prunesid.lmms.plugin import PruneSID
-from prunesid.methods.features import ASKED, Needs, compress, register
+from prunesid.methods.features import compress, register
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, make_arm, shared_budgets
 from prunesid.study.config.documents import ConfigError
@@ -458,4 +459,4 @@ def test_a_method_that_draws_does_so_by_image_and_question(tiny_llava):
         found = answer(adapter, kept, all_of_them.inputs, questions, batch_size=2)
         assert [each.image_id for each in found] == ["a", "a", "b"]
     finally:
-        del prunesid.methods.features._METHODS._entries["drawn"]
+        del prunesid.methods.METHODS._entries["drawn"]

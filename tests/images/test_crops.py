@@ -19,13 +19,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import prunesid
 from prunesid import compress, families
 from prunesid.core.crops import CHOICES, ENCODER, Crops
+from prunesid.core.needs import Needs
 from prunesid.core.questions import Question
 from prunesid.core.record import NEWLINE, OPTIONAL, PLACE, VisionRecord
 from prunesid.families.adapter import kept_crops
 from prunesid.generate import engine
 from prunesid.images.records import IMAGE, SUB_CROPS
-from prunesid.methods import features, places
-from prunesid.methods.features import Needs
+from prunesid.methods import features, places, registry
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.files.features import read_features
@@ -97,7 +97,7 @@ def sent(record, method, budgets, params):
         own = []
         if budget:
             kept = compress(record.rows([crop]), method, budget=budget, **params)
-            cls = features.requirements(method, **params).cls
+            cls = registry.requirements(method, **params).cls
             for number, patch in enumerate(kept.index[0, : int(kept.count[0])].tolist()):
                 token = (crop, patch)
                 if patch < 0:
@@ -327,7 +327,7 @@ def test_explicit_values_hold_for_every_method():
 def test_lmms_eval_can_tell_options_from_parameters():
     for place, names in places.listed().items():
         for method in names:
-            assert not set(CHOICES) & set(places.PACKAGES[place].parameters(method)), method
+            assert not set(CHOICES) & set(registry.PACKAGES[place].parameters(method)), method
 
 
 def test_the_table_of_the_docs_says_what_methods_do():

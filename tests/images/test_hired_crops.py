@@ -18,12 +18,14 @@ from transformers import AutoModelForImageTextToText
 
 import prunesid
 from prunesid import compress, families
+from prunesid.core.needs import Needs
 from prunesid.core.questions import Question
 from prunesid.families.adapter import kept_crops
 from prunesid.generate import engine
 from prunesid.images.records import IMAGE, SUB_CROPS, Medium, Records
-from prunesid.methods.features import Needs, requirements, requirements_in_crops
+from prunesid.methods.features import requirements_in_crops
 from prunesid.methods.features.hired import kept_count
+from prunesid.methods.registry import requirements
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.files.features import read_features

@@ -19,13 +19,13 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 
 from prunesid import families
+from prunesid.core.needs import Needs
 from prunesid.core.questions import Answer
 from prunesid.generate.engine import answer
 from prunesid.generate.late import answer_late
 from prunesid.lmms.plugin import PruneSID
 from prunesid.lmms.scoring import COLUMNS, score, score_table
 from prunesid.lmms.tasks import FOLDER, LmmsTask, load_task
-from prunesid.methods.features import Needs
 
 METRICS = {
     "pocket_pope": "pope_f1_score,none",

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from prunesid import VisionRecord, compress
 from prunesid.core.numerics import PROBABILITY_GRID
 from prunesid.core.record import CLIP, EMBEDDINGS
-from prunesid.methods.features import requirements
 from prunesid.methods.features.hired import crop_budgets, kept_count
 from prunesid.methods.features.pool import pooled_grid
 from prunesid.methods.features.visionzip import split_budget
+from prunesid.methods.registry import requirements
 
 EXACT = (
     ("scope", {}), ("vispruner", {}), ("holov", {}), ("visionzip", {}),

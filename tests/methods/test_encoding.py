@@ -18,6 +18,7 @@ from transformers import CLIPVisionModel
 import prunesid
 from prunesid import families
 from prunesid.core.costs import Transformer
+from prunesid.core.needs import Needs
 from prunesid.core.rectangle import Box
 from prunesid.families.towers.clip import read_clip
 from prunesid.families.towers.clip_pass import reduce_clip
@@ -25,7 +26,7 @@ from prunesid.methods import encoder
 from prunesid.methods.encoder import Plan, Shape
 from prunesid.methods.encoder.merging import match, merge
 from prunesid.methods.encoder.tome import even_schedule
-from prunesid.methods.features import Needs
+from prunesid.methods.registry import ENCODER, list_methods
 
 LLAVA = Shape(layers=24, read=23, side=24)
 TINY = Shape(layers=4, read=3, side=4)
@@ -78,7 +79,7 @@ def test_a_smaller_image_is_the_largest_square_within_the_budget(budget, tokens)
     assert plan.tokens == tokens and not any(plan.merged)
 
 
-@pytest.mark.parametrize("method", encoder.list_encoder_methods())
+@pytest.mark.parametrize("method", list_methods(ENCODER))
 def test_a_budget_of_all_patches_changes_nothing(method):
     for budget in (576, 1000):
         assert encoder.plan(method, LLAVA, budget) == Plan(24, (0,) * 23)
@@ -88,7 +89,7 @@ def test_a_budget_of_all_patches_changes_nothing(method):
 
 
 def test_wrong_names_and_values_name_the_choices():
-    assert encoder.list_encoder_methods() == ["downsample", "tome"]
+    assert list(list_methods(ENCODER)) == ["downsample", "tome"]
     with pytest.raises(ValueError, match="Did you mean 'tome'"):
         encoder.plan("tom", LLAVA, 64)
     with pytest.raises(ValueError, match="Did you mean 'order'.*proportional"):
@@ -180,7 +181,7 @@ def test_proportional_attention_matters_only_after_a_merge(tower, pixels):
     assert (one - other).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("method", encoder.list_encoder_methods())
+@pytest.mark.parametrize("method", list_methods(ENCODER))
 def test_an_image_gives_the_same_alone_and_in_a_batch(tower, pixels, method):
     plan = encoder.plan(method, TINY, 5)
     together = reduce_clip(tower, pixels, plan).kept
@@ -214,7 +215,7 @@ def patches_of(box):
 
 
 @pytest.mark.parametrize("box", BOXES)
-@pytest.mark.parametrize("method", encoder.list_encoder_methods())
+@pytest.mark.parametrize("method", list_methods(ENCODER))
 def test_all_patches_beside_the_padding_are_those_of_the_tower(tower, pixels, box, method):
     plan = encoder.plan(method, replace(TINY, shown=box), box.size)
     left = reduce_clip(tower, pixels, plan)
@@ -268,7 +269,7 @@ def test_a_smaller_crop_is_never_larger_than_its_share():
 def test_bfloat16(tower, pixels):
     own = CLIPVisionModel(clip_vision()).eval().to(torch.bfloat16)
     own.load_state_dict(tower.state_dict())
-    for method in encoder.list_encoder_methods():
+    for method in list_methods(ENCODER):
         kept = reduce_clip(own, pixels, encoder.plan(method, TINY, 4)).kept
         assert kept.tokens.dtype == torch.bfloat16 and kept.tokens.isfinite().all()
 
@@ -333,7 +334,7 @@ def test_an_adapter_gives_rows_like_those_of_its_records(tiny_llava):
     torch.testing.assert_close(whole.tokens, records.groups[0].features, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", encoder.list_encoder_methods())
+@pytest.mark.parametrize("method", list_methods(ENCODER))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_families_say_which_ones_can(family, method, tiny_llava, tmp_path):
     FAMILIES[family](tmp_path / family, tiny_llava)
@@ -356,7 +357,7 @@ def test_which_families_run_what():
         encoder.families_of("tom")
 
 
-@pytest.mark.parametrize("method", encoder.list_encoder_methods())
+@pytest.mark.parametrize("method", list_methods(ENCODER))
 def test_the_library_call(tiny_llava, method):
     from transformers import AutoModelForImageTextToText, AutoProcessor
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from prunesid.core import registry
+from prunesid.core.needs import Needs
 from prunesid.core.registry import owned_by, withdraw
 from prunesid.methods import decoder
 from prunesid.methods.decoder import Schedule, Shape, plan
 from prunesid.methods.decoder.clusters import cluster_means, density_peaks
 from prunesid.methods.decoder.schedule import Choice, Stage, scaled, scaled_stages
-from prunesid.methods.features import Needs
+from prunesid.methods.registry import DECODER, METHODS, list_methods, requirements
 
 LLAVA = Shape(depth=32, tokens=576)
 POCKET = Shape(depth=6, tokens=576)
@@ -94,8 +95,8 @@ def test_mustdrops_budget_names_its_thresholds():
 
 
 def test_mustdrop_alone_reads_the_towers_attention():
-    assert decoder.requirements("mustdrop") == Needs(last_cls_attention=True)
-    assert decoder.requirements("mustdrop", key_share=0) == decoder.requirements("fastv") == Needs()
+    assert requirements("mustdrop") == Needs(last_cls_attention=True)
+    assert requirements("mustdrop", key_share=0) == requirements("fastv") == Needs()
     refused = str(decoder.refusal("mustdrop", "llava_next"))
     assert "newlines enter among the patches" in refused and "key_share=0 does without" in refused
     for method, family, params in (
@@ -121,7 +122,7 @@ def test_what_a_view_does_not_hold_cannot_be_needed():
         decoder.register("greedy reader", needs=Needs(keys=True))(lambda shape, budget: Schedule())
     try:
         with pytest.raises(ValueError, match="last_cls_attention alone"):
-            decoder.requirements("greedy reader")
+            requirements("greedy reader")
     finally:
         withdraw("test of needs")
 
@@ -168,7 +169,7 @@ def test_impossible_layers_and_budgets():
     for wrong in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match="positive number of tokens"):
             plan("fastv", POCKET, wrong)
-    with pytest.raises(ValueError, match="Unknown late method 'fastvv'. Did you mean 'fastv'?"):
+    with pytest.raises(ValueError, match="Unknown method 'fastvv'. Did you mean 'fastv'?"):
         plan("fastvv", POCKET, 128)
     with pytest.raises(ValueError, match="Unknown parameter of fastv 'kept'. Did you mean 'keep'?"):
         plan("fastv", POCKET, 128, kept=3)
@@ -186,13 +187,13 @@ def test_a_method_comes_from_outside():
                 choose = lambda view: Choice(torch.arange(half))  # noqa: E731
                 return Schedule((Stage(0, choose, leaves=half),))
 
-        assert "first_half" in decoder.list_late_methods()
+        assert "first_half" in list_methods(DECODER)
         assert entering("first_half", POCKET, 100) == (576,) + (288,) * 5
-        assert "late_plugin" in decoder.modules_of("first_half")
+        assert "late_plugin" in METHODS.modules_of("first_half")
     finally:
         registry.withdraw("late_plugin")
         del sys.modules["late_plugin"]
-    assert decoder.list_late_methods() == ["dart", "fastv", "mustdrop", "sparsevlm"]
+    assert list(list_methods(DECODER)) == ["dart", "fastv", "mustdrop", "sparsevlm"]
 
 
 def test_density_peaks_find_separate_groups():

@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunesid import VisionRecord, compress
+from prunesid.core.needs import Needs
 from prunesid.core.parameters import Param
 from prunesid.core.record import keep
 from prunesid.methods import features
-from prunesid.methods.features import Needs, is_random, register, requirements, resolve
+from prunesid.methods.features import is_random, register
 from prunesid.methods.features.grid import grid_index
+from prunesid.methods.registry import METHODS, requirements, resolve
 
 SIMPLE = ("cls_topk", "grid", "random")
 
@@ -142,8 +144,8 @@ def test_large_batches_are_cut_into_chunks(monkeypatch):
 def registry(monkeypatch):
     """The methods, with what a test adds taken away again."""
     features.list_feature_methods()
-    monkeypatch.setattr(features._METHODS, "_entries", dict(features._METHODS._entries))
-    return features._METHODS
+    monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))
+    return METHODS
 
 
 def test_a_method_is_one_decorated_function(registry):
@@ -172,7 +174,7 @@ def test_plug_ins_come_by_entry_point_and_broken_ones_only_warn(registry, tmp_pa
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: first-tokens\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[prunesid.methods.features]\nfirst = first_tokens\nbroken = no_such_module\n"
+        "[prunesid.methods]\nfirst = first_tokens\nbroken = no_such_module\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "_discovered", False)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from prunesid import VisionRecord, compress
 from prunesid.core.seeding import Draws
-from prunesid.methods.features import requirements, resolve
 from prunesid.methods.features.prunesid.method import PRESETS
+from prunesid.methods.registry import requirements, resolve
 
 plain = settings(derandomize=True, deadline=None, max_examples=100)
 shapes = {

@@ -5,9 +5,9 @@ from builders.synthetic import record
 
 from prunesid import compress
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import Source, Upstream
-from prunesid.methods import decoder, features, places
+from prunesid.methods import features, registry
 from prunesid.methods.decoder import Shape, plan
+from prunesid.methods.registry import METHODS, Source, Upstream
 from prunesid.study.config.arm import make_arm
 from prunesid.study.report.fidelity import followed
 
@@ -16,48 +16,48 @@ FOLLOWED = dict(followed())
 
 @pytest.mark.parametrize("method", sorted(FOLLOWED))
 def test_upstream_sets_what_the_registration_says_and_nothing_else(method):
-    upstream, ours = places.resolve(method, preset="upstream"), places.resolve(method)
+    upstream, ours = registry.resolve(method, preset="upstream"), registry.resolve(method)
     wanted = {name: each.value for name, each in FOLLOWED[method].upstream.items()}
     assert {name: upstream[name] for name in wanted} == wanted
     if method != "prunesid":  # whose presets fill other parameters
         differing = {name for name in ours if upstream[name] != ours[name]}
         assert differing == set(wanted)
-    assert places.resolve(method, **upstream) == upstream
+    assert registry.resolve(method, **upstream) == upstream
 
 
 @pytest.mark.parametrize("method", sorted(FOLLOWED))
 def test_every_difference_is_a_parameter_with_a_reason(method):
-    params = places.PACKAGES[places.place_of(method)].parameters(method)
+    params = registry.parameters(method)
     for name, each in FOLLOWED[method].upstream.items():
         assert params[name].check(name, each.value) == each.value
-        assert each.value != places.resolve(method)[name]
+        assert each.value != registry.resolve(method)[name]
         assert len(each.reason.split()) > 4 and not each.reason.endswith(".")
 
 
 def test_what_is_given_beside_the_preset_wins():
-    assert features.resolve("holov", preset="upstream", surplus="redistribute", runs=8) == {
+    assert registry.resolve("holov", preset="upstream", surplus="redistribute", runs=8) == {
         "runs": 8, "surplus": "redistribute", "order": "runs"
     }  # fmt: skip
-    released = features.resolve("prunesid", preset="upstream", order="raster")
+    released = registry.resolve("prunesid", preset="upstream", order="raster")
     assert (released["preset"], released["order"]) == ("release", "raster")
-    assert decoder.resolve("fastv", preset="upstream", k=3)["k"] == 3
+    assert registry.resolve("fastv", preset="upstream", k=3)["k"] == 3
 
 
 @pytest.mark.parametrize("method", ["random", "grid", "pool", "downsample"])
 def test_a_baseline_has_no_authors_to_follow(method):
     with pytest.raises(ValueError, match=f"{method} has no preset 'upstream'"):
-        places.resolve(method, preset="upstream")
+        registry.resolve(method, preset="upstream")
     with pytest.raises(ValueError, match="parameter of"):
-        places.resolve(method, preset="mine")
+        registry.resolve(method, preset="mine")
 
 
 def test_other_presets_are_named_with_the_one_there_is():
     with pytest.raises(ValueError, match="Unknown preset of holov 'release'. Available: upstream."):
-        features.resolve("holov", preset="release")
+        registry.resolve("holov", preset="release")
     with pytest.raises(
         ValueError, match="Unknown preset 'releas'.*Available: .*release_qwen, upstream"
     ):
-        features.resolve("prunesid", preset="releas")
+        registry.resolve("prunesid", preset="releas")
 
 
 def test_it_works_wherever_a_method_is_named():
@@ -77,7 +77,7 @@ def test_it_works_wherever_a_method_is_named():
 
 
 def test_a_plug_in_names_its_source(monkeypatch):
-    monkeypatch.setattr(features._METHODS, "_entries", dict(features._METHODS._entries))
+    monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))
     theirs = Source(
         "A Paper", "2030", "someone/code", upstream={"step": Upstream(2, "one is ours")}
     )
@@ -86,5 +86,5 @@ def test_a_plug_in_names_its_source(monkeypatch):
     def run(rec, budget, draws, *, step):
         raise AssertionError
 
-    assert features.source_of("theirs") is theirs
-    assert features.resolve("theirs", preset="upstream") == {"step": 2}
+    assert registry.source_of("theirs") is theirs
+    assert registry.resolve("theirs", preset="upstream") == {"step": 2}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from prunesid.core.needs import Needs
 from prunesid.core.parameters import Param
 from prunesid.core.record import VisionRecord
 from prunesid.families import register
@@ -26,7 +27,6 @@ from prunesid.families.mini_gemini.processing import MARK, MiniGeminiProcessor
 from prunesid.families.towers.clip import read_clip
 from prunesid.families.towers.clip_pass import Reduced
 from prunesid.images.records import CENTER, PADDED
-from prunesid.methods.features import Needs
 
 if TYPE_CHECKING:
     from PIL.Image import Image

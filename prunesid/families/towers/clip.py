@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from prunesid.core.hooks import outputs, split_heads
+from prunesid.core.needs import Needs
 from prunesid.core.record import VisionRecord
-from prunesid.methods.features import Needs
 
 
 @torch.no_grad()

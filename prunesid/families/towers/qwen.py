@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 
 from prunesid.core.hooks import keywords, outputs, split_heads
+from prunesid.core.needs import Needs
 from prunesid.core.record import VisionRecord
 from prunesid.families.towers.received_attention import received_attention
-from prunesid.methods.features import Needs
 
 
 @torch.no_grad()

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from prunesid.core.hooks import outputs, split_heads
+from prunesid.core.needs import Needs
 from prunesid.core.record import VisionRecord
 from prunesid.families.towers.received_attention import received_attention
-from prunesid.methods.features import Needs
 
 
 @torch.no_grad()

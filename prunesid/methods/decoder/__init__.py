@@ -9,7 +9,7 @@ layers tokens are dropped and how they are chosen; `prunesid.generate.decoder_pa
 Of what the vision tower leaves behind it may need `last_cls_attention`, which its views hold.
 `budget` is the mean, over the decoder's layers, of the visual tokens ENTERING a layer. A module of
 this package is found by itself; others call `register` or name their module in the entry-point
-group `prunesid.methods.decoder`.
+group `prunesid.methods`.
 """
 
 from __future__ import annotations
@@ -18,45 +18,29 @@ import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import ParametricRegistry, Resolved, Source
 from prunesid.methods.decoder.schedule import Schedule, Shape, check_positions
-from prunesid.methods.features import NO_NEEDS, Needs
-
-__all__ = [
-    "Schedule",
-    "Shape",
-    "function_of",
-    "list_late_methods",
-    "modules_of",
-    "parameters",
-    "plan",
-    "refusal",
-    "register",
-    "requirements",
-    "resolve",
-    "source_of",
-    "without_needs",
-]
+from prunesid.methods.registry import (
+    DECODER,
+    METHODS,
+    Method,
+    Resolved,
+    Source,
+    method_at,
+    requirements,
+    resolve,
+)
 
 # Families whose images, kept whole, enter the language model with newlines.
 NEWLINED = ("llava_next", "llava_onevision")
 
 
-@dataclass(frozen=True)
-class LateMethod:
-    """A registered method: the function, its parameters, and what follows from their values."""
+@dataclass(frozen=True, kw_only=True)
+class DecoderMethod(Method):
+    """A method inside the language model."""
 
-    run: Callable[..., Schedule]
-    params: Mapping[str, Param]
-    needs: Callable[[Resolved], Needs]
-    source: Source | None = None
-
-
-_METHODS: ParametricRegistry[LateMethod] = ParametricRegistry("late method", __name__)
-resolve, parameters = _METHODS.resolve, _METHODS.parameters
-function_of, modules_of = _METHODS.function_of, _METHODS.modules_of
-source_of = _METHODS.source_of
+    place = DECODER
 
 
 def register(
@@ -73,24 +57,19 @@ def register(
     """
 
     def add(run: Callable[..., Schedule]) -> Callable[..., Schedule]:
-        asked = needs if callable(needs) else lambda _: needs
-        _METHODS.register(name)(LateMethod(run, params or {}, asked, source))
+        def checked(resolved: Resolved) -> Needs:
+            asked = needs(resolved) if callable(needs) else needs
+            if asked not in (NO_NEEDS, Needs(last_cls_attention=True)):
+                raise ValueError(
+                    f"{name} needs {asked}; late methods can need last_cls_attention alone"
+                )
+            return asked
+
+        entry = DecoderMethod(run=run, params=params or {}, needs=checked, source=source)
+        METHODS.register(name)(entry)
         return run
 
     return add
-
-
-def list_late_methods() -> list[str]:
-    """The names `plan` accepts, sorted."""
-    return _METHODS.names()
-
-
-def requirements(method: str, **params: object) -> Needs:
-    """The record fields that the method reads; ValueError where its views do not hold them."""
-    needs = _METHODS[method].needs(resolve(method, **params))
-    if needs not in (NO_NEEDS, Needs(last_cls_attention=True)):
-        raise ValueError(f"{method} needs {needs}; late methods can need last_cls_attention alone")
-    return needs
 
 
 def refusal(method: str, family: str, **params: object) -> str | None:
@@ -127,11 +106,11 @@ def plan(method: str, shape: Shape, budget: int | None, **params: object) -> Sch
     ValueError on unknown names and values, on positions that the decoder rules out, and on a budget
     that its depth rules out; the message names the smallest possible one.
     """
-    resolved = resolve(method, **params)
+    entry, resolved = method_at(method, DECODER), resolve(method, **params)
     check_positions(resolved.get("positions"), shape.axes)
     if budget is not None:
         if isinstance(budget, bool) or not isinstance(budget, numbers.Integral) or budget < 1:
             raise ValueError(f"budget must be a positive number of tokens, not {budget!r}")
         if budget >= shape.tokens:
             return Schedule()
-    return _METHODS[method].run(shape, None if budget is None else int(budget), **resolved)
+    return entry.run(shape, None if budget is None else int(budget), **resolved)

@@ -28,7 +28,6 @@ from torch import Tensor
 
 from prunesid.core.numerics import COSINE_GRID, on_grid, rank_descending
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import Source, Upstream
 from prunesid.methods.decoder import register
 from prunesid.methods.decoder.schedule import (
     BUDGET_COUNTS,
@@ -42,6 +41,7 @@ from prunesid.methods.decoder.schedule import (
     tokens_after,
 )
 from prunesid.methods.decoder.view import View
+from prunesid.methods.registry import Source, Upstream
 
 
 @register(

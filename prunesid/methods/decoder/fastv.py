@@ -18,7 +18,6 @@ from __future__ import annotations
 import torch
 
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import Source
 from prunesid.methods.decoder import register
 from prunesid.methods.decoder.schedule import (
     BUDGET_COUNTS,
@@ -33,6 +32,7 @@ from prunesid.methods.decoder.schedule import (
     top,
 )
 from prunesid.methods.decoder.view import View
+from prunesid.methods.registry import Source
 
 
 @register(

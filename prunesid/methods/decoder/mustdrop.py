@@ -38,8 +38,8 @@ import math
 
 import torch
 
+from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import Resolved, Source, Upstream
 from prunesid.core.registry import unknown
 from prunesid.methods.decoder import register
 from prunesid.methods.decoder.schedule import (
@@ -55,7 +55,7 @@ from prunesid.methods.decoder.schedule import (
     top,
 )
 from prunesid.methods.decoder.view import View
-from prunesid.methods.features import NO_NEEDS, Needs
+from prunesid.methods.registry import Resolved, Source, Upstream
 
 PUBLISHED = {192: (0.001, 0.001), 128: (0.0012, 0.001), 64: (0.011, 0.01)}
 """Budget: global and individual threshold."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from prunesid.core.numerics import PROBABILITY_GRID, on_grid, rank_descending
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import Upstream
+from prunesid.methods.registry import Upstream
 
 if TYPE_CHECKING:
     from prunesid.methods.decoder.view import View

@@ -34,7 +34,6 @@ from torch import Tensor
 
 from prunesid.core.numerics import PROBABILITY_GRID, on_grid, rank_descending
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import Source, Upstream
 from prunesid.core.registry import unknown
 from prunesid.methods.decoder import register
 from prunesid.methods.decoder.clusters import cluster_means, density_peaks
@@ -51,6 +50,7 @@ from prunesid.methods.decoder.schedule import (
     top,
 )
 from prunesid.methods.decoder.view import View
+from prunesid.methods.registry import Source, Upstream
 
 PUBLISHED = {
     192: (300, 200, 110),

@@ -13,7 +13,7 @@ of the rows and columns that an image has and of the budget, which gives those o
 then runs on encoders that take images of any size.
 
 An arm of such a method has an encoder pass of its own. A module of this package is found by itself;
-others call `register` or name their module in the entry-point group `prunesid.methods.encoder`.
+others call `register` or name their module in the entry-point group `prunesid.methods`.
 """
 
 from __future__ import annotations
@@ -23,46 +23,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import ParametricRegistry, Resolved, Source
 from prunesid.core.rectangle import Box
-from prunesid.methods.encoder.plan import ANY_SIZE, FAMILIES, Plan, Shape, shape_of
-
-__all__ = [
-    "Grid",
-    "Plan",
-    "Plans",
-    "Shape",
-    "families_of",
-    "function_of",
-    "list_encoder_methods",
-    "modules_of",
-    "parameters",
-    "plan",
-    "plans",
-    "refusal",
-    "register",
-    "resolve",
-    "shape_of",
-    "source_of",
-]
+from prunesid.methods.encoder.plan import ANY_SIZE, FAMILIES, Plan, Shape
+from prunesid.methods.registry import ENCODER, METHODS, Method, Resolved, Source, method_at, resolve
 
 Grid = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class EncoderMethod:
-    """A registered method: the function, its parameters, and the grid of its smaller image."""
+@dataclass(frozen=True, kw_only=True)
+class EncoderMethod(Method):
+    """A method inside the vision encoder, and the grid of its smaller image."""
 
-    run: Callable[..., Plan]
-    params: Mapping[str, Param]
-    grid: Callable[..., Grid] | None
-    source: Source | None = None
-
-
-_METHODS: ParametricRegistry[EncoderMethod] = ParametricRegistry("encoder method", __name__)
-resolve, parameters = _METHODS.resolve, _METHODS.parameters
-function_of, modules_of = _METHODS.function_of, _METHODS.modules_of
-source_of = _METHODS.source_of
+    place = ENCODER
+    grid: Callable[..., Grid] | None = None
 
 
 def register(
@@ -78,20 +51,22 @@ def register(
     """
 
     def add(run: Callable[..., Plan]) -> Callable[..., Plan]:
-        _METHODS.register(name)(EncoderMethod(run, params or {}, grid, source))
+        entry = EncoderMethod(run=run, params=params or {}, grid=grid, source=source)
+        METHODS.register(name)(entry)
         return run
 
     return add
 
 
-def list_encoder_methods() -> list[str]:
-    """The names `plan` accepts, sorted."""
-    return _METHODS.names()
+def _method(name: str) -> EncoderMethod:
+    entry = method_at(name, ENCODER)
+    assert isinstance(entry, EncoderMethod)
+    return entry
 
 
 def families_of(method: str) -> tuple[str, ...]:
     """The model families that the method runs on."""
-    return FAMILIES if _METHODS[method].grid is None else (*FAMILIES, *ANY_SIZE)
+    return FAMILIES if _method(method).grid is None else (*FAMILIES, *ANY_SIZE)
 
 
 def refusal(method: str, family: object) -> str:
@@ -111,7 +86,7 @@ def plan(method: str, shape: Shape, budget: int, **params: object) -> Plan:
     resolved = _checked(method, budget, params)
     if budget >= shape.tokens:
         return Plan(shape.side, (0,) * shape.read, shown=shape.shown)
-    return _METHODS[method].run(shape, int(budget), **resolved)
+    return _method(method).run(shape, int(budget), **resolved)
 
 
 def _checked(method: str, budget: int, params: Mapping[str, object]) -> Resolved:
@@ -148,7 +123,7 @@ class Plans:
 
         ValueError where the method does more than shrink the image.
         """
-        smaller = _METHODS[self.method].grid
+        smaller = _method(self.method).grid
         if smaller is None:
             raise ValueError(f"{self.method} does more than shrink the image")
         return whole if share >= whole[0] * whole[1] else smaller(whole, share, **self.params)

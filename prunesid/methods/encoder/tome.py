@@ -23,9 +23,9 @@ without pruning, so that a budget of all other patches leaves each as the unmodi
 from __future__ import annotations
 
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import Source
 from prunesid.methods.encoder import register
 from prunesid.methods.encoder.plan import Plan, Shape
+from prunesid.methods.registry import Source
 
 SPLIT, RASTER = "split", "raster"
 

@@ -10,7 +10,7 @@ A method that reads `record.relevance` (`needs=Needs(relevance=ASKED)`) chooses 
 wherever models run, it is given a row for every question that is asked on an image (`prunesid.images.relevance`).
 A method may also say how its authors treat an image in crops (`prunesid.core.crops`), and own how these
 share its budget (`Split`). A module of this package is found by itself; others call `register` or
-name their module in the entry-point group `prunesid.methods.features`.
+name their module in the entry-point group `prunesid.methods`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,34 @@ from torch import Tensor
 
 from prunesid.core.costs import Visual
 from prunesid.core.crops import PACKED, Crops
+from prunesid.core.needs import ASKED, NO_NEEDS, Needs
 from prunesid.core.parameters import Param, Value
-from prunesid.core.parametric import ParametricRegistry, Resolved, Source
-from prunesid.core.record import OPTIONAL, Kept, VisionRecord
+from prunesid.core.record import Kept, VisionRecord
 from prunesid.core.seeding import Draws
+from prunesid.methods.registry import (
+    FEATURES,
+    METHODS,
+    QUESTION,
+    Method,
+    Resolved,
+    Source,
+    list_methods,
+    method_at,
+    requirements,
+    resolve,
+)
+
+__all__ = [
+    "ASKED",
+    "Kept",
+    "Meaning",
+    "Needs",
+    "Param",
+    "Source",
+    "Split",
+    "compress",
+    "register",
+]
 
 # Elements of one (B, T, T) tensor: 25 images of 576 tokens, 67 MB in float64.
 CHUNK_ELEMENTS = 2**23
@@ -35,45 +59,6 @@ CHUNK_ELEMENTS = 2**23
 NOTHING: Mapping[str, object] = {}
 
 Macs = Callable[[Visual, int, Resolved], "int | None"]
-
-# Relevance by whatever the model has: CLIP where it comes with a text tower, else EMBEDDINGS.
-QUESTION = "question"
-ASKED = (QUESTION,)
-
-
-@dataclass(frozen=True)
-class Needs:
-    """The optional fields of a VisionRecord that a method reads.
-
-    relevance  what it may be by, sorted: QUESTION, `record.CLIP` or `record.EMBEDDINGS`; () for a
-               method that asks for none
-    """
-
-    cls_attention: bool = False
-    cls: bool = False
-    keys: bool = False
-    projected: bool = False
-    joint: bool = False
-    relevance: tuple[str, ...] = ()
-    last_attention: bool = False
-    last_keys: bool = False
-    first_cls_attention: bool = False
-    last_cls_attention: bool = False
-    layers: frozenset[int] = field(default_factory=frozenset)
-
-    def __or__(self, other: Needs) -> Needs:
-        """What one or the other reads."""
-        named = {name: getattr(self, name) or getattr(other, name) for name in OPTIONAL}
-        named["relevance"] = tuple(sorted({*self.relevance, *other.relevance}))
-        return Needs(layers=self.layers | other.layers, **named)
-
-    def of(self, record: VisionRecord) -> dict[str, Tensor | None]:
-        """The needed fields by name, None where the record lacks one."""
-        fields = {name: getattr(record, name) for name in OPTIONAL if getattr(self, name)}
-        return fields | {f"hidden[{n}]": record.hidden.get(n) for n in sorted(self.layers)}
-
-
-NO_NEEDS = Needs()
 
 
 @dataclass(frozen=True)
@@ -108,25 +93,16 @@ class Meaning:
         return lambda budget, patches: self.tokens(budget, patches, parameters)
 
 
-@dataclass(frozen=True)
-class Method:
-    """A registered method: the function, its parameters, and what follows from their values."""
+@dataclass(frozen=True, kw_only=True)
+class FeatureMethod(Method):
+    """A method among the features of an image; `register` says what its own fields mean."""
 
-    run: Callable[..., Kept]
-    params: Mapping[str, Param]
-    complete: Callable[[Resolved], Resolved]
-    needs: Callable[[Resolved], Needs]
+    place = FEATURES
     random: Callable[[Resolved], bool]
     macs: Macs
-    split: Split | None
+    split: Split | None = None
     crops: Crops | None = None
     meaning: Meaning | None = None
-    source: Source | None = None
-
-
-_METHODS: ParametricRegistry[Method] = ParametricRegistry("method", __name__)
-parameters, function_of = _METHODS.parameters, _METHODS.function_of
-modules_of, source_of = _METHODS.modules_of, _METHODS.source_of
 
 
 def register(
@@ -134,7 +110,7 @@ def register(
     *,
     params: Mapping[str, Param] | None = None,
     complete: Callable[[Resolved], Resolved] = dict,
-    needs: Needs | Callable[[Resolved], Needs] = Needs(),
+    needs: Needs | Callable[[Resolved], Needs] = NO_NEEDS,
     random: bool | Callable[[Resolved], bool] = False,
     macs: int | Macs | None = None,
     split: Split | None = None,
@@ -156,7 +132,7 @@ def register(
     """
 
     def add(run: Callable[..., Kept]) -> Callable[..., Kept]:
-        entry = Method(
+        entry = FeatureMethod(
             run=run,
             params=params or {},
             complete=complete,
@@ -168,7 +144,7 @@ def register(
             meaning=meaning,
             source=source,
         )
-        _METHODS.register(name)(entry)
+        METHODS.register(name)(entry)
         return run
 
     return add
@@ -176,43 +152,34 @@ def register(
 
 def list_feature_methods() -> list[str]:
     """The names `compress` accepts, sorted."""
-    return _METHODS.names()
+    return list(list_methods(FEATURES, QUESTION))
 
 
-def resolve(method: str, **params: object) -> Resolved:
-    """All parameters of the method, defaults filled in, without a record.
-
-    `preset="upstream"` stands for those that reproduce the authors' code (`Source`).
-    `resolve(m, **resolve(m, **p)) == resolve(m, **p)`. ValueError, naming the choices, on unknown
-    methods, parameters and values.
-    """
-    return _METHODS[method].complete(_METHODS.resolve(method, **params))
-
-
-def requirements(method: str, **params: object) -> Needs:
-    """The optional record fields that the method reads with these parameters."""
-    return _METHODS[method].needs(resolve(method, **params))
+def _method(name: str) -> FeatureMethod:
+    entry = method_at(name, FEATURES)
+    assert isinstance(entry, FeatureMethod)
+    return entry
 
 
 def requirements_in_crops(method: str, **params: object) -> Needs:
     """The same where images come in crops: also what sharing their budget reads."""
-    split = _METHODS[method].split
+    split = _method(method).split
     return requirements(method, **params) | (NO_NEEDS if split is None else split.needs)
 
 
 def split_of(method: str) -> Split | None:
     """How the method shares a budget among the crops of an image; None: evenly."""
-    return _METHODS[method].split
+    return _method(method).split
 
 
 def meaning_of(method: str) -> Meaning | None:
     """How the method reads a budget; None: as the number of tokens."""
-    return _METHODS[method].meaning
+    return _method(method).meaning
 
 
 def authors_crops(method: str) -> Crops | None:
     """What the method's authors do with an image in crops; None where they have no code for it."""
-    return _METHODS[method].crops
+    return _method(method).crops
 
 
 def crops_of(method: str, chosen: Mapping[str, object] = NOTHING, **params: object) -> Crops:
@@ -221,7 +188,7 @@ def crops_of(method: str, chosen: Mapping[str, object] = NOTHING, **params: obje
     ValueError where newline embeddings would be among the candidates of a method that reads more than
     projected tokens, the only thing that they have.
     """
-    found = (_METHODS[method].crops or Crops()).under(chosen)
+    found = (_method(method).crops or Crops()).under(chosen)
     if found.scope == PACKED and requirements(method, **params) != Needs(projected=True):
         able = [
             each for each in list_feature_methods() if requirements(each) == Needs(projected=True)
@@ -236,7 +203,7 @@ def crops_of(method: str, chosen: Mapping[str, object] = NOTHING, **params: obje
 
 def is_random(method: str, **params: object) -> bool:
     """Whether the result depends on the seed."""
-    return _METHODS[method].random(resolve(method, **params))
+    return _method(method).random(resolve(method, **params))
 
 
 def selection_macs(method: str, visual: Visual, budget: int, **params: object) -> int | None:
@@ -246,7 +213,7 @@ def selection_macs(method: str, visual: Visual, budget: int, **params: object) -
     names and values.
     """
     resolved = resolve(method, **params)
-    return 0 if budget >= visual.tokens else _METHODS[method].macs(visual, budget, resolved)
+    return 0 if budget >= visual.tokens else _method(method).macs(visual, budget, resolved)
 
 
 @torch.no_grad()
@@ -270,13 +237,8 @@ def compress(
     Raises ValueError on unknown names and parameters, methods that act elsewhere, budgets below 1,
     NaN or infinite features, and on a record without what the method needs.
     """
-    able = list_feature_methods()
-    if method not in able:
-        from prunesid.methods import places  # it imports this package
-
-        raise ValueError(places.refusal(method, able))
+    entry = _method(method)
     resolved = resolve(method, **params)
-    entry = _METHODS[method]
     _check_record(record, method, resolved)
     budgets = _budgets(budget, record)
     if entry.meaning is not None:
@@ -316,7 +278,7 @@ def _budgets(budget: int | Tensor, record: VisionRecord) -> Tensor:
 
 
 def _check_record(record: VisionRecord, method: str, resolved: Resolved) -> None:
-    used = {"features": record.features, **_METHODS[method].needs(resolved).of(record)}
+    used = {"features": record.features, **_method(method).needs(resolved).of(record)}
     for name, tensor in used.items():
         if tensor is not None and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} holds NaN or infinite values.")
@@ -338,7 +300,7 @@ def _advice(record: VisionRecord, method: str, resolved: Resolved, name: str) ->
     if name.startswith("hidden"):
         return f"Layers it holds: {', '.join(map(str, sorted(record.hidden))) or 'none'}. "
     ways = []
-    for param, spec in _METHODS[method].params.items():
+    for param, spec in _method(method).params.items():
         for value in spec.values():
             try:
                 needs = requirements(method, **{**resolved, param: value})

@@ -19,13 +19,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from prunesid.core.crops import Crops
+from prunesid.core.needs import QUESTION, Needs
 from prunesid.core.numerics import on_grid
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import Resolved, Source
 from prunesid.core.record import CLIP, EMBEDDINGS, Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
-from prunesid.methods.features import QUESTION, Needs, register
+from prunesid.methods.features import register
 from prunesid.methods.features.greedy_map import macs, ranked
+from prunesid.methods.registry import Resolved, Source
 
 EPSILON = 1e-6
 

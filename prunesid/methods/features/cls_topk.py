@@ -3,12 +3,13 @@
 from torch import Tensor
 
 from prunesid.core.crops import Crops
+from prunesid.core.needs import Needs
 from prunesid.core.numerics import rank_descending
-from prunesid.core.parametric import Source
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
-from prunesid.methods.features import Needs, register
+from prunesid.methods.features import register
 from prunesid.methods.features.prunesid.scores.cls_attention import cls_attention
+from prunesid.methods.registry import Source
 
 
 @register(

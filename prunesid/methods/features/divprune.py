@@ -18,14 +18,15 @@ from torch import Tensor
 
 from prunesid.core.costs import Visual
 from prunesid.core.crops import BEFORE, METHOD, PACKED, Crops
+from prunesid.core.needs import Needs
 from prunesid.core.numerics import rank_of_picks
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import Resolved, Source
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
-from prunesid.methods.features import Needs, register
+from prunesid.methods.features import register
 from prunesid.methods.features.prunesid.information import similarity
 from prunesid.methods.features.ragged import largest_partial
+from prunesid.methods.registry import Resolved, Source
 
 
 def _macs(visual: Visual, budget: int, params: Resolved) -> int:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from prunesid.core.crops import Crops
+from prunesid.core.needs import Needs
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
-from prunesid.methods.features import Needs, register
+from prunesid.methods.features import register
 from prunesid.methods.features.greedy_map import macs, ranked
 
 

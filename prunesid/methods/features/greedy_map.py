@@ -15,9 +15,9 @@ from torch import Tensor
 
 from prunesid.core.costs import Visual
 from prunesid.core.numerics import on_grid, rank_of_picks
-from prunesid.core.parametric import Resolved
 from prunesid.methods.features.prunesid.information import cosine
 from prunesid.methods.features.ragged import largest_partial
+from prunesid.methods.registry import Resolved
 
 
 def ranked(projected: Tensor, weight: Tensor | None, budget: Tensor) -> Tensor:

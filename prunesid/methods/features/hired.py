@@ -22,14 +22,15 @@ import torch
 from torch import Tensor
 
 from prunesid.core.crops import AFTER, Crops
+from prunesid.core.needs import Needs
 from prunesid.core.numerics import PROBABILITY_GRID, on_grid, rank_descending
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import Resolved, Source, Upstream
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.registry import unknown
 from prunesid.core.seeding import Draws
-from prunesid.methods.features import Needs, Split, register
+from prunesid.methods.features import Split, register
 from prunesid.methods.features.prunesid.scores.cls_attention import cls_attention
+from prunesid.methods.registry import Resolved, Source, Upstream
 
 ROUNDINGS = ("exact", "upstream")
 REGIONS = ("runs", "quadrants")

@@ -22,14 +22,15 @@ import torch
 from torch import Tensor
 
 from prunesid.core.crops import BEFORE, BY_IMAGE, EVERY, METHOD, Crops
+from prunesid.core.needs import Needs
 from prunesid.core.numerics import rank_ascending, rank_descending
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import Source, Upstream
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
-from prunesid.methods.features import Needs, register
+from prunesid.methods.features import register
 from prunesid.methods.features.prunesid.scores.cls_attention import cls_attention
 from prunesid.methods.features.ragged import per_budget
+from prunesid.methods.registry import Source, Upstream
 
 
 @register(

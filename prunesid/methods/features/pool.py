@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prunesid.core.costs import Visual
-from prunesid.core.parametric import Resolved
 from prunesid.core.record import Kept, VisionRecord
 from prunesid.core.seeding import Draws
 from prunesid.methods.features import register
 from prunesid.methods.features.ragged import per_budget
+from prunesid.methods.registry import Resolved
 
 
 def pooled_grid(rows: int, columns: int, budget: int) -> tuple[int, int]:

@@ -35,14 +35,15 @@ import torch
 from torch import Tensor
 
 from prunesid.core.costs import Visual
+from prunesid.core.needs import Needs
 from prunesid.core.numerics import PROBABILITY_GRID, on_grid, rank_descending
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import Resolved, Source, Upstream
 from prunesid.core.record import Kept, VisionRecord
 from prunesid.core.seeding import Draws
-from prunesid.methods.features import Needs, register
+from prunesid.methods.features import register
 from prunesid.methods.features.prunesid.information import similarity
 from prunesid.methods.features.ragged import per_budget
+from prunesid.methods.registry import Resolved, Source, Upstream
 
 NEIGHBORS = 32
 VARIANTS = ("fixed", "plus", "adaptive", "adaptive_plus")

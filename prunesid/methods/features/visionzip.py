@@ -17,14 +17,15 @@ from torch import Tensor
 
 from prunesid.core.costs import Visual
 from prunesid.core.crops import Crops
+from prunesid.core.needs import Needs
 from prunesid.core.numerics import COSINE_GRID, on_grid, rank_descending
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import Resolved, Source
 from prunesid.core.record import Kept, VisionRecord
 from prunesid.core.seeding import Draws
-from prunesid.methods.features import Needs, register
+from prunesid.methods.features import register
 from prunesid.methods.features.prunesid.scores.cls_attention import cls_attention
 from prunesid.methods.features.ragged import per_budget
+from prunesid.methods.registry import Resolved, Source
 
 # The authors' 54 dominant and 10 contextual of 64 tokens (108 and 20, 162 and 30).
 SHARE = (10, 64)

@@ -289,7 +289,7 @@ def _figure(
     rest = "row" if covered <= whole["column"] and column_axes else "column"
     hue = _plain(options["hue"] or rest, rows, columns)
     chosen = FigureOptions(x, hue, options["scale"], options["kind"], tuple(options["also"]))
-    kinds = listed(FIGURE_KINDS)
+    kinds = listed(FIGURE_KINDS, "prunesid.figures")
     for place, kind in (("kind", chosen.kind), *(("also", kind) for kind in chosen.also)):
         if kind not in kinds:
             problems.append(f"figure.{place}: {unknown('figure kind', kind, kinds)}")

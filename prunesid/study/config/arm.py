@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prunesid.core.registry import unknown
-from prunesid.methods import decoder, encoder, features, places
+from prunesid.methods.features import is_random
 from prunesid.methods.features.prunesid.information import RULES
+from prunesid.methods.registry import DECODER, ENCODER, METHODS, requirements, resolve
 
 DEFAULT_METHOD = "prunesid"
 DEFAULT_BUDGET = 64
@@ -43,12 +44,12 @@ class Arm:
     @property
     def is_late(self) -> bool:
         """Whether its tokens are dropped inside the language model."""
-        return self.method in decoder.list_late_methods()
+        return not self.is_vanilla and METHODS[self.method].place == DECODER
 
     @property
     def encodes(self) -> bool:
         """Whether its tokens come from an encoder pass of its own."""
-        return self.method in encoder.list_encoder_methods()
+        return not self.is_vanilla and METHODS[self.method].place == ENCODER
 
     @property
     def selects(self) -> bool:
@@ -64,14 +65,14 @@ class Arm:
         """
         if not self.selects or self.encodes:
             return ()
-        return features.requirements(self.method, **self.params).relevance
+        return requirements(self.method, **self.params).relevance
 
     def resolved(self) -> dict[str, Any]:
         """Everything that determines the kept tokens: method, budget, seed and all parameters."""
         given = {"method": self.method, "budget": self.budget, "seed": self.seed}
         if self.dynamic is not None:
             given["dynamic"] = self.dynamic
-        return given if self.is_vanilla else given | places.resolve(self.method, **self.params)
+        return given if self.is_vanilla else given | resolve(self.method, **self.params)
 
 
 VANILLA = Arm(ALL_TOKENS, ALL_TOKENS, None)
@@ -96,13 +97,14 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
     if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
         raise ValueError(f"budget: {budget!r} is no positive number of tokens (or 'all')")
     params = {k: v for k, v in setting.items() if k not in {"method", "budget", "dynamic"}}
-    resolved = places.resolve(method, **params)
-    if dynamic is not None and method in decoder.list_late_methods():
+    resolved = resolve(method, **params)
+    place = METHODS[method].place
+    if dynamic is not None and place == DECODER:
         raise ValueError(
             f"dynamic: {method} drops tokens inside the language model, by what is asked; images "
             "cannot share its budget"
         )
-    if dynamic is not None and method in encoder.list_encoder_methods():
+    if dynamic is not None and place == ENCODER:
         raise ValueError(
             f"dynamic: {method} acts inside the encoder, by one plan for all images; they cannot share "
             "its budget"
@@ -114,7 +116,7 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
         )
     for name in sorted(params):
         without = {k: v for k, v in params.items() if k != name}
-        if places.resolve(method, **without) == resolved:
+        if resolve(method, **without) == resolved:
             params = without
     params = dict(sorted(params.items()))
     name = _name(method, budget, dynamic, params, seed)
@@ -125,7 +127,7 @@ def seeds_of(setting: Mapping[str, Any], count: int) -> tuple[Arm, ...]:
     """The arms of a setting: one per seed 0..count-1 where chance plays a part, else one."""
     first = make_arm(setting)
     chosen = first.selects and not first.encodes
-    if not chosen or not features.is_random(first.method, **first.params):
+    if not chosen or not is_random(first.method, **first.params):
         return (first,)
     return tuple(make_arm(setting, seed) for seed in range(count))
 

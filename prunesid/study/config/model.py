@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from prunesid.core.registry import unknown
-from prunesid.methods.encoder import Shape, shape_of
+from prunesid.methods.encoder import Shape
+from prunesid.methods.encoder.plan import shape_of
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.planning.geometry import Geometry, geometry
 from prunesid.study.planning.published_models import published_model, published_models

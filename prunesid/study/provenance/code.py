@@ -11,26 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from prunesid import families
 from prunesid.core.registry import unknown
-from prunesid.methods import decoder, encoder, features
 from prunesid.methods.features.prunesid.groupings import GROUPINGS
 from prunesid.methods.features.prunesid.scores import SCORES
-from prunesid.methods.places import PACKAGES, package_of
+from prunesid.methods.registry import DECODER, ENCODER, FEATURES, METHODS, PACKAGES, package_of
 from prunesid.study.config.arm import Arm
 from prunesid.study.config.model import read_vision
 from prunesid.study.provenance.imports import closure, files_digest
 
 # What runs the methods of a package, where a stage runs other arms without it.
-_RUNNERS = {decoder: ("prunesid.generate.late",)}
+_RUNNERS = {PACKAGES[DECODER]: ("prunesid.generate.late",)}
 _APART = frozenset(
     {
         __name__,
-        "prunesid.methods.places",
         "prunesid.study.config.study",
-        *(package.__name__ for package in PACKAGES.values()),
+        *PACKAGES.values(),
         *(runner for runners in _RUNNERS.values() for runner in runners),
     }
 )
@@ -43,12 +40,12 @@ class Stage:
     """Where the code of a stage begins.
 
     roots   the modules that compute it; a package counts whole
-    runs    the packages whose methods it runs
+    runs    the places whose methods it runs
     family  whether it runs the model
     """
 
     roots: tuple[str, ...]
-    runs: tuple[ModuleType, ...] = ()
+    runs: tuple[str, ...] = ()
     family: bool = False
 
 
@@ -57,11 +54,11 @@ STAGES = {
     "features": Stage(("prunesid.study.stages.features", _TASKS), family=True),
     "information": Stage(("prunesid.study.stages.information",)),
     "budgets": Stage(("prunesid.study.stages.budgets",)),
-    "encode": Stage(("prunesid.study.stages.encoding", _TASKS), (encoder,), family=True),
+    "encode": Stage(("prunesid.study.stages.encoding", _TASKS), (ENCODER,), family=True),
     "questions": Stage(("prunesid.study.stages.questions", _TASKS), family=True),
-    "select": Stage(("prunesid.study.stages.selection",), (features,)),
-    "answer": Stage(("prunesid.study.stages.answers",), (decoder,), family=True),
-    "account": Stage(("prunesid.study.stages.costs",), (encoder, features, decoder)),
+    "select": Stage(("prunesid.study.stages.selection",), (FEATURES,)),
+    "answer": Stage(("prunesid.study.stages.answers",), (DECODER,), family=True),
+    "account": Stage(("prunesid.study.stages.costs",), (ENCODER, FEATURES, DECODER)),
     "score": Stage(("prunesid.study.stages.scores", _TASKS)),
     "compare": Stage(
         (
@@ -90,10 +87,10 @@ def modules_of(arm: Arm) -> list[str]:
         return []
     resolved = arm.resolved()
     package = package_of(arm.method)
-    found = package.modules_of(arm.method)
+    found = METHODS.modules_of(arm.method)
     # Another method may use the same word for a choice of its own.
     for parameter, registry in (("grouping", GROUPINGS), ("score", SCORES)):
-        if package is features and resolved.get(parameter) in registry.names():
+        if package == PACKAGES[FEATURES] and resolved.get(parameter) in registry.names():
             found += registry.modules_of(resolved[parameter])
     return found
 
@@ -110,9 +107,9 @@ def files_behind(stage: str, arms: Iterable[Arm] = (), model: str = "") -> dict[
     if known.family:
         roots += family_modules(model)
     for arm in arms:
-        package = None if arm.is_vanilla else package_of(arm.method)
-        if package is not None and package in known.runs:
-            roots += [package.__name__, *_RUNNERS.get(package, ()), *modules_of(arm)]
+        if not arm.is_vanilla and METHODS[arm.method].place in known.runs:
+            package = package_of(arm.method)
+            roots += [package, *_RUNNERS.get(package, ()), *modules_of(arm)]
     return closure(roots, _APART)
 
 

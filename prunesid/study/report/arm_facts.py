@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from prunesid.methods.places import DECODER, ENCODER, FEATURES, QUESTION, place_of
+from prunesid.methods.registry import DECODER, ENCODER, FEATURES, QUESTION, place_of
 from prunesid.study.analysis.comparison import ALL
 from prunesid.study.config.ablation import Ablation, Cell
 from prunesid.study.config.arm import VANILLA

@@ -12,17 +12,26 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from prunesid.core.crops import CHOICES
-from prunesid.core.parametric import UPSTREAM, Source
 from prunesid.core.record import VisionRecord
 from prunesid.methods import decoder, features
-from prunesid.methods.places import DECODER, ENCODER, listed, place_of, resolve, source_of
+from prunesid.methods.registry import (
+    DECODER,
+    ENCODER,
+    PACKAGES,
+    UPSTREAM,
+    Source,
+    list_methods,
+    place_of,
+    resolve,
+    source_of,
+)
 from prunesid.study.config.arm import text
 from prunesid.study.report.method_facts import about
 
@@ -85,7 +94,7 @@ def code_of(source: Source) -> str:
 
 def followed() -> list[tuple[str, Source]]:
     """The methods that have authors to follow, by place and name, with where they come from."""
-    names = chain.from_iterable(listed().values())
+    names = (name for place in PACKAGES for name in list_methods(place))
     pairs = ((name, source_of(name)) for name in names)
     return [(name, source) for name, source in pairs if source is not None]
 
@@ -204,7 +213,7 @@ COLUMNS: Sequence[Column] = (
 
 def run_table(columns: Sequence[Column] = COLUMNS) -> str:
     """Every method by what is run under its name."""
-    names = chain.from_iterable(listed().values())
+    names = (name for place in PACKAGES for name in list_methods(place))
     rows = [(f"`{name}`", *(column.cell(name) for column in columns)) for name in names]
     return _markdown(("method", *(column.title for column in columns)), rows)
 

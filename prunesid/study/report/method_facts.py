@@ -8,10 +8,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from prunesid.core.needs import Needs
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import Source
-from prunesid.methods.features import Needs
-from prunesid.methods.places import ENCODER, PACKAGES, place_of, resolve
+from prunesid.methods.registry import METHODS, Source, place_of, requirements, resolve
 
 # A source in brackets: 'Alvar et al., CVPR 2025'.
 SOURCE = re.compile(r"\(([^()]*\b(?:19|20)\d\d)\)")
@@ -50,32 +49,25 @@ def about(method: str, **params: object) -> About:
     method's function. ValueError on unknown names and values.
     """
     resolve(method, **params)
-    place = place_of(method)
-    registry = PACKAGES[place]
-    module = registry.modules_of(method)[0]
-    meanings = inspect.getdoc(registry.function_of(method)) or ""
+    entry = METHODS[method]
+    module = METHODS.modules_of(method)[0]
+    meanings = inspect.getdoc(entry.run) or ""
     own = importlib.import_module(module).__doc__ if method in module.split(".")[-2:] else None
     summary, _, remarks = inspect.cleandoc(own or meanings).partition("\n\n")
     summary = " ".join(summary.split())
     source = SOURCE.search(summary)
     return About(
         name=method,
-        place=place,
+        place=place_of(method),
         summary=summary,
         remarks=remarks.strip(),
         meanings=meanings if own else "",
         source=source[1] if source else "",
-        origin=registry.source_of(method),
+        origin=entry.source,
         module=module,
-        params=registry.parameters(method),
-        needs=_needs_at(place, method, params),
+        params=entry.params,
+        needs=_needs(requirements(method, **params)),
     )  # fmt: skip
-
-
-def _needs_at(place: str, method: str, params: Mapping[str, object]) -> tuple[str, ...]:
-    if place == ENCODER:
-        return ()
-    return _needs(PACKAGES[place].requirements(method, **params))
 
 
 def _needs(needs: Needs) -> tuple[str, ...]:

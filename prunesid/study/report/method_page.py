@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from prunesid.core.files import atomic
-from prunesid.methods.places import DECODER, ENCODER, FEATURES, QUESTION
+from prunesid.methods.registry import DECODER, ENCODER, FEATURES, QUESTION
 from prunesid.study.analysis.comparison import ALL, AVERAGE
 from prunesid.study.analysis.strata import FAMILY, PHI
 from prunesid.study.config.ablation import Ablation, Setting

@@ -13,7 +13,7 @@ from prunesid.core.record import Kept
 from prunesid.families import load
 from prunesid.generate.decoding import Inputs
 from prunesid.images.records import Records
-from prunesid.methods.decoder import requirements
+from prunesid.methods.registry import requirements
 from prunesid.study.files.features import Head, read_features
 from prunesid.study.files.kept import kept_digest, load_kept, whole_digest
 from prunesid.study.files.question_rows import asked_rows

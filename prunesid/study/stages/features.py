@@ -19,9 +19,9 @@ from prunesid.study.stages.shard import WHOLE, Shard
 from prunesid.study.stages.source import Runtime, Source
 
 if TYPE_CHECKING:
+    from prunesid.core.needs import Needs
     from prunesid.core.questions import Question
     from prunesid.lmms.tasks import LmmsTask
-    from prunesid.methods.features import Needs
 
 
 def extract(

@@ -7,9 +7,10 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
+from prunesid.core.needs import Needs
 from prunesid.images.relevance import reading
-from prunesid.methods import decoder, features
-from prunesid.methods.features import Needs
+from prunesid.methods.features import requirements_in_crops
+from prunesid.methods.registry import requirements
 
 if TYPE_CHECKING:
     from prunesid.study.config.arm import Arm
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 def needs_of(arms: Sequence[Arm]) -> Needs:
     """The union of what the arms' methods read."""
     each = (
-        (decoder.requirements if arm.is_late else features.requirements_in_crops)(
-            arm.method, **arm.params
-        )
+        (requirements if arm.is_late else requirements_in_crops)(arm.method, **arm.params)
         for arm in arms
         if not (arm.is_vanilla or arm.encodes)
     )

@@ -14,11 +14,12 @@ import torch
 from builders.synthetic_scores import ROOT
 
 from prunesid import VisionRecord, compress
+from prunesid.core.needs import ASKED
 from prunesid.core.parameters import Param
 from prunesid.core.record import EMBEDDINGS
 from prunesid.core.registry import withdraw
 from prunesid.methods import features as methods
-from prunesid.methods.features import ASKED
+from prunesid.methods.registry import METHODS
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.config.plugins import load_plugins
@@ -138,13 +139,13 @@ def wider(monkeypatch):
         return entry.complete(given) | {"novelty": novelty}
 
     methods.list_feature_methods()
-    entry = methods._METHODS["prunesid"]
+    entry = METHODS["prunesid"]
     grown = dataclasses.replace(
         entry, run=run, complete=complete, params={**entry.params, "novelty": Param(1.0, float)}
     )
 
     def grow():
-        monkeypatch.setitem(methods._METHODS._entries, "prunesid", grown)
+        monkeypatch.setitem(METHODS._entries, "prunesid", grown)
         run.__module__ = "prunesid.methods.features.grid"
 
     return grow

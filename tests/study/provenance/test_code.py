@@ -12,7 +12,7 @@ import pytest
 
 import prunesid
 from prunesid import families
-from prunesid.methods.places import PACKAGES
+from prunesid.methods.registry import PACKAGES
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.provenance.code import STAGES, code_of, files_behind, modules_of
@@ -161,7 +161,7 @@ def test_what_runs_is_known_to_be_run(tmp_path):
         ran = {path for path in executed(run) if path.is_relative_to(library)}
         names = {".".join(("prunesid", *p.relative_to(library).with_suffix("").parts)) for p in ran}
         behind = files_behind(stage, arms, "pocket")
-        registries = {package.__name__ for package in PACKAGES.values()}
+        registries = set(PACKAGES.values())
         unknown = {name.removesuffix(".__init__") for name in names} - set(behind) - registries
         assert len(ran) > 5
         assert not {name for name in unknown if not name.startswith(PLANNING)}, stage

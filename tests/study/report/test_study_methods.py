@@ -3,8 +3,8 @@
 import pytest
 
 from prunesid.core.registry import withdraw
-from prunesid.methods import decoder, encoder, features
-from prunesid.methods.places import DECODER, ENCODER, FEATURES
+from prunesid.methods import features
+from prunesid.methods.registry import DECODER, ENCODER, FEATURES, list_methods
 from prunesid.study.config.plugins import load_plugins
 from prunesid.study.report.method_facts import about
 
@@ -44,8 +44,8 @@ def test_a_method_inside_the_encoder():
 
 
 def test_every_method_is_described_by_its_file():
-    early = (*features.list_feature_methods(), *encoder.list_encoder_methods())
-    for name in (*early, *decoder.list_late_methods()):
+    early = (*features.list_feature_methods(), *list_methods(ENCODER))
+    for name in (*early, *list_methods(DECODER)):
         known = about(name)
         assert known.summary.endswith(".") and known.meanings, name
         assert name in known.module.split(".")[-2:]

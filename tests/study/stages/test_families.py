@@ -11,6 +11,7 @@ from builders.video_llava_models import save_tiny_video_llava
 from builders.videos import write_clips
 
 from prunesid.methods import encoder
+from prunesid.methods.registry import ENCODER, list_methods
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, Arm, make_arm, shared_budgets
 from prunesid.study.files.features import Head, read_head
@@ -72,7 +73,7 @@ def inside(family: str, budget: int) -> tuple[Arm, ...]:
     """Arms inside the encoder, where the family takes any."""
     return tuple(
         make_arm({"budget": budget, "method": method})
-        for method in encoder.list_encoder_methods()
+        for method in list_methods(ENCODER)
         if family in encoder.families_of(method)
     )
 

@@ -8,10 +8,11 @@ import torch
 from builders.synthetic_scores import ablation_of
 from sklearn.metrics import adjusted_rand_score
 
+from prunesid.core.needs import Needs
 from prunesid.core.questions import read_answers
 from prunesid.families import load
 from prunesid.generate.late import answer_late
-from prunesid.methods.features import Needs, compress
+from prunesid.methods.features import compress
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, make_arm, shared_budgets
 from prunesid.study.files.features import read_features

@@ -17,16 +17,17 @@ from torch import Tensor
 
 from prunesid.core.costs import Visual
 from prunesid.core.crops import Crops
+from prunesid.core.needs import Needs
 from prunesid.core.numerics import rank_descending
 from prunesid.core.parameters import Param
-from prunesid.core.parametric import UPSTREAM, Resolved, Source, Upstream
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
-from prunesid.methods.features import Meaning, Needs, register
+from prunesid.methods.features import Meaning, register
 from prunesid.methods.features.prunesid import information, nms, psca
 from prunesid.methods.features.prunesid import quotas as quota
 from prunesid.methods.features.prunesid.groupings import GROUPINGS, GroupingContext
 from prunesid.methods.features.prunesid.scores import SCORES
+from prunesid.methods.registry import UPSTREAM, Resolved, Source, Upstream
 
 ORDERS = ("raster", "groups", "groups_to_150")
 # The most tokens that "groups_to_150" leaves group by group.

@@ -2,7 +2,7 @@
 
 A kind is named like its file and registers two functions: `points(subject)` gives the table behind
 the figure, which is saved as CSV, and `draw(points, subject)` shows that table and nothing else.
-Plug-ins use the entry-point group `prunesid.study.report.figures`, the kind's name as their name.
+Plug-ins use the entry-point group `prunesid.figures`, the kind's name as their name.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class FigureKind:
     draw: Callable[[pd.DataFrame, Subject], Figure]
 
 
-FIGURES: Registry[FigureKind] = Registry("figure kind", __name__)
+FIGURES: Registry[FigureKind] = Registry("figure kind", __name__, group="prunesid.figures")
 
 
 def register(

@@ -2,7 +2,7 @@
 
 A grouping is a function `(context) -> group`, (B, T) int64 in 0..K-1 of each image, registered with
 `@register("name")`, or `@register("name", random=True)` if it draws from `context.draws`.
-Plug-ins use the entry-point group `prunesid.methods.features.prunesid.groupings`.
+Plug-ins use the entry-point group `prunesid.groupings`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Grouping:
     random: bool
 
 
-GROUPINGS: Registry[Grouping] = Registry("grouping", __name__)
+GROUPINGS: Registry[Grouping] = Registry("grouping", __name__, group="prunesid.groupings")
 
 
 def register(

@@ -3,7 +3,7 @@
 A score is a function `(record, components) -> (B, T) float64`, higher is kept first, registered
 with `@register("name")`; `components` is a function that returns |V|, (B, T, K). Scores are rounded
 to a grid (see `numerics`), so that equal tokens tie. Plug-ins use the entry-point group
-`prunesid.methods.features.prunesid.scores`.
+`prunesid.scores`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Score:
     cls_attention: bool
 
 
-SCORES: Registry[Score] = Registry("score", __name__)
+SCORES: Registry[Score] = Registry("score", __name__, group="prunesid.scores")
 
 
 def register(name: str, *, cls_attention: bool = False) -> Callable[[Function], Function]:

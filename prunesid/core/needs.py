@@ -1,0 +1,48 @@
+"""Which optional fields of a `VisionRecord` a method reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from prunesid.core.record import OPTIONAL, VisionRecord
+
+# Relevance by whatever the model has: CLIP where it comes with a text tower, else EMBEDDINGS.
+QUESTION = "question"
+ASKED = (QUESTION,)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The optional fields of a VisionRecord that a method reads.
+
+    relevance  what it may be by, sorted: QUESTION, `record.CLIP` or `record.EMBEDDINGS`; () for a
+               method that asks for none
+    """
+
+    cls_attention: bool = False
+    cls: bool = False
+    keys: bool = False
+    projected: bool = False
+    joint: bool = False
+    relevance: tuple[str, ...] = ()
+    last_attention: bool = False
+    last_keys: bool = False
+    first_cls_attention: bool = False
+    last_cls_attention: bool = False
+    layers: frozenset[int] = field(default_factory=frozenset)
+
+    def __or__(self, other: Needs) -> Needs:
+        """What one or the other reads."""
+        named = {name: getattr(self, name) or getattr(other, name) for name in OPTIONAL}
+        named["relevance"] = tuple(sorted({*self.relevance, *other.relevance}))
+        return Needs(layers=self.layers | other.layers, **named)
+
+    def of(self, record: VisionRecord) -> dict[str, Tensor | None]:
+        """The needed fields by name, None where the record lacks one."""
+        fields = {name: getattr(record, name) for name in OPTIONAL if getattr(self, name)}
+        return fields | {f"hidden[{n}]": record.hidden.get(n) for n in sorted(self.layers)}
+
+
+NO_NEEDS = Needs()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from prunesid.core.imports import closure, files_digest
 from prunesid.lmms.tasks import DATA
 from prunesid.pocket.benchmarks import BENCHMARKS, render
-from prunesid.study.provenance.code import code_of
 
 
 def __getattr__(name: str) -> str:
@@ -30,7 +30,8 @@ def file_of(name: str) -> Path:
     own = Path("results") / "pocket" / "data" / f"{name}.parquet"
     if own.is_file():
         return own.resolve()
-    cached = Path(HF_HOME) / "prunesid" / f"{name}-{code_of('images')}.parquet"
+    code = files_digest(closure(["prunesid.pocket.benchmarks"]))
+    cached = Path(HF_HOME) / "prunesid" / f"{name}-{code}.parquet"
     if not cached.is_file():
         print(f"Rendering the images of {name} into {cached}", file=sys.stderr, flush=True)
         render(name, cached)

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunesid import families
+from prunesid.core.imports import closure, files_digest
 from prunesid.core.registry import unknown
 from prunesid.methods.features.prunesid.groupings import GROUPINGS
 from prunesid.methods.features.prunesid.scores import SCORES
 from prunesid.methods.registry import DECODER, ENCODER, FEATURES, METHODS, PACKAGES, package_of
 from prunesid.study.config.arm import Arm
 from prunesid.study.config.model import read_vision
-from prunesid.study.provenance.imports import closure, files_digest
 
 # What runs the methods of a package, where a stage runs other arms without it.
 _RUNNERS = {PACKAGES[DECODER]: ("prunesid.generate.late",)}

@@ -12,11 +12,11 @@ import pytest
 
 import prunesid
 from prunesid import families
+from prunesid.core.imports import closure, files_digest
 from prunesid.methods.registry import PACKAGES
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.provenance.code import STAGES, code_of, files_behind, modules_of
-from prunesid.study.provenance.imports import closure, files_digest
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.answers import answer_benchmark
 from prunesid.study.stages.encoding import encode_arms
@@ -130,7 +130,7 @@ def executed(run: Callable[[], object]) -> set[Path]:
 
 
 # Names of arms, stages and files, looked up; what is said there reaches a result as a value of its key.
-PLANNING = ("prunesid.study.provenance.imports", "prunesid.core.parametric", "prunesid.methods.places", "prunesid.study.provenance.code",
+PLANNING = ("prunesid.core.imports", "prunesid.study.provenance.code",
             "prunesid.study.", "prunesid.pocket.rendered")  # fmt: skip
 
 

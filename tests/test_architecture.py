@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prunesid.core.imports import imported
-
 import prunesid
+from prunesid.core.imports import imported
 
 LIBRARY = Path(prunesid.__file__).parent
 # From the bottom up; packages in one line may not import each other.

@@ -83,6 +83,10 @@ class Columns:
             **{name: getattr(self, name)[:, column:] for name in self.__dataclass_fields__}
         )
 
+    def rows(self, rows: Tensor) -> Columns:
+        """Row i is the former row `rows[i]`; rows may repeat."""
+        return Columns(**{n: getattr(self, n)[rows] for n in self.__dataclass_fields__})
+
     def gathered(self) -> Columns:
         """Only the columns that take part, in sequence order; shorter rows end in GONE ones."""
         order = self.order()

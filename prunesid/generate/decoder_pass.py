@@ -29,7 +29,7 @@ from prunesid.core.hooks import outputs
 from prunesid.core.registry import unknown
 from prunesid.generate.cache import LayerCaches
 from prunesid.generate.columns import AFTER, GONE, VISUAL, Columns, additive, causal_mask, pruned
-from prunesid.methods.decoder.schedule import Schedule, Stage, check_positions
+from prunesid.methods.decoder.schedule import Choice, Schedule, Stage, check_positions
 from prunesid.methods.decoder.view import View, rotate
 
 MODES = ("latency", "accuracy")
@@ -96,32 +96,48 @@ class Prefilled:
         self._steps += 1
         return self._decoder.norm(hidden)[:, 0]
 
+    @property
+    def steps(self) -> int:
+        """New tokens per prompt so far."""
+        return self._steps
+
+    def select_rows(self, rows: Tensor) -> None:
+        """Prompt i becomes the former prompt `rows[i]`, as beam search has it."""
+        self.cache.select_rows(rows)
+        self.segments = [
+            replace(each, columns=each.columns.rows(rows), following=each.following[rows])
+            for each in self.segments
+        ]
+
 
 @torch.no_grad()
 def prefill(
     decoder: Any,
     prompts: Columns,
-    schedule: Schedule,
+    schedule: Schedule | Sequence[Schedule],
     *,
     mode: str = "latency",
     cls_attention: Tensor | None = None,
 ) -> Prefilled:
-    """Run prompts (`Columns.of`) of any padding through the decoder.
+    """Run B prompts (`Columns.of`) of any padding through the decoder.
 
+    schedule       for all of them, or (B) of one method, those of prompts that keep everything
+                   without stages
     cls_attention  (B, T) mean over heads of the vision tower's CLS attention of each prompt's
                    image, for methods that read it
 
     ValueError on a decoder or a mode that is not supported, on positions that do not fit the
     decoder, or on a prompt without text behind the image.
     """
-    _check(decoder, prompts, schedule, mode)
+    stages = _Stages.of(schedule, len(prompts))
+    _check(decoder, prompts, stages.positions, mode)
     cache = LayerCaches(len(decoder.layers))
-    layers = _first_layers(decoder, schedule)
+    layers = _first_layers(decoder, stages)
     mask = causal_mask(prompts, prompts, prompts.hidden.dtype)
     with _queries(decoder, layers) as seen:
         hidden = _run(decoder, prompts.hidden, prompts.position, mask, cache, layers)
     columns = replace(prompts, hidden=hidden)
-    return _continue(decoder, prompts, columns, seen["query"], cache, schedule, mode, cls_attention)
+    return _continue(decoder, prompts, columns, seen["query"], cache, stages, mode, cls_attention)
 
 
 @torch.no_grad()
@@ -132,7 +148,7 @@ def prefill_shared(
     owner: Tensor,
     text: Tensor,
     kind: Tensor,
-    schedule: Schedule,
+    schedule: Schedule | Sequence[Schedule],
     *,
     mode: str = "latency",
     cls_attention: Tensor | None = None,
@@ -156,9 +172,10 @@ def prefill_shared(
             [prefixes.position[owner], behind[:, :, None].expand(-1, -1, axes)], dim=1
         ),
     )
-    _check(decoder, whole, schedule, mode)
+    stages = _Stages.of(schedule, len(whole))
+    _check(decoder, whole, stages.positions, mode)
     cache = LayerCaches(len(decoder.layers))
-    layers = _first_layers(decoder, schedule)
+    layers = _first_layers(decoder, stages)
     mask = causal_mask(prefixes, prefixes, text.dtype)
     before = _run(decoder, prefixes.hidden, prefixes.position, mask, cache, layers)
     cache.select_rows(owner)
@@ -167,7 +184,37 @@ def prefill_shared(
     with _queries(decoder, layers) as seen:
         hidden = _run(decoder, last.hidden, last.position, mask, cache, layers)
     columns = replace(whole, hidden=torch.cat([before[owner], hidden], dim=1))
-    return _continue(decoder, whole, columns, seen["query"], cache, schedule, mode, cls_attention)
+    return _continue(decoder, whole, columns, seen["query"], cache, stages, mode, cls_attention)
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """The schedules of B prompts: after which layers any drops tokens, and how each does.
+
+    stages  (after, the B prompts' stages there, None for one that keeps everything)
+    """
+
+    stages: tuple[tuple[int, tuple[Stage | None, ...]], ...]
+    positions: str
+    shrink_from: int | None
+
+    @classmethod
+    def of(cls, schedule: Schedule | Sequence[Schedule], rows: int) -> _Stages:
+        """ValueError where positions or caches are not treated alike."""
+        schedules = [schedule] * rows if isinstance(schedule, Schedule) else schedule
+        dropping = [each for each in schedules if each.stages] or list(schedules[:1])
+        treated = {(each.positions, each.shrink_from) for each in dropping}
+        if len(treated) != 1:
+            raise ValueError("the prompts of a batch need schedules of one method")
+        ((positions, shrink_from),) = treated
+        own = [{stage.after: stage for stage in each.stages} for each in schedules]
+        layers = sorted(set().union(*own))
+        stages = tuple((after, tuple(each.get(after) for each in own)) for after in layers)
+        return cls(stages, positions, shrink_from)
+
+
+def _choice(stage: Stage | None, view: View) -> Choice:
+    return Choice(torch.arange(len(view.source))) if stage is None else stage.choose(view)
 
 
 def _continue(
@@ -176,7 +223,7 @@ def _continue(
     columns: Columns,
     queries: Tensor,
     cache: LayerCaches,
-    schedule: Schedule,
+    schedule: _Stages,
     mode: str,
     cls_attention: Tensor | None,
 ) -> Prefilled:
@@ -186,19 +233,19 @@ def _continue(
     segments = [_segment(_first_layers(decoder, schedule), columns)]
     kept: list[list[Tensor]] = []
     macs = torch.zeros(len(columns), dtype=torch.int64)
-    for number, stage in enumerate(schedule.stages):
+    for number, (after, stages) in enumerate(schedule.stages):
         views = [
-            _view(decoder, prompts, columns, queries, cache, stage, row, cls_attention)
+            _view(decoder, prompts, columns, queries, cache, after, row, cls_attention)
             for row in range(len(columns))
         ]
-        choices = [stage.choose(view) for view in views]
+        choices = [_choice(stage, view) for stage, view in zip(stages, views, strict=True)]
         kept.append([v.source[c.keep] for v, c in zip(views, choices, strict=True)])
         macs += torch.tensor([choice.macs for choice in choices])
         columns = pruned(columns, choices, schedule.positions)
         if mode == "latency":
             columns = columns.gathered()
         later = schedule.stages[number + 1 :]
-        layers = range(stage.after + 1, later[0].after + 1 if later else depth)
+        layers = range(after + 1, later[0][0] + 1 if later else depth)
         mask = causal_mask(columns, columns, columns.hidden.dtype)
         with _queries(decoder, layers) as seen:
             hidden = _run(decoder, columns.hidden, columns.position, mask, cache, layers)
@@ -219,8 +266,8 @@ def _counts(segments: Sequence[Segment]) -> Tensor:
     return torch.cat(spread, dim=1)
 
 
-def _first_layers(decoder: Any, schedule: Schedule) -> range:
-    return range(schedule.stages[0].after + 1 if schedule.stages else len(decoder.layers))
+def _first_layers(decoder: Any, schedule: _Stages) -> range:
+    return range(schedule.stages[0][0] + 1 if schedule.stages else len(decoder.layers))
 
 
 def _queries(decoder: Any, layers: range) -> Any:
@@ -281,13 +328,13 @@ def _view(
     columns: Columns,
     queries: Tensor,
     cache: LayerCaches,
-    stage: Stage,
+    after: int,
     row: int,
     cls_attention: Tensor | None,
 ) -> View:
-    attention = decoder.layers[stage.after].self_attn
+    attention = decoder.layers[after].self_attn
     whole, visual, text = columns.row(row), columns.row(row, VISUAL), columns.row(row, AFTER)
-    keys = cache.held(stage.after)[row]
+    keys = cache.held(after)[row]
     skipped = columns.kind.shape[1] - queries.shape[1]
     # As the layer rotated them: in its dtype, at its positions.
     cos, sin = _rotary(decoder, columns.hidden, columns.position[row, text][None])
@@ -349,7 +396,7 @@ def rotary_axes(decoder: Any) -> int:
     return 3 if hasattr(decoder.rotary_emb, "mrope_section") else 1
 
 
-def _check(decoder: Any, prompts: Columns, schedule: Schedule, mode: str) -> None:
+def _check(decoder: Any, prompts: Columns, positions: str, mode: str) -> None:
     if mode not in MODES:
         raise ValueError(unknown("mode", mode, MODES))
     if not bool((prompts.kind == AFTER).any(dim=1).all()):
@@ -364,4 +411,4 @@ def _check(decoder: Any, prompts: Columns, schedule: Schedule, mode: str) -> Non
         raise ValueError(
             f"{type(decoder).__name__} rotates by {axes} positions per token; the prompts have {given}"
         )
-    check_positions(schedule.positions, axes)
+    check_positions(positions, axes)

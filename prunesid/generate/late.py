@@ -23,6 +23,7 @@ from prunesid.generate.columns import AFTER, BEFORE, GONE, VISUAL, Columns
 from prunesid.generate.decoder_pass import Prefilled, prefill_shared, rotary_axes
 from prunesid.generate.decoding import Asked, Inputs, check_inputs, ends, prepare
 from prunesid.generate.engine import enter
+from prunesid.images.records import Medium
 from prunesid.methods.decoder import Schedule, Shape, plan, without_needs
 from prunesid.methods.registry import requirements
 
@@ -124,7 +125,7 @@ def answer_late(
     kinds = {(row.media, row.visual) for row in rows}
     # Before any answer, and first the one that asks for the largest budget.
     schedules = {
-        (media, tokens): _plan(method, Shape(depth, tokens, axes), media, budget, given)
+        (media, tokens): plan_media(method, Shape(depth, tokens, axes), media, budget, given)
         for media, tokens in sorted(kinds, key=lambda kind: -kind[1] / max(1, kind[0]))
     }
     for (_, *kind), same in groupby(rows, key=lambda row: (row.block, row.media, row.visual)):
@@ -159,7 +160,7 @@ def answer_late(
     return found
 
 
-def _plan(
+def plan_media(
     method: str, shape: Shape, media: int, budget: int | None, params: Mapping[str, object]
 ) -> Schedule:
     """`prunesid.methods.decoder.plan` for a question on that many media, each of which gets the budget."""
@@ -200,18 +201,27 @@ def _by_image(
 
     ValueError where others enter: newlines stand among the patches, and none of them is known.
     """
-    counts = kept.count.tolist()
-    found = {}
-    for image, visual in {row.image: row.visual for row in rows}.items():
-        crops = [crop for medium in inputs[image] for crop in medium.rows]
-        if sum(counts[crop] for crop in crops) != visual:
-            raise ValueError(
-                f"of image {image!r} {visual} tokens enter, newlines among them, which have no CLS "
-                "attention"
-            )
-        parts = [attention[crop, : counts[crop]] for crop in crops]
-        found[image] = torch.cat([attention[:0, 0], *parts])
-    return found
+    return {
+        image: entering_attention(attention, kept, inputs[image], visual, f"image {image!r}")
+        for image, visual in {row.image: row.visual for row in rows}.items()
+    }
+
+
+def entering_attention(
+    attention: Tensor, kept: Kept, media: Sequence[Medium], visual: int, owner: str
+) -> Tensor:
+    """(R, N) of the kept tokens -> (V,) of those by which the media of `owner` enter, crop by crop.
+
+    ValueError where `visual` tokens enter and others among them: newlines have no CLS attention.
+    """
+    crops = [crop for medium in media for crop in medium.rows]
+    counts = kept.count[crops].tolist()
+    if sum(counts) != visual:
+        raise ValueError(
+            f"of {owner} {visual} tokens enter, newlines among them, which have no CLS attention"
+        )
+    parts = [attention[crop, :count] for crop, count in zip(crops, counts, strict=True)]
+    return torch.cat([attention[:0, 0], *parts])
 
 
 def _answer_batch(

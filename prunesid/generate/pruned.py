@@ -6,7 +6,8 @@
     inputs = prunesid.prune(model, processor, inputs, method="prunesid", budget=64)
     output = model.generate(**inputs, max_new_tokens=32)
 
-Nothing of the model is changed: its own `mm_encoder_outputs` takes the tokens that are left.
+Nothing of the model is changed: its own `mm_encoder_outputs` takes the tokens that are left. For a method
+inside the language model `with` is the way: its decoder drops tokens while the block lasts.
 """
 
 from __future__ import annotations
@@ -23,19 +24,33 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from prunesid.core.record import CLIP, Kept
 from prunesid.families import adapt
 from prunesid.families.adapter import Adapter, Entering, kept_crops, positions_of
+from prunesid.generate.decoder_pass import rotary_axes
+from prunesid.generate.late import entering_attention, plan_media
 from prunesid.generate.shortened_prompts import Run, Shortened, find_runs, shorten
 from prunesid.images.records import IMAGE, VIDEO, Medium, Records
 from prunesid.images.relevance import encoder_of
+from prunesid.methods.decoder import Shape
 from prunesid.methods.encoder import Plans
 from prunesid.methods.features import requirements_in_crops
-from prunesid.methods.registry import ENCODER, FEATURES, method_at, requirements, resolve
+from prunesid.methods.registry import (
+    DECODER,
+    ENCODER,
+    FEATURES,
+    METHODS,
+    method_at,
+    requirements,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from prunesid.generate.late_forward import Prompts
 
 TEXT = ("input_ids", "attention_mask")
 # One value per token, which goes with its token.
@@ -120,6 +135,7 @@ def prune(
     options; on methods that run inside the language model; on placeholders that do not fit the
     media; on a question that is missing or not read; and on a model in training mode.
     """
+    method_at(method, ENCODER, FEATURES)
     recipe = _recipe(model, processor, method, budget, seed, options, question, params)
     named = {name: value for name, value in inputs.items() if value is not None}
     strange = [
@@ -130,7 +146,8 @@ def prune(
             f"{', '.join(strange)}: not what a processor returns; give arguments of generate() to "
             "generate()"
         )
-    return PrunedInputs(recipe.apply(named))
+    found, _ = recipe.apply(named)
+    return PrunedInputs(found)
 
 
 @contextmanager
@@ -146,6 +163,10 @@ def pruned(
     **params: object,
 ) -> Iterator[Any]:
     """Inside the block `model.generate(...)` and `model(...)` prune what they are given; see `prune`.
+
+    All of `prunesid.list_methods()` serve. One inside the language model drops tokens of each prompt
+    at its layers, `budget` being the mean over layers, per image or clip; `model(...)` gives zeros in
+    place of the final hidden states of what was dropped, and no attentions.
 
     `generate` returns what it would have: the prompt as it was given, then the new tokens.
     Only this instance is concerned, and it is as before afterwards, whatever happens in the block.
@@ -178,25 +199,23 @@ def _pruning_generate(recipe: _Recipe, generate: Callable[..., Any]) -> Callable
             given["input_ids"] = given.pop("inputs")
         if not any(map(_visual, given)):
             return generate(*args, **kwargs)
-        short = recipe.apply(given)
-        width = short["input_ids"].shape[1]
-        short = _with_limits(short, recipe.model, given["input_ids"].shape[1] - width)
-        return _with_prompt(generate(**short), given["input_ids"], width)
+        with recipe.applied(given) as short:
+            width = short["input_ids"].shape[1]
+            short = _with_limits(short, recipe.model, given["input_ids"].shape[1] - width)
+            return _with_prompt(generate(**short), given["input_ids"], width)
 
     pruning._prunes = True  # type: ignore[attr-defined]
     return pruning
 
 
 def _pruning_forward(recipe: _Recipe, forward: Callable[..., Any]) -> Callable[..., Any]:
-    # A compiled module compiles what it calls; choosing tokens is no part of the graph.
-    apply = torch.compiler.disable(recipe.apply)
-
     @wraps(forward)
     def pruning(*args: Any, **kwargs: Any) -> Any:
         given = _by_name(forward, args, kwargs)
         if not any(map(_visual, given)):
             return forward(*args, **kwargs)
-        return forward(**apply(given))
+        with recipe.applied(given) as short:
+            return forward(**short)
 
     pruning._prunes = True  # type: ignore[attr-defined]
     return pruning
@@ -256,16 +275,15 @@ def _recipe(
     options: Mapping[str, object] | None, question: str | Sequence[str] | None,
     params: Mapping[str, object],
 ) -> _Recipe:  # fmt: skip
-    place = method_at(method, ENCODER, FEATURES).place
+    place = METHODS[method].place
     resolved = resolve(method, **params)
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget must be a positive number of tokens, not {budget!r}")
     if any(module.training for module in model.modules()):
         raise ValueError("the model is in training mode; call model.eval() first")
     adapter = adapt(model, processor, **(options or {}))
-    encodes = place == ENCODER
-    plans = adapter.plans(method, budget, resolved) if encodes else None
-    asked = () if encodes else requirements(method, **resolved).relevance
+    plans = adapter.plans(method, budget, resolved) if place == ENCODER else None
+    asked = requirements(method, **resolved).relevance
     encoder = encoder_of(asked[0], adapter.text_tower) if asked else None
     if (question is not None) != (encoder == CLIP):
         raise ValueError(
@@ -312,9 +330,26 @@ class _Recipe:
     asking: _Asking | None = None
     widths: dict[str, int] = field(default_factory=dict)
 
+    @contextmanager
+    def applied(self, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """`given` with fewer visual tokens, or, for the block, a decoder that drops them."""
+        # A compiled module compiles what it calls; choosing tokens is no part of the graph.
+        found, prompts = torch.compiler.disable(self.apply)(given)
+        if prompts is None:
+            yield found
+            return
+        from prunesid.generate.late_forward import dropping
+
+        with dropping(self.adapter.decoder, prompts):
+            yield found
+
     @torch.no_grad()
-    def apply(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """`given` with fewer visual tokens; what is neither text nor visual stays as it is."""
+    def apply(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], Prompts | None]:
+        """`given` with fewer visual tokens; what is neither text nor visual stays as it is.
+
+        For a method inside the language model all tokens stay, encoded, and what it drops is said
+        beside them.
+        """
         refused = [f"{name}: {REFUSED[name]}" for name in REFUSED if given.get(name) is not None]
         if "input_ids" not in given and "inputs_embeds" not in given:
             refused.append("input_ids: missing")
@@ -322,17 +357,18 @@ class _Recipe:
             raise ValueError("; ".join(refused))
         visual = {name: value for name, value in given.items() if _visual(name)}
         if not visual:
-            return dict(given)
+            return dict(given), None
         ids, mask = given["input_ids"], self._mask(given)
         records, reduced = self._read(visual)
         whole = records.all_tokens()
+        late = METHODS[self.method].place == DECODER
         widths: dict[str, list[int]] = {kind: [] for kind in self.adapter.placeholders}
         for medium in _media(records):
             widths[medium.kind].append(self._width(whole, medium))
         runs = find_runs(ids, mask, self.adapter.placeholders, widths)
         if self.asking is not None:
             records = self._asked(self.asking, records, runs, ids, mask)
-        kept = reduced
+        kept = whole if late else reduced
         if kept is None:
             kept = records.compress(self.method, budget=self.budget, seed=self.seed, **self.params)
         entering: dict[str, list[Entering]] = {kind: [] for kind in self.adapter.placeholders}
@@ -340,27 +376,62 @@ class _Recipe:
             own = self.adapter.enter(kept_crops(kept, medium), medium.layout)
             entering[medium.kind].append(own)
         each = [entering[run.kind][run.number] for run in runs]
-        counts = [len(medium) for medium in each]
-        if counts == [run.width for run in runs]:
-            return dict(given)
-        short = shorten(mask, runs, counts)
         found = {name: value for name, value in given.items() if name not in visual}
+        outputs = self.adapter.encoder_outputs({
+            kind: [medium.embeddings for medium in own] for kind, own in entering.items() if own
+        })  # fmt: skip
+        counts = [len(medium) for medium in each]
+        if not late and counts == [run.width for run in runs]:
+            return dict(given), None
+        short = shorten(mask, runs, counts)
         found["input_ids"] = short.take(ids, self._padding())
         found["attention_mask"] = short.mask.to(ids.device, torch.int64)
         for name in PER_TOKEN:
             if name in given:
                 found[name] = short.take(given[name], 0)
-        found["mm_encoder_outputs"] = self.adapter.encoder_outputs({
-            kind: [medium.embeddings for medium in own] for kind, own in entering.items() if own
-        })  # fmt: skip
+        found["mm_encoder_outputs"] = outputs
         if any(medium.positions is not None for medium in each):
             found["position_ids"] = _positions(short, runs, each).to(ids.device)
-        return found
+        return found, self._late(records, runs, found["input_ids"]) if late else None
+
+    def _late(self, records: Records, runs: Sequence[Run], ids: Tensor) -> Prompts:
+        """The prompts of a method inside the language model; a budget is meant for each medium."""
+        from prunesid.generate.late_forward import Prompts
+
+        decoder = self.adapter.decoder
+        depth, axes = len(decoder.layers), rotary_axes(decoder)
+        visual = torch.isin(ids, torch.tensor([*self.adapter.placeholders.values()]).to(ids))
+        own: list[list[Run]] = [[] for _ in ids]
+        for run in runs:
+            own[run.row].append(run)
+        schedules = [
+            plan_media(
+                self.method, Shape(depth, sum(run.width for run in each), axes), len(each),
+                self.budget, self.params,
+            )
+            for each in own
+        ]  # fmt: skip
+        if not requirements(self.method, **self.params).last_cls_attention:
+            return Prompts(visual, schedules)
+        whole = records.all_tokens()
+        attention = records.gather(whole.index, "last_cls_attention")
+        media: dict[str, list[Medium]] = {}
+        for medium in _media(records):
+            media.setdefault(medium.kind, []).append(medium)
+        each_row = [
+            entering_attention(
+                attention, whole, [media[run.kind][run.number] for run in each],
+                sum(run.width for run in each), f"prompt {row}",
+            )
+            for row, each in enumerate(own)
+        ]  # fmt: skip
+        return Prompts(visual, schedules, pad_sequence(each_row, batch_first=True))
 
     def _read(self, visual: Mapping[str, Any]) -> tuple[Records, Kept | None]:
         """What the tower leaves, and, of a method that acts in it, what is kept."""
         if self.plans is None:
-            needs = requirements_in_crops(self.method, **self.params)
+            late = METHODS[self.method].place == DECODER
+            needs = (requirements if late else requirements_in_crops)(self.method, **self.params)
             return self.adapter.encode(visual, needs), None
         kept, records = self.adapter.reduce(visual, self.plans)
         return records, kept

@@ -15,9 +15,12 @@ from transformers import (
 
 import prunesid
 from prunesid import families
+from prunesid.core.needs import Needs
+from prunesid.core.questions import Question
 from prunesid.families.adapter import Entering
 from prunesid.families.llava import Llava
 from prunesid.generate.engine import enter
+from prunesid.generate.late import answer_late
 from prunesid.images.records import IMAGE
 
 # One image, two (side by side in the prompt), none, one.
@@ -101,6 +104,53 @@ def test_greedy_answers_are_those_of_the_adapter(model, processor, pictures, inp
         alone = adapter.generate(enter(adapter, kept, own), prompt, 6)
         assert found[sample] == answers([torch.tensor(alone)], 0)[0]
     assert len({tuple(row) for row in found}) > 2
+
+
+LATE = {
+    "fastv": (9, {}),
+    "dart": (10, {"image_pivots": 1, "text_pivots": 1}),
+    "sparsevlm": (11, {}),
+    "mustdrop": (9, {"rule": "budget"}),
+}
+
+
+@pytest.mark.parametrize("method", LATE)
+def test_methods_inside_the_language_model(model, processor, pictures, inputs, method):
+    budget, params = LATE[method]
+    adapter, width = families.adapt(model, processor), inputs["input_ids"].shape[1]
+    before = dict(vars(model)), dict(vars(adapter.decoder))
+    with prunesid.pruned(model, processor, method, budget, **params):
+        output = model.generate(**inputs, **GREEDY)
+    assert (dict(vars(model)), dict(vars(adapter.decoder))) == before
+    assert torch.equal(output[:, :width], inputs["input_ids"])
+    found, plain = answers(output, width), answers(model.generate(**inputs, **GREEDY), width)
+    names = [str(sample) for sample, shown in enumerate(SHOWN) for _ in shown]
+    pixels = adapter.preprocess(pictures)
+    records = adapter.encode(pixels, Needs(last_cls_attention=True), names)
+    kept = records.all_tokens()
+    attention = records.gather(kept.index, "last_cls_attention")
+    for sample in range(len(TEXTS)):
+        question = Question("q", str(sample), TEXTS[sample][6:-11], {"max_new_tokens": 6})
+        if not SHOWN[sample]:
+            assert found[sample] == plain[sample]
+            continue
+        expected = answer_late(
+            adapter, kept, records.inputs, [question], method,
+            budget=budget, params=params, cls_attention=attention,
+        )  # fmt: skip
+        assert processor.decode(found[sample]).strip() == expected.answers[0].answer.strip()
+    assert found != plain
+
+
+def test_what_a_dropping_decoder_cannot_give(model, processor, inputs):
+    refused = pytest.raises(ValueError, match="output_attentions: layers see different tokens")
+    with prunesid.pruned(model, processor, "fastv", 9), refused:
+        model(**inputs, output_attentions=True)
+    refused = pytest.raises(ValueError, match="smallest possible budget is")
+    with prunesid.pruned(model, processor, "fastv", 3), refused:
+        model.generate(**inputs, **GREEDY)
+    with pytest.raises(ValueError, match="fastv drops tokens inside .*prunesid.pruned.*tome"):
+        prunesid.prune(model, processor, inputs, "fastv", 9)
 
 
 def test_a_batch_gives_what_its_samples_give_one_by_one(model, processor, pictures, inputs):
@@ -364,7 +414,6 @@ def test_upstream_bug_ratio_silently_ignored(model, processor, inputs):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "fastv"}, "answer_late, a study .* run it.*tome"),
         ({"method": "prunesids"}, "Did you mean 'prunesid'"),
         ({"method": "tome", "budget": 1}, "leave at least 2 of 16"),
         ({"preset": "papers"}, "Did you mean 'paper'"),

@@ -10,7 +10,10 @@ from builders.video_llava_models import clip
 
 import prunesid
 from prunesid import families
+from prunesid.core.questions import Question
+from prunesid.core.record import Kept
 from prunesid.generate.engine import enter
+from prunesid.generate.late import answer_late
 from prunesid.images.records import IMAGE, VIDEO
 from prunesid.methods import encoder
 from prunesid.methods.registry import ENCODER, list_methods
@@ -176,3 +179,53 @@ def test_methods_inside_the_encoder(adapters, chosen):
     # With all tokens the inputs come back as they are.
     whole = prunesid.prune(adapter.model, adapter.processor, inputs, method, 4000)
     assert whole.keys() == inputs.keys()
+
+
+def late_budget(adapter, samples):
+    """About two thirds of what a medium takes, which three layers allow."""
+    records = adapter.encode(adapter.preprocess([medium for own in samples for medium in own]))
+    media = [medium for own in records.inputs.values() for medium in own]
+    whole = enter(adapter, records.all_tokens(), media)
+    return round(0.65 * min(map(len, whole)))
+
+
+@pytest.mark.parametrize("method", ["fastv", "sparsevlm"])
+def test_methods_inside_the_language_model(case, method):
+    adapter, kind, samples, _ = case
+    model, processor = adapter.model, adapter.processor
+    inputs, budget = given(adapter, samples, kind), late_budget(adapter, samples)
+    with prunesid.pruned(model, processor, method, budget):
+        found = new_tokens(adapter, inputs, **GREEDY)
+        logits = model(**inputs).logits
+    assert "forward" not in vars(adapter.decoder)
+    for number, own in enumerate(samples):
+        records = (
+            adapter.encode(adapter.preprocess(own), names=["shown"] * len(own)) if own else None
+        )
+        shown = {"shown": records.inputs["shown"] if own else ()}
+        kept = records.all_tokens() if own else Kept.nothing()
+        question = Question("q", "shown", f"{QUESTION} {number}", {"max_new_tokens": 4})
+        expected = answer_late(adapter, kept, shown, [question], method, budget=budget)
+        assert adapter.decode(found[number]).strip() == expected.answers[0].answer.strip()
+        assert int(logits[number, -1].argmax()) in (found[number][:1] or adapter.end_ids)
+    # With all tokens the decoder gives what it gives by itself, in beams as well.
+    beams = {"num_beams": 3, "do_sample": False, "max_new_tokens": 4}
+    plain, scored = model(**inputs).logits, new_tokens(adapter, inputs, **beams)
+    real = inputs["attention_mask"].bool()
+    with prunesid.pruned(model, processor, method, 4000):
+        assert torch.allclose(model(**inputs).logits[real], plain[real], atol=1e-4)
+        assert new_tokens(adapter, inputs, **beams) == scored
+
+
+def test_beams_inside_the_language_model_are_those_of_each_prompt(case):
+    adapter, kind, samples, _ = case
+    model, weight = adapter.model, adapter.model.lm_head.weight.data
+    beams = {"num_beams": 3, "do_sample": False, "max_new_tokens": 4}
+    model.lm_head.weight.data = weight / 16
+    try:
+        with prunesid.pruned(model, adapter.processor, "fastv", late_budget(adapter, samples)):
+            together = new_tokens(adapter, given(adapter, samples, kind), **beams)
+            alone = new_tokens(adapter, given(adapter, samples[:1], kind), **beams)
+    finally:
+        model.lm_head.weight.data = weight
+    assert together[:1] == alone

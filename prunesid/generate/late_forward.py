@@ -1,0 +1,142 @@
+"""A decoder of transformers that drops visual tokens inside the model's own `generate`.
+
+While `dropping` lasts, the decoder's forward pass is that of `prunesid.generate.decoder_pass`: prompts
+run by their schedules, and the cache that goes back to transformers holds what is left of each layer.
+Sampling, beams and stopping stay transformers' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from prunesid.generate.columns import AFTER, BEFORE, GONE, VISUAL, Columns
+from prunesid.generate.decoder_pass import Prefilled, prefill, rotary_axes
+from prunesid.methods.decoder import Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """B prompts of S tokens, as the model is given them.
+
+    visual         (B, S) bool, the placeholders of visual tokens
+    schedules      (B)
+    cls_attention  (B, T) as `prefill` has it, T those of the prompt that has most
+    """
+
+    visual: Tensor
+    schedules: Sequence[Schedule]
+    cls_attention: Tensor | None = None
+
+
+class DroppedCache(DynamicCache):
+    """The cache of prompts whose layers hold different tokens; as long as what the model was given."""
+
+    def __init__(self, state: Prefilled, width: int) -> None:
+        super().__init__()
+        self.state, self._width = state, width
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self._width + self.state.steps
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.state.select_rows(beam_idx)
+
+
+@contextmanager
+def dropping(decoder: Any, prompts: Prompts) -> Iterator[None]:
+    """Calls of `decoder`, a text model of transformers, on these prompts drop what they say.
+
+    ValueError inside the block, from the call, for what such a pass cannot give: attentions and hidden
+    states of all layers, several new tokens at a time, prompts without text behind their images.
+    """
+
+    def forward(
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        **given: Any,
+    ) -> BaseModelOutputWithPast:
+        wanted = [n for n in ("output_attentions", "output_hidden_states") if given.get(n)]
+        if wanted:
+            raise ValueError(f"{', '.join(wanted)}: layers see different tokens here")
+        if inputs_embeds is None:
+            inputs_embeds = decoder.embed_tokens(input_ids)
+        if isinstance(past_key_values, DroppedCache):
+            if inputs_embeds.shape[1] != 1:
+                raise ValueError("after the prompt, tokens come one at a time")
+            hidden = past_key_values.state.advance(inputs_embeds[:, 0])[:, None]
+            return BaseModelOutputWithPast(hidden, past_key_values)
+        columns = _columns(decoder, prompts, inputs_embeds, attention_mask, position_ids)
+        # Beams and several sequences repeat each prompt.
+        times = len(inputs_embeds) // len(prompts.visual)
+        schedules = [each for each in prompts.schedules for _ in range(times)]
+        attention = prompts.cls_attention
+        if attention is not None:
+            attention = attention.repeat_interleave(times, dim=0)
+        state = prefill(decoder, columns, schedules, cls_attention=attention)
+        hidden = _in_place(state.columns, columns)
+        return BaseModelOutputWithPast(hidden, DroppedCache(state, hidden.shape[1]))
+
+    before = vars(decoder).get("forward")
+    decoder.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del decoder.forward
+        else:
+            decoder.forward = before
+
+
+def _columns(
+    decoder: Any,
+    prompts: Prompts,
+    embeddings: Tensor,
+    mask: Tensor | None,
+    position_ids: Tensor | None,
+) -> Columns:
+    """The prompts at the decoder's input, of which `embeddings` (B', S, E) may be a multiple."""
+    rows, width = embeddings.shape[:2]
+    device = embeddings.device
+    visual = prompts.visual.to(device).repeat_interleave(rows // len(prompts.visual), dim=0)
+    if visual.shape != (rows, width):
+        raise ValueError(
+            f"the decoder got {rows} prompts of {width} tokens, the block {tuple(visual.shape)}"
+        )
+    real = torch.ones_like(visual) if mask is None else mask.bool()
+    order = torch.arange(width, device=device).expand(rows, -1)
+    last = torch.where(visual, order, -1).amax(dim=1, keepdim=True)
+    kind = torch.where(order > last, AFTER, BEFORE)
+    kind = kind.masked_fill(visual, VISUAL).masked_fill(~real, GONE)
+    if position_ids is None:
+        position_ids = order
+    axes = rotary_axes(decoder)
+    if axes > 1:
+        # The first of four is the place in the text, which rotates nothing.
+        position_ids = position_ids.expand(axes, -1, -1) if position_ids.ndim == 2 else position_ids
+        position = position_ids[-axes:].permute(1, 2, 0)
+    else:
+        position = position_ids[:, :, None]
+    return Columns.of(embeddings, kind, position.expand(rows, -1, -1))
+
+
+def _in_place(final: Columns, prompts: Columns) -> Tensor:
+    """(B, S, E) final hidden states at the prompts' own columns, 0 for dropped and merged tokens."""
+    found = torch.zeros_like(prompts.hidden)
+    for row in range(len(prompts)):
+        for kind in (BEFORE, AFTER):
+            found[row, prompts.row(row, kind)] = final.hidden[row, final.row(row, kind)]
+        visual, source = prompts.row(row, VISUAL), final.source[row, final.row(row, VISUAL)]
+        kept = source >= 0
+        found[row, visual[source[kept]]] = final.hidden[row, final.row(row, VISUAL)[kept]]
+    return found

@@ -10,8 +10,13 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TRANSFORMERS_VERBOSITY ?= error
 
-.PHONY: reproduce check estimate test lint pocket dashboard wandb gallery lock clean
+.PHONY: help reproduce check estimate test lint pocket dashboard wandb gallery lock clean
 
+# Lists the targets.
+help:
+	@awk '/^# /{if (!text) text=substr($$0, 3); next} /^[a-z]+:/{if (text) printf "%-12s%s\n", substr($$1, 1, length($$1) - 1), text} {text=""}' Makefile
+
+# The whole study, with its report.
 reproduce: .venv/.ready
 	@# The closing message comes last, after the report's log, and also where nothing was to be done: not by a hook.
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --no-hooks \
@@ -26,6 +31,7 @@ check: .venv/.ready
 estimate: .venv/.ready
 	$(BIN)/python -m prunesid.study.planning.estimate $(CONFIG) --cores $(CORES)
 
+# All tests, on two workers.
 test: .venv/.ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
@@ -44,6 +50,7 @@ gallery:
 	    cp $$folder/table.md $$folder/*.png reports/$$(basename $$folder)/; done
 	cp $(RESULTS)/pocket/figures/information.png $(RESULTS)/pocket/figures/patches.png reports/
 
+# Style, format and types.
 lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,8 +62,9 @@ pocket: .venv/.ready
 	$(BIN)/python -m prunesid.pocket.training.train --out results/pocket-training
 	$(BIN)/python -m prunesid.pocket.evaluate --model results/pocket-training --out results/pocket-training/card.json
 
-# Pins the full closure of requirements.in. The file names no index, so it serves any mirror. Where there is a
-# CPU build of torch, it is preferred: the other one would pin a dozen CUDA packages too.
+# Pins the full closure of requirements.in.
+# The file names no index, so it serves any mirror. Where there is a CPU build of torch, it is preferred: the
+# other one would pin a dozen CUDA packages too.
 lock:
 	sed -i 's/^\(torch==[0-9.]*\)$$/\1+cpu/' requirements.txt
 	$(PYTHON) -m uv pip compile -q --python-version 3.11 --no-emit-index-url --no-emit-find-links \
@@ -73,5 +81,6 @@ lock:
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --editable .
 	touch $@
 
+# Removes the environment and all results.
 clean:
 	rm -rf .venv .snakemake results

@@ -11,7 +11,8 @@ import torch
 
 def split_heads(tensor: torch.Tensor, heads: int) -> torch.Tensor:
     """(B, T, heads * d) -> (B, heads, T, d)."""
-    return tensor.unflatten(-1, (heads, -1)).transpose(1, 2)
+    split: torch.Tensor = tensor.unflatten(-1, (heads, -1))
+    return split.transpose(1, 2)
 
 
 @contextmanager

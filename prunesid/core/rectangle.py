@@ -55,4 +55,5 @@ class Box:
     def holds(self, cells: Tensor) -> Tensor:
         """(n,) bool: which of the cells (n, 2), row and column, lie in this box."""
         low, high = cells.new_tensor([[self.top, self.left], [self.bottom, self.right]])
-        return ((cells >= low) & (cells < high)).all(dim=1)
+        inside: Tensor = ((cells >= low) & (cells < high)).all(dim=1)
+        return inside

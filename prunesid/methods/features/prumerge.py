@@ -119,7 +119,8 @@ def _outliers(attention: Tensor) -> Tensor:
     """(B,) int64: values of attention (B, T) above the third quartile by 1.5 quartile ranges."""
     quarters = attention.new_tensor([0.25, 0.75])
     lower, upper = torch.quantile(attention, quarters, dim=1)
-    return (attention > (upper + 1.5 * (upper - lower))[:, None]).sum(dim=1)
+    above: Tensor = attention > (upper + 1.5 * (upper - lower))[:, None]
+    return above.sum(dim=1)
 
 
 def _order(rank: Tensor, chosen: Tensor, extra: Tensor) -> Tensor:

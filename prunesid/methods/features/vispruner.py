@@ -9,6 +9,8 @@ amplify rounding), ties go to the earlier place.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,7 @@ from prunesid.methods.registry import Resolved, Source
 PER_PASS = 8
 
 
-def _complete(given: dict) -> dict:
+def _complete(given: dict[str, Any]) -> dict[str, Any]:
     if given["important"] > 1:
         raise ValueError(f"important is a share of the budget in [0, 1], not {given['important']}.")
     return given

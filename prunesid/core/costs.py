@@ -56,7 +56,7 @@ class Transformer:
         )
 
     def layer_macs(self, tokens: int, fed: int | None = None) -> int:
-        """Multiply-adds of one layer that `tokens` tokens enter; `fed` of them (all) enter its FFN."""
+        """Multiply-adds of one layer that `tokens` tokens enter; `fed` (or all) enter its FFN."""
         fed = tokens if fed is None else fed
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         projections = 2 * tokens * self.width * (queries + keys)

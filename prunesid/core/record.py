@@ -306,14 +306,9 @@ def cat_padded(tensors: Sequence[Tensor]) -> Tensor:
     if len({tensor.shape[1:] for tensor in tensors}) == 1:
         return torch.cat(list(tensors))
     width = max(tensor.shape[1] for tensor in tensors)
-    return torch.cat(
-        [
-            torch.nn.functional.pad(
-                tensor, (0, width - tensor.shape[1]), value=0 if tensor.dtype == torch.bool else -1
-            )
-            for tensor in tensors
-        ]
-    )
+    value = 0 if tensors[0].dtype == torch.bool else -1
+    pad = torch.nn.functional.pad
+    return torch.cat([pad(tensor, (0, width - tensor.shape[1]), value=value) for tensor in tensors])
 
 
 def keep(

@@ -1,17 +1,17 @@
-"""How long does each method take to choose the tokens of an image?
+"""Time that each method takes to choose the tokens of an image.
 
     python benchmarks/selection.py [--rounds 5] [--device cpu] [--threads 1]
 
-Everything is random and of LLaVA-1.5-7B's sizes: 576 tokens of 1024 channels, 16 heads and 24 blocks, 4096
-channels after the projector, a few nearly equal tokens among them, so that suppression has something to do; a
-language model of 32 layers and 32 heads, with 40 text tokens on either side of the image. A cell is the median
-over rounds of the seconds that choosing takes, divided by the images, in milliseconds; behind it stands the
-ratio to PruneSID at the same budget and batch. What is timed, by where a method acts:
+The inputs are random, with the sizes of LLaVA-1.5-7B: 576 tokens of 1024 channels, 16 heads and 24
+blocks, 4096 channels after the projector, and a language model of 32 layers and 32 heads with 40
+text tokens on either side of the image. Some tokens are nearly equal, so that suppression has work
+to do. A cell is the median over rounds of the time per image in milliseconds, followed by the ratio
+to PruneSID at the same budget and batch. The timed work depends on where a method acts:
 
     features  one `compress` call
     encoder   matching and merging in all blocks (`tome`), or resizing the pixels (`downsample`)
-    decoder   the choices at all stages for one question, the text's attention included; no number where
-              the method's first layers alone exceed the budget
+    decoder   the choices at all stages for one question, the text's attention included; no number
+              if the method's first layers alone exceed the budget
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ PIXELS, PATCH, BLOCKS = 336, 14, 24
 LAYERS, LLM_HEADS, TEXT = 32, 32, 40
 BUDGETS, BATCHES = (64, 128, 192), (1, 5)
 REFERENCE = "prunesid"
-# At MustDrop's published thresholds its counts depend on the prompt.
+# With MustDrop's published thresholds, its counts depend on the prompt.
 PARAMS: dict[str, dict[str, object]] = {"mustdrop": {"rule": "budget"}}
 
 
 class Images:
-    """A batch of images on a device, with everything that a method may read."""
+    """A batch of images on a device, with all inputs that a method may read."""
 
     def __init__(self, count: int, device: str) -> None:
         self.count, self.device = count, device
@@ -51,7 +51,7 @@ class Images:
         self.views: dict[int, View] = {}
 
     def choose(self, method: str, budget: int) -> None:
-        """The method's choice for every image; ValueError where the budget is out of its reach."""
+        """Run the method's choice for every image; ValueError if it cannot meet the budget."""
         if method in prunesid.methods.features.list_feature_methods():
             prunesid.compress(self.record, method, budget=budget)
         elif method in list_methods(ENCODER):
@@ -97,7 +97,7 @@ class Images:
         )
 
     def _view(self, visual: int) -> View:
-        """What a question sees with so many visual tokens left."""
+        """The view of one question with so many visual tokens left."""
         if visual not in self.views:
             length, channels = TEXT + visual + TEXT, PROJECTED // LLM_HEADS
             hidden = self._normal(length, PROJECTED)
@@ -130,7 +130,7 @@ class Images:
 
 @torch.no_grad()
 def seconds(images: Images, method: str, budget: int) -> float:
-    """One choice, the device's queue empty before and after."""
+    """Time of one choice, with the device's queue empty before and after."""
     cuda = images.device.startswith("cuda")
     if cuda:
         torch.cuda.synchronize()

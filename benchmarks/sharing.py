@@ -1,10 +1,11 @@
-"""The study's way against lmms-eval once per arm, nothing shared: same arms, same questions.
+"""Time of the study, which shares work, against lmms-eval run once per arm on the same questions.
 
     python benchmarks/sharing.py --images 16 --rounds 3
 
-Shared: the tower once per image, the prompt prefix once per arm and image, an image's questions as one
-batch. Plain: what `lmms-eval --model prunesid --model_args share_prefix=False` does for each arm, which is
-to encode, prune and `generate` for one question at a time. Loading the model counts in neither.
+Shared: the tower runs once per image, the prompt prefix once per arm and image, and an image's
+questions form one batch. Plain: `lmms-eval --model prunesid --model_args share_prefix=False` runs
+for each arm; it encodes, prunes and generates for one question at a time. Neither time includes
+loading the model.
 """
 
 from __future__ import annotations
@@ -38,30 +39,26 @@ ARMS: dict[str, dict[str, object]] = {
 
 
 def shared(adapter, task: LmmsTask) -> None:
-    """All arms as the study runs them."""
+    """Run all arms as the study does."""
     questions = task.questions()
     first = {q.image_id: q for q in reversed(questions)}
     records = adapter.encode(
         adapter.preprocess([task.image(q) for q in first.values()]), names=tuple(first)
     )
     for arm in ARMS.values():
-        settings = {k: v for k, v in arm.items() if k not in ("method", "budget")}
-        kept = (
-            records.compress(str(arm["method"]), budget=int(str(arm["budget"])), **settings)
-            if arm else records.all_tokens()
-        )  # fmt: skip
+        kept = records.compress(**arm) if arm else records.all_tokens()
         answer(adapter, kept, records.inputs, questions, batch_size=8)
 
 
 def plain(models: list[PruneSID], task: LmmsTask) -> None:
-    """lmms-eval once per arm."""
+    """Run lmms-eval once per arm."""
     manager = TaskManager("WARNING", include_defaults=False)
     for model in models:
         simple_evaluate(model=model, tasks=[task.task], task_manager=manager, bootstrap_iters=0)
 
 
 def seconds(work: Callable[[], None], rounds: int) -> float:
-    """Median time of `rounds` calls, after none: both ways are warm by the model's loading."""
+    """Median time of `rounds` calls; no warm-up, since loading the model warms both ways up."""
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -90,8 +87,10 @@ def main() -> None:
         ]
         fast = seconds(lambda: shared(adapter, task), options.rounds)
         slow = seconds(lambda: plain(models, task), options.rounds)
-    print(f"{options.benchmark}: {len(ARMS)} arms, {options.images} images, {count} questions, "
-          f"{torch.get_num_threads()} threads, median of {options.rounds}")  # fmt: skip
+    print(
+        f"{options.benchmark}: {len(ARMS)} arms, {options.images} images, {count} questions, "
+        f"{torch.get_num_threads()} threads, median of {options.rounds}"
+    )
     print(f"shared {fast:.1f} s, lmms-eval once per arm {slow:.1f} s, ratio {slow / fast:.1f}")
 
 

@@ -1,1 +1,1 @@
-"""What everything else stands on: records of vision features, costs, numerics, seeds, registries."""
+"""The base of all other packages: vision records, costs, numerics, seeds and registries."""

@@ -1,13 +1,13 @@
-"""What "N tokens" costs: tokens per layer, KV entries and multiply-adds, by counting.
+"""The cost of a number of tokens, counted: tokens per layer, KV entries and multiply-adds.
 
 A gated decoder layer with n tokens, width d and FFN width m takes 4 n d^2 + 2 n^2 d + 3 n d m
 multiply-adds: four projections, scores and mixing over the full square, three FFN matrices. With
-grouped queries the key and value projections are narrower: 2 n d (h_q + h_kv) in place of
-4 n d^2, where h is heads times head width. An encoder layer has two FFN matrices. Norms, biases,
+grouped queries the key and value projections are narrower: 2 n d (h_q + h_kv) replaces 4 n d^2,
+where h is heads times head width. An encoder layer has two FFN matrices. Norms, biases,
 activations, the patch embedding, the projector and the output layer are left out.
 
-Of choosing tokens the products of vectors and matrices count, and decompositions; comparing,
-sorting, scaling and sums of attention do not. A method registers its own formula.
+The cost of choosing tokens counts products of vectors and matrices, and decompositions. It leaves
+out comparing, sorting, scaling and sums of attention. Each method registers its own formula.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prunesid.methods.encoder.plan import Shape
 
 @dataclass(frozen=True)
 class Transformer:
-    """The sizes of a transformer that its cost depends on; `head_dim` is the width of one head."""
+    """The sizes that a transformer's cost depends on; `head_dim` is the width of one head."""
 
     layers: int
     width: int
@@ -34,12 +34,12 @@ class Transformer:
 
     @classmethod
     def decoder(cls, config: Any) -> Transformer:
-        """Of a Llama- or Qwen2-like configuration: gated FFN, perhaps grouped queries."""
+        """The sizes in a Llama- or Qwen2-like configuration: gated FFN, perhaps grouped queries."""
         return cls._of(config, ffn_matrices=3)
 
     @classmethod
     def encoder(cls, config: Any) -> Transformer:
-        """Of a CLIP-like vision configuration: plain FFN."""
+        """The sizes in a CLIP-like vision configuration: plain FFN."""
         return cls._of(config, ffn_matrices=2)
 
     @classmethod
@@ -56,7 +56,7 @@ class Transformer:
         )
 
     def layer_macs(self, tokens: int, fed: int | None = None) -> int:
-        """Multiply-adds of one layer that `tokens` tokens enter; `fed` of them, or all, see its FFN."""
+        """Multiply-adds of one layer that `tokens` tokens enter; `fed` (or all) enter its FFN."""
         fed = tokens if fed is None else fed
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         projections = 2 * tokens * self.width * (queries + keys)
@@ -79,12 +79,12 @@ class Transformer:
 
 @dataclass(frozen=True)
 class Visual:
-    """What the cost of choosing among an image's visual tokens depends on.
+    """The sizes that the cost of choosing among an image's visual tokens depends on.
 
-    tokens     T: patches of an image (or crop)
-    width      D: of a patch as the tower leaves it, and of the keys of all heads together
-    head_dim   of one head's key
-    projected  E: width of a token after the projector
+    tokens     T, patches of an image (or crop)
+    width      D, width of a patch as it leaves the tower, and of the keys of all heads together
+    head_dim   width of one head's key
+    projected  E, width of a token after the projector
     """
 
     tokens: int
@@ -95,7 +95,12 @@ class Visual:
 
 @dataclass(frozen=True)
 class TextTower:
-    """CLIP's text tower: its layers, the tokens of a segment of text, the width of the joint space."""
+    """CLIP's text tower.
+
+    layers   sizes of its transformer
+    segment  tokens of a segment of text
+    joint    width of the joint space of images and texts
+    """
 
     layers: Transformer
     segment: int
@@ -104,11 +109,13 @@ class TextTower:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of a model; `encoder_tokens` of one image (or crop) enter the tower, CLS included.
+    """The sizes of a model.
 
-    A tower that is no plain transformer has no formula here: its `encoder` is None. `encoding` is what
-    methods that act in the encoder plan by, None where the family takes none; `text` the text tower that
-    it was loaded with.
+    decoder         the language model
+    encoder         the vision tower; None for one that is no plain transformer and has no formula
+    encoder_tokens  tokens of one image (or crop) that enter the tower, CLS included
+    encoding        the encoder as methods that act in it see it; None for families without such
+    text            the text tower that the model was loaded with, or None
     """
 
     decoder: Transformer
@@ -118,13 +125,13 @@ class Sizes:
     text: TextTower | None = None
 
     def relevance_macs(self, visual: Visual, encoder: str) -> int:
-        """Of comparing an image's patches with a question (`prunesid.images.relevance`), which is encoded."""
+        """Multiply-adds of comparing patches with an encoded question (`images.relevance`)."""
         if encoder == EMBEDDINGS:
             return visual.tokens * visual.projected
         return visual.tokens * self._text.joint * (visual.width + 1)
 
     def asking_macs(self, encoder: str) -> int:
-        """Of encoding a question: one segment of the text tower; looking embeddings up costs nothing."""
+        """Multiply-adds of encoding a question: one segment of the text tower, 0 for embeddings."""
         if encoder == EMBEDDINGS:
             return 0
         layers = self._text.layers
@@ -137,14 +144,14 @@ class Sizes:
         return self.text
 
     def visual(self, tokens: int) -> Visual | None:
-        """Of an image of that many patches; None without a formula for the tower."""
+        """The sizes for an image of `tokens` patches; None if the tower has no formula."""
         if self.encoder is None:
             return None
         tower, projected = self.encoder, self.decoder.width
         return Visual(tokens, tower.width, tower.head_dim, projected)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values, which `from_json` reads."""
+        """The sizes as JSON values, which `from_json` reads."""
         return asdict(self)
 
     @classmethod
@@ -165,9 +172,11 @@ class Sizes:
 class Account:
     """The tokens and the cost of one prompt.
 
-    entering        visual tokens entering each layer of the language model
+    entering        visual tokens that enter each layer of the language model
     kv_entries      visual tokens in the KV caches when decoding starts, summed over layers
-    encoder_macs, selection_macs, llm_macs  multiply-adds; the language model's are of the prefill
+    encoder_macs    multiply-adds of the vision tower
+    selection_macs  multiply-adds of choosing tokens
+    llm_macs        multiply-adds of the language model's prefill
     """
 
     entering: tuple[int, ...]
@@ -178,12 +187,12 @@ class Account:
 
     @property
     def input_tokens(self) -> int:
-        """Visual tokens entering the language model."""
+        """Visual tokens that enter the language model."""
         return self.entering[0]
 
     @property
     def mean_tokens(self) -> float:
-        """Mean over layers of the visual tokens entering a layer: the budget of late methods."""
+        """Mean over layers of the visual tokens that enter a layer: the budget of late methods."""
         return sum(self.entering) / len(self.entering)
 
     @property
@@ -204,10 +213,12 @@ def account(
 ) -> Account:
     """The account of a prompt.
 
-    entering        visual tokens entering each layer of the decoder
+    entering        visual tokens that enter each layer of the decoder
     text            all other tokens of the prompt
-    cached          visual tokens in each layer's cache, where that differs from `entering`
-    encoder_tokens  tokens of one crop in the vision tower, CLS included; of `crops` crops
+    cached          visual tokens in each layer's cache; None: as many as enter
+    encoder         the vision tower; None: its cost is not counted
+    encoder_tokens  tokens of one crop in the vision tower, CLS included
+    crops           number of crops that the tower encodes
     """
     counts = tuple(map(int, entering))
     tower = 0 if encoder is None else crops * encoder.macs([encoder_tokens] * encoder.layers)

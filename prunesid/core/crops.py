@@ -1,9 +1,9 @@
 """How methods treat an image that comes as a base crop and sub-crops (LLaVA-NeXT).
 
-Their authors' codes differ in it: in what one choice is among, in the order in which tokens enter the
-language model, in padding, newlines, and in what a budget is meant for. A method declares what its
-authors do (`prunesid.methods.features.register(crops=...)`), and a user may choose otherwise, for all methods
-at once, by the options of the model's family.
+The authors' codes differ in five respects: the candidates of one choice, the order in which tokens
+enter the language model, padding, newlines, and the image that a budget is meant for. A method
+declares what its authors do (`prunesid.methods.features.register(crops=...)`). The options of the
+model's family override that for all methods at once.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "unpad": (NEVER, BEFORE, AFTER),
     "budget_for": (FULL, EVERY),
 }
-# What a user may choose; None: as the authors of each method do.
+# The options that a user may set; None: as the authors of each method do.
 OPTIONS: Mapping[str, Param] = {name: Param(None, str, own) for name, own in CHOICES.items()}
 
 
 @dataclass(frozen=True)
 class Crops:
-    """What a method does with an image in crops.
+    """The treatment of an image in crops.
 
-    The map is the sub-crops' patches side by side, in raster order over all of it.
+    The map is the grid of the sub-crops' patches side by side, in raster order over the whole.
 
-    scope       what one choice is among: the patches of one "crop"; those of the "image", the base
-                crop's first, then the map's; or what the unmodified model would have entering,
-                "packed": the same without padding, and a newline embedding after each row of the map
-    crop_order  "method": as the method sends tokens, crop after crop where each is chosen from by
-                itself; "map": the base crop's so, then patches in the order of the map, then the CLS
-                tokens of the sub-crops, then merged ones
-    newline     "drop": no newline embeddings but those that a packed sequence keeps; "rows": one
+    scope       the candidates of one choice. "crop": the patches of one crop. "image": the patches
+                of the base crop, then those of the map. "packed": the sequence that enters the
+                unmodified model, without padding and with a newline embedding after each map row
+    crop_order  the order of the output. "method": as the method sends tokens, crop after crop if
+                each crop is a choice of its own. "map": first the base crop's tokens in that order,
+                then the patches in map order, the CLS tokens of the sub-crops, merged tokens
+    newline     "drop": no newline embeddings except those that a packed sequence keeps. "rows": one
                 after each row of the map that holds a token
-    unpad       "never": patches of the padding are like others; "before": they cannot be chosen;
-                "after": those that were chosen are dropped
-    budget_for  "full": the budget is that of an image of the most crops, and a smaller one gets its
-                part (by crops; a packed sequence by its length); "image": every image gets all of it
+    unpad       "never": patches of the padding count like others. "before": they cannot be chosen.
+                "after": they are dropped after the choice
+    budget_for  "full": the budget is for an image of the most crops; a smaller image gets its share
+                (by crops, or by length if packed). "image": every image gets the whole budget
 
     The defaults are what most authors do (FasterVLM, VisionZip, PruneSID, VisPruner, CDPruner).
     """
@@ -60,10 +60,10 @@ class Crops:
     budget_for: str = FULL
 
     def under(self, chosen: Mapping[str, Any]) -> Crops:
-        """The same with what a user chose; None chooses nothing.
+        """This treatment with the options that a user chose; None chooses nothing.
 
-        Newlines in every row go with the order of the map, and a choice about newlines makes an image
-        of a packed sequence. ValueError where both were chosen.
+        newline="rows" implies crop_order="map". Any choice of newline turns scope="packed" into
+        "image". ValueError if the user chose both a newline and scope="packed".
         """
         given = {name: value for name, value in chosen.items() if value is not None}
         if given.get("scope") == PACKED and "newline" in given:
@@ -79,5 +79,5 @@ class Crops:
         return replace(found, unpad=BEFORE) if found.scope == PACKED else found
 
 
-# Methods inside the encoder have no authors who ran them so. Merged tokens have no place in the map.
+# No authors ran methods inside the encoder on crops. Merged tokens have no place in the map.
 ENCODER = Crops(crop_order=METHOD)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and names made from content."""
+"""Atomic writing of files, and digests of values and files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ DIGEST_LENGTH = 16
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, of the same suffix; it becomes `path` on success.
+    """Yield a temporary path next to `path`, with its suffix; on success it is renamed to `path`.
 
-    Missing folders are made. If the block raises, the temporary file goes and `path` is untouched.
+    Missing folders are made. If the block raises, the temporary file is deleted and `path` stays
+    as it was.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -45,8 +46,8 @@ def _plain(value: object) -> object:
 def digest(value: object) -> str:
     """16 hex digits of the SHA-256 of `value` as canonical JSON (sorted keys, no spaces).
 
-    Dataclasses, sets and paths are taken as objects, sorted lists and strings. TypeError on
-    anything else JSON has no word for, ValueError on NaN.
+    Dataclasses become objects, sets sorted lists, paths strings. TypeError on other values that
+    JSON cannot express, ValueError on NaN.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
@@ -59,7 +60,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 
 
 def source_files(module: ModuleType | str) -> list[Path]:
-    """The source files of a module, given itself or by name; of a package, all below it."""
+    """The source file of a module, given itself or by name; for a package, all files below it."""
     loaded = importlib.import_module(module) if isinstance(module, str) else module
     if loaded.__file__ is None:
         raise ValueError(f"module {loaded.__name__} has no source file")

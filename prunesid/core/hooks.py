@@ -1,4 +1,4 @@
-"""Reading what a module computes inside a model, without changing the model."""
+"""Hooks that read what a module computes inside a model, without changing the model."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 
 
 def split_heads(tensor: torch.Tensor, heads: int) -> torch.Tensor:
-    """(B, T, heads * d) -> (B, heads, T, d)."""
+    """Split the channels into heads, (B, T, heads * d) -> (B, heads, T, d)."""
     split: torch.Tensor = tensor.unflatten(-1, (heads, -1))
     return split.transpose(1, 2)
 
 
 @contextmanager
 def outputs(modules: dict[str, torch.nn.Module]) -> Iterator[dict[str, torch.Tensor]]:
-    """Collects what the named modules return while the block runs."""
+    """Collect what the named modules return while the block runs."""
     seen: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -36,7 +36,7 @@ def outputs(modules: dict[str, torch.nn.Module]) -> Iterator[dict[str, torch.Ten
 
 @contextmanager
 def keywords(module: torch.nn.Module) -> Iterator[dict[str, Any]]:
-    """Collects the keyword arguments that a module is called with while the block runs."""
+    """Collect the keyword arguments that a module is called with while the block runs."""
     seen: dict[str, Any] = {}
 
     def hook(_module: torch.nn.Module, _inputs: Any, given: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""Which files a module's results depend on, read from import statements; nothing is executed.
+"""The files that a module's results depend on, read from import statements without executing them.
 
-An import inside a function counts, one for type checkers alone does not. A package that merely lies
-above a module does not count either, and of a name that a package hands on, the module that defines
-it does.
+An import inside a function counts; one for type checkers alone does not. A package that merely
+contains an imported module does not count. If a package re-exports a name, the module that defines
+the name counts instead.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from pathlib import Path
 
 from prunesid.core.files import digest, file_digest
 
-# Beside modules, what a package that counts whole may hold: YAML, and what YAML includes.
+# A package that counts as a whole may hold modules, YAML, and files that YAML includes.
 _SUFFIXES = (".py", ".yaml", "")
 
 
 def closure(roots: Iterable[str], apart: Collection[str] = ()) -> dict[str, Path]:
-    """The files of the modules `roots` and of all that they import, of the same packages, by name.
+    """The files, by module name, of `roots` and of all that they import from the same packages.
 
-    Of a root that is a package every file counts. Modules `apart` count only as roots, a package
-    among them without the modules below it. ValueError for a root that has no file.
+    If a root is a package, every file in it counts. Modules in `apart` count only as roots; a
+    package among them stands for itself, without the modules below it. ValueError if a root has no
+    file.
     """
     roots = list(dict.fromkeys(roots))
     within = {root.partition(".")[0] for root in roots}
@@ -64,7 +65,7 @@ def imported(module: str, path: Path) -> tuple[str, ...]:
 
 
 def files_digest(files: dict[str, Path]) -> str:
-    """16 hex digits that change with a name or a content of `files`; where they lie does not count."""
+    """16 hex digits that depend on the names and contents of `files`, not on their folders."""
     return digest({name: _content(path) for name, path in files.items()})
 
 
@@ -87,7 +88,7 @@ def _imported(module: str, path: Path, changed: int, size: int) -> tuple[str, ..
 
 
 def _bindings(module: str, path: Path) -> Iterator[tuple[str, str | None]]:
-    """(module, name) of what every import statement takes; the name is None for a whole module."""
+    """(module, name) of each import in a file; the name is None if a whole module is imported."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in _executed(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
@@ -99,7 +100,7 @@ def _bindings(module: str, path: Path) -> Iterator[tuple[str, str | None]]:
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below, without what only type checkers see."""
+    """All nodes below `node`, without those that only type checkers see."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
             for other in child.orelse:
@@ -111,7 +112,7 @@ def _executed(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _source(base: str, name: str) -> str:
-    """The module that `from base import name` is about: a submodule, or where the name comes from."""
+    """The module needed by `from base import name`: a submodule, or the definer of the name."""
     if _locate(f"{base}.{name}") is not None:
         return f"{base}.{name}"
     path = _locate(base)
@@ -129,7 +130,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _locate(module: str) -> Path | None:
-    """The source file of a module, which need not be imported; None where there is none."""
+    """The source file of a module, which need not be imported; None if it has none."""
     top, *rest = module.split(".")
     origin = _origin(top)
     if origin is None or not rest:
@@ -159,5 +160,5 @@ def _look(folder: Path, parts: Iterable[str]) -> Path | None:
     return None
 
 
-# The library's own files do not come and go while it runs; those of plug-ins do.
+# The library's own files do not change while it runs; those of plug-ins may.
 _under = cache(_look)

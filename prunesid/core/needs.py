@@ -1,4 +1,4 @@
-"""Which optional fields of a `VisionRecord` a method reads."""
+"""The declaration of the optional `VisionRecord` fields that a method reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from prunesid.core.record import OPTIONAL, VisionRecord
 
-# Relevance by whatever the model has: CLIP where it comes with a text tower, else EMBEDDINGS.
+# Relevance by CLIP if the model comes with a text tower, else by EMBEDDINGS.
 QUESTION = "question"
 ASKED = (QUESTION,)
 
@@ -17,8 +17,8 @@ ASKED = (QUESTION,)
 class Needs:
     """The optional fields of a VisionRecord that a method reads.
 
-    relevance  what it may be by, sorted: QUESTION, `record.CLIP` or `record.EMBEDDINGS`; () for a
-               method that asks for none
+    relevance  encoders of the question that it accepts, sorted: QUESTION, `record.CLIP` or
+               `record.EMBEDDINGS`; () for a method that reads no relevance
     """
 
     cls_attention: bool = False
@@ -34,13 +34,13 @@ class Needs:
     layers: frozenset[int] = field(default_factory=frozenset)
 
     def __or__(self, other: Needs) -> Needs:
-        """What one or the other reads."""
+        """All fields that one or the other reads."""
         named = {name: getattr(self, name) or getattr(other, name) for name in OPTIONAL}
         named["relevance"] = tuple(sorted({*self.relevance, *other.relevance}))
         return Needs(layers=self.layers | other.layers, **named)
 
     def of(self, record: VisionRecord) -> dict[str, Tensor | None]:
-        """The needed fields by name, None where the record lacks one."""
+        """The needed fields by name; None for a field that the record lacks."""
         fields = {name: getattr(record, name) for name in OPTIONAL if getattr(self, name)}
         return fields | {f"hidden[{n}]": record.hidden.get(n) for n in sorted(self.layers)}
 

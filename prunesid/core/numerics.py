@@ -1,23 +1,24 @@
-"""Why the same image gives the same tokens whatever the batch, the thread count or the device.
+"""Rounding and ranking that give an image the same tokens in any batch, thread count and device.
 
-Everything is computed in float64. Linear algebra still differs in the last bits between thread
-counts, which would decide ties: duplicated tokens have equal scores on paper and almost equal ones
-in memory. So whatever is compared is first rounded to a grid, far coarser than these errors and far
-finer than the differences that mean anything; ties are then ties, and go to the lower index.
+Everything is computed in float64. The last bits of linear algebra still differ between thread
+counts, and they would decide ties: duplicated tokens have equal scores on paper and almost equal
+ones in memory. So all values that are compared are first rounded to a grid. It is far coarser than
+these errors and far finer than any difference that matters. Ties go to the lower index.
 
-Can a grid make ties of its own? Values closer than a step tie, so of n values over a range R that are
-all ranked, about n^2 / 2 * step / R pairs do. The steps follow from that, and from the errors:
+A grid also makes ties of its own, between values closer than a step. If n values over a range R are
+all ranked, about n^2 / 2 * step / R pairs tie. The steps follow from that and from the errors:
 
-* Cosines (`COSINE_GRID`): in VisPruner, which ranks 60 times over, a step of 2^-30 changes about one
-  image in 100; at 2^-40 it is one in 100 000. The error of a product of 1024 terms is 1e-15 at most.
-* Probabilities and densities (`PROBABILITY_GRID`): attention to one of thousands of tokens may be 1e-6,
-  and differ from the next by 1e-9, which is 2^-30. Sums over up to 32 heads remain exact.
-* Everything else (`GRID`): |V|, whose error is that of an eigenvector, 1e-12 and more; thresholds, which
-  are compared with finer numbers; and what is summed over all pairs of tokens, where 2^-30 is as fine as
-  sums of up to 2^23 terms allow to be exact. Of 576 values of |V| one pair in some 1000 images ties, and
-  matters only at the end of what its group keeps. The gains of a determinantal process are on it because
-  it also says when the rank is spent: what is left then is an error, which a finer grid would take for a
-  gain. Only the largest gain counts, so that a step in a million may tie.
+* Cosines (`COSINE_GRID`). VisPruner ranks them 60 times over, and a step of 2^-30 changes about one
+  image in 100; 2^-40 changes one in 100 000. The error of a product of 1024 terms is at most 1e-15.
+* Probabilities and densities (`PROBABILITY_GRID`). Attention to one of thousands of tokens may be
+  1e-6 and differ from the next by 1e-9, which is 2^-30. Sums over up to 32 heads remain exact.
+* Everything else (`GRID`). The error of |V| is that of an eigenvector, 1e-12 and more; of its 576
+  values one pair ties in some 1000 images, and matters only at the end of its group's quota.
+  Thresholds are compared with finer numbers. Values that are summed over all pairs of tokens need
+  a step of 2^-30 at least, for sums of up to 2^23 terms to be exact. The gains of a determinantal
+  point process are on this grid because it also tells when the rank is spent: the rest is an
+  error, which a finer grid would take for a gain. Only the largest gain counts, so that one step in
+  a million may tie.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ PROBABILITY_GRID = 2.0**-48
 
 
 def on_grid(values: Tensor, step: float = GRID) -> Tensor:
-    """`values` (float64) rounded to multiples of `step`, a power of two, so that sums are exact."""
+    """`values` (float64) rounded to multiples of `step`, a power of two; their sums are exact."""
     return (values * (1 / step)).round_().mul_(step)
 
 
 def per_image(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
-    """`function` of a (B, ...) tensor that treats images alike, with the bits of B = 1.
+    """`function` of a (B, ...) tensor, with the bits that each image has at B = 1.
 
-    Matrix libraries choose their kernel by batch size and memory alignment, so on the CPU, where
+    Matrix libraries choose their kernel by batch size and memory alignment. So on the CPU, where
     the work per image outweighs the call, each image gets a call and fresh memory of its own.
     """
     if batch.device.type != "cpu":
@@ -59,8 +60,7 @@ def rank_ascending(key: Tensor) -> Tensor:
 
 
 def rank_of_picks(picks: Tensor, num_tokens: int) -> Tensor:
-    """(B, T) int64 place of each token: those of `picks` (B, M), distinct, in that order, then the
-    others by index."""
+    """(B, T) int64 place of each token: the distinct `picks` (B, M), then the rest by index."""
     rank = torch.arange(num_tokens, device=picks.device).repeat(len(picks), 1) + num_tokens
     rank.scatter_(1, picks, torch.arange(picks.shape[1], device=picks.device).expand_as(picks))
     return rank.argsort(dim=1).argsort(dim=1)

@@ -1,4 +1,4 @@
-"""The parameters a method accepts, and the check of what a user gave for them."""
+"""The parameters that a method accepts, and the check of the values that a user gave."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Value = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Param:
-    """One parameter: its default, its kind (str, int, float, bool) and what is valid.
+    """One parameter: its default, its kind (str, int, float, bool) and its valid values.
 
-    choices  the valid strings, or a function that lists them (a registry's `names`); None for any
+    choices  the valid strings, or a function that lists them (a registry's `names`); None: any
     minimum  the smallest valid number
-    None is valid exactly where it is the default.
+    None is valid if and only if it is the default.
     """
 
     default: Value
@@ -27,13 +27,13 @@ class Param:
     minimum: float | None = None
 
     def values(self) -> Sequence[Value]:
-        """The valid values, where they can be listed."""
+        """The valid values, if they can be listed."""
         if self.kind is bool:
             return (False, True)
         return self.choices() if callable(self.choices) else self.choices or ()
 
     def check(self, name: str, value: object) -> Value:
-        """The value in its kind; ValueError if it is not one."""
+        """The value, converted to the parameter's kind; ValueError if it is not valid."""
         if value is None and self.default is None:
             return None
         if self.kind is str:
@@ -46,7 +46,7 @@ class Param:
             if not isinstance(value, bool):
                 raise ValueError(f"{name} must be true or false, not {value!r}.")
             return value
-        # The abstract types, because numbers that come out of a data frame are numpy's.
+        # The abstract types, because numbers from a data frame are numpy's.
         whole = self.kind is int
         accepted = numbers.Integral if whole else numbers.Real
         if isinstance(value, bool) or not isinstance(value, accepted) or not math.isfinite(value):

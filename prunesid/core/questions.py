@@ -1,4 +1,4 @@
-"""Questions, when an answer ends, and the table that answers are kept in."""
+"""Questions, the rule for where an answer ends, and the table that stores answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Without sampling these change nothing, so tasks may carry them.
+# These change nothing without sampling, so tasks may set them.
 _WITHOUT_EFFECT = frozenset({"image_aspect_ratio", "top_k", "top_p", "use_cache"})
 _UNDERSTOOD = frozenset({"do_sample", "max_new_tokens", "num_beams", "temperature", "until"})
 _DEFAULT_LENGTH = 1024
@@ -17,7 +17,7 @@ _DEFAULT_LENGTH = 1024
 class Question:
     """One question on one image; `id` is the task's document number as text.
 
-    `input` names what it is shown, where that is not the image as every question sees it.
+    `input` names the input that it is shown, if that is not the image as every question sees it.
     """
 
     id: str
@@ -36,12 +36,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """`tokens`: visual tokens entering a layer of the language model, mean over its layers.
+    """One answer and the tokens that it took.
 
-    Where tokens are chosen before the language model, that is the number that entered it. `text`
-    are the other tokens of the prompt. Where tokens are dropped inside, `entering` and `cached` are
-    the visual tokens that enter each layer and that its cache holds when decoding starts, and
-    `selection_macs` the multiply-adds of choosing; elsewhere these are None.
+    tokens          visual tokens that enter a layer of the language model, mean over its layers
+    text            other tokens of the prompt
+    entering        visual tokens that enter each layer
+    cached          visual tokens in each layer's cache when decoding starts
+    selection_macs  multiply-adds of choosing tokens
+
+    The last three are None unless tokens are dropped inside the language model.
     """
 
     question_id: str
@@ -56,14 +59,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Stopping:
-    """An answer ends at an end token, after `max_new_tokens`, or before a string of `until`."""
+    """The end of an answer: an end token, `max_new_tokens` tokens, or a string of `until`."""
 
     max_new_tokens: int = _DEFAULT_LENGTH
     until: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, gen_kwargs: Mapping[str, Any]) -> Stopping:
-        """Reads lmms-eval's generation arguments; ValueError unless they mean greedy decoding."""
+        """The rule in lmms-eval's generation arguments; ValueError unless decoding is greedy."""
         unknown = sorted(set(gen_kwargs) - _UNDERSTOOD - _WITHOUT_EFFECT)
         if unknown:
             raise ValueError(
@@ -93,7 +96,7 @@ class Stopping:
 
 
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
-    """Parquet with a column per field of `Answer`, a line per answer."""
+    """Write Parquet with a column per field of `Answer` and a row per answer."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

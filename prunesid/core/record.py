@@ -1,6 +1,7 @@
-"""What a vision tower leaves behind (`VisionRecord`) and what a method keeps of it (`Kept`).
+"""The features that a vision tower computes (`VisionRecord`) and the tokens kept of them (`Kept`).
 
-B images or crops, T patch tokens of D channels, H attention heads of d channels, N kept tokens.
+Shapes: B images or crops, T patch tokens of D channels, H attention heads of d channels, N kept
+tokens.
 """
 
 from __future__ import annotations
@@ -14,19 +15,28 @@ from torch import Tensor
 
 # The fields of a VisionRecord that are one tensor or None.
 OPTIONAL = (
-    "cls_attention", "cls", "keys", "projected", "joint", "relevance", "last_attention",
-    "last_keys", "first_cls_attention", "last_cls_attention",
-)  # fmt: skip
+    "cls_attention",
+    "cls",
+    "keys",
+    "projected",
+    "joint",
+    "relevance",
+    "last_attention",
+    "last_keys",
+    "first_cls_attention",
+    "last_cls_attention",
+)
 
-# What compares patches with a question: CLIP's text tower, or the language model's own embeddings.
+# Encoders of a question that patches are compared with: CLIP's text tower, or the language model's
+# own embeddings.
 CLIP, EMBEDDINGS = "clip", "embeddings"
 
-# Fact about crops: (B, 2) rows and columns of the image that the tokens are all of.
+# Entry of `Kept.info`: (B, 2) rows and columns of an image of which all tokens are kept.
 GRID = "grid"
-# Fact about crops: (B, N) int64, the place of each token among all of its image or clip, -1 for none.
-# Without it tokens stand crop after crop.
+# Entry of `Kept.info`: (B, N) int64 place of each token among all of its image or clip, or -1.
+# Without this entry, tokens go crop after crop.
 PLACE = "place"
-# Index of the newline embedding after row 0 of an image's map; NEWLINE - r of that after row r.
+# Index of the newline embedding after row 0 of an image's map; after row r it is NEWLINE - r.
 NEWLINE = -2
 
 
@@ -39,22 +49,22 @@ class VisionRecord:
     cls_attention  (B, H, T) attention from CLS to the patches in the block that made `features`
     keys           (B, H, T, d) keys of that block
     projected      (B, T, E) `features` after the projector, as the language model gets them
-    joint          (B, T, C) patches in CLIP's space of images and texts: `features` through the
+    joint          (B, T, C) patches in CLIP's space of images and texts: `features` after the
                    tower's post layer norm and CLIP's visual projection
     relevance      (B, T) cosine of each patch and the question (`prunesid.images.relevance`)
-    relevance_by   what it compares: CLIP (`joint` and CLIP's text tower) or EMBEDDINGS (`projected`
-                   and the language model's embeddings)
-    last_attention (B, T) attention from CLS to the patches in the tower's last block, the heads
-                   taken together as one: softmax over CLS and patches of q k / sqrt(D)
+    relevance_by   CLIP if that compares `joint` with CLIP's text tower, EMBEDDINGS if it compares
+                   `projected` with the language model's embeddings
+    last_attention (B, T) attention from CLS to the patches in the tower's last block, all heads as
+                   one: softmax over CLS and patches of q k / sqrt(D)
     last_keys      (B, T, D) keys of that block, the heads side by side
-    first_cls_attention, last_cls_attention  (B, T) as `cls_attention`, of the tower's first and last
-                   block, mean over heads
+    first_cls_attention  (B, T) attention from CLS in the tower's first block, mean over heads
+    last_cls_attention   (B, T) attention from CLS in the tower's last block, mean over heads
     hidden         {0-based block: (B, T, D)} outputs of other blocks, CLS removed
     grid           (rows, columns) of the patches in raster order, rows * columns = T
-    image_ids      one name per image, which random choices depend on (and on nothing else in the
-                   batch); without it the content of the image's features takes its place
+    image_ids      one name per image. Random choices depend on it and on nothing else in the batch.
+                   Without it they depend on the content of the image's features
 
-    Raises ValueError where the shapes do not fit together.
+    Raises ValueError if the shapes do not fit together.
     """
 
     features: Tensor
@@ -140,7 +150,7 @@ class VisionRecord:
     ) -> VisionRecord:
         """The record of B sequences of T patches (B, T) int64 that may come from several images.
 
-        What an image has once, CLS and its name, is that of a sequence's first patch.
+        A sequence has the CLS token and the name of its first patch's image.
         """
         device = self.features.device
         images, patches = images.to(device), patches.to(device)
@@ -167,7 +177,7 @@ class VisionRecord:
 
     @staticmethod
     def cat(parts: Sequence[VisionRecord]) -> VisionRecord:
-        """One record of several of one grid, which hold the same fields."""
+        """One record of several that have one grid and the same fields."""
         if len(parts) == 1:
             return parts[0]
         first = parts[0]
@@ -187,7 +197,7 @@ class VisionRecord:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> VisionRecord:
-        """The same record on another device and / or in another floating dtype."""
+        """This record on another device, in another floating dtype, or both."""
 
         def move(tensor: Tensor | None) -> Any:
             return None if tensor is None else tensor.to(device=device, dtype=dtype)
@@ -205,11 +215,10 @@ class Kept:
     """The visual tokens that go on to the projector and the language model.
 
     tokens  (B, N, D) in the dtype of the record's features; rows past `count` are zero
-    index   (B, N) int64, the source patch of each token; -1 for CLS, merged tokens and padding, and
-            NEWLINE - r for the newline embedding after row r of an image's map, the token of which
-            is zero
-    count   (B,) int64, real tokens per image
-    info    {name: (B, ...) tensor}, facts about each image's reduction, such as tau or survivors
+    index   (B, N) int64 source patch of each token. It is -1 for CLS, merged tokens and padding,
+            NEWLINE - r for the newline embedding after row r of an image's map, whose token is zero
+    count   (B,) int64 real tokens per image
+    info    {name: (B, ...) tensor} facts about each image's reduction, such as tau or survivors
     """
 
     tokens: Tensor
@@ -227,12 +236,12 @@ class Kept:
         return places < self.count[:, None]
 
     def to(self, device: torch.device | str) -> Kept:
-        """The same on another device."""
+        """These tokens on another device."""
         info = {name: value.to(device) for name, value in self.info.items()}
         return Kept(self.tokens.to(device), self.index.to(device), self.count.to(device), info)
 
     def rows(self, images: Tensor) -> Kept:
-        """Those of some of the images (n,) int64, in the given order."""
+        """The tokens of some of the images (n,) int64, in the given order."""
         chosen = images.to(self.count.device)
         info = {name: value[chosen] for name, value in self.info.items()}
         return Kept(self.tokens[chosen], self.index[chosen], self.count[chosen], info)
@@ -242,7 +251,7 @@ class Kept:
         return [row[:n] for row, n in zip(self.tokens, self.count.tolist(), strict=True)]
 
     def without(self, images: Tensor) -> Kept:
-        """The same, but the `images` (B,) bool have no tokens; their facts stay."""
+        """These tokens, but none of the `images` (B,) bool; the info of these images stays."""
         return Kept(
             tokens=self.tokens.masked_fill(images[:, None, None], 0),
             index=self.index.masked_fill(images[:, None], -1),
@@ -251,7 +260,7 @@ class Kept:
         )
 
     def only(self, wanted: Tensor) -> Kept:
-        """The same with those tokens alone that are `wanted` (B, N) bool, in their order."""
+        """The tokens that are `wanted` (B, N) bool, in their order."""
         wanted = wanted & self.mask
         count = wanted.sum(dim=1)
         order = (~wanted).long().argsort(dim=1, stable=True)[:, : int(count.max())]
@@ -266,7 +275,7 @@ class Kept:
 
     @staticmethod
     def nothing() -> Kept:
-        """No images at all."""
+        """A `Kept` of no images."""
         empty = torch.zeros(0, 0, dtype=torch.int64)
         return Kept(empty[:, :, None].float(), empty, empty.sum(1))
 
@@ -274,7 +283,7 @@ class Kept:
     def cat(parts: Sequence[Kept]) -> Kept:
         """One `Kept` of several batches, padded to the widest; the parts share their info names.
 
-        Facts about patches, such as their groups, are padded where crops differ in size (`cat_padded`).
+        Info about patches, such as their groups, is padded if crops differ in size (`cat_padded`).
         """
         if len(parts) == 1:
             return parts[0]
@@ -293,16 +302,13 @@ class Kept:
 
 
 def cat_padded(tensors: Sequence[Tensor]) -> Tensor:
-    """(B, ...) of several batches; facts about patches (B, T) are padded with -1 or False."""
+    """One (B, ...) tensor of several batches; values per patch (B, T) are padded, -1 or False."""
     if len({tensor.shape[1:] for tensor in tensors}) == 1:
         return torch.cat(list(tensors))
     width = max(tensor.shape[1] for tensor in tensors)
-    return torch.cat([
-        torch.nn.functional.pad(
-            tensor, (0, width - tensor.shape[1]), value=0 if tensor.dtype == torch.bool else -1
-        )
-        for tensor in tensors
-    ])  # fmt: skip
+    value = 0 if tensors[0].dtype == torch.bool else -1
+    pad = torch.nn.functional.pad
+    return torch.cat([pad(tensor, (0, width - tensor.shape[1]), value=value) for tensor in tensors])
 
 
 def keep(
@@ -316,10 +322,11 @@ def keep(
 ) -> Kept:
     """Keep the `budget` patches of lowest rank of each image, the last step of a selecting method.
 
-    rank    (B, T) int64, a permutation of 0..T-1 per image: who is kept first
-    budget  (B,) int64; an image whose budget is T or more keeps all patches in raster order, no CLS
-    layout  (B, T) int64 keys that order the output; without it, raster order
-    cls_token puts the record's CLS token first, in one of the places of the budget
+    rank       (B, T) int64, a permutation of 0..T-1 per image; the lowest is kept first
+    budget     (B,) int64. If it is T or more, all patches are kept in raster order, without CLS
+    layout     (B, T) int64 keys that order the output; None: raster order
+    cls_token  True puts the record's CLS token first; it takes one place of the budget
+    info       the result's `info`
     """
     images, tokens, _ = record.features.shape
     device = record.features.device

@@ -28,11 +28,11 @@ class Box:
 
     @property
     def values(self) -> list[int]:
-        """As a layout has them."""
+        """Top, left, bottom and right, as a layout stores them."""
         return [self.top, self.left, self.bottom, self.right]
 
     def within(self, other: Box) -> Box:
-        """The part of this box that lies in another, counted from the other's corner; may be empty."""
+        """The part of this box inside another, counted from the other's corner; may be empty."""
         rows, columns = other.grid
         top, bottom = (min(max(at - other.top, 0), rows) for at in (self.top, self.bottom))
         left, right = (min(max(at - other.left, 0), columns) for at in (self.left, self.right))
@@ -42,18 +42,18 @@ class Box:
         return Box(self.top + rows, self.left + columns, self.bottom + rows, self.right + columns)
 
     def patches(self, columns: int) -> Tensor:
-        """(n,) int64 numbers of its patches, in raster order, in a grid of so many columns."""
+        """(n,) int64 numbers of its patches in a grid of so many columns, in raster order."""
         rows = torch.arange(self.top, self.bottom)[:, None]
         return (rows * columns + torch.arange(self.left, self.right)).flatten()
 
     def scaled(self, side: int, to: int) -> Box:
-        """The patches of a square of `to` x `to` that show any of this box in one of side x side."""
+        """The patches in a grid of to x to that show any part of this box in one of side x side."""
         first = (at * to // side for at in (self.top, self.left))
         last = (-(-at * to // side) for at in (self.bottom, self.right))
         return Box(*first, *last)
 
     def holds(self, cells: Tensor) -> Tensor:
-        """(n,) bool: which of the cells (n, 2), row and column, lie in this box."""
+        """(n,) bool: true for cells (n, 2), row and column, that lie in this box."""
         low, high = cells.new_tensor([[self.top, self.left], [self.bottom, self.right]])
         inside: Tensor = ((cells >= low) & (cells < high)).all(dim=1)
         return inside

@@ -1,4 +1,4 @@
-"""Names to things that register themselves: adding one is adding one file (or one plug-in)."""
+"""Registries whose entries register themselves; a new entry is one new file or plug-in."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _OWNER: ContextVar[str | None] = ContextVar("owner", default=None)
 
 @contextmanager
 def owned_by(module: str | None) -> Iterator[None]:
-    """What the block registers, of any kind, belongs to `module`; nothing stays if it raises."""
+    """Assign all that the block registers to `module`, and withdraw it if the block raises."""
     if module is not None:
-        # What the block imports of the library is then no longer new.
+        # Discover the library's own entries first, so that none is assigned to the module.
         _discover_all()
     token = _OWNER.set(module)
     try:
@@ -52,7 +52,7 @@ def withdraw(module: str) -> None:
 
 
 def unknown(kind: str, name: object, choices: Iterable[str]) -> str:
-    """The message for a name that is not one of the choices, with the nearest one first."""
+    """The message for a name that is not one of the choices; it suggests the nearest one."""
     known = sorted(choices)
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -60,9 +60,9 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> str:
 
 
 class Registry(Generic[Entry]):
-    """The entries of one kind: every module of `packages`, and the entry points of `group`.
+    """The entries of one kind, from every module of `packages` and the entry points of `group`.
 
-    The modules are imported on first use, so that a module may import the registry it is part of.
+    The modules are imported on first use, so a module may import the registry that it registers in.
     """
 
     def __init__(self, kind: str, *packages: str, group: str) -> None:
@@ -75,12 +75,12 @@ class Registry(Generic[Entry]):
         _REGISTRIES.add(self)
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
-        """A decorator that files what it decorates under `name`; a name taken is a ValueError."""
+        """A decorator that registers an entry under `name`; ValueError if the name is taken."""
 
         def add(entry: Entry) -> Entry:
             owner = _OWNER.get()
             if owner is not None:
-                # Whoever comes in from outside must not take the name of one that is still to come.
+                # A plug-in must not take the name of an entry that has not been imported yet.
                 self._discover()
             if name in self._entries:
                 raise ValueError(f"There already is a {self.kind} named {name!r}.")
@@ -103,7 +103,7 @@ class Registry(Generic[Entry]):
         return self._entries[name]
 
     def modules_of(self, name: str) -> list[str]:
-        """The modules that hold an entry: that of its function, and the plug-in it came with."""
+        """The modules of an entry: its function's, and that of the plug-in that it came with."""
         found = [_module(self[name]), self._owners.get(name)]
         return list(dict.fromkeys(module for module in found if module is not None))
 
@@ -129,9 +129,9 @@ class Registry(Generic[Entry]):
 
 
 def listed(package: str, group: str) -> list[str]:
-    """The names in the registry of `package` before its modules are imported, which may take long.
+    """The names in the registry of `package`, without importing its modules, which may take long.
 
-    Only for registries whose modules are named like what they register.
+    Only for registries whose modules have the names of their entries.
     """
     spec = importlib.util.find_spec(package)
     folders = (spec.submodule_search_locations if spec else None) or ()
@@ -144,5 +144,5 @@ def listed(package: str, group: str) -> list[str]:
 
 
 def _module(entry: object) -> str:
-    """Name of the module that defines what an entry runs."""
+    """Name of the module that defines an entry's function."""
     return getattr(entry, "run", entry).__module__

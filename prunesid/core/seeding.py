@@ -1,4 +1,4 @@
-"""Random choices that belong to an image: the same in any batch, order, process or thread count."""
+"""Random numbers per image, equal in any batch, order, process and number of threads."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from prunesid.core.record import VisionRecord
 class Draws:
     """Random numbers for the images of a record, from the seed and the image alone.
 
-    The image is known by its `image_ids` entry, else by the bytes of its features, so that those
-    who compare float16 with float32 or two devices should name their images.
+    An image is identified by its entry in `image_ids`, else by the bytes of its features. Name the
+    images to get equal draws in two dtypes or on two devices.
     """
 
     record: VisionRecord

@@ -1,6 +1,6 @@
-"""Records of crops whose features nobody needs: how large they are and what they belong to.
+"""Records of crops without features: only their sizes and the inputs that they belong to.
 
-Methods inside the encoder have no ordinary features beside them, and costs are counted without any.
+Methods inside the encoder compute no ordinary features, and costs are counted without any.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def outline(
     share: int | None = None,
     crops: Mapping[str, Any] = NOTHING,
 ) -> Records:
-    """Records of R crops with sizes, budgets and CLS tokens like any, and features of zeros.
+    """Records of R crops with ordinary sizes, budgets and CLS tokens, and features of zeros.
 
     grids  (R) rows and columns of the patches of each crop
-    cls    (R, D); the features have its width, dtype and device, and take no memory
+    cls    (R, D) CLS tokens; the features have their width, dtype and device, and take no memory
 
     inputs, share, crops  as in `Records`
     """

@@ -1,6 +1,6 @@
-"""What a question shows: images and clips, from lmms-eval's visuals and from files.
+"""The images and clips of a question, from lmms-eval's visuals and from files.
 
-clip = read_clip("video.mp4")   # 8 frames, evenly spread
+clip = read_clip("video.mp4")  # 8 frames, evenly spread
 media = media_of(task.doc_to_visual(doc))
 """
 
@@ -32,11 +32,11 @@ class Clip:
     """F frames of one video, in the order of time.
 
     frames   (F, H, W, 3) uint8, RGB
-    indices  the frames' numbers in the video, from 0; a number repeats where the video is too short
+    indices  the frames' numbers in the video, from 0; a number repeats if the video is too short
     total    number of frames of the video
     fps      frames per second of the video
 
-    ValueError where they do not fit together.
+    ValueError if they do not fit together.
     """
 
     frames: NDArray[np.uint8]
@@ -62,12 +62,12 @@ class Clip:
 
     @property
     def times(self) -> tuple[float, ...]:
-        """Seconds from the start of the video at which the frames stand."""
+        """Time of each frame, in seconds from the start of the video."""
         return tuple(index / self.fps for index in self.indices)
 
     @property
     def rate(self) -> float:
-        """Frames of the clip per second of the video, as Qwen2.5-VL times its temporal patches.
+        """Frames of the clip per second of the video, by which Qwen2.5-VL times temporal patches.
 
         It equals `sampled_fps` of transformers' VideoMetadata.
         """
@@ -86,11 +86,11 @@ def frame_indices(total: int, frames: int = FRAMES) -> tuple[int, ...]:
 
 
 def read_clip(path: str | os.PathLike[str], frames: int = FRAMES) -> Clip:
-    """`frames` frames of a video file, spread evenly as `frame_indices` says.
+    """`frames` frames of a video file, spread evenly (`frame_indices`).
 
-    Frames are taken as stored: a rotation that the file asks players for is not applied. Of several
-    video streams the first counts. ValueError, naming the file, if it is missing or unreadable, or
-    holds no video.
+    Frames are taken as stored: a rotation that the file asks players for is not applied. If there
+    are several video streams, the first is read. ValueError, naming the file, if it is missing or
+    unreadable, or holds no video.
     """
     import av
 
@@ -98,7 +98,7 @@ def read_clip(path: str | os.PathLike[str], frames: int = FRAMES) -> Clip:
         total = _packets(path)
         pictures, count, fps = _decode(path, frame_indices(total, frames))
         if pictures is None:
-            # Some packets of the stream hold no frame to show; the rest counts.
+            # Some packets of the stream hold no frame to show; count those that do.
             pictures, _, fps = _decode(path, frame_indices(count, frames))
             total = count
     except (OSError, av.FFmpegError) as error:
@@ -109,19 +109,20 @@ def read_clip(path: str | os.PathLike[str], frames: int = FRAMES) -> Clip:
 
 
 def media_of(visuals: Sequence[Any] | None, frames: int = FRAMES) -> tuple[Image | Clip, ...]:
-    """What lmms-eval's `doc_to_visual` gives, as images and clips, in the same order.
+    """The visuals that lmms-eval's `doc_to_visual` returns, as images and clips in the same order.
 
-    Images stay as they are; a path is read as an image or as a clip of `frames` frames, by its
-    suffix. Lists within the list are opened. None and an empty list give (), a question about
-    nothing to see. ValueError on anything else.
+    Images stay as they are. A path is read as an image or as a clip of `frames` frames, by its
+    suffix. Nested lists are flattened. None and an empty list give (), for a question without
+    visuals. ValueError on anything else.
     """
     return tuple(_medium(visual, frames) for visual in flat(visuals))
 
 
 def flat(visuals: Sequence[Any] | None) -> list[Any]:
-    """The visuals of a question one by one: lists opened, None left out.
+    """The visuals of a question in one flat list, without None.
 
-    A task whose `doc_to_visual` names a field gives the field in a list, be it a list or empty.
+    A task whose `doc_to_visual` names a field wraps that field in a list, even if it is a list or
+    empty.
     """
     if not isinstance(visuals, (list, tuple)):
         return [] if visuals is None else [visuals]
@@ -129,7 +130,7 @@ def flat(visuals: Sequence[Any] | None) -> list[Any]:
 
 
 def first_image(media: Sequence[Image | Clip]) -> Image:
-    """The first of the media as an image, of a clip its first frame; ValueError if there is none."""
+    """The first image, or the first frame if the first medium is a clip; ValueError if none."""
     from PIL import Image
 
     if not media:
@@ -164,7 +165,7 @@ def _medium(visual: Any, frames: int) -> Image | Clip:
 
 
 def _packets(path: str | os.PathLike[str]) -> int:
-    """Number of packets of the first video stream: its frames, unless some are not shown."""
+    """Number of packets of the first video stream; each is a frame, unless some are not shown."""
     import av
 
     with av.open(os.fspath(path)) as container:
@@ -179,9 +180,9 @@ def _packets(path: str | os.PathLike[str]) -> int:
 def _decode(
     path: str | os.PathLike[str], wanted: tuple[int, ...]
 ) -> tuple[NDArray[np.uint8] | None, int, float]:
-    """The wanted frames (F, H, W, 3), how many were decoded for them, and the stream's fps.
+    """The wanted frames (F, H, W, 3), the number of frames decoded for them, and the stream's fps.
 
-    None in place of the frames if the stream ends before the last one.
+    The frames are None if the stream ends before the last one.
     """
     import av
 

@@ -1,7 +1,7 @@
-"""Images in crops, chosen from otherwise than crop by crop (`prunesid.core.crops`).
+"""Choices among tokens of several crops at once (`prunesid.core.crops`).
 
-A pool is what one choice is among. Tokens of several crops become one sequence, and what is kept of
-it becomes rows again, with the place of each token among those of its image.
+A pool holds the candidates of one choice: tokens of several crops become one sequence. The kept
+tokens become rows again, each with its place among the tokens of its image.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Grid = tuple[int, int]
 class Pool:
     """T tokens of an image.
 
-    rows   (T,) int64 the crop of each, among all R
-    index  (T,) int64 its patch, or that of a newline embedding (`record.NEWLINE`)
-    grid   rows and columns, where they fill a rectangle
+    rows   (T,) int64 number of each token's crop among all R
+    index  (T,) int64 its patch, or the index of a newline embedding (`record.NEWLINE`)
+    grid   rows and columns, if the tokens fill a rectangle
     """
 
     rows: Tensor
@@ -41,14 +41,14 @@ class Pool:
 
 
 def image_pool(medium: Medium, grid: Grid, crops: Crops) -> Pool:
-    """All of an image, whose crops have `grid` patches: its base crop, then its map."""
+    """All tokens of an image whose crops have `grid` patches: the base crop's, then the map's."""
     rows, columns = grid
     patches = torch.arange(rows * columns)
     found = [torch.stack([torch.full_like(patches, medium.rows[0]), patches])]
     across = medium.sub_crops[1]
     parts = medium.parts(grid, crops.unpad == BEFORE)
     for first in range(1, len(medium.rows), across):
-        # Sub-crops beside each other show the same of their rows.
+        # Adjacent sub-crops of a row have the same rows of patches that show the image.
         beside = range(first, first + across)
         for line in range(parts[first].top, parts[first].bottom):
             for number in beside:
@@ -61,7 +61,7 @@ def image_pool(medium: Medium, grid: Grid, crops: Crops) -> Pool:
 
 
 def part_pools(medium: Medium, grid: Grid) -> list[Pool]:
-    """The patches of each crop that show the image; one of none where a crop shows nothing."""
+    """One pool per crop: its patches that show the image, possibly none."""
     found = []
     for row, part in zip(medium.rows, medium.parts(grid), strict=True):
         index = part.patches(grid[1])
@@ -70,9 +70,10 @@ def part_pools(medium: Medium, grid: Grid) -> list[Pool]:
 
 
 def joined(record: VisionRecord, pools: Sequence[Pool], newline: Tensor | None) -> VisionRecord:
-    """The record of pools of one size T, from that of all R crops.
+    """The record of pools of one size T, from the record of all R crops.
 
-    A newline embedding has projected tokens alone, `newline` (E,). ValueError where these are missing.
+    A newline embedding exists as a projected token alone, `newline` (E,). ValueError if projected
+    tokens are missing.
     """
     device = record.features.device
     rows = torch.stack([pool.rows for pool in pools]).to(device)
@@ -98,14 +99,16 @@ def keep_of_pools(
     run: Callable[[VisionRecord, Tensor], Kept],
     first: Tensor,
 ) -> Kept:
-    """What `run` keeps of pools by the budget of each -> R rows, with places in their pools.
+    """The tokens that `run` keeps of each pool -> R rows, with their places in the pools.
 
-    record  of all R crops, in their order
-    run     from the record of B pools and their budgets (B,)
-    first   (R,) the first crop of each one's image
+    record   the record of all R crops, in their order
+    pools    each pool with its budget
+    newline  as in `joined`
+    run      takes the record of B pools and their budgets (B,)
+    first    (R,) the first crop of each crop's image
 
-    A token of no patch belongs to the first row of its pool. Facts about patches are -1 or False for
-    those that are in no pool; a row in no pool has the other facts of its image's first.
+    A token without a patch goes to the first row of its pool. Info about patches is -1 or False for
+    patches in no pool. A row in no pool has the other info of its image's first row.
     """
     alike: dict[tuple[int, Grid | None], list[int]] = {}
     for number, (pool, _) in enumerate(pools):
@@ -113,7 +116,7 @@ def keep_of_pools(
     facts = _Facts(record)
     tokens, where = [], []
     for (size, _), numbers in alike.items():
-        # As many as `compress` takes at a time, so that no more than that is copied.
+        # No more pools than `compress` takes at a time, so that only these are copied.
         step = max(1, CHUNK_ELEMENTS // size**2)
         for start in range(0, len(numbers), step):
             some, budgets = zip(*(pools[n] for n in numbers[start : start + step]), strict=True)
@@ -133,7 +136,7 @@ def keep_of_pools(
 
 
 class _Facts:
-    """Facts about pools as those of R rows of T patches each."""
+    """Collects the info of pools as info of R rows of T patches each."""
 
     def __init__(self, record: VisionRecord) -> None:
         self.shape = len(record), record.num_tokens
@@ -141,7 +144,7 @@ class _Facts:
         self.seen = torch.zeros(len(record), dtype=torch.bool)
 
     def add(self, info: Mapping[str, Tensor], rows: Tensor, index: Tensor) -> None:
-        """Facts (B, ...) of pools of the patches `rows` and `index` (B, T)."""
+        """Add the info (B, ...) of pools whose patches are `rows` and `index` (B, T)."""
         own = index >= 0
         for name, fact in info.items():
             of_patches = fact.shape[1:] == rows.shape[1:]
@@ -156,7 +159,7 @@ class _Facts:
         self.seen[rows.flatten().cpu()] = True
 
     def of(self, first: Tensor) -> dict[str, Tensor]:
-        """Those of all rows; `first` (R,) as `keep_of_pools` has it."""
+        """The info of all rows; `first` (R,) as in `keep_of_pools`."""
         source = torch.where(self.seen, torch.arange(self.shape[0]), first)
         return {
             name: fact if fact.shape == self.shape else fact[source.to(fact.device)]
@@ -165,7 +168,7 @@ class _Facts:
 
 
 def _in_rows(tokens: Tensor, where: Tensor, rows: int, info: Mapping[str, Tensor]) -> Kept:
-    """Tokens (M, D) in their order, of the row, patch and place in `where` (3, M) -> R rows."""
+    """Put tokens (M, D), in their order, into R rows; `where` (3, M) holds row, patch and place."""
     row, patch, place = where
     order = row.argsort(stable=True)
     count = torch.bincount(row, minlength=rows)
@@ -179,7 +182,7 @@ def _in_rows(tokens: Tensor, where: Tensor, rows: int, info: Mapping[str, Tensor
 
 
 def shown(kept: Kept, media: Sequence[Medium], grid: Grid) -> Tensor:
-    """(R, N) bool: false for patches of the padding."""
+    """(R, N) bool: true for tokens that are not patches of the padding."""
     found = torch.zeros(len(kept), grid[0] * grid[1], dtype=torch.bool)
     for medium in media:
         for pool in part_pools(medium, grid):
@@ -190,10 +193,10 @@ def shown(kept: Kept, media: Sequence[Medium], grid: Grid) -> Tensor:
 def in_map_order(
     kept: Kept, media: Sequence[Medium], grid: Grid, *, cls: bool = False, joint: bool = False
 ) -> Kept:
-    """The same with places in the `crop_order` "map" of `prunesid.core.crops`.
+    """`kept` with places in the `crop_order` "map" of `prunesid.core.crops`.
 
-    cls    whether a first token of no patch is CLS and not merged
-    joint  whether crops were chosen from together; then merged tokens, which are of no crop, come last
+    cls    whether a first token without a patch is CLS, not a merged token
+    joint  whether one choice was among several crops; merged tokens, of no crop, then come last
     """
     device, (rows, columns) = kept.index.device, grid
     crop = torch.zeros(len(kept), 1, dtype=torch.int64)
@@ -211,7 +214,7 @@ def in_map_order(
     cell = (top + index // columns) * wide + left + index % columns
     cell = torch.where(line, (NEWLINE - index + 1) * wide - 1, cell)
     leading = (count == 0) & cls
-    # The base crop, the map, CLS tokens, merged ones.
+    # The base crop, the map, CLS tokens, merged tokens.
     stage = torch.where(none, torch.where(leading, 2, 3), 1)
     last = none & ~leading if joint else torch.zeros_like(none)
     stage = stage.masked_fill(base & ~line & ~last, 0)

@@ -1,9 +1,9 @@
 """Vision records of many inputs, whose images may come in crops and of several sizes.
 
-The visual input of a question is a sequence of media, each an image or a clip. A medium is one or
-more crops (LLaVA-NeXT's views of an image, the frames of a clip). A crop is a row of a VisionRecord;
-rows of one grid share a record. What one choice is among is a crop, or, where a method's authors have
-it so (`prunesid.core.crops`), all crops of an image in `SUB_CROPS` together.
+The visual input of a question is a sequence of media, each an image or a clip. A medium has one or
+more crops: LLaVA-NeXT's views of an image, or the frames of a clip. Each crop is a row of a
+VisionRecord, and rows of one grid share a record. A method chooses among the patches of one crop,
+or among all crops of an image in `SUB_CROPS` together if its authors do so (`prunesid.core.crops`).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from prunesid.methods.features import compress, crops_of, meaning_of, split_of
 from prunesid.methods.registry import requirements, resolve
 
 IMAGE, VIDEO = "image", "video"
-# What the first crop of a medium shows: the middle square of the image, all of it, or all of it in
-# the middle of a larger square.
+# The view in the first crop of a medium: the middle square of the image, the whole image, or the
+# whole image in the middle of a larger square.
 CENTER, WHOLE, PADDED = "center", "whole", "padded"
 
 
-# Key of a layout: when the CLS token stands before the patches of a crop. WHEN_WHOLE: where all of
-# the medium is kept; ALWAYS: elsewhere as well, in one of the places of the crop's budget.
+# Key of a layout: when the CLS token goes before the patches of a crop. WHEN_WHOLE: only if all of
+# the medium is kept. ALWAYS: also otherwise, in one place of the crop's budget.
 CLS = "cls"
 WHEN_WHOLE, ALWAYS = "whole", "always"
-# Key of a layout: the medium is an image as a base crop, its first row, and sub-crops of the same grid
-# in raster order. "grid": rows and columns of sub-crops; "parts": the patches of each row that show
-# the image, as `Box.values`, the others are padding.
+# Key of a layout: the medium is an image as a base crop, its first row, and sub-crops of the same
+# grid in raster order. "grid" holds the rows and columns of sub-crops. "parts" holds, for each row,
+# the patches that show the image, as `Box.values`; the others are padding.
 SUB_CROPS = "sub_crops"
 
 Share = Callable[[VisionRecord, int, tuple[int, int]], Sequence[int]]
@@ -50,7 +50,7 @@ class Medium:
 
     kind    "image" or "video"
     rows    numbers of its crops or frames among all R, in their order
-    layout  what its model family has to know to put the crops together, as JSON values; "view" is
+    layout  facts that its model family needs to put the crops together, as JSON values; "view" is
             CENTER, WHOLE or PADDED
     """
 
@@ -60,14 +60,14 @@ class Medium:
 
     @property
     def sub_crops(self) -> tuple[int, int]:
-        """Rows and columns of sub-crops of an image in `SUB_CROPS`."""
+        """Rows and columns of sub-crops, for an image in `SUB_CROPS`."""
         rows, columns = self.layout[SUB_CROPS]["grid"]
         return rows, columns
 
     def parts(self, grid: tuple[int, int], unpad: bool = True) -> list[Box]:
-        """The patches of each row, which has a `grid` of them, that show the image.
+        """The box of patches that show the image, for each row; a row has a `grid` of patches.
 
-        All of them without `unpad`, and of media that are not in `SUB_CROPS`.
+        All patches if `unpad` is false, and for media that are not in `SUB_CROPS`.
         """
         if not unpad or SUB_CROPS not in self.layout:
             return [Box(0, 0, *grid)] * len(self.rows)
@@ -81,9 +81,9 @@ class Records:
     groups   a VisionRecord for every grid
     members  (groups) the numbers among all R of each record's rows
     inputs   {name of the input: its media}
-    share    crops of an image at the most, of media in `SUB_CROPS`
-    crops    what a user chose about these media (`prunesid.core.crops.OPTIONS`)
-    newline  (E,) the embedding after each row of their map, where projected tokens are there
+    share    the most crops that an image in `SUB_CROPS` can have
+    crops    the options that a user chose for such images (`prunesid.core.crops.OPTIONS`)
+    newline  (E,) the embedding after each row of their map, if the records have projected tokens
     """
 
     groups: tuple[VisionRecord, ...]
@@ -99,7 +99,7 @@ class Records:
 
     @property
     def single(self) -> VisionRecord:
-        """The record of a family that makes one crop of an image; ValueError where it is not so."""
+        """The record of a family that makes one crop per image; ValueError if there are several."""
         if len(self.groups) != 1 or len(self.inputs) != len(self.members[0]):
             raise ValueError("these inputs come in several crops or grids, not in one record")
         return self.groups[0]
@@ -121,16 +121,17 @@ class Records:
         crops: Crops | None = None,
         meant: Meant | None = None,
     ) -> Tensor:
-        """(R,) int64 tokens of each crop, from the tokens of a medium or, by its name, an input's media.
+        """(R,) int64 tokens of each crop.
 
-        share  how media in `SUB_CROPS` that cannot keep everything share out what they get (a
-               `methods.Split`'s without its parameters); some of their crops may get nothing. Without
-               it, and for other media, evenly
-        crops  how these media are treated; that of a method inside the encoder without it
-        meant  what one budget for all comes to for a medium of so many patches, if not to itself (a
-               `methods.Meaning`'s without its parameters)
+        budget  tokens of every medium, or by name the tokens of each input's media together
+        share   how a medium in `SUB_CROPS` that cannot keep everything shares its tokens among its
+                crops, some of which may get none (a `methods.Split`'s function without its
+                parameters). None, and for other media: evenly
+        crops   the treatment of media in `SUB_CROPS`; None: that of methods inside the encoder
+        meant   the tokens that a budget means for a medium of so many patches (a
+                `methods.Meaning`'s function without its parameters). None: the budget itself
 
-        ValueError where a medium has fewer tokens than crops.
+        ValueError if a medium has fewer tokens than crops.
         """
         crops = crops or ENCODER.under(self.crops)
         sizes = self.sizes
@@ -143,7 +144,7 @@ class Records:
             own = given
             if meant is not None and isinstance(budget, int):
                 own = meant(given, sum(own_sizes))
-            # A very narrow image may leave nothing of a sub-crop.
+            # A sub-crop of a very narrow image may show none of it.
             there = [number for number, size in enumerate(own_sizes) if size]
             if self.share is None or crops.budget_for == EVERY:
                 shared = shared_out(own, [own_sizes[number] for number in there])
@@ -164,12 +165,12 @@ class Records:
                 yield medium, budget if isinstance(budget, int) else budget[name]
 
     def patch_budgets(self, budget: int | Mapping[str, int], meant: Meant | None = None) -> Tensor:
-        """`budgets` without the places that CLS takes; ValueError where it takes a crop's only one."""
+        """`budgets` less the places of CLS tokens; ValueError if CLS takes a crop's only place."""
         budgets = self.budgets(budget, meant=meant)
         return budgets - self._reserved(budgets)
 
     def _split(self, medium: Medium, sizes: Sequence[int], budget: int, share: Share) -> list[int]:
-        """The tokens of the crops, of `sizes` patches, of a medium in `SUB_CROPS`: one at the least."""
+        """The tokens of each crop of a medium in `SUB_CROPS`, whose crops show `sizes` patches."""
         rows, columns = medium.layout[SUB_CROPS]["grid"]
         wanted = share(self._crop(medium.rows[0]), budget, (rows, columns))
         shares = [min(max(0, count), size) for count, size in zip(wanted, sizes, strict=True)]
@@ -185,11 +186,11 @@ class Records:
     ) -> Kept:
         """`prunesid.compress` on every crop -> R rows.
 
-        budget  per medium, as the method reads it; by the input's name, the tokens of its media
+        budget  per medium, as the method reads it; or by name the tokens of each input's media
 
-        Images in `SUB_CROPS` are treated as the method's authors do, but for what a user chose. A
-        method with a split of its own decides what their crops get, nothing perhaps. One that keeps
-        CLS by itself gets no other one. ValueError where CLS takes the only place of a crop.
+        Images in `SUB_CROPS` are treated as the method's authors do, unless a user chose otherwise.
+        A method with a split of its own decides what each crop gets, which may be nothing. A method
+        that keeps CLS by itself gets no second one. ValueError if CLS takes a crop's only place.
         """
         meaning, meant = meaning_of(method), None
         if meaning is not None:
@@ -231,21 +232,24 @@ class Records:
     def _by_crop(
         self, method: str, budgets: Tensor, seed: int, params: Mapping[str, object]
     ) -> Kept:
-        """Every crop by itself, by its budget (R,)."""
+        """Compress every crop by itself, to its budget (R,)."""
         parts = [
             compress(
-                record, method, seed=seed, **params,
+                record,
+                method,
+                seed=seed,
+                **params,
                 budget=budgets[list(rows)].clamp(min=1).to(record.features.device),
             )
             for record, rows in zip(self.groups, self.members, strict=True)
-        ]  # fmt: skip
+        ]
         kept = self._in_order(parts)
         nothing = budgets == 0
         return kept.without(nothing.to(kept.count.device)) if bool(nothing.any()) else kept
 
     @property
     def _grid(self) -> tuple[int, int]:
-        """Of the patches of each crop of images in `SUB_CROPS`, which have one."""
+        """Rows and columns of patches, equal in all crops of images in `SUB_CROPS`."""
         (record,) = self.groups
         if record.grid is None:
             raise ValueError("sub-crops need the grid of their patches")
@@ -254,14 +258,14 @@ class Records:
     def _images(
         self, budget: int | Mapping[str, int], crops: Crops, meant: Meant | None
     ) -> list[tuple[Pool, int]]:
-        """Each image as one pool, and its tokens."""
+        """Each image as one pool, with the number of tokens to keep."""
         given = [own for _, own in self._each_budget(budget)]
         pools = [image_pool(medium, self._grid, crops) for medium in self._media()]
         if meant is not None and isinstance(budget, int):
             given = [meant(own, len(pool)) for own, pool in zip(given, pools, strict=True)]
         if crops.budget_for != EVERY and self.share is not None:
             if crops.scope == PACKED:
-                # A rate, as DivPrune has it, of the tokens of the most crops without newlines.
+                # DivPrune's rate is of the tokens of the most crops, without newlines.
                 most = self.share * self._grid[0] * self._grid[1]
                 given = [
                     max(1, round(own * len(pool) / most))
@@ -279,7 +283,7 @@ class Records:
         seed: int,
         params: Mapping[str, object],
     ) -> Kept:
-        """Every pool by itself, by its budget -> R rows."""
+        """Compress every pool by itself, to its budget -> R rows."""
         first = torch.empty(len(self.sizes), dtype=torch.int64)
         for medium in self._media():
             first[list(medium.rows)] = medium.rows[0]
@@ -292,7 +296,7 @@ class Records:
         return keep_of_pools(in_order, pools, self.newline, run, first)
 
     def all_tokens(self) -> Kept:
-        """Every patch of every crop: R rows as they are, CLS first where the model has it so."""
+        """Every patch of every crop -> R rows, with CLS first if the unmodified model has it so."""
         parts = []
         for record in self.groups:
             index, count = whole_index([record.num_tokens] * len(record))
@@ -303,12 +307,12 @@ class Records:
     def asked(
         self, owners: Mapping[str, str], vectors: Mapping[str, Tensor], encoder: str
     ) -> Records:
-        """The records of questions, each of which is an input, with the relevance of every patch.
+        """The records with one input per question, and the relevance of every patch to it.
 
         owners   {name of a question: the input that it is asked on}
-        vectors  {name of a question: it as the encoder, CLIP or EMBEDDINGS, has it}
+        vectors  {name of a question: its vector by the encoder, CLIP or EMBEDDINGS}
 
-        ValueError where a record lacks what the encoder compares.
+        ValueError if a record lacks the features that the encoder's vectors are compared with.
         """
         inputs, sources = repeated(self.inputs, owners)
         names = row_names(inputs)
@@ -322,16 +326,14 @@ class Records:
                 own = record.rows([self._where[sources[row]][1] for row in rows])
                 patches = own.joint if encoder == CLIP else own.projected
                 if patches is None:
-                    raise ValueError(
-                        f"what the vision tower left here holds nothing for {encoder!r}"
-                    )
-                # Media without names stay so: their content decides what is drawn.
+                    raise ValueError(f"the records hold no patches to compare by {encoder!r}")
+                # Media without names stay without: random draws then depend on their content.
                 named = None if own.image_ids is None else tuple(names[row] for row in rows)
                 own_vectors = [vectors[whose[row]] for row in rows]
-                groups.append(replace(
-                    own, image_ids=named, relevance_by=encoder,
-                    relevance=relevance(patches, own_vectors),
-                ))  # fmt: skip
+                cosines = relevance(patches, own_vectors)
+                groups.append(
+                    replace(own, image_ids=named, relevance_by=encoder, relevance=cosines)
+                )
         kept = tuple(tuple(rows) for rows in members if rows)
         return replace(self, groups=tuple(groups), members=kept, inputs=inputs)
 
@@ -340,16 +342,16 @@ class Records:
     ) -> Tensor:
         """A field (B, T, ...) of the records for patches by their index (R', N) -> (R', N, ...).
 
-        sources  which of the R rows each row of the index is of; None: row by row
+        sources  the number among R of the row that each row of the index reads; None: its own
 
-        Zero where the index is below 0. ValueError where a record lacks the field.
+        Zero where the index is below 0. ValueError if a record lacks the field.
         """
         rows = range(len(index)) if sources is None else sources
         found: Tensor | None = None
         for number, record in enumerate(self.groups):
             values = getattr(record, name)
             if values is None:
-                raise ValueError(f"what the vision tower left behind here holds no {name}")
+                raise ValueError(f"the records hold no {name}")
             if found is None:
                 found = values.new_zeros(*index.shape, *values.shape[2:])
             own = [n for n, row in enumerate(rows) if self._where[row][0] == number]
@@ -364,7 +366,7 @@ class Records:
 
     @cached_property
     def _where(self) -> list[tuple[int, int]]:
-        """(R) the group that holds each row, and its place there."""
+        """(R) for each row, the group that holds it and its place there."""
         found = {
             row: (number, place)
             for number, rows in enumerate(self.members)
@@ -379,7 +381,7 @@ class Records:
         return whole.rows(self._order())
 
     def _reserved(self, budgets: Tensor) -> Tensor:
-        """(R,) int64 places of each crop's budget that CLS takes."""
+        """(R,) int64 places in each crop's budget that CLS takes."""
         whole = budgets >= torch.tensor(self.sizes)
         found = torch.zeros_like(budgets)
         for medium in self._media():
@@ -394,9 +396,9 @@ class Records:
         return found
 
     def with_cls(self, kept: Kept, *, always: bool = True) -> Kept:
-        """The CLS token before the patches of crops, where their layout says so.
+        """`kept` with the CLS token before the patches of crops whose layout says so.
 
-        always  False: ALWAYS means WHEN_WHOLE
+        always  False treats ALWAYS as WHEN_WHOLE
         """
         whole = self._whole(kept)
         first = torch.zeros_like(whole)
@@ -408,7 +410,7 @@ class Records:
             return kept
         without = [number for number, record in enumerate(self.groups) if record.cls is None]
         if without:
-            raise ValueError(f"the CLS token goes in front, which groups {without} lack")
+            raise ValueError(f"the CLS token goes first, but groups {without} lack it")
         cls = torch.cat([record.cls for record in self.groups if record.cls is not None])
         cls = cls[self._order()][:, None].to(kept.tokens.dtype)
         none = torch.full_like(kept.index[:, :1], -1)
@@ -424,7 +426,7 @@ class Records:
         return Kept(tokens[:, :width], index[:, :width], count, kept.info)
 
     def _whole(self, kept: Kept) -> Tensor:
-        """(R,) bool, true for crops that keep all of their patches in raster order."""
+        """(R,) bool: true for crops that keep all of their patches in raster order."""
         sizes = torch.tensor(self.sizes, device=kept.count.device)
         places = torch.arange(kept.index.shape[1], device=kept.count.device)
         raster = (kept.index == places) | (places >= sizes[:, None])
@@ -443,7 +445,7 @@ class Records:
         return torch.tensor([row for rows in self.members for row in rows]).argsort()
 
     def to(self, device: torch.device | str) -> Records:
-        """The same records on another device."""
+        """These records on another device."""
         newline = None if self.newline is None else self.newline.to(device)
         groups = tuple(record.to(device) for record in self.groups)
         return replace(self, groups=groups, newline=newline)
@@ -456,10 +458,11 @@ class Records:
         names: Sequence[str] | None,
         **others: Any,
     ) -> Records:
-        """The records of media, each of the input in `names`; without names, of one by its number.
+        """The records of media, each of which belongs to the input in `names`, or else to its own.
 
-        Named inputs name their crops, so that random choices depend on nothing else. ValueError where
-        the media of one input are apart. `others` as in `Records`.
+        Without names, an input is called by its number. The names of inputs become names of their
+        crops, so that random choices depend on nothing else. `others` as in `Records`. ValueError
+        if the media of one input are not adjacent.
         """
         inputs = grouped(names or [str(number) for number in range(len(media))], media)
         if names is not None:
@@ -472,7 +475,7 @@ class Records:
 
     @staticmethod
     def cat(parts: Sequence[Records]) -> Records:
-        """The inputs of all parts, which have names of their own; none of no parts."""
+        """The inputs of all parts, whose names must differ; no parts give no inputs."""
         crops: list[tuple[VisionRecord, list[int]]] = []
         inputs: dict[str, tuple[Medium, ...]] = {}
         start = 0
@@ -497,7 +500,7 @@ class Records:
 def by_grid(
     crops: Sequence[tuple[VisionRecord, Sequence[int]]],
 ) -> tuple[list[VisionRecord], list[list[int]]]:
-    """Records and the numbers of their rows -> one record for every grid, and its numbers."""
+    """Merge records by grid: (record, numbers of its rows) -> one record per grid, its numbers."""
     records: dict[tuple[int, int] | int, list[VisionRecord]] = {}
     rows: dict[tuple[int, int] | int, list[int]] = {}
     for record, numbers in crops:
@@ -508,10 +511,10 @@ def by_grid(
 
 
 def shared_out(budget: int, sizes: Sequence[int]) -> list[int]:
-    """A budget shared evenly among crops of `sizes` patches; what one cannot use goes to the others.
+    """A budget shared evenly among crops of `sizes` patches; the others get what one cannot use.
 
-    The first crops get the remainder. The sum is min(budget, sum of sizes). ValueError where there
-    are more crops than tokens.
+    The first crops get the remainder. The sum is min(budget, sum of sizes). ValueError if there are
+    more crops than tokens.
     """
     if budget < len(sizes):
         raise ValueError(f"{budget} tokens cannot be shared among {len(sizes)} crops")
@@ -539,7 +542,7 @@ def whole_index(sizes: Iterable[int]) -> tuple[Tensor, Tensor]:
 
 
 def grouped(names: Sequence[str], media: Sequence[Medium]) -> dict[str, tuple[Medium, ...]]:
-    """{input: its media}; ValueError where those of one input are apart, or the lengths differ."""
+    """{input: its media}; ValueError if its media are not adjacent, or the lengths differ."""
     found: dict[str, list[Medium]] = {}
     last = None
     for name, medium in zip(names, media, strict=True):
@@ -553,9 +556,9 @@ def grouped(names: Sequence[str], media: Sequence[Medium]) -> dict[str, tuple[Me
 def repeated(
     inputs: Mapping[str, Sequence[Medium]], owners: Mapping[str, str]
 ) -> tuple[dict[str, tuple[Medium, ...]], list[int]]:
-    """Inputs {name: media} that are each the media of an input, and the row that each row repeats.
+    """New inputs that repeat the media of others: {name: media}, and the row that each row repeats.
 
-    owners  {name: the input}
+    owners  {name: the input whose media it repeats}
     """
     found, sources = {}, list[int]()
     for name, owner in owners.items():
@@ -569,7 +572,7 @@ def repeated(
 
 
 def row_names(inputs: Mapping[str, Sequence[Medium]]) -> dict[int, str]:
-    """What random choices on each row depend on: the input, and the row's number where it has several."""
+    """{row: the name for its random choices}: the input's, with a number if it has several rows."""
     found = {}
     for name, media in inputs.items():
         rows = [row for medium in media for row in medium.rows]

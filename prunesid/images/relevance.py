@@ -1,23 +1,23 @@
-"""Methods that choose by image and question: who is asked what, and how like it a patch is.
+"""Questions for methods that choose by image and question, and the relevance of patches to them.
 
-A question is a vector v (C,), and the relevance of a patch p to it is p · v / |p|. Two encoders of
-questions are known, by `record.relevance_by`:
+A question is a vector v (C,), and the relevance of a patch p to it is p · v / |p|. There are two
+encoders of questions (`record.relevance_by`):
 
-CLIP        p is the patch in CLIP's space of images and texts (`VisionRecord.joint`). v is the mean of
-            the unit embeddings that CLIP's text tower has of the question's segments of 77 tokens, so
-            that the relevance is a mean of cosines. The question is the user's text, options included,
-            without the sentence on the answer's form (`question_text`). So do CDPruner's authors
+CLIP        p is the patch in CLIP's space of images and texts (`VisionRecord.joint`). v is the mean
+            of the unit embeddings by CLIP's text tower of the question's segments of 77 tokens, so
+            the relevance is a mean of cosines. The question is the user's text with its options,
+            without the sentence on the answer's form (`question_text`). As in CDPruner's code
             (Theia-4869/CDPruner, commit ed9c12d: llava/model/llava_arch.py and
             llava/model/multimodal_encoder/clip_encoder.py).
 EMBEDDINGS  p is the token as it enters the language model (`VisionRecord.projected`). v is the unit
-            vector of the mean embedding of all tokens of the prompt that are text: conversation
-            template, instructions and question. So does OpenVINO GenAI (openvinotoolkit/openvino.genai,
-            pull request 3084, commit 0035869:
+            vector of the mean embedding of all text tokens of the prompt: conversation template,
+            instructions and question. As in OpenVINO GenAI (openvinotoolkit/openvino.genai, pull
+            request 3084, commit 0035869:
             src/cpp/src/visual_language/vision_token_pruning_processor.cpp and
             cdpruner/kernel_builder.cpp).
 
-Tokens so chosen belong to a question. A question is an input of its own then, with a name of its own,
-and equal questions on one image are one.
+Tokens chosen this way belong to a question. So each question becomes an input with a name of its
+own, and equal questions on one image become one input.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from prunesid.core.questions import Question
 
 TEXT_TOWER = "text_tower"
-# How LLaVA's evaluation, and lmms-eval after it, asks for short answers.
+# The requests for short answers in LLaVA's evaluation, and in lmms-eval, which follows it.
 FORMS = (
     "\nAnswer the question using a single word or phrase.",
     "\nAnswer with the option's letter from the given choices directly.",
@@ -47,7 +47,7 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Ask:
-    """What is asked (`Question.context`) of which image (`Question.image_id`), by which questions."""
+    """A text (`Question.context`) asked on an image (`Question.image_id`), by these questions."""
 
     image: str
     context: str
@@ -55,12 +55,12 @@ class Ask:
 
     @property
     def name(self) -> str:
-        """Of the input that the question is."""
+        """The name of the input that stands for the question."""
         return f"{self.image}\n{self.context}"
 
 
 def asks_of(images: Iterable[str], questions: Iterable[Question]) -> dict[str, Ask]:
-    """{name: what is asked}, each once, in the order of the images and then of the questions."""
+    """{name: ask}, each once, in the order of the images and then of the questions."""
     each: dict[str, dict[str, Ask]] = {image: {} for image in images}
     for question in questions:
         ask = Ask(question.image_id, question.context)
@@ -70,16 +70,16 @@ def asks_of(images: Iterable[str], questions: Iterable[Question]) -> dict[str, A
 
 
 def by_question(questions: Sequence[Question]) -> list[Question]:
-    """The same questions, each shown the input that it is."""
+    """These questions, each shown the input that stands for it."""
     return [replace(q, input=Ask(q.image_id, q.context).name) for q in questions]
 
 
 def encoder_of(asked: str, text_tower: object) -> str:
-    """CLIP or EMBEDDINGS, of what a method asks for (`Needs.relevance`).
+    """CLIP or EMBEDDINGS: the encoder for what a method asks for (`Needs.relevance`).
 
-    text_tower  the model's, or the option that names it; None where it has none
+    text_tower  the model's text tower, or the option that names it; None if it has none
 
-    ValueError where CLIP is asked for without one, or something unknown.
+    ValueError if CLIP is asked for without a text tower, or if `asked` is unknown.
     """
     if asked == QUESTION:
         return CLIP if text_tower else EMBEDDINGS
@@ -87,28 +87,30 @@ def encoder_of(asked: str, text_tower: object) -> str:
         raise ValueError(unknown("relevance", asked, (QUESTION, CLIP, EMBEDDINGS)))
     if asked == CLIP and not text_tower:
         raise ValueError(
-            f"relevance by {CLIP!r} needs CLIP's text tower: name it in the option {TEXT_TOWER} of a "
-            f"model whose vision tower is CLIP's, or choose {EMBEDDINGS!r}"
+            f"relevance by {CLIP!r} needs CLIP's text tower: name it in the option {TEXT_TOWER} of "
+            f"a model whose vision tower is CLIP's, or choose {EMBEDDINGS!r}"
         )
     return asked
 
 
 def encoders_of(asked: Iterable[str], text_tower: object) -> tuple[str, ...]:
-    """`encoder_of` each, once, sorted."""
+    """The result of `encoder_of` for each, without repetition, sorted."""
     return tuple(sorted({encoder_of(each, text_tower) for each in asked}))
 
 
 def reading(needs: Needs, text_tower: object) -> Needs:
-    """`needs` with what relevance is computed from in place of relevance."""
+    """`needs` with the fields that relevance is computed from, instead of relevance."""
     encoders = encoders_of(needs.relevance, text_tower)
     return replace(
-        needs, relevance=(), joint=needs.joint or CLIP in encoders,
+        needs,
+        relevance=(),
+        joint=needs.joint or CLIP in encoders,
         projected=needs.projected or EMBEDDINGS in encoders,
-    )  # fmt: skip
+    )
 
 
 def question_text(context: str, marks: Iterable[str] = ()) -> str:
-    """What of a prompt CLIP's text tower reads: without FORMS and the marks of images and clips."""
+    """The part of a prompt that CLIP's text tower reads: without FORMS and without `marks`."""
     for part in (*FORMS, *marks):
         context = context.replace(part, "")
     return context.strip()
@@ -120,19 +122,20 @@ def mean_of_units(embeddings: Tensor) -> Tensor:
 
 
 def unit_of_mean(embeddings: Tensor) -> Tensor:
-    """Embeddings (S, C) -> the unit vector (C,) of their mean, float32 on the CPU; 0 of none."""
+    """Embeddings (S, C) -> the unit vector (C,) of their mean, float32 on the CPU; 0 if S is 0."""
     values = embeddings.double().cpu()
     return normalize(values.sum(dim=0) / max(1, len(values)), dim=0).float()
 
 
 def relevance(patches: Tensor, vectors: Sequence[Tensor]) -> Tensor:
     """Cosines (B, T) float64 of patches (B, T, C) and the question (C,) of each row."""
-    return torch.stack([
+    rows = [
         normalize(own.double(), dim=1) @ vector.to(own.device, torch.float64)
         for own, vector in zip(patches, vectors, strict=True)
-    ])  # fmt: skip
+    ]
+    return torch.stack(rows)
 
 
 def owners(asks: Mapping[str, Ask]) -> dict[str, str]:
-    """{name: the input that is asked}."""
+    """{name: the input that it is asked on}."""
     return {name: ask.image for name, ask in asks.items()}

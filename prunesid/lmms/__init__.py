@@ -1,4 +1,4 @@
-"""lmms-eval on both sides: its tasks give the questions, its functions score the answers."""
+"""The ties to lmms-eval: its tasks give the questions, and its functions score the answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def manifest() -> ModelManifest:
-    """The model `prunesid` for lmms-eval; target of the entry point group `lmms_eval.models`."""
+    """The model `prunesid` for lmms-eval, target of the entry-point group `lmms_eval.models`."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest("prunesid", simple_class_path=f"{__name__}.lmms_model.PruneSID")

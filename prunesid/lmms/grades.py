@@ -1,8 +1,8 @@
-"""One number per question, from what lmms-eval's `process_results` keeps of each document.
+"""One number per question, from the results of lmms-eval's `process_results` per document.
 
-Metrics that are a mean keep a number, or one in the field `score`. The others keep what their
-aggregation needs; here is what that aggregation makes of a single question, by lmms-eval's own
-functions, so that the study's statistic over questions equals lmms-eval's metric.
+For a metric that is a mean, the result is a number, or has one in the field `score`. For other
+metrics the result is the input of their aggregation. These are graded question by question with
+lmms-eval's own functions, so that the study's statistic over questions equals lmms-eval's metric.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ Sample = Mapping[str, Any]
 _MME = ("mme_perception_score", "mme_cognition_score")
 # MMBench numbers the rotations of a question's options by adding millions to its index.
 _ROTATION = 1_000_000
-# The one of lmms-eval's MMBench tasks that reads the option without a judge.
+# The MMBench task of lmms-eval that reads the option without a judge.
 _CIRCULAR = "mmbench_en_dev_static"
 _JUDGED = ("gpt_eval", "llm_as_judge")
 _KEYS = {"openai": "OPENAI_API_KEY", "azure": "AZURE_API_KEY"}
-# In place of marks under the metrics of LLaVA-Bench that a question does not belong to.
+# Stands for the marks of metrics of LLaVA-Bench that a question does not belong to.
 _OF_ANOTHER_KIND = -999
 
 
 @dataclass(frozen=True)
 class Grade:
-    """`score` of a question, and its `weight` in a weighted mean."""
+    """The `score` of a question, and its `weight` in a weighted mean."""
 
     score: float
     weight: float = 1.0
 
 
 def grades(task: str, metric: str, samples: Sequence[Sample]) -> dict[str, Grade]:
-    """Grades by document number, of the questions that count toward `metric`, in their order.
+    """Grades, by document number, of the questions that count toward `metric`, in their order.
 
     ValueError if a sample holds no number for its metric, or none counts.
     """
@@ -45,12 +45,12 @@ def grades(task: str, metric: str, samples: Sequence[Sample]) -> dict[str, Grade
 
 
 def judged(task: str, metrics: Sequence[str]) -> list[str]:
-    """Those of a task's metrics that a language model decides."""
+    """The metrics of a task that a language model decides."""
     return [name for name in metrics if task != _CIRCULAR and name.startswith(_JUDGED)]
 
 
 def check_judge(task: str, metrics: Sequence[str]) -> None:
-    """ValueError if a language model decides one of the task's metrics and its API has no key.
+    """Raise ValueError if a language model decides one of the metrics and its API has no key.
 
     lmms-eval would try for minutes and then score every answer as wrong.
     """
@@ -66,7 +66,7 @@ def check_judge(task: str, metrics: Sequence[str]) -> None:
 
 
 def _each(grade: Callable[[Any], Grade | None]) -> Callable[..., dict[str, Grade]]:
-    """Every question by itself; those without the metric, or without a grade, do not count."""
+    """Grade every question by itself; questions without the metric or a grade do not count."""
 
     def rule(metric: str, samples: Sequence[Sample]) -> dict[str, Grade]:
         found = {str(s["doc_id"]): grade(s[metric]) for s in samples if metric in s}
@@ -113,12 +113,12 @@ def _comparison(value: Any) -> Grade | None:
 
 
 def _mme(metric: str, samples: Sequence[Sample]) -> dict[str, Grade]:
-    """MME: questions on perception and on cognition both count; categories tell them apart."""
+    """MME: questions on perception and on cognition count; categories tell them apart."""
     return {str(s["doc_id"]): _plain(next(s[name] for name in _MME if name in s)) for s in samples}
 
 
 def _circular(metric: str, samples: Sequence[Sample]) -> dict[str, Grade]:
-    """MMBench: a question is right if it is in every rotation of its options; one grade for all."""
+    """MMBench: one grade per question, right if it is in every rotation of its options."""
     import pandas as pd
     from lmms_eval.tasks.mmbench.en_utils import mmbench_evaluator
 

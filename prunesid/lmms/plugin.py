@@ -1,9 +1,9 @@
-"""PruneSID and its rivals as an lmms-eval model, one arm per run.
+"""An lmms-eval model for PruneSID and the other methods, one arm per run.
 
     lmms-eval --model prunesid --tasks pope --batch_size 8 \\
         --model_args pretrained=llava-hf/llava-1.5-7b-hf,method=prunesid,budget=64
 
-lmms-eval's response cache keys on `model_args`, so everything that tells arms apart stands there.
+lmms-eval's response cache keys on `model_args`, so they hold everything that tells arms apart.
 """
 
 from __future__ import annotations
@@ -38,18 +38,19 @@ class PruneSID(lmms):
     """model_args:
 
     pretrained    folder or hub id of the model
-    method        one of `prunesid.list_methods()`; without it, or as "vanilla", all tokens are kept.
-                  Methods that choose by image and question do so for every question
-    budget        tokens kept per image, or for late methods entering a layer of the language model
-                  on average; needed with a method
-    seed          of methods with random choices
+    method        one of `prunesid.list_methods()`; without it, or as "vanilla", all tokens are
+                  kept. Methods by image and question choose anew for every question
+    budget        tokens kept per image, or for late methods the mean number that enter a layer of
+                  the language model; needed with a method
+    seed          seed of methods with random choices
     batch_size    images at a time (lmms-eval's --batch_size)
     dtype         float32, bfloat16 or float16
-    device        cpu, cuda, ...; by default cuda if there is one
+    device        cpu, cuda, ...; by default cuda if available
     share_prefix  true: an image is encoded and its prompt prefix run once for all its questions;
-                  false: every question by itself with the model's own generate()
-    and the parameters of the method and the options of the model's family, which say among others how
-    images and questions are prepared: by default as the model's authors do in their evaluation. ValueError,
+                  false: every question runs by itself with the model's own generate()
+
+    Other arguments are parameters of the method and options of the model's family. By default
+    images and questions are prepared as in the evaluation of the model's authors. ValueError,
     naming the choices, on anything else.
     """
 
@@ -85,8 +86,8 @@ class PruneSID(lmms):
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.adapter = load(pretrained, device, dtype, **options)
         if self.late and budget is not None:
-            # Before the first question; where tokens depend on the image, for one that is just too
-            # large to keep all.
+            # Check before the first question. If tokens depend on the image, take one that is just
+            # too large to keep all.
             decoder, tokens = self.adapter.decoder, self.adapter.num_tokens or budget + 1
             shape = Shape(len(decoder.layers), tokens, rotary_axes(decoder))
             plan(str(method), shape, budget, **self.params)
@@ -99,7 +100,7 @@ class PruneSID(lmms):
             self.plans = self.adapter.plans(method, budget, self.params)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Answers in the order of the requests, on any number of images or clips each."""
+        """Answers in the order of the requests, each on any number of images or clips."""
         texts = [""] * len(requests)
         tasks: dict[tuple[str, str], list[int]] = {}
         for place, request in enumerate(requests):
@@ -163,9 +164,9 @@ class PruneSID(lmms):
     def _kept(
         self, shown: Mapping[str, Sequence[Image | Clip]], questions: Sequence[Question]
     ) -> tuple[Kept, Inputs, torch.Tensor | None]:
-        """What is kept of the inputs' media, which rows are whose, and its CLS attention if needed.
+        """The tokens kept of the inputs' media, the inputs, and the CLS attention if needed.
 
-        Inputs are what is shown, or, where tokens are chosen by image and question, the questions.
+        Inputs are what is shown, or the questions if the method chooses by image and question.
         """
         whose = [name for name, media in shown.items() for _ in media]
         asks = asks_of(shown, questions) if self.encoder is not None else {}
@@ -196,7 +197,7 @@ class PruneSID(lmms):
         return kept, {name: records.inputs.get(name, ()) for name in names}, attention
 
     def _asked(self, records: Records, asks: Mapping[str, Ask]) -> Records:
-        """The records of the questions that show anything."""
+        """The records of the questions that have visuals."""
         seen = {name: ask for name, ask in asks.items() if ask.image in records.inputs}
         vectors = {
             name: self.adapter.question(

@@ -1,7 +1,7 @@
 """Scores of stored answers by lmms-eval's own functions.
 
-A model that only replays answers goes through `simple_evaluate`, so nothing of a benchmark's
-scoring is written again here.
+A model that only replays answers goes through `simple_evaluate`, so no benchmark's scoring is
+reimplemented here.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Scores:
-    """`metrics` by lmms-eval's keys ("exact_match,none"), those that are numbers.
+    """The scores of one arm on one task.
 
-    `by_question` and `weights` hold the questions that count toward the metric, in the task's
-    order; the weights are 1 but for metrics that are weighted means.
+    metrics      all metrics that are numbers, by lmms-eval's keys ("exact_match,none")
+    by_question  the score of each question that counts toward the metric, in the task's order
+    weights      the weights of these questions; 1 except for metrics that are weighted means
     """
 
     metrics: dict[str, float]
@@ -66,12 +67,13 @@ class Replay(lmms):
         missing = [number for number in numbers if number not in self._answers]
         if missing:
             raise ValueError(
-                f"{len(missing)} of {len(numbers)} questions have no answer, the first is {missing[0]}"
+                f"{len(missing)} of {len(numbers)} questions have no answer, the first is "
+                f"{missing[0]}"
             )
         return [self._answers[number] for number in numbers]
 
     def clean(self) -> None:
-        """Nothing to free; lmms-eval's own way takes longer than the scoring."""
+        """Do nothing, as there is nothing to free; lmms-eval's own way is slower than scoring."""
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("stored answers have no likelihoods")
@@ -84,8 +86,8 @@ def score(task: LmmsTask, answers: Mapping[str, str], metric: str) -> Scores:
     """lmms-eval's metrics for answers by question id, and each question's own score.
 
     `metric` names the score kept per question, as "pope_f1_score" or "pope_f1_score,none". The task
-    is not built again, so a process may score any number of arms. ValueError on an unknown metric,
-    if an answer is missing, or a judge is needed that cannot be asked.
+    is not rebuilt, so a process may score any number of arms. ValueError on an unknown metric, a
+    missing answer, or a metric whose judge cannot be asked.
     """
     name = metric.partition(",")[0]
     if name not in task.metrics:
@@ -100,8 +102,8 @@ def score(task: LmmsTask, answers: Mapping[str, str], metric: str) -> Scores:
             bootstrap_iters=0,
             log_samples=True,
             process_docs_parallel=1,
-            # Without media, or every document's image is decoded again. Some tasks also write
-            # their answers as files for a server, which nobody needs here.
+            # With media, every document's image would be decoded again. Some tasks also write
+            # their answers as files for a server; here they go to a temporary folder.
             cli_args=argparse.Namespace(process_with_media=False, output_path=folder),
         )
     found = grades(task.name, name, results["samples"][task.name])

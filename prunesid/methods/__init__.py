@@ -1,1 +1,1 @@
-"""Every method, one file each: on features, in the vision encoder, in the language model."""
+"""The pruning methods, one file each: on features, in the vision encoder, in the language model."""

@@ -1,8 +1,9 @@
-"""The one registry of methods, wherever they act: what each takes, reads, and comes from.
+"""The registry of all methods, with their places, parameters, needs and sources.
 
-A method acts in the vision encoder; on the features that it leaves, by the image alone or by image
-and question; or in the language model. Each place has a package of its own, one file per method.
-Plug-ins name their module in the entry-point group `prunesid.methods`, whatever the place.
+A method acts in one of three places: in the vision encoder, on the features after it (by the image
+alone, or by image and question), or in the language model. Each place has its own package, with one
+file per method. Plug-ins for any place name their module in the entry-point group
+`prunesid.methods`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from prunesid.core.registry import Registry, unknown
 Resolved = dict[str, Value]
 
 ENCODER, FEATURES, QUESTION, DECODER = "encoder", "features", "question", "decoder"
-# Methods by image and question are features' methods that read the record's relevance.
+# Methods by image and question are methods on features that read the record's relevance.
 PACKAGES = {
     place: f"{__package__}.{FEATURES if place == QUESTION else place}"
     for place in (ENCODER, FEATURES, QUESTION, DECODER)
@@ -27,8 +28,8 @@ RUN = {
     ENCODER: "acts inside the vision encoder; prunesid.pruned(model, processor, ...) and a study "
     "run it",
     FEATURES: "chooses among the features of an image; prunesid.compress(record, ...) runs it",
-    QUESTION: "chooses among the features of an image by a question; prunesid.compress(record, ...) "
-    "with the record's relevance, prunesid.pruned(model, processor, ...) and a study run it",
+    QUESTION: "chooses among the features of an image by a question; prunesid.compress(record, "
+    "...) with the record's relevance, prunesid.pruned(model, processor, ...) and a study run it",
     DECODER: "drops tokens inside the language model; prunesid.pruned(model, processor, ...), a "
     "study and `lmms-eval --model prunesid` run it",
 }
@@ -37,7 +38,7 @@ PRESET, UPSTREAM = "preset", "upstream"
 
 @dataclass(frozen=True)
 class Upstream:
-    """What the authors' code does where a default differs: the parameter's value, and our reason."""
+    """A parameter's value in the authors' code, and the reason why our default differs."""
 
     value: Value
     reason: str
@@ -45,13 +46,14 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a method comes from, and what of it can be checked.
+    """A method's paper and authors' code ("upstream"), and the checks against that code.
 
-    title, venue  of the paper
-    repository    owner and name on GitHub of the code that is meant by "upstream"
-    commit        the one that was run; "" where its code was read or described, and not run
-    golden        files of `tests/golden` that hold what it returned
-    upstream      parameters whose defaults differ from it; `preset="upstream"` sets them
+    title       title of the paper
+    venue       venue and year of the paper
+    repository  owner and name of the authors' code on GitHub
+    commit      the commit that was run; "" if the code was only read, not run
+    golden      files of `tests/golden` that hold the code's results
+    upstream    parameters whose defaults differ from the code; `preset="upstream"` sets them
     """
 
     title: str
@@ -63,16 +65,18 @@ class Source:
 
 
 def no_needs(_: Resolved) -> Needs:
-    """Of methods that read features alone, whatever their parameters."""
+    """The needs of a method that reads features alone, whatever its parameters."""
     return NO_NEEDS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A registered method: its function, its parameters, and what follows from their values.
+    """A registered method.
 
-    complete  fills parameters that depend on others (presets) and rejects combinations
-    needs     the record fields that it reads with these parameters
+    run       its function
+    params    its parameters by name
+    complete  fills in parameters that depend on others (presets) and rejects invalid combinations
+    needs     gives the record fields that it reads with given parameters
     source    the paper and the authors' code; None for a baseline
     """
 
@@ -86,11 +90,11 @@ class Method:
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """What `list_methods` says of a method.
+    """The facts about a method that `list_methods` returns.
 
     place       ENCODER, FEATURES, QUESTION or DECODER
     needs       record fields that it reads with its defaults
-    parameters  by name, with defaults and valid values
+    parameters  parameters by name, with defaults and valid values
     source      the paper and the authors' code; None for a baseline
     """
 
@@ -106,7 +110,7 @@ METHODS: Registry[Method] = Registry(
 
 
 def list_methods(*places: str) -> dict[str, MethodFacts]:
-    """The methods that act at `places`, all without any: facts by name, sorted by name."""
+    """Facts about the methods that act at `places` (none given: at all places), sorted by name."""
     found = {}
     for name in METHODS.names():
         place = place_of(name)
@@ -117,7 +121,7 @@ def list_methods(*places: str) -> dict[str, MethodFacts]:
 
 
 def method_at(name: str, *places: str) -> Method:
-    """A method that acts at one of `places`; ValueError, naming the choices, for any other."""
+    """The method, if it acts at one of `places`; else ValueError, naming the choices."""
     entry = METHODS[name]
     if entry.place not in places:
         able = list_methods(*places, *([QUESTION] if FEATURES in places else []))
@@ -126,7 +130,7 @@ def method_at(name: str, *places: str) -> Method:
 
 
 def refusal(method: str, able: Iterable[str]) -> str:
-    """The message where a method of another place is asked for; `able` are those of the right one.
+    """The error message for a method of the wrong place; `able` are methods of the right one.
 
     ValueError, naming the choices, for an unknown method.
     """
@@ -134,16 +138,17 @@ def refusal(method: str, able: Iterable[str]) -> str:
 
 
 def place_of(method: str) -> str:
-    """ENCODER, FEATURES, QUESTION or DECODER; ValueError, naming the choices, if it is unknown.
+    """ENCODER, FEATURES, QUESTION or DECODER, the place where a method acts.
 
-    A method that reads the question by default acts at QUESTION.
+    A method that reads the question by default acts at QUESTION. ValueError, naming the choices,
+    for an unknown method.
     """
     place = METHODS[method].place
     return QUESTION if place == FEATURES and requirements(method).relevance else place
 
 
 def package_of(method: str) -> str:
-    """The package that holds methods of this one's place."""
+    """The package of the methods that act at this method's place."""
     return PACKAGES[METHODS[method].place]
 
 
@@ -153,22 +158,22 @@ def parameters(method: str) -> Mapping[str, Param]:
 
 
 def function_of(method: str) -> Callable[..., Any]:
-    """The registered function, whose docstring says what the parameters mean."""
+    """The registered function; its docstring explains the parameters."""
     return METHODS[method].run
 
 
 def source_of(method: str) -> Source | None:
-    """Paper and authors' code; None for a baseline, and for plug-ins that do not say it."""
+    """Paper and authors' code; None for a baseline, and for plug-ins that do not declare them."""
     return METHODS[method].source
 
 
 def resolve(method: str, **params: object) -> Resolved:
-    """All parameters of a method, checked, defaults filled in.
+    """All parameters of a method, checked, with defaults filled in.
 
-    `preset="upstream"` stands for the values that reproduce the authors' code (`Source`); a
-    parameter given beside it wins. `resolve(m, **resolve(m, **p)) == resolve(m, **p)`. ValueError,
-    naming the choices, on unknown methods, parameters and values, and for that preset where the
-    method has no authors to follow.
+    `preset="upstream"` stands for the values that reproduce the authors' code (`Source`); other
+    given parameters override it. `resolve(m, **resolve(m, **p)) == resolve(m, **p)`. ValueError,
+    naming the choices, on unknown methods, parameters and values, and on that preset if the method
+    has no source.
     """
     entry = METHODS[method]
     given = _expanded(method, entry, params)

@@ -1,4 +1,4 @@
 """Pocket-LLaVA: the embedded vision-language model, its scenes, its training and its benchmarks.
 
-Full training: `python -m prunesid.pocket.training.train --out DIR`; a smoke run: add `--quick`.
+Train with `python -m prunesid.pocket.training.train --out DIR`; `--quick` makes it a smoke run.
 """

@@ -7,8 +7,8 @@ Each is the small counterpart of a benchmark in the paper:
 * `pocket_mme`: pairs of one true and one false statement per image and topic.
 * `pocket_sqa`: multiple choice over charts, diagrams, printed codes and scenes.
 
-`pocket_calibration` is no benchmark of the paper: other images, mixed as those of the four together,
-with the questions of `pocket_sqa`, on which a setting can be tuned without looking at these.
+`pocket_calibration` has no counterpart in the paper. It serves to tune settings without looking at
+the four benchmarks: other images in the same mixture, with the questions of `pocket_sqa`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HELD_OUT_SEED = 7_000_000
 
 @dataclass(frozen=True)
 class PocketBenchmark:
-    """`images` scenes of the given kinds (in turn), each with what `ask` asks about it."""
+    """`images` scenes, of the given kinds in turn, each with the questions that `ask` returns."""
 
     name: str
     seed: int
@@ -57,7 +57,7 @@ def _sqa(scene: Scene, rng: np.random.Generator) -> list[Question]:
     return multiple_choice(scene, rng)[:4]
 
 
-# Of the images of the four benchmarks 67 % are scenes, 18 % codes, 8 % each charts and diagrams.
+# The images of the four benchmarks are 67 % scenes, 18 % codes, 8 % charts and 8 % diagrams.
 _MIXTURE = (*["scene"] * 4, "code", "chart", *["scene"] * 4, "code", "diagram")
 
 BENCHMARKS = {
@@ -73,7 +73,7 @@ BENCHMARKS = {
 
 
 def benchmark(name: str) -> PocketBenchmark:
-    """Look a pocket benchmark up by name."""
+    """The pocket benchmark called `name`."""
     if name not in BENCHMARKS:
         raise ValueError(f"unknown pocket benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]
@@ -82,8 +82,7 @@ def benchmark(name: str) -> PocketBenchmark:
 def items(
     chosen: PocketBenchmark, limit: int | None = None
 ) -> Iterator[tuple[str, Scene, list[Question]]]:
-    """(image id, scene, questions) of the first `limit` images. Images on which nothing can be
-    asked are passed over, so that every image counts."""
+    """(image id, scene, questions) of the first `limit` images that have any questions."""
     made = index = 0
     wanted = chosen.images if limit is None else min(limit, chosen.images)
     while made < wanted:
@@ -138,5 +137,5 @@ def render(name: str, path: Path, limit: int | None = None) -> None:
     })  # fmt: skip
     table = pa.Table.from_pylist(rows, schema=features.arrow_schema)
     with atomic(path) as temporary:
-        # An image stands beside each of its questions; a dictionary page stores it once.
+        # Each question's row has its image; a dictionary page stores it once.
         pq.write_table(table, temporary, row_group_size=256, dictionary_pagesize_limit=2**27)

@@ -1,4 +1,4 @@
-"""A scene as pixels, and beside them which region each pixel belongs to."""
+"""Rendering of a scene to pixels, with a mask of the region that each pixel belongs to."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from prunesid.pocket.vocabulary import COLORS, ORDINALS, PLACES, RANKS
 
 @dataclass(frozen=True)
 class Region:
-    """One thing drawn. `kind` is a shape, `character`, `bar`, `slice` or `arrow_<direction>`.
+    """One thing in the picture.
 
-    `center` and `extent` are in pixels; `magnitude` in [0, 1] is a bar's height or a slice's share;
-    `role` is what singles the thing out among its neighbors: a character's ordinal, the rank of a
-    chart's largest and smallest part, the place of a table's cell.
+    kind       a shape, `character`, `bar`, `slice` or `arrow_<direction>`
+    center, extent  in pixels
+    magnitude  a bar's height or a slice's share, in [0, 1]
+    role       its distinction among its neighbors: a character's ordinal, the rank of a chart's
+               largest or smallest part, the place of a table's cell
     """
 
     kind: str
@@ -85,7 +87,7 @@ def _draw_shape(canvas: _Canvas, item: Shape, role: str | None = None) -> None:
         canvas.stencil.ellipse(box, fill=number)
     elif item.shape == "ring":
         canvas.pen.ellipse(box, outline=ink, width=max(3, round(0.24 * item.size)))
-        # The hole belongs to the ring: its center lies there.
+        # The hole belongs to the ring, since the ring's center lies there.
         canvas.stencil.ellipse(box, fill=number)
     else:
         corners = _polygon(item.shape, item.x, item.y, r)

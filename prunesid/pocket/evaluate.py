@@ -1,9 +1,9 @@
-"""What Pocket-LLaVA can do, per question family: with its image, and blind.
+"""Accuracy of Pocket-LLaVA per question family, with its image and blind.
 
     python -m prunesid.pocket.evaluate --model prunesid/pocket/weights --out card.json
 
-Blind is measured twice: with a gray image, and with the image of another question (by then the
-tokens look right but show the wrong scene). Beside it stands the best guess that needs no image:
+The blind accuracy is measured twice: with a gray image, and with the image of another question,
+whose tokens look right but show the wrong scene. Both compare with the best guess without an image:
 the most frequent answer of the family, or of the question's wording with its names left out.
 """
 
@@ -56,8 +56,11 @@ def _wording(question: Question) -> str:
 
 
 def best_guess(questions: Sequence[Sequence[Question]]) -> dict[str, float]:
-    """Accuracy (%) per family of the most frequent answer to each wording: an upper bound on what
-    needs no image, since it is chosen on the very questions it is scored on."""
+    """Accuracy (%) per family of the most frequent answer to each wording.
+
+    It bounds the accuracy without an image from above, since the answers are chosen on the very
+    questions that they are scored on.
+    """
     tally: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     for asked in questions:
         for question in asked:
@@ -70,7 +73,9 @@ def best_guess(questions: Sequence[Sequence[Question]]) -> dict[str, float]:
 
 
 def accuracy(
-    adapter, pictures: Sequence[Image.Image], questions: Sequence[Sequence[Question]],
+    adapter,
+    pictures: Sequence[Image.Image],
+    questions: Sequence[Sequence[Question]],
     batch_size: int = 16,
 ) -> dict[str, float]:  # fmt: skip
     """Exact match (%) per family with all tokens, picture i answering `questions[i]`."""

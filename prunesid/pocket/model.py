@@ -1,4 +1,4 @@
-"""Pocket-LLaVA's architecture, tokenizer and processor: transformers' own classes, small sizes."""
+"""Pocket-LLaVA's architecture, tokenizer and processor: transformers' classes in small sizes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def build_model(
 
 
 def _sine_positions(side: int, width: int) -> torch.Tensor:
-    """(1 + side^2, width): zeros for CLS, then rows and columns, half of the channels each."""
+    """(1 + side^2, width) positions: zeros for CLS; else half the channels each for row, column."""
     frequency = torch.exp(torch.linspace(0, -6.0, width // 4))
     angle = torch.arange(side)[:, None] * frequency
     axis = torch.cat([angle.sin(), angle.cos()], 1)
@@ -102,7 +102,7 @@ def _start_values(model: LlavaForConditionalGeneration) -> None:
 
 
 def build_processor() -> LlavaProcessor:
-    """The processor: CLIP image processor at 336 px, word-level tokenizer, LLaVA-1.5's template."""
+    """The processor: CLIP images at 336 px, word-level tokenizer, LLaVA-1.5's template."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
 

@@ -32,7 +32,7 @@ from prunesid.pocket.vocabulary import (
 
 @dataclass(frozen=True)
 class Question:
-    """`text` and `answer` are tokens joined by spaces; `options` only for multiple choice."""
+    """`text` and `answer` are tokens joined by spaces; `options` are for multiple choice only."""
 
     family: str
     text: str
@@ -42,7 +42,7 @@ class Question:
 
     @property
     def prompt(self) -> str:
-        """What the user says: the text, then the options behind their letters."""
+        """The user's prompt: the text, then each option after its letter."""
         lettered = (
             f"{letter} {option}" for letter, option in zip(OPTIONS, self.options, strict=False)
         )
@@ -61,7 +61,7 @@ def _coin(rng: np.random.Generator) -> bool:
 
 
 def _unique_names(scene: Scene) -> list[Shape]:
-    """Shapes that their color and shape together single out."""
+    """Shapes that are unique in their color and shape together."""
     count = Counter(s.name for s in scene.shapes)
     return [s for s in scene.shapes if count[s.name] == 1]
 
@@ -131,7 +131,7 @@ def _relation_phrase(relation: str) -> str:
 
 
 def spatial(scene: Scene, rng: np.random.Generator) -> list[Question]:
-    """`is the red circle left or right of the blue star ?`, and the same as yes or no."""
+    """`is the red circle left or right of the blue star ?`, also as yes/no questions."""
     asked = []
     for a, b, true, false in _shuffled(rng, _relations(scene))[:12]:
         if _coin(rng):
@@ -146,7 +146,7 @@ def spatial(scene: Scene, rng: np.random.Generator) -> list[Question]:
 
 
 def side(scene: Scene, rng: np.random.Generator, margin: float = 20) -> list[Question]:
-    """On which half of the full image an object lies."""
+    """The half of the full image in which an object lies."""
     half, asked = FULL_SIZE / 2, []
     for s in _unique_names(scene):
         x, y = s.x + scene.origin[0], s.y + scene.origin[1]
@@ -301,7 +301,7 @@ def _pair(topic: str, true: str, false: str, rng: np.random.Generator) -> list[Q
 
 
 def judge(scene: Scene, rng: np.random.Generator) -> list[Question]:
-    """MME's form: per topic (named as MME's categories) a statement that holds and one that does not."""
+    """MME's form: a true and a false statement per topic; topics are named as MME's categories."""
     asked: list[Question] = []
 
     def pick(items: Sequence):

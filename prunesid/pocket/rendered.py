@@ -1,7 +1,7 @@
-"""The files of the pocket benchmarks for lmms-eval, rendered where there are none yet.
+"""The files of the pocket benchmarks for lmms-eval, rendered if they are missing.
 
-A task's YAML can ask for nothing to be done before its data are read but for `!function`, which takes
-an attribute of a module. So this module has one for every benchmark, which is the path of its file.
+The only code that a task's YAML can run before its data are read is `!function`, which takes an
+attribute of a module. So this module has an attribute for every benchmark: the path of its file.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ def __getattr__(name: str) -> str:
 
 
 def file_of(name: str) -> Path:
-    """The benchmark as a study left it below the working directory; else whole, from the cache.
+    """The benchmark's file, from a study below the working directory or else from the cache.
 
-    The cache is Hugging Face's. A file there bears a digest of the code that renders it.
+    The cache is Hugging Face's. There a benchmark is whole, and its file's name has a digest of the
+    code that renders it.
     """
     from huggingface_hub.constants import HF_HOME
 

@@ -1,8 +1,8 @@
-"""What a pocket image shows: sampled from a seed, described without a pixel.
+"""Descriptions of pocket images, sampled from a seed; they hold no pixels.
 
 `sample_scene(rng, size)` draws one of three kinds of image: a *scene* of colored shapes (with a
 printed code in some), a *chart* (bars or a pie), a *diagram* (a table of shapes or a row of
-arrows). Everything that a question may ask is a field here; `drawing.py` turns it into pixels.
+arrows). All facts that a question may ask for are fields; `drawing.py` turns them into pixels.
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ class Background:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything one image shows. `kind` is scene, chart or diagram.
+    """The content of one image; `kind` is scene, chart or diagram.
 
-    Training starts on windows smaller than the full image: `size` is the window's side and
-    `origin` the (x, y) of its corner in the full image, to which every absolute place refers.
+    Training starts on windows smaller than the full image. `size` is the window's side, and
+    `origin` the (x, y) of its corner in the full image. Absolute places refer to the full image.
     """
 
     kind: str
@@ -142,14 +142,14 @@ def _blocked(x: float, y: float, radius: float, shapes: list[Shape], code: Code 
 
 def _shapes(rng: np.random.Generator, size: int, code: Code | None) -> tuple[Shape, ...]:
     room = (size / 336) ** 2
-    # A count that is uniform on a log scale gives sparse and crowded images alike, which is what
-    # makes the information score differ between images.
+    # A count that is uniform on a log scale gives sparse and crowded images alike, so that their
+    # information scores differ.
     wanted = max(1, round(_log_uniform(rng, 1, 13) * (room if room == 1 else room * 1.6)))
     smallest, largest = _choice(rng, ((20, 44), (28, 72), (20, 112), (40, 112)))
     largest = min(largest, 0.45 * size)
     smallest = min(smallest, largest)
-    # Half of the images use few shapes and colors: counts above one and negatives that share a
-    # color or a shape with something present come from these.
+    # Half of the images use few shapes and colors. They give counts above one, and negatives that
+    # share a color or a shape with something present.
     shapes, colors = SHAPES, COLOR_NAMES
     if rng.random() < 0.55:
         shapes = tuple(rng.permutation(SHAPES)[: rng.integers(1, 4)].tolist())
@@ -170,7 +170,7 @@ def _chart(rng: np.random.Generator, size: int) -> Chart:
     extent = float(rng.uniform(0.6, 0.92) * size)
     x, y = rng.uniform(extent / 2 + 2, size - extent / 2 - 2, 2).tolist()
     if rng.random() < 0.5:
-        # Heights from a ladder of eight, distinct, so that tallest and shortest are never a tie.
+        # Heights are distinct steps of eight, so that tallest and shortest never tie.
         values = (rng.permutation(8)[:count] + 1) / 8
         return Chart("bars", colors, tuple(values.tolist()), x, y, extent)
     weights = rng.permutation(np.array([1.0, 1.8, 2.9, 4.3, 6.0])[:count]) + rng.uniform(0, 0.3)
@@ -201,12 +201,12 @@ def _arrows(rng: np.random.Generator, size: int) -> Arrows:
 
 
 def sample_scene(rng: np.random.Generator, size: int = FULL_SIZE, kind: str | None = None) -> Scene:
-    """One image's description. `size` is its side in pixels, a multiple of the patch (14).
+    """One image's description.
 
-    A size below 336 gives a window at a random place of the patch grid.
-
-    `kind` forces one of `scene`, `code` (a scene that holds a printed code), `chart`, `diagram`;
-    by default they are drawn in the proportion 41 : 19 : 20 : 20.
+    size  side in pixels, a multiple of the patch (14); below 336 it gives a window at a random
+          place of the patch grid
+    kind  `scene`, `code` (a scene that holds a printed code), `chart` or `diagram`; by default
+          drawn in the proportion 41 : 19 : 20 : 20
     """
     if size % PATCH:
         raise ValueError(f"size must be a multiple of {PATCH}, got {size}")

@@ -17,8 +17,8 @@ COLORS = {
 }
 COLOR_NAMES = tuple(COLORS)
 BACKGROUNDS = ("plain", "gradient", "noise", "blobs", "stripes")
-# A-D name the options of multiple-choice questions, so no code holds them; the rest are glyphs
-# that differ clearly at 26 px.
+# A-D name the options of multiple-choice questions, so codes do not use them. These glyphs differ
+# clearly at 26 px.
 CHARACTERS = tuple("EFHKLNPRTXYZ2457")
 OPTIONS = tuple("ABCD")
 NUMBERS = ("one", "two", "three", "four")

@@ -372,7 +372,7 @@ def test_what_is_missing_is_named(method, params):
     ) as raised:
         compress(bare, method, budget=3, **params)
     assert str(raised.value).endswith(
-        "Methods that it is enough for: grid, pool, prunesid, random."
+        "Methods that need no more than it has: grid, pool, prunesid, random."
     )
 
 

@@ -1,4 +1,4 @@
-"""lmms-eval tasks as questions and what they show, exactly as lmms-eval would ask them.
+"""lmms-eval tasks as questions with their visuals, exactly as lmms-eval asks them.
 
 This folder also holds the task definitions of the pocket benchmarks, and of those that lmms-eval
 does not ship or scores by a judge alone (docs/benchmarks.md):
@@ -31,9 +31,9 @@ from prunesid.core.registry import unknown
 from prunesid.images.media import FRAMES, Clip, first_image, flat, media_of
 
 FOLDER = Path(__file__).parent
-# What a task that is being loaded reads instead of the file that its YAML names.
+# The file that a task being loaded reads instead of the one that its YAML names.
 DATA: ContextVar[Path | None] = ContextVar("data", default=None)
-# Fields by which lmms-eval's tasks name the image or video of a question.
+# Fields in which lmms-eval's tasks name the image or video of a question.
 _IMAGE_FIELDS = ("image_id", "imageId", "image_source", "video_name")
 # Fields that sort a benchmark's questions into kinds.
 _CATEGORY_FIELDS = ("category", "answer_type", "question_type", "data_type", "type")
@@ -41,7 +41,7 @@ _CATEGORY_FIELDS = ("category", "answer_type", "question_type", "data_type", "ty
 
 @dataclass(frozen=True)
 class LmmsTask:
-    """A loaded lmms-eval task; `limit` takes its first questions only, a clip has `frames`."""
+    """A loaded lmms-eval task; `limit` takes only its first questions, `frames` is per clip."""
 
     name: str
     task: ConfigurableTask
@@ -70,7 +70,7 @@ class LmmsTask:
         ]
 
     def media(self, question: Question) -> tuple[Image | Clip, ...]:
-        """What the question shows, in order. () if it shows nothing."""
+        """The images and clips of the question, in order; () if it has none."""
         return media_of(self.task.doc_to_visual(self.task.eval_docs[int(question.id)]), self.frames)
 
     def image(self, question: Question) -> Image:
@@ -92,8 +92,8 @@ def load_task(
 ) -> LmmsTask:
     """The task called `name`, from `include_path` or, failing that, among lmms-eval's own.
 
-    data  parquet file to read instead of the one that the task's YAML names; without it, a pocket
-          benchmark that has none yet is rendered (`prunesid.pocket.rendered`)
+    data  parquet file to read instead of the one that the task's YAML names. Without it, a pocket
+          benchmark that has no file yet is rendered (`prunesid.pocket.rendered`)
 
     ValueError, naming the choices, on an unknown task, a group, another kind of task than
     generation, or missing files.
@@ -132,11 +132,11 @@ def load_task(
 def image_names(
     docs: Any, numbers: Sequence[int], doc_to_visual: Callable[[Any], list[Any]]
 ) -> list[str]:
-    """What tells apart the visual inputs of the documents `numbers`: a field, else a digest.
+    """Names that tell apart the visual inputs of the documents `numbers`: a field, else a digest.
 
-    The digest is of the pixels of images and the bytes of video files, all of a question together.
-    A question that shows nothing shares its name with no other. `docs` is a `datasets.Dataset`;
-    only the digest decodes images.
+    A digest covers all visuals of a question: the pixels of images, the bytes of video files. A
+    question without visuals has a name of its own. `docs` is a `datasets.Dataset`; images are
+    decoded only for digests.
     """
     for field in _IMAGE_FIELDS:
         if field in docs.column_names:
@@ -167,9 +167,9 @@ def _hash(content: bytes) -> str:
 
 
 def _target(task: ConfigurableTask, doc: Mapping[str, Any]) -> str:
-    """The right answer as text; where people gave many (VQAv2, TextVQA, VizWiz), the commonest.
+    """The right answer as text; the commonest if people gave many (VQAv2, TextVQA, VizWiz).
 
-    Those tasks name a field `answer` that their documents lack.
+    Such tasks name a field `answer` that their documents lack.
     """
     answers = doc.get("answers")
     if not answers or task.config.doc_to_target in doc:

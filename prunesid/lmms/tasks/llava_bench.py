@@ -20,7 +20,7 @@ def process_results(doc: dict[str, Any], results: Sequence[str]) -> dict[str, fl
 
 
 def rouge_l(reply: str, reference: str) -> float:
-    """F1 of the words of the longest common subsequence; words in lower case, without punctuation."""
+    """F1 of the longest common subsequence of words, in lower case and without punctuation."""
     said, wanted = (re.findall(r"\w+", text.lower()) for text in (reply, reference))
     if not said or not wanted:
         return 0.0

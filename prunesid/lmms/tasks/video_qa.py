@@ -1,15 +1,16 @@
 """Open-ended questions on videos: TGIF-QA, MSVD-QA, MSRVTT-QA and ActivityNet-QA.
 
-Their files, as Video-LLaVA's evaluation lays them out, become the one file that the tasks read:
+This module turns their files, laid out as in Video-LLaVA's evaluation, into the file that the tasks
+read:
 
     python -m prunesid.lmms.tasks.video_qa --questions test_q.json --answers test_a.json \\
         --videos videos --output data/msvd_qa.parquet
 
-The published scores come from a GPT judge. Ours are of its predecessors' kind, without one:
+The published scores come from a GPT judge. Ours need no judge, like the scores used before it:
 
-    answer_match  the answer's words stand in the reply, one after the other; inflections count as
+    answer_match  the reply contains the answer's words, one after the other. Inflections count as
                   the same word, and a reply to a yes/no question begins with the answer
-    exact_match   the reply is the answer, by the same normalization
+    exact_match   the reply is the answer, after the same normalization
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from lmms_eval.tasks._task_utils.vqa_eval_metric import EvalAIAnswerProcessor
 from prunesid.core.files import atomic
 from prunesid.images.media import VIDEO_SUFFIXES
 
-# Shorter stems than that are words of their own: the "s" of "sing" is none.
+# Shorter stems are not split off: the "s" of "sing" is no stem.
 _STEM = 3
 _NORMALIZE = EvalAIAnswerProcessor()
 
@@ -37,7 +38,7 @@ def doc_to_visual(doc: dict[str, Any]) -> list[str]:
 
 
 def doc_to_text(doc: dict[str, Any], lmms_eval_specific_kwargs: dict[str, str]) -> str:
-    """The question as it stands in the benchmark, between the prompts."""
+    """The benchmark's question, unchanged, between the prompts."""
     prompts = lmms_eval_specific_kwargs
     return f"{prompts['pre_prompt']}{doc['question']}{prompts['post_prompt']}"
 
@@ -52,12 +53,12 @@ def process_results(doc: dict[str, Any], results: Sequence[str]) -> dict[str, fl
 
 
 def words(text: str) -> list[str]:
-    """Stems of a text's words, after VQA's normalization (case, articles, numerals, punctuation)."""
+    """Stems of a text's words after VQA's normalization (case, articles, numerals, punctuation)."""
     return [_stem(word) for word in re.findall(r"[^\W_]+(?:'[^\W_]+)?", _NORMALIZE(text))]
 
 
 def holds(reply: Sequence[str], answer: Sequence[str]) -> bool:
-    """Whether the answer's words stand in the reply side by side; yes and no at its beginning."""
+    """Whether the reply contains the answer's words in a row; for yes and no, at its beginning."""
     if not answer:
         return False
     if list(answer) in (["yes"], ["no"]):
@@ -126,10 +127,9 @@ def read_questions(questions: Path, answers: Path) -> list[dict[str, Any]]:
 
 
 def find_videos(names: Sequence[str], folder: Path) -> dict[str, Path]:
-    """The file of each video name in `folder`, those that are there.
+    """The file in `folder` of each video name, for the names that have one.
 
-    A name may stand with or without its suffix, and the file may have the `v_` before it that
-    ActivityNet's have.
+    A name may have its suffix or not. The file's name may begin with `v_`, as in ActivityNet.
     """
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -143,7 +143,7 @@ def find_videos(names: Sequence[str], folder: Path) -> dict[str, Path]:
 def convert(
     questions: Path, answers: Path, videos: Path, output: Path, *, allow_missing: bool = False
 ) -> int:
-    """Writes the task's parquet file and returns the number of its questions.
+    """Write the task's parquet file and return the number of its questions.
 
     Columns: question_id, video_name, question, answer, type (text) and video, the file's absolute
     path. ValueError if a video is missing; `allow_missing` leaves its questions out instead.

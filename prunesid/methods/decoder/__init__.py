@@ -1,15 +1,16 @@
 """Methods that drop visual tokens inside the language model, one file each, and their plans.
 
-A late method is a function `(shape, budget, **parameters) -> Schedule`, which says after which
-layers tokens are dropped and how they are chosen; `prunesid.generate.decoder_pass` runs any schedule:
+A late method is a function `(shape, budget, **parameters) -> Schedule`. The schedule says after
+which layers tokens are dropped and how they are chosen. `prunesid.generate.decoder_pass` runs any
+schedule:
 
     @register("name", params={"keep": Param(None, int, minimum=1)})
     def name(shape, budget, *, keep): ...
 
-Of what the vision tower leaves behind it may need `last_cls_attention`, which its views hold.
-`budget` is the mean, over the decoder's layers, of the visual tokens ENTERING a layer. A module of
-this package is found by itself; others call `register` or name their module in the entry-point
-group `prunesid.methods`.
+`budget` is the mean, over the decoder's layers, of the visual tokens that ENTER a layer. The only
+field of a `VisionRecord` that a late method may need is `last_cls_attention`; its views hold it.
+The modules of this package are found automatically. Other modules call `register`, or plug-ins name
+them in the entry-point group `prunesid.methods`.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from prunesid.methods.registry import (
     resolve,
 )
 
-# Families whose images, kept whole, enter the language model with newlines.
+# Families whose unpruned images enter the language model with newline embeddings.
 NEWLINED = ("llava_next", "llava_onevision")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderMethod(Method):
-    """A method inside the language model."""
+    """A registered method that acts in the language model."""
 
     place = DECODER
 
@@ -52,7 +53,7 @@ def register(
 ) -> Callable[[Callable[..., Schedule]], Callable[..., Schedule]]:
     """A decorator that registers a late method; ValueError if the name is taken.
 
-    needs   constant, or a function of the parameters
+    needs   the record fields that it reads: a constant, or a function of the parameters
     source  the paper and the authors' code
     """
 
@@ -61,7 +62,7 @@ def register(
             asked = needs(resolved) if callable(needs) else needs
             if asked not in (NO_NEEDS, Needs(last_cls_attention=True)):
                 raise ValueError(
-                    f"{name} needs {asked}; late methods can need last_cls_attention alone"
+                    f"{name} needs {asked}; late methods can only need last_cls_attention"
                 )
             return asked
 
@@ -73,7 +74,7 @@ def register(
 
 
 def refusal(method: str, family: str, **params: object) -> str | None:
-    """The message for a family whose images give the method no CLS attention; None where they do."""
+    """The error message for a family whose tokens lack the CLS attention needed, or None."""
     if family not in NEWLINED or requirements(method, **params) == NO_NEEDS:
         return None
     return (
@@ -84,7 +85,7 @@ def refusal(method: str, family: str, **params: object) -> str | None:
 
 
 def without_needs(method: str, **params: object) -> str:
-    """The parameter that, turned off, frees the method of what it needs, as a hint; '' without one."""
+    """A hint at the parameter that, turned off, removes the method's needs; '' if there is none."""
     for name, value in resolve(method, **params).items():
         if isinstance(value, (bool, int, float)):
             off = type(value)(0)
@@ -98,13 +99,13 @@ def without_needs(method: str, **params: object) -> str:
 
 
 def plan(method: str, shape: Shape, budget: int | None, **params: object) -> Schedule:
-    """Where and how `method` drops tokens in a decoder of `shape`.
+    """The schedule by which `method` drops tokens in a decoder of `shape`.
 
-    budget  mean over the decoder's layers of the visual tokens entering a layer; a budget of all
-            tokens or more drops nothing. None where the parameters say it all (FastV's `keep`).
+    budget  mean over the decoder's layers of the visual tokens that enter a layer. A budget of all
+            tokens or more drops nothing. None if parameters replace it (FastV's `keep`)
 
-    ValueError on unknown names and values, on positions that the decoder rules out, and on a budget
-    that its depth rules out; the message names the smallest possible one.
+    ValueError on unknown names and values, on positions that the decoder cannot have, and on a
+    budget that is too small for its depth; the message names the smallest possible one.
     """
     entry, resolved = method_at(method, DECODER), resolve(method, **params)
     check_positions(resolved.get("positions"), shape.axes)

@@ -1,22 +1,23 @@
-"""DART (EMNLP 2025): a few pivots stay, and with them the tokens least like them.
+"""DART (EMNLP 2025): a few pivot tokens stay, with the tokens least similar to them.
 
-Layers 0..K-1 run on everything. Pivots are the 4 visual and the 4 later-text tokens whose keys in
-layer K-1 (heads concatenated, as cached: after the rotary embedding) have the largest L1 norm. On
-the final norm of the states entering layer K, each pivot in turn takes the t remaining visual
-tokens of lowest cosine to it. Visual pivots and all that was taken go on, at their original
-positions.
+Layers 0..K-1 see all tokens. Pivots are the 4 visual tokens and the 4 text tokens after the image
+whose keys in layer K-1 (heads concatenated, as cached after the rotary embedding) have the largest
+L1 norm. In turn, each pivot takes the t remaining visual tokens of lowest cosine to it, computed on
+the final norm of the states that enter layer K. Visual pivots and all tokens that were taken go on,
+at their original positions.
 
-The count per pivot truncates, so that a budget is rarely met: with R wanted tokens (FastV's formula;
-with `budget_counts="after"` the budget itself) t = int(T (1 - (1 - R / T)) / 8) in floating point,
-and 4 + 8 t tokens stay: 188 for R = 192 of 576. `count="flag"` takes t = int(R / 8), as upstream's
-explicit number of tokens does: 196. The mean that was hit is reported.
+The count per pivot truncates, so a budget is rarely met exactly. R is the wanted number of tokens,
+by FastV's formula, or the budget itself with `budget_counts="after"`. Then
+t = int(T (1 - (1 - R / T)) / 8) in floating point, and 4 + 8 t tokens stay: 188 for R = 192 of 576.
+`count="flag"` takes t = int(R / 8), like upstream's explicit number of tokens: 196. The realized
+mean is reported.
 
-Pivots take their turns visual ones first, each kind by descending norm. Upstream goes through a
-Python set of their places in the sequence, in whatever order CPython has it; `pivot_order="set"`
-builds the same set.
+Visual pivots take their turns first, then text pivots, each by descending norm. Upstream iterates
+over a Python set of their places in the sequence, in CPython's order; `pivot_order="set"` builds
+the same set.
 
-Different from upstream: a text shorter than 4 tokens gives fewer pivots; K is 2 of 32 layers, scaled
-to the decoder's depth (`k=2` restores it); ties go to the lower index.
+Differences from upstream: a text shorter than 4 tokens gives fewer pivots. K is 2 of 32 layers,
+scaled to the decoder's depth (`k=2` restores it). Ties go to the lower index.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ from prunesid.methods.registry import Source, Upstream
         "positions": ORIGINAL,
     },
     source=Source(
-        title="Stop Looking for Important Tokens in Multimodal Language Models: Duplication Matters More",
+        title="Stop Looking for Important Tokens in Multimodal Language Models: Duplication "
+        "Matters More",
         venue="EMNLP 2025",
         repository="Chenfei-Liao/VTC-Bench",
         commit="983e443ebb41fac8db19829499fe388c87885b58",
@@ -66,11 +68,12 @@ from prunesid.methods.registry import Source, Upstream
             **ONCE,
             "pivot_order": Upstream(
                 "set",
-                "the order of a set depends on where in the prompt the image stands",
+                "the order of a set depends on the image's place in the prompt",
             ),
             "count": Upstream(
                 "flag",
-                "of 192 wanted tokens the ratio keeps 188, the number 196: a budget is not exceeded",
+                "for 192 tokens the ratio keeps 188 and does not exceed the budget; the flag keeps "
+                "196",
             ),
         },
     ),
@@ -90,13 +93,15 @@ def dart(
 ) -> Schedule:
     """Keep about R tokens after layer K-1.
 
-    k, keep        K, by default 2 of 32 layers, and R, by default what the budget makes it
-    budget_counts  what the budget is: "mean" (over all layers of the tokens that enter one) or
-                   "after" (R itself, as published)
-    image_pivots, text_pivots  how many of each
-    pivot_order    in which pivots take their turns: "norm", or "set" (of CPython)
-    count          how R is rounded: "ratio" or "flag", see above
-    positions      rotary positions of what goes on: "original" or "renumbered"
+    k              K, by default 2 of 32 layers, scaled to the decoder's depth
+    keep           R, by default from the budget
+    budget_counts  meaning of the budget: "mean" (of the tokens that enter a layer, over all layers)
+                   or "after" (R itself, as published)
+    image_pivots   number of visual pivots
+    text_pivots    number of text pivots
+    pivot_order    order in which pivots take their turns: "norm", or "set" (as in CPython)
+    count          rounding of R: "ratio" or "flag", see the module
+    positions      rotary positions of the tokens that go on: "original" or "renumbered"
     """
     layers = full_layers(shape, k, published=2)
     wanted = tokens_after("dart", shape, layers, budget, keep, budget_counts)
@@ -124,15 +129,15 @@ def dart(
 
 
 def _largest(keys: Tensor, count: int) -> Tensor:
-    """Places of the `count` keys (n, C) of largest L1 norm, that one first."""
+    """Places of the `count` keys (n, C) of largest L1 norm, in descending order of norm."""
     rank = rank_descending(on_grid(keys.double().abs().sum(dim=1))[None])[0]
     return rank.argsort()[:count]
 
 
 def _set_order(places: Sequence[Tensor]) -> list[int]:
-    """The numbers of `places` in the order in which CPython goes through a set of them."""
+    """The indices of `places` in the order in which CPython iterates over a set of them."""
     found = [int(place) for place in places]
-    # Of the list: a set of a dict's keys is laid out otherwise.
+    # A set of the list, since a set of a dict's keys has another layout.
     return [found.index(place) for place in set(found)]
 
 

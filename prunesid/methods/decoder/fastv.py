@@ -1,16 +1,16 @@
-"""FastV (ECCV 2024): the visual tokens that the last prompt token attends to stay.
+"""FastV (ECCV 2024): the visual tokens that the last prompt token attends to most.
 
-Layers 0..K-1 run on everything. From the last prompt token's row of attention in layer K-1, mean
-over heads, the R visual tokens of highest weight go on to layer K and all later ones.
+Layers 0..K-1 see all tokens. The R visual tokens of highest attention from the last prompt token in
+layer K-1, mean over heads, go on to layer K and all later layers.
 
-A budget N is a mean over layers, as for every method here: R = (L N - T K) / (L - K), rounded, for L
-layers and T tokens. Upstream's number is R itself (`budget_counts="after"`). K is 2 of 32 layers,
+A budget N is a mean over layers, as for every method here: R = (L N - T K) / (L - K), rounded, for
+L layers and T tokens. Upstream's number is R itself (`budget_counts="after"`). K is 2 of 32 layers,
 scaled to the decoder's depth.
 
-Different from upstream: its lmms-eval file has K = 3 and keeps half of the tokens (`k=3, keep=288`
-without a budget restores that); its KV-cache variant runs layer K-1 twice and so stores its keys
-and values twice, here they are stored once; tokens are dropped once, in prefill (its variant
-without a cache chooses anew at every step); ties go to the lower index.
+Differences from upstream: its lmms-eval file has K = 3 and keeps half of the tokens (`k=3,
+keep=288` without a budget restores that). Its KV-cache variant runs layer K-1 twice and stores the
+keys and values twice; here they are stored once. Here tokens are dropped once, in prefill; its
+variant without a cache chooses anew at every step. Ties go to the lower index.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ from prunesid.methods.registry import Source
         "positions": ORIGINAL,
     },
     source=Source(
-        title="An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for Large Vision-Language Models",
+        title="An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration "
+        "for Large Vision-Language Models",
         venue="ECCV 2024",
         repository="pkunlp-icler/FastV",
         commit="d1659729b5bf1be225e99ee15783deeea80f63b1",
@@ -63,10 +64,11 @@ def fastv(
 ) -> Schedule:
     """Keep R tokens after layer K-1.
 
-    k, keep        K, by default 2 of 32 layers, and R, by default what the budget makes it
-    budget_counts  what the budget is: "mean" (over all layers of the tokens that enter one) or
-                   "after" (R itself, as published)
-    positions      rotary positions of what goes on: "original" or "renumbered"
+    k              K, by default 2 of 32 layers, scaled to the decoder's depth
+    keep           R, by default from the budget
+    budget_counts  meaning of the budget: "mean" (of the tokens that enter a layer, over all layers)
+                   or "after" (R itself, as published)
+    positions      rotary positions of the tokens that go on: "original" or "renumbered"
     """
     layers = full_layers(shape, k, published=2)
     count = tokens_after("fastv", shape, layers, budget, keep, budget_counts)

@@ -1,35 +1,37 @@
-"""MustDrop (Liu et al., 2024), stages 2 and 3: tokens that no word looks at go.
+"""MustDrop (Liu et al., 2024), stages 2 and 3: tokens that no word attends to are dropped.
 
-Stage 2. After each of four layers a visual token is dropped if its attention from the text tokens
-after the image (mean over heads) is small in both senses: the sum over text is below
+Stage 2: after each of four layers a visual token is dropped if its attention from the text tokens
+after the image (mean over heads) is small in two ways. Its sum over text is below
 `global_threshold` times the total, AND its maximum over text is below `individual_threshold`. The
-total is over the visual tokens present at the stage and all text tokens. The key set, the
-ceil(0.08 T) tokens of highest CLS attention in the vision tower's last block (mean over heads), is
-never dropped. Positions are renumbered from 0 (in M-RoPE they stay).
+total is over the visual tokens present at the stage and all text tokens. The key set is never
+dropped: the ceil(0.08 T) tokens of highest CLS attention in the vision tower's last block (mean
+over heads). Positions are renumbered from 0 (in M-RoPE they stay).
 
-Stage 3. Before decoding, what stage 2 dropped also leaves the KV caches of earlier layers, from the
-first pruned layer on. The layers before that one (0 and 1 of 32) keep all tokens, as upstream.
+Stage 3: before decoding, tokens dropped in stage 2 also leave the KV caches of earlier layers, from
+the first pruned layer on. The layers before that one (0 and 1 of 32) keep all tokens, as upstream.
 
-Stage 1 is NOT here: upstream merges every 3 x 3 window of patches whose mean pairwise cosine
-similarity after block 0 of the tower is at least 0.8 into their mean. How many windows merge depends
-on the image, so that no budget and no plan can say it beforehand. An arm of this method is therefore
+Stage 1 is NOT implemented. There upstream merges every 3 x 3 window of patches whose mean pairwise
+cosine similarity after block 0 of the tower is at least 0.8 into their mean. The number of windows
+depends on the image, so no budget and no plan can tell it beforehand. An arm of this method is
 MustDrop without stage 1, and its label in the studies says so.
 
-Upstream's thresholds are tuned per budget and benchmark; for TextVQA 192: 0.001, 0.001; 128: 0.0012,
-0.001; 64: 0.011, 0.01. Counts follow from the prompt: a budget only names the thresholds, and the
-mean that was hit is reported. That is `rule="thresholds"`. With `rule="budget"` (ours) the tokens are
-ranked by max(sum / (global t. * total), max / individual t.), which is at least 1 for those that the
-thresholds keep, and T r, T r^2, T r^3, T r^4 of them stay (not fewer than the key set), with the r
-whose mean over layers is the budget.
+Upstream's thresholds are tuned per budget and benchmark; for TextVQA they are 192: 0.001, 0.001;
+128: 0.0012, 0.001; 64: 0.011, 0.01. With `rule="thresholds"` a budget only names the thresholds.
+Counts depend on the prompt, and the realized mean is reported. With `rule="budget"` (ours) the
+tokens are ranked by max(sum / (global t. * total), max / individual t.), which is at least 1 for
+tokens that the thresholds keep. Then T r, T r^2, T r^3, T r^4 of them stay (at least the key set),
+with the r whose mean over layers is the budget.
 
-Layers 2, 6, 10, 14 of 32 (0-based); for another depth L the 3, 7, 11 and 15 layers before the stages
-become round(3 L / 32), ..., at least one more each time (`depths="published"`: 3, 7, 11 and 15);
-stages that find no room fall away.
+The stages come after layers 2, 6, 10, 14 of 32 (0-based). For another depth L the 3, 7, 11 and 15
+layers before the stages become round(3 L / 32), ..., at least one more each time
+(`depths="published"` keeps 3, 7, 11 and 15). Stages for which there are no layers are left out.
 
-Source: github.com/liuting20/MustDrop at 909afa5, llava/model/language_model/modelling_sparse_llama.py
-and llava/model/multimodal_encoder/clip_encoder.py. Different from upstream beside stage 1:
-`key_share=0` goes without the key set; a tower without CLS gives the attention that its patches
-receive; a new token's position follows the last one of each layer's own numbering.
+Source: github.com/liuting20/MustDrop at 909afa5, files
+llava/model/language_model/modelling_sparse_llama.py and
+llava/model/multimodal_encoder/clip_encoder.py. Differences from upstream besides stage 1:
+`key_share=0` omits the key set. For a tower without CLS, the attention that its patches receive
+takes the place of CLS attention. A new token's position follows the last one in each layer's own
+numbering.
 """
 
 from __future__ import annotations
@@ -58,9 +60,9 @@ from prunesid.methods.decoder.view import View
 from prunesid.methods.registry import Resolved, Source, Upstream
 
 PUBLISHED = {192: (0.001, 0.001), 128: (0.0012, 0.001), 64: (0.011, 0.01)}
-"""Budget: global and individual threshold."""
+"""Global and individual threshold for each budget."""
 LAYERS = (3, 7, 11, 15)
-"""Layers before each stage, of 32."""
+"""Number of layers, of 32, before each stage."""
 
 
 def _needs(params: Resolved) -> Needs:
@@ -80,14 +82,15 @@ def _needs(params: Resolved) -> Needs:
     },
     needs=_needs,
     source=Source(
-        title="Multi-Stage Vision Token Dropping: Towards Efficient Multimodal Large Language Model",
+        title="Multi-Stage Vision Token Dropping: Towards Efficient Multimodal Large Language "
+        "Model",
         venue="2024",
         repository="liuting20/MustDrop",
         upstream={
             "depths": Upstream(
                 "published",
-                "3, 7, 11 and 15 of 32 layers, scaled: the same shares of any decoder come before the "
-                "stages",
+                "3, 7, 11 and 15 of 32 layers, scaled: the stages come after the same shares of "
+                "any decoder",
             ),
         },
     ),
@@ -104,12 +107,14 @@ def mustdrop(
     shrink_cache: bool,
     positions: str | None,
 ) -> Schedule:
-    """Drop what is below the thresholds, or (`rule="budget"`) what meets the budget.
+    """Drop tokens below the thresholds, or as many as the budget requires.
 
+    rule          "thresholds", or "budget", see the module
+    global_threshold, individual_threshold  the two thresholds, by default those for the budget
     key_share     share of the tokens that are never dropped
-    depths        layers before the stages: "scaled" to the decoder's depth or "published"
-    shrink_cache  whether what was dropped leaves the caches of earlier layers (stage 3)
-    positions     rotary positions of what goes on: "renumbered" or "original"
+    depths        layers before the stages: "scaled" to the decoder's depth, or "published"
+    shrink_cache  whether dropped tokens leave the KV caches of earlier layers (stage 3)
+    positions     rotary positions of the tokens that go on: "renumbered" or "original"
     """
     thresholds = _thresholds(rule, budget, global_threshold, individual_threshold)
     starts = stage_starts(LAYERS, shape, depths)
@@ -168,7 +173,7 @@ def _choose(view: View, thresholds: tuple[float, float], keys: int, count: int |
 
 
 def _geometric(shape: Shape, starts: tuple[int, ...], budget: int, keys: int) -> list[int]:
-    """Counts T r, T r^2, ... of the mean nearest to the budget, none below `keys` or 1."""
+    """Counts T r, T r^2, ..., none below `keys` or 1, whose mean is nearest to the budget."""
     floor = max(1, keys)
 
     def counts(step: int) -> list[int]:

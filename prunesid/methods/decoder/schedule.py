@@ -1,6 +1,6 @@
-"""When tokens are dropped, and how a budget becomes the counts that meet it.
+"""Schedules of dropping tokens, and the counts per layer that meet a budget.
 
-A published schedule belongs to a decoder of 32 layers; `scaled` carries it to another depth.
+Published schedules are for a decoder of 32 layers; `scaled` adapts them to another depth.
 """
 
 from __future__ import annotations
@@ -24,26 +24,28 @@ PUBLISHED_DEPTH = 32
 
 POSITIONS = ("original", "renumbered")
 ORIGINAL = Param("original", str, POSITIONS)
-# What a budget is: the mean over layers, or what goes on to the layers after the first K.
+# The meaning of a budget: the mean over layers, or the number that enters layers after the first K.
 BUDGET_COUNTS = Param("mean", str, ("mean", "after"))
-# Of methods that drop tokens once: their authors count what is left after the second layer.
+# For methods that drop tokens once; their authors count the tokens after the second layer.
 ONCE = {
     "k": Upstream(
         2, "by default 2 of 32 layers, scaled: the same share of any decoder sees all tokens"
     ),
     "budget_counts": Upstream(
-        "after", "a mean over layers stands beside the budgets of methods before the language model"
+        "after", "a mean over layers compares with budgets of methods before the language model"
     ),
 }
-# Renumbered, as published, where a token has one position: `Shape.numbering`.
+# None: renumbered, as published, if a token has one position (`Shape.numbering`).
 RENUMBERED = Param(None, str, POSITIONS)
 DEPTHS = Param("scaled", str, ("scaled", "published"))
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a schedule depends on: layers of the decoder, visual tokens entering the first, rotary
-    positions of a token (3 in M-RoPE: time, row and column)."""
+    """The decoder's layers, the visual tokens that enter the first, and a token's rotary positions.
+
+    A token has 1 rotary position, or 3 in M-RoPE: time, row and column.
+    """
 
     depth: int
     tokens: int
@@ -51,19 +53,18 @@ class Shape:
 
     @property
     def numbering(self) -> str:
-        """The positions of methods that renumber tokens, as far as the decoder lets them."""
+        """The positions for methods that renumber tokens: "renumbered" if the decoder allows it."""
         return "renumbered" if self.axes == 1 else "original"
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What becomes of the V visual tokens of one prompt.
+    """The choice at one stage among the V visual tokens of one prompt.
 
-    keep       (k,) int64 places among them, ascending
+    keep       (k,) int64 places of the kept tokens, ascending
     merged     (m, E) hidden states of new tokens, which follow the kept ones, or None
-    positions  (m, P) int64 rotary positions of the new tokens; where positions are renumbered they
-               have no effect
-    macs       multiply-adds that choosing took
+    positions  (m, P) int64 rotary positions of the new tokens; without effect if renumbered
+    macs       multiply-adds of choosing
     """
 
     keep: Tensor
@@ -74,9 +75,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Stage:
-    """Tokens are dropped between layer `after` (0-based) and the next.
+    """One dropping of tokens, between layer `after` (0-based) and the next.
 
-    leaves  visual tokens that go on, merged ones included; None where the prompt decides it
+    leaves  visual tokens that go on, merged ones included; None if it depends on the prompt
     """
 
     after: int
@@ -88,10 +89,10 @@ class Stage:
 class Schedule:
     """The stages, by ascending layer; without any, all tokens stay.
 
-    positions     "original": a token keeps its rotary positions; "renumbered": those that go on are
-                  numbered anew from 0 at each stage, where a token has one position
-    shrink_from   first layer from whose KV cache tokens that are dropped after later layers leave too,
-                  before the first new token is decoded; None: no cache shrinks
+    positions    "original": a token keeps its rotary positions. "renumbered": the tokens that go on
+                 are numbered anew from 0 at each stage, if a token has one position
+    shrink_from  first layer whose KV cache also loses the tokens that later layers drop, before the
+                 first new token is decoded; None: no cache shrinks
     """
 
     stages: tuple[Stage, ...] = ()
@@ -99,7 +100,7 @@ class Schedule:
     shrink_from: int | None = None
 
     def entering(self, shape: Shape) -> tuple[int, ...] | None:
-        """Visual tokens entering each layer; None where it depends on the prompt."""
+        """Visual tokens that enter each layer; None if they depend on the prompt."""
         counts = [shape.tokens] * shape.depth
         for stage in self.stages:
             if stage.leaves is None:
@@ -109,7 +110,7 @@ class Schedule:
 
 
 def check_positions(positions: object, axes: int) -> None:
-    """ValueError where tokens of several rotary positions would be renumbered."""
+    """Raise ValueError if tokens of several rotary positions would be renumbered."""
     if positions == "renumbered" and axes > 1:
         raise ValueError(
             "positions: 'renumbered' has no meaning where a token has several rotary positions "
@@ -118,14 +119,14 @@ def check_positions(positions: object, axes: int) -> None:
 
 
 def scaled(layers: int, depth: int) -> int:
-    """The first `layers` of 32, as a number of layers of a decoder of `depth`; at least 1."""
+    """The number of layers in a decoder of `depth` that matches `layers` of 32; at least 1."""
     return max(1, round(layers * depth / PUBLISHED_DEPTH))
 
 
 def scaled_stages(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     """Numbers of layers before each stage, scaled to `depth`, ascending without repetition.
 
-    Stages that a shallow decoder has no room for fall away, the last ones first.
+    In a shallow decoder, stages for which there are no layers are left out, the last ones first.
     """
     found: list[int] = []
     for number in layers:
@@ -134,9 +135,9 @@ def scaled_stages(layers: Sequence[int], depth: int) -> tuple[int, ...]:
 
 
 def stage_starts(layers: Sequence[int], shape: Shape, depths: str) -> tuple[int, ...]:
-    """Numbers of layers before each stage: `layers` of 32 by "scaled", or just these by "published".
+    """Numbers of layers before each stage: `layers` as "published", or "scaled" from 32.
 
-    ValueError where a decoder has room for none.
+    ValueError if a decoder has no room for any.
     """
     if depths == "scaled":
         found = scaled_stages(layers, shape.depth)
@@ -146,14 +147,14 @@ def stage_starts(layers: Sequence[int], shape: Shape, depths: str) -> tuple[int,
         raise ValueError(
             "a decoder of one layer has no place to drop tokens at"
             if shape.depth == 1
-            else f"depths: the published stages come after {', '.join(map(str, layers))} layers; this "
-            f"decoder has {shape.depth}. With 'scaled' they fit."
+            else f"depths: the published stages come after {', '.join(map(str, layers))} layers; "
+            f"this decoder has {shape.depth}. With 'scaled' they fit."
         )
     return found
 
 
 def full_layers(shape: Shape, given: int | None, published: int) -> int:
-    """The number K of layers that see all tokens: `given`, or the published one, scaled."""
+    """K, the number of layers that see all tokens: `given`, or the published one, scaled."""
     layers = scaled(published, shape.depth) if given is None else given
     if layers >= shape.depth:
         raise ValueError(
@@ -168,14 +169,14 @@ def full_layers(shape: Shape, given: int | None, published: int) -> int:
 def tokens_after(
     method: str, shape: Shape, layers: int, budget: int | None, keep: int | None, counts: str
 ) -> int:
-    """The count R that enters every layer after the first K = `layers`.
+    """R, the number of visual tokens that enter every layer after the first K = `layers`.
 
-    Either `keep`, or what the budget N means by `counts`: "after" is R = N, "mean" the R that brings
-    the mean over layers nearest to N, R = (L N - T K) / (L - K). ValueError if no R >= 1 does, or
+    R is `keep`, or follows from the budget N by `counts`. "after": R = N. "mean": the mean over
+    layers is nearest to N, R = (L N - T K) / (L - K). ValueError if there is no such R >= 1, or
     unless exactly one of budget and `keep` is given.
     """
     if (budget is None) == (keep is None):
-        raise ValueError(f"{method} takes either a budget or keep, not both and not neither")
+        raise ValueError(f"{method} takes either a budget or keep, exactly one of them")
     given = budget if counts == "after" and keep is None else keep
     if given is not None:
         return min(given, shape.tokens)
@@ -201,14 +202,16 @@ def infeasible(
 
 
 def mean_entering(shape: Shape, starts: Sequence[int], counts: Sequence[int]) -> float:
-    """Mean over layers where the counts enter the layers from `starts` on, and T those before."""
+    """Mean over layers if T tokens enter the first ones, and `counts` those from `starts` on."""
     ends = [*starts[1:], shape.depth]
     behind = sum(n * (end - start) for n, start, end in zip(counts, starts, ends, strict=True))
     return (shape.tokens * starts[0] + behind) / shape.depth
 
 
 def top(score: Tensor, count: int) -> Tensor:
-    """Places of the `count` highest of `score` (V,) float64, an attention, ascending; ties to the
-    lower place."""
+    """Places, ascending, of the `count` highest of `score` (V,) float64, an attention.
+
+    Ties go to the lower place.
+    """
     rank = rank_descending(on_grid(score, PROBABILITY_GRID)[None])[0]
     return torch.nonzero(rank < count)[:, 0]

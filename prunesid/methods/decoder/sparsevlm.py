@@ -1,28 +1,28 @@
-"""SparseVLM v1.5 (ICML 2025): the tokens that the question's relevant words attend to stay; the
-best of the dropped ones are merged into a few.
+"""SparseVLM v1.5 (ICML 2025): tokens that the question's relevant words attend to; others merge.
 
-Raters are the text tokens after the image that the visual tokens resemble more than the average
-one does: m = mean over visual tokens of softmax over text of E_v . E_t, at the decoder's input;
-raters have m > mean(m). After each of three layers, p = attention (mean over heads and raters) to
-each visual token; the b of highest p stay. Of the n dropped, the int(0.3 n) + 1 of highest p are
-recycled: int(that / 10) + 1 density-peak clusters (with as many neighbors as clusters), whose means
-follow the kept tokens, the cluster of highest score first, and count as visual tokens from there on. Then everything is renumbered from 0 (`positions="original"`, as its
-v2.0 has it, does not; a merged token then has its center's position). In M-RoPE, where a position is
-a time, a row and a column, all is as in "original".
+Raters are the text tokens after the image that resemble the visual tokens more than average: m is
+the mean over visual tokens of softmax over text of E_v . E_t, at the decoder's input, and raters
+have m > mean(m). There are three stages, each after a layer. There p is the attention (mean over
+heads and raters) to each visual token, and the b tokens of highest p stay. Of the n dropped tokens,
+the int(0.3 n) + 1 of highest p are recycled into int(that / 10) + 1 density-peak clusters (with as
+many neighbors as clusters). The clusters' means follow the kept tokens, the cluster of highest
+score first, and count as visual tokens from then on. Then all positions are renumbered from 0. With
+`positions="original"`, as in v2.0, tokens keep their positions, and a merged token gets its
+center's. In M-RoPE, where a position is a time, a row and a column, this is always so.
 
-Budgets. Upstream drops after layers 2, 6 and 15 of 32, with b from a list: 192: 300, 200, 110;
+Budgets: upstream drops after layers 2, 6 and 15 of 32, with b from a list: 192: 300, 200, 110;
 128: 303, 110, 36; 96: 238, 48, 26; 64: 66, 30, 17. Three layers see all 576 tokens, and clusters
-come on top: the mean over layers is then 206, 145 and 82, and not 192, 128 and 64.
-`lists="published"` restores these lists. The default, `lists="solved"`, scales all three numbers of
-the nearest published list (64, 96, 128 or 192 of 576 tokens, as a share) by one factor, rounds
-them, and takes the factor whose mean over layers, clusters included, is nearest to the budget. For
-another depth L the 3, 7 and 16 layers before the stages become round(3 L / 32), ..., at least one
-more each time (`depths="published"`: 3, 7 and 16); stages that find no room fall away.
+come on top. So the mean over layers is 206, 145 and 82, not 192, 128 and 64. `lists="published"`
+restores these lists. The default `lists="solved"` takes the nearest published list (64, 96, 128 or
+192 of 576 tokens, as a share), scales its three numbers by one factor and rounds them. The factor
+is the one whose mean over layers, clusters included, is nearest to the budget. For another depth L
+the 3, 7 and 16 layers before the stages become round(3 L / 32), ..., at least one more each time
+(`depths="published"` keeps 3, 7 and 16). Stages for which there are no layers are left out.
 
-Different from upstream: where no text token is above the average, all are raters; nothing is
-recycled where nothing was dropped; the 1e-6 of noise on the densities is a fixed sequence, so that
-the method is deterministic; a new token's position follows the last one of each layer's own
-numbering; ties go to the lower index. v2.0's de-rotated attention and heads are not here.
+Differences from upstream: if no text token is above average, all are raters. Nothing is recycled if
+nothing was dropped. The noise of 1e-6 on the densities is a fixed sequence, so the method is
+deterministic. A new token's position follows the last one in each layer's own numbering. Ties go to
+the lower index. v2.0's de-rotated attention and heads are not implemented.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ PUBLISHED = {
 }
 PUBLISHED_TOKENS = 576
 LAYERS = (3, 7, 16)
-"""Layers before each stage, of 32."""
+"""Number of layers, of 32, before each stage."""
 
 
 @register(
@@ -73,7 +73,8 @@ LAYERS = (3, 7, 16)
         "positions": RENUMBERED,
     },
     source=Source(
-        title="SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference",
+        title="SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model "
+        "Inference",
         venue="ICML 2025",
         repository="Gumpest/SparseVLMs",
         commit="26a5f48813c46cd1c7364160354e7fdd3febaa67",
@@ -85,7 +86,8 @@ LAYERS = (3, 7, 16)
             ),
             "depths": Upstream(
                 "published",
-                "3, 7 and 16 of 32 layers, scaled: the same shares of any decoder come before the stages",
+                "3, 7 and 16 of 32 layers, scaled: the stages come after the same shares of any "
+                "decoder",
             ),
         },
     ),
@@ -102,11 +104,11 @@ def sparsevlm(
 ) -> Schedule:
     """Keep b tokens at each stage.
 
-    lists      where the three b come from: "solved" (by the budget) or "published"
-    depths     layers before the stages: "scaled" to the decoder's depth or "published"
+    lists      source of the three b: "solved" (by the budget) or "published"
+    depths     layers before the stages: "scaled" to the decoder's depth, or "published"
     recycle    whether the best of the dropped tokens are merged and go on
     noise      scale of the noise on the densities, see `density_peaks`
-    positions  rotary positions of what goes on: "renumbered" or "original"
+    positions  rotary positions of the tokens that go on: "renumbered" or "original"
     """
     if budget is None:
         raise ValueError("sparsevlm needs a budget")
@@ -125,7 +127,7 @@ def sparsevlm(
 
 
 def recycled(dropped: int) -> tuple[int, int]:
-    """Of `dropped` tokens: how many are recycled, into how many clusters."""
+    """(recycled tokens, clusters) for a number of dropped tokens."""
     if dropped <= 0:
         return 0, 0
     best = int(0.3 * dropped) + 1
@@ -133,10 +135,10 @@ def recycled(dropped: int) -> tuple[int, int]:
 
 
 def raters(visual: Tensor, text: Tensor) -> Tensor:
-    """Places of the relevant tokens of `text` (A, E) for `visual` (T, E), ascending."""
+    """Places of the tokens of `text` (A, E) that are relevant for `visual` (T, E), ascending."""
     likeness = visual.double() @ text.double().T
     mean = on_grid(likeness.softmax(dim=1).mean(dim=0), PROBABILITY_GRID)
-    # Two steps apart is rounding, not relevance.
+    # A difference of two steps is rounding, not relevance.
     chosen = torch.nonzero(mean - mean.mean() > 2 * PROBABILITY_GRID)[:, 0]
     return chosen if len(chosen) else torch.arange(len(text), device=text.device)
 
@@ -152,7 +154,7 @@ def _choose(view: View, count: int, recycle: bool, noise: float) -> Choice:
     rest = torch.ones(len(score), dtype=torch.bool, device=score.device)
     rest[keep] = False
     dropped = torch.nonzero(rest)[:, 0]
-    # The best first: the order decides ties between cluster centers.
+    # The best first, since the order decides ties between cluster centers.
     order = rank_descending(on_grid(score[dropped], PROBABILITY_GRID)[None])[0].argsort()
     again = dropped[order[:best]]
     states = view.hidden[again]
@@ -166,7 +168,7 @@ def _choose(view: View, count: int, recycle: bool, noise: float) -> Choice:
 
 
 def _leaving(tokens: int, kept: Sequence[int], recycle: bool) -> list[int]:
-    """Visual tokens that leave each stage, clusters included."""
+    """Number of visual tokens after each stage, clusters included."""
     counts = []
     for count in kept:
         stays = min(count, tokens)
@@ -197,6 +199,6 @@ def _solved(shape: Shape, starts: Sequence[int], budget: int, recycle: bool) -> 
     smallest = mean(counts(1))
     if budget < smallest:
         raise infeasible("sparsevlm", shape, budget, starts[0], smallest)
-    # Far enough that even the last number reaches all tokens.
+    # Large enough for even the last number to reach all tokens.
     last = -(-shape.tokens * pattern[0] // pattern[-1])
     return min(map(counts, range(1, last + 1)), key=lambda kept: abs(mean(kept) - budget))

@@ -1,7 +1,7 @@
-"""What a late method sees of one prompt between two layers.
+"""The view that a late method has of one prompt between two layers.
 
-Nothing but the rows of attention that a method asks for is computed, by hand, from the layer's own
-queries and keys, so that the layer itself stays on SDPA. In float64: what is compared decides.
+Only the rows of attention that a method asks for are computed, from the layer's own queries and
+keys, so that the layer itself still runs on SDPA. They are float64, since they decide the choice.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """V visual tokens and A text tokens behind them, in sequence order, right after a layer.
+    """V visual tokens and the A text tokens after them, in sequence order, right after a layer.
 
     source         (V,) int64 number of each visual token at the decoder's input, -1 if merged
     position       (V, P) int64 rotary positions of each visual token
-    hidden         (V, E) the layer's output; text_hidden (A, E)
+    hidden         (V, E) the layer's output for visual tokens; text_hidden (A, E) for text
     keys           (V, heads * d) the layer's keys as cached, rotated; text_keys (A, heads * d)
     inputs         (T, E) visual tokens at the decoder's input; text_inputs (A, E)
-    cls_attention  (T,) mean over heads of the vision tower's CLS attention, where it was given
+    cls_attention  (T,) mean over heads of the vision tower's CLS attention, if it was given
     norm           the decoder's final norm, for (..., E)
-    The floating tensors are in the model's dtype.
+
+    Floating-point tensors are in the model's dtype.
     """
 
     source: Tensor
@@ -50,12 +51,14 @@ class View:
 
     @property
     def text_places(self) -> Tensor:
-        """(A,) int64 place of each of the text tokens in the sequence of all tokens."""
+        """(A,) int64 place of each text token in the sequence of all tokens."""
         return self._text
 
     def attention(self, rows: Tensor | None = None) -> Tensor:
-        """(R, V) float64 mean over heads of the attention from text tokens `rows` (all of them
-        without it) to the visual tokens; the softmax is over all that a row sees."""
+        """(R, V) float64 attention from the text tokens `rows`, or all, to the visual tokens.
+
+        It is the mean over heads; the softmax is over all tokens that a row sees.
+        """
         queries, text = self._queries, self._text
         if rows is not None:
             queries, text = queries[rows], text[rows]
@@ -68,12 +71,12 @@ class View:
         return weights.mean(dim=(0, 1))[:, self._visual]
 
     def attention_macs(self, rows: int) -> int:
-        """Multiply-adds of `attention` for that many rows."""
+        """Multiply-adds of `attention` for so many rows."""
         return rows * self._queries[0].numel() * self._all_keys.shape[1]
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The rotary embedding of Llama and Qwen: `states` (A, heads, d), `cos` and `sin` (A, d)."""
+    """Apply Llama's and Qwen's rotary embedding: `states` (A, heads, d), `cos`, `sin` (A, d)."""
     first, second = states.chunk(2, dim=-1)
     turned = torch.cat([-second, first], dim=-1)
     return states * cos[:, None] + turned * sin[:, None]

@@ -1,19 +1,20 @@
 """Methods that act in or before the vision encoder, one file each, and their plans.
 
-Such a method is a function `(shape, budget, **parameters) -> Plan`, which says how many patches each
-block of the encoder sees; an adapter runs any plan (`Adapter.reduce`):
+Such a method is a function `(shape, budget, **parameters) -> Plan`. The plan says how many patches
+each block of the encoder sees. An adapter runs any plan (`Adapter.reduce`):
 
     @register("name", params={"order": Param("split", str, ("split", "raster"))})
     def name(shape, budget, *, order): ...
 
-`budget` is the number of visual tokens that come out of one crop, at the most; `shape.shown` are the
-patches that they come from, which the plan hands on. An image in several crops, and a clip, have a plan
-for each (`plans`). A method that does nothing but shrink the image may also register `grid`, a function
-of the rows and columns that an image has and of the budget, which gives those of the smaller image; it
-then runs on encoders that take images of any size.
+`budget` is the largest number of visual tokens that come out of one crop. `shape.shown` are the
+patches that they come from; the plan passes them on. For an image in several crops, and for a clip,
+each crop or frame has its own plan (`plans`). A method that only shrinks the image may also
+register `grid`, a function of an image's rows and columns and of the budget; it returns the rows
+and columns of the smaller image. The method then runs on encoders that take images of any size.
 
-An arm of such a method has an encoder pass of its own. A module of this package is found by itself;
-others call `register` or name their module in the entry-point group `prunesid.methods`.
+Each arm of such a method needs its own encoder pass. The modules of this package are found
+automatically. Other modules call `register`, or plug-ins name them in the entry-point group
+`prunesid.methods`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderMethod(Method):
-    """A method inside the vision encoder, and the grid of its smaller image."""
+    """A registered method that acts in the vision encoder; `grid` as in the package's docstring."""
 
     place = ENCODER
     grid: Callable[..., Grid] | None = None
@@ -47,6 +48,7 @@ def register(
 ) -> Callable[[Callable[..., Plan]], Callable[..., Plan]]:
     """A decorator that registers an encoder method; ValueError if the name is taken.
 
+    grid    the function that gives the grid of a smaller image; None if the method does more
     source  the paper and the authors' code; None for a baseline
     """
 
@@ -65,12 +67,12 @@ def _method(name: str) -> EncoderMethod:
 
 
 def families_of(method: str) -> tuple[str, ...]:
-    """The model families that the method runs on."""
+    """The model families on which the method runs."""
     return FAMILIES if _method(method).grid is None else (*FAMILIES, *ANY_SIZE)
 
 
 def refusal(method: str, family: object) -> str:
-    """The message for a family that the method does not run on."""
+    """The error message for a family on which the method does not run."""
     return (
         f"{method} acts inside the vision encoder, which is not supported for the model family "
         f"{family!r}. Families that it runs on: {', '.join(families_of(method))}."
@@ -78,10 +80,10 @@ def refusal(method: str, family: object) -> str:
 
 
 def plan(method: str, shape: Shape, budget: int, **params: object) -> Plan:
-    """How `method` leaves at most `budget` tokens of a crop in an encoder of `shape`.
+    """The plan by which `method` leaves at most `budget` tokens of a crop in an encoder of `shape`.
 
     A budget of all patches or more changes nothing. ValueError on unknown names and values, and on
-    a budget that the encoder's depth rules out; the message names the smallest possible one.
+    a budget that is too small for the encoder's depth; the message names the smallest possible one.
     """
     resolved = _checked(method, budget, params)
     if budget >= shape.tokens:
@@ -98,10 +100,10 @@ def _checked(method: str, budget: int, params: Mapping[str, object]) -> Resolved
 
 @dataclass(frozen=True)
 class Plans:
-    """What a method makes of the crops of an image, or of the frames of a clip.
+    """A method's plans for the crops of an image or the frames of a clip.
 
-    budget  tokens of the whole image or clip, which `Records.patch_budgets` shares among its crops
-    shape   of the encoder; None where it takes images of any size
+    shape   the encoder's shape; None if it takes images of any size
+    budget  tokens of the whole image or clip; `Records.patch_budgets` shares them among its crops
     """
 
     method: str
@@ -110,18 +112,18 @@ class Plans:
     shape: Shape | None
 
     def of(self, share: int, shown: Box | None = None) -> Plan:
-        """The plan of a crop that gets `share` tokens; `shown` as `Shape` has it.
+        """The plan of a crop that gets `share` tokens; `shown` as in `Shape`.
 
-        ValueError where images have any size.
+        ValueError if the encoder takes images of any size.
         """
         if self.shape is None:
             raise ValueError(f"{self.method} has no plan for images of any size")
         return plan(self.method, replace(self.shape, shown=shown), share, **self.params)
 
     def grid(self, whole: Grid, share: int) -> Grid:
-        """Rows and columns of tokens, `share` at the most, of an image that has as many as `whole`.
+        """Rows and columns of at most `share` tokens, for an image that has `whole` of them.
 
-        ValueError where the method does more than shrink the image.
+        ValueError if the method does more than shrink the image.
         """
         smaller = _method(self.method).grid
         if smaller is None:
@@ -132,9 +134,9 @@ class Plans:
 def plans(
     method: str, shape: Shape | None, budget: int, *, crops: int = 1, **params: object
 ) -> Plans:
-    """`plan` for every crop of an image that has at most `crops` of them.
+    """The plans for an image of at most `crops` crops.
 
-    ValueError as `plan` raises it, also where the smallest share of a crop is ruled out.
+    ValueError as in `plan`, also if the smallest share that a crop can get is too small.
     """
     resolved = _checked(method, budget, params)
     if shape is not None:

@@ -1,12 +1,12 @@
-"""A smaller image into the encoder: the baseline that spares the encoder, too.
+"""Downsampling of the encoder's input image, the baseline that also saves encoder compute.
 
-The image (or crop, or frame) is shrunk to the largest square of patches that the budget has room for:
-8 x 8 = 64 tokens for 64, 11 x 11 = 121 for 128, 13 x 13 = 169 for 192. Of a crop with padding only the
-patches that show any of the image count, and come out. What the model's own processor made of the image
-is resized (bicubic, antialiased); position embeddings are interpolated (bicubic, as transformers does).
+The image (or crop, or frame) shrinks to the largest square of patches within the budget: 8 x 8 = 64
+tokens for 64, 11 x 11 = 121 for 128, 13 x 13 = 169 for 192. In a crop with padding, only patches
+that show some of the image count and come out. The output of the model's own processor is resized
+(bicubic, antialiased). Position embeddings are interpolated (bicubic, as in transformers).
 
-Encoders that take images of any size get the largest image of about the same aspect ratio whose tokens
-the budget has room for.
+Encoders that take images of any size get the largest image of about the same aspect ratio whose
+tokens are within the budget.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prunesid.methods.encoder.plan import Plan, Shape
 
 
 def smaller_grid(whole: tuple[int, int], budget: int) -> tuple[int, int]:
-    """The largest grid within the budget of those that keep the aspect ratio up to rounding."""
+    """The largest grid within the budget that keeps the aspect ratio up to rounding."""
     rows, columns = whole
     grids = {(r, max(1, round(r * columns / rows))) for r in range(1, rows + 1)}
     grids |= {(max(1, round(c * rows / columns)), c) for c in range(1, columns + 1)}
@@ -26,7 +26,7 @@ def smaller_grid(whole: tuple[int, int], budget: int) -> tuple[int, int]:
 @register("downsample", grid=smaller_grid)
 def downsample(shape: Shape, budget: int) -> Plan:
     """All patches of the smaller image, in raster order; every index is -1."""
-    # One patch shows some of any image.
+    # A single patch always shows some of the image.
     sides = range(shape.side, 0, -1)
     side = next(side for side in sides if shape.box.scaled(shape.side, side).size <= budget)
     shown = None if shape.shown is None else shape.box.scaled(shape.side, side)

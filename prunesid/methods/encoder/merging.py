@@ -1,6 +1,7 @@
-"""Bipartite matching and merging of tokens, ToMe's heart, as functions of tensors.
+"""Bipartite matching and merging of tokens, the core of ToMe, as functions of tensors.
 
-B images, t tokens each, the first of them CLS. Tokens at even places are A, the others B.
+B images have t tokens each, the first of which is CLS. Tokens at even places form set A, the others
+set B.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from prunesid.core.numerics import COSINE_GRID, on_grid
 
 @dataclass(frozen=True, eq=False)
 class Matching:
-    """Which tokens of A go into which of B; places count within A and within B.
+    """The pairs of tokens to merge; places count within A and within B.
 
-    stay  (B, a - r) int64 those of A that stay, ascending
-    go    (B, r) int64 those of A that go, the most similar first
-    to    (B, r) int64 those of B that they go into
+    stay  (B, a - r) int64 tokens of A that stay, ascending
+    go    (B, r) int64 tokens of A that merge into B, the most similar first
+    to    (B, r) int64 tokens of B that they merge into
     """
 
     stay: Tensor
@@ -27,7 +28,7 @@ class Matching:
     to: Tensor
 
     def places(self, tokens: int) -> Tensor:
-        """(B, t) int64 where each of `tokens` tokens is after `merge`."""
+        """(B, t) int64 place of each of `tokens` tokens after `merge`."""
         kept = self.stay.shape[1]
         images, device = len(self.stay), self.stay.device
         places = torch.empty(images, tokens, dtype=torch.int64, device=device)
@@ -40,9 +41,11 @@ class Matching:
 
 
 def match(metric: Tensor, merged: int) -> Matching:
-    """The `merged` tokens of A most similar to one of B, by the cosine of `metric` (B, t, d).
+    """Match the `merged` tokens of A that are most similar to one of B, by cosine of `metric`.
 
-    CLS stays. At most half of the t - 1 patches can go.
+    metric  (B, t, d)
+
+    CLS stays. At most half of the t - 1 patches can merge.
     """
     unit = torch.nn.functional.normalize(metric.double(), dim=2)
     similarity = on_grid(unit[:, ::2] @ unit[:, 1::2].transpose(1, 2), COSINE_GRID)
@@ -54,10 +57,10 @@ def match(metric: Tensor, merged: int) -> Matching:
 
 
 def merge(tokens: Tensor, size: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
-    """Tokens (B, t, D) of so many patches (B, t) each -> (B, t - r, D) and (B, t - r).
+    """Merge tokens (B, t, D) that stand for `size` (B, t) patches -> (B, t - r, D), (B, t - r).
 
-    What stays of A comes first, then B; a merged token is the mean of its patches. Sums are in float32
-    or wider.
+    The tokens of A that stay come first, then B. A merged token is the mean of its patches. Sums
+    are in float32 or wider.
     """
     wide = torch.promote_types(tokens.dtype, torch.float32)
     weighted = tokens.to(wide) * size[:, :, None].to(wide)

@@ -1,6 +1,6 @@
-"""How many patches each block of an encoder sees, decided before any image is.
+"""Plans of how many patches each block of an encoder sees, made before any image is known.
 
-The encoder is one with a CLS token and a square of patches (CLIP's).
+The encoder has a CLS token and a square grid of patches, like CLIP's.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from prunesid.core.rectangle import Box
 if TYPE_CHECKING:
     from prunesid.core.costs import Transformer
 
-# Model families whose encoder runs plans: CLIP towers, each crop or frame by a plan of its own.
+# Model families whose encoder runs plans: CLIP towers, with one plan per crop or frame.
 FAMILIES = ("llava", "llava_next", "mini_gemini", "video_llava")
-# Those whose encoder takes images of any size, and so a smaller one as it is.
+# Model families whose encoder takes images of any size, so also a smaller one.
 ANY_SIZE = ("qwen2_5_vl", "qwen2_vl")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a plan depends on, for one crop of an image or frame of a clip.
+    """The encoder's shape that a plan depends on, for one crop of an image or frame of a clip.
 
     layers  blocks of the encoder
-    read    how many of them run until the features are read
-    side    rows of its patches, and columns
-    shown   those of the patches that show the image; None: all
+    read    number of blocks that run until the features are read
+    side    rows of patches, and also columns
+    shown   the patches that show the image; None: all
     """
 
     layers: int
@@ -37,19 +37,19 @@ class Shape:
 
     @property
     def box(self) -> Box:
-        """The patches that a method has to choose from."""
+        """The patches that a method can choose from."""
         return self.shown or Box(0, 0, self.side, self.side)
 
     @property
     def tokens(self) -> int:
-        """T: how many these are."""
+        """T, the number of these patches."""
         return self.box.size
 
 
 def shape_of(family: str, layers: int, patches: int, feature_layer: int) -> Shape | None:
-    """The shape of a family's encoder, None where the family is none of `FAMILIES`.
+    """The shape of a family's encoder; None if the family is not in `FAMILIES`.
 
-    feature_layer  `vision_feature_layer` as the model's configuration has it
+    feature_layer  `vision_feature_layer` of the model's configuration
     """
     if family not in FAMILIES:
         return None
@@ -58,15 +58,15 @@ def shape_of(family: str, layers: int, patches: int, feature_layer: int) -> Shap
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of the patches of a crop.
+    """The path of a crop's patches through the encoder.
 
-    side          rows, and columns, of the patches that enter; fewer than the encoder's own: a smaller
-                  image
+    side          rows, and also columns, of the patches that enter; fewer than the encoder's own
+                  mean a smaller image
     merged        (read) patches that each block merges into others, between attention and MLP
-    proportional  whether attention counts a merged token as often as patches are in it
-    raster        whether tokens come out by their first patch; else as the last merge left them
-    shown         those of the patches that enter which may merge and come out; None: all. The others,
-                  which are padding, enter every block as in the unmodified encoder
+    proportional  True: attention counts a merged token as often as there are patches in it
+    raster        True: tokens come out by their first patch; False: as the last merge left them
+    shown         the entering patches that may merge and come out; None: all. The other patches are
+                  padding and enter every block as in the unmodified encoder
     """
 
     side: int
@@ -82,23 +82,23 @@ class Plan:
 
     @property
     def beside(self) -> int:
-        """Patches of the padding, which enter every block and do not come out."""
+        """Number of padding patches, which enter every block and do not come out."""
         return self.side**2 - self.box.size
 
     @property
     def entering(self) -> tuple[int, ...]:
-        """(read + 1) of these patches that enter each block, and those that are left at the end."""
+        """(read + 1) counts of patches in `box` that enter each block, then of those left."""
         return tuple(accumulate(self.merged, lambda left, gone: left - gone, initial=self.box.size))
 
     @property
     def tokens(self) -> int:
-        """Patches that are left, N."""
+        """N, the number of patches left."""
         return self.entering[-1]
 
     def encoder_macs(self, tower: Transformer) -> int:
         """Multiply-adds of the encoder for one crop, CLS and padding included.
 
-        Blocks behind the features count as those of every other method do, whose pass runs them.
+        Blocks after the features count, as for every other method, whose pass runs them.
         """
         blocks = zip(self.entering, self.entering[1:], strict=False)
         always = 1 + self.beside

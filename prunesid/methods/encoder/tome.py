@@ -1,23 +1,23 @@
 """ToMe (Bolya et al., ICLR 2023): each block of the encoder merges the most similar tokens.
 
-Between attention and MLP, tokens are split alternately into A and B, and each of A finds the most
-similar one of B by the cosine of its keys (mean over heads). The r most similar of A go into theirs:
-a mean weighted by the patches that each token already holds. CLS stands in A and is never merged.
-Attention adds the logarithm of these sizes to its logits, so that a token counts as often as the
-patches in it.
+Between attention and MLP, tokens are split alternately into sets A and B. Each token of A finds the
+most similar one of B by the cosine of their keys (mean over heads). The r most similar tokens of A
+merge into their partners, by a mean weighted by the number of patches that each token already
+holds. CLS is in A and never merges. Attention adds the logarithm of these numbers to its logits, so
+that a token counts as often as there are patches in it.
 
-The papers on vision-language models do not state their schedule. Here the T - N merges are spread
-over the blocks that run until the features are read, as evenly as whole numbers allow, the earlier
-blocks first; a block merges half of its patches at the most. Of 576 patches exactly N are left: of
-LLaVA-1.5's 23 blocks each merges 22 or 23 for 64 tokens.
+Papers on vision-language models do not state their schedule for ToMe. Here the T - N merges are
+spread over the blocks that run until the features are read, as evenly as whole numbers allow, with
+the larger numbers first. A block merges at most half of its patches. Exactly N patches are left:
+for 64 of 576, each of LLaVA-1.5's 23 blocks merges 22 or 23.
 
-Upstream leaves the tokens as its last split does: those of A that were not merged, then B. The image's
-rows are then lost to the language model; `order="raster"` restores them by each token's first patch.
-Ties go to the lower place.
+Upstream leaves the tokens in the order of the last split: the unmerged tokens of A, then B. The
+language model then loses the image's rows. `order="raster"` restores them by each token's first
+patch. Ties go to the lower place.
 
-An image in several crops is merged within each of them. Where only the patches that show the image
-can be kept, those of the padding are split into neither A nor B: they enter every block as they would
-without pruning, so that a budget of all other patches leaves each as the unmodified model has it.
+In an image of several crops, tokens merge within each crop. If only patches that show the image can
+be kept, padding patches are neither in A nor in B. They enter every block as without pruning, so a
+budget of all other patches leaves each patch as it is in the unmodified model.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ SPLIT, RASTER = "split", "raster"
 
 
 def even_schedule(tokens: int, left: int, blocks: int) -> tuple[int, ...]:
-    """(blocks) merges that leave `left` of `tokens` patches, none more than half of what enters.
+    """(blocks) merges that leave `left` of `tokens` patches; each at most half of those that enter.
 
-    ValueError where so few blocks cannot halve so often.
+    ValueError if there are too few blocks to halve so often.
     """
     todo, kept = tokens - left, left
     found: list[int] = []
     for number in range(blocks, 0, -1):
-        # From the last block backwards: at most half merge where no more do than remain.
+        # From the last block backwards. A block halves at most, so no more merge than remain.
         merges = min(todo // number, kept)
         found.insert(0, merges)
         todo, kept = todo - merges, kept + merges
     if todo:
         smallest = -(-tokens // 2**blocks)
         raise ValueError(
-            f"budget {left}: a block merges half of its patches at the most, so that {blocks} blocks "
-            f"leave at least {smallest} of {tokens}"
+            f"budget {left}: a block merges at most half of its patches, so {blocks} blocks leave "
+            f"at least {smallest} of {tokens}"
         )
     return tuple(found)
 
@@ -63,12 +63,13 @@ def even_schedule(tokens: int, left: int, blocks: int) -> tuple[int, ...]:
     ),
 )
 def tome(shape: Shape, budget: int, *, order: str, proportional: bool) -> Plan:
-    """Exactly `budget` tokens; the index is -1 for merged ones.
+    """Keep exactly `budget` tokens; merged tokens have index -1.
+
+    order         order of the output: "split" (unmerged tokens of A, then B) or "raster" (by first
+                  patch)
+    proportional  whether attention weighs a token by the number of patches in it
 
     info: selected, (B, T) bool, the first patch of each merged token.
-
-    order         of the output: "split" (unmerged tokens of A, then B) or "raster" (by first patch)
-    proportional  whether attention weighs a token by the patches in it
     """
     merged = even_schedule(shape.tokens, budget, shape.read)
     return Plan(shape.side, merged, proportional, order == RASTER, shape.shown)

@@ -1,16 +1,16 @@
-"""Methods that reduce visual tokens, one file each, and the one call that runs any of them.
+"""Methods that reduce visual tokens, one file each, and `compress`, which runs any of them.
 
 A method is a function `(record, budget, draws, **parameters) -> Kept`:
 
     @register("name", params={"alpha": Param(0.5, float, minimum=0)}, needs=Needs(keys=True))
     def name(record, budget, draws, *, alpha): ...
 
-with `budget` a (B,) int64 tensor on the record's device and `draws` the source of random numbers.
-A method that reads `record.relevance` (`needs=Needs(relevance=ASKED)`) chooses by image and question:
-wherever models run, it is given a row for every question that is asked on an image (`prunesid.images.relevance`).
-A method may also say how its authors treat an image in crops (`prunesid.core.crops`), and own how these
-share its budget (`Split`). A module of this package is found by itself; others call `register` or
-name their module in the entry-point group `prunesid.methods`.
+`budget` is a (B,) int64 tensor on the record's device, and `draws` the source of random numbers.
+A method that reads `record.relevance` (`needs=Needs(relevance=ASKED)`) chooses by image and
+question: its records hold a row for every question on an image (`prunesid.images.relevance`). A
+method may also declare how its authors treat an image in crops (`prunesid.core.crops`), and how
+the crops share the image's budget (`Split`). The modules of this package are found automatically.
+Other modules call `register`, or plug-ins name them in the entry-point group `prunesid.methods`.
 """
 
 from __future__ import annotations
@@ -63,13 +63,14 @@ Macs = Callable[[Visual, int, Resolved], "int | None"]
 
 @dataclass(frozen=True)
 class Split:
-    """How a method shares a budget among a base crop and its sub-crops, instead of evenly.
+    """A method's way to share a budget among a base crop and its sub-crops other than evenly.
 
-    share  a function `(base, budget, crops, **parameters)` of the base crop's record (B = 1), the
-           tokens of all crops, and rows and columns of the sub-crops, (0, 0) for a base crop alone;
-           it returns the tokens of the base crop and of each sub-crop in raster order, 0 or more
-    needs  what it reads of the base crop, beyond what the method reads of each
-    then   parameters with which the crops are reduced to what it gave them
+    share  a function `(base, budget, crops, **parameters)`. `base` is the base crop's record
+           (B = 1), `budget` the tokens of all crops, `crops` the rows and columns of sub-crops,
+           (0, 0) for a base crop alone. It returns the tokens of the base crop and of each sub-crop
+           in raster order, each 0 or more
+    needs  fields that `share` reads of the base crop, beyond those that the method reads of each
+    then   parameters with which the method reduces each crop to its share
     """
 
     share: Callable[..., Sequence[int]]
@@ -79,10 +80,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Meaning:
-    """How a method reads a budget that is not the number of tokens it keeps of every image.
+    """A method's reading of a budget that is not the number of tokens kept of every image.
 
-    tokens  a function `(budget, patches, parameters)`: what it keeps of an image of so many patches
-    then    parameters under which a budget is what is kept
+    tokens  a function `(budget, patches, parameters)` that returns the number of tokens kept of an
+            image of so many patches
+    then    parameters with which a budget is the number of tokens kept
     """
 
     tokens: Callable[[int, int, Resolved], int]
@@ -95,7 +97,7 @@ class Meaning:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureMethod(Method):
-    """A method among the features of an image; `register` says what its own fields mean."""
+    """A registered method that acts on features; `register` explains the fields."""
 
     place = FEATURES
     random: Callable[[Resolved], bool]
@@ -120,14 +122,15 @@ def register(
 ) -> Callable[[Callable[..., Kept]], Callable[..., Kept]]:
     """A decorator that registers a method; ValueError if the name is taken.
 
-    complete  fills parameters that depend on others (presets) and rejects combinations
-    needs, random  constants, or functions of the complete parameters
-    macs      multiply-adds of choosing among an image's tokens (`prunesid.core.costs` says what
-              counts): a constant, or a function `(visual, budget, parameters)`; None, or a function
-              that gives None, where there is no formula
-    split     how the crops of an image share its budget; None: evenly
-    crops     what its authors do with an image in crops; None where they have no code for it
-    meaning   what a budget comes to for an image; None: as many tokens
+    complete  fills in parameters that depend on others (presets) and rejects invalid combinations
+    needs     the record fields that it reads: a constant, or a function of the complete parameters
+    random    whether its result depends on the seed: a constant, or a function likewise
+    macs      multiply-adds of choosing among an image's tokens (counted as in
+              `prunesid.core.costs`): a constant, or a function `(visual, budget, parameters)`.
+              None, also as the function's result, means that there is no formula
+    split     the way in which the crops of an image share its budget; None: evenly
+    crops     the authors' treatment of an image in crops; None if they have no code for it
+    meaning   the meaning of a budget for an image; None: the number of tokens
     source    the paper and the authors' code; None for a baseline
     """
 
@@ -151,7 +154,7 @@ def register(
 
 
 def list_feature_methods() -> list[str]:
-    """The names `compress` accepts, sorted."""
+    """The names that `compress` accepts, sorted."""
     return list(list_methods(FEATURES, QUESTION))
 
 
@@ -162,31 +165,31 @@ def _method(name: str) -> FeatureMethod:
 
 
 def requirements_in_crops(method: str, **params: object) -> Needs:
-    """The same where images come in crops: also what sharing their budget reads."""
+    """The fields that a method reads of images in crops, those for sharing the budget included."""
     split = _method(method).split
     return requirements(method, **params) | (NO_NEEDS if split is None else split.needs)
 
 
 def split_of(method: str) -> Split | None:
-    """How the method shares a budget among the crops of an image; None: evenly."""
+    """The method's way to share a budget among the crops of an image; None: evenly."""
     return _method(method).split
 
 
 def meaning_of(method: str) -> Meaning | None:
-    """How the method reads a budget; None: as the number of tokens."""
+    """The method's reading of a budget; None: the number of tokens."""
     return _method(method).meaning
 
 
 def authors_crops(method: str) -> Crops | None:
-    """What the method's authors do with an image in crops; None where they have no code for it."""
+    """The authors' treatment of an image in crops; None if they have no code for it."""
     return _method(method).crops
 
 
 def crops_of(method: str, chosen: Mapping[str, object] = NOTHING, **params: object) -> Crops:
-    """What the method does with an image in crops: as its authors, but for what is `chosen`.
+    """The method's treatment of an image in crops: the authors', except for the options `chosen`.
 
-    ValueError where newline embeddings would be among the candidates of a method that reads more than
-    projected tokens, the only thing that they have.
+    Newline embeddings exist as projected tokens alone. ValueError if they would be candidates of a
+    method that reads anything else.
     """
     found = (_method(method).crops or Crops()).under(chosen)
     if found.scope == PACKED and requirements(method, **params) != Needs(projected=True):
@@ -207,10 +210,10 @@ def is_random(method: str, **params: object) -> bool:
 
 
 def selection_macs(method: str, visual: Visual, budget: int, **params: object) -> int | None:
-    """Multiply-adds by which the method chooses `budget` of an image's tokens, by its formula.
+    """Multiply-adds of choosing `budget` of an image's tokens, by the method's formula.
 
-    0 where nothing is to be chosen, None where the method has no formula. ValueError on unknown
-    names and values.
+    The result is 0 if there is nothing to choose, None if the method has no formula. ValueError on
+    unknown names and values.
     """
     resolved = resolve(method, **params)
     return 0 if budget >= visual.tokens else _method(method).macs(visual, budget, resolved)
@@ -230,12 +233,12 @@ def compress(
     record  the vision features of B images
     method  one of `list_feature_methods()`, with its own `params`
     budget  tokens kept per image: an int, or a (B,) integer tensor. An image of at most that many
-            tokens comes back unchanged. A method may read it otherwise, and says so (`Meaning`)
+            tokens comes back unchanged. Some methods read a budget differently (`Meaning`)
     seed    an int, or one per image. A random choice depends on the seed and the image, never on
-            the batch, so a batch gives what its images give one by one.
+            the batch, so a batch gives the same tokens as its images one by one
 
-    Raises ValueError on unknown names and parameters, methods that act elsewhere, budgets below 1,
-    NaN or infinite features, and on a record without what the method needs.
+    Raises ValueError on unknown names and parameters, on methods that act elsewhere, on budgets
+    below 1, on NaN or infinite features, and on a record that lacks a field the method needs.
     """
     entry = _method(method)
     resolved = resolve(method, **params)
@@ -248,7 +251,7 @@ def compress(
     seeds = [seed] * len(record) if isinstance(seed, (int, numbers.Integral)) else list(seed)
     if len(seeds) != len(record):
         raise ValueError(f"{len(seeds)} seeds for {len(record)} images")
-    # Chunks bound the memory; images do not see one another, so they change nothing else.
+    # Chunks bound the memory. Images are independent, so chunks change nothing else.
     size = max(1, CHUNK_ELEMENTS // record.num_tokens**2)
     parts = []
     for start in range(0, len(record), size):
@@ -288,7 +291,7 @@ def _check_record(record: VisionRecord, method: str, resolved: Resolved) -> None
         able = [each for each in list_feature_methods() if _enough(record, requirements(each))]
         raise ValueError(
             f"{method} needs {', '.join(missing)}, which this record lacks. {advice}"
-            f"Methods that it is enough for: {', '.join(able)}."
+            f"Methods that need no more than it has: {', '.join(able)}."
         )
 
 

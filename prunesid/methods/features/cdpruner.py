@@ -1,17 +1,18 @@
 """CDPruner (Zhang et al., NeurIPS 2025): a subset that is diverse given the question.
 
-Greedy MAP inference on the kernel r_i S_ij r_j, with S the cosine similarity of the projected
-tokens and r the relevance of each to the question. Raster order.
+Greedy MAP inference of a DPP with the kernel r_i S_ij r_j, where S is the cosine similarity of the
+projected tokens and r_i the relevance of token i to the question. The output is in raster order.
 
-The relevance is the record's, scaled as upstream does: min-max, with 1e-6 added to the numerator, so
-that the least relevant token keeps some weight. By CLIP's text tower it is negated first, as upstream
-does: patches that CLIP finds least like the text are the relevant ones. By the language model's
-embeddings it is not, as in OpenVINO GenAI's deployed version (`prunesid.images.relevance` says what is compared).
+The record's relevance is scaled as upstream does: min-max, with 1e-6 added to the numerator, so
+that the least relevant token keeps some weight. Relevance by CLIP's text tower is negated first, as
+upstream: the patches least like the text, by CLIP, count as relevant. Relevance by the language
+model's embeddings is not negated, as in OpenVINO GenAI's deployed version.
+`prunesid.images.relevance` describes both.
 
-Different from upstream: beyond the rank of the features (`prunesid.methods.features.greedy_map`) its recursion
-takes roots of negative numbers and repeats tokens. The scaling is per image or crop, not over a
-whole batch. Different from OpenVINO GenAI, which prunes all images of a prompt as one pool and adds
-1e-6 to the denominator instead: each image has its own budget here.
+Differences from upstream: beyond the rank of the features (`prunesid.methods.features.greedy_map`)
+upstream's recursion takes roots of negative numbers and repeats tokens. The scaling here is per
+image or crop, not over a whole batch. Differences from OpenVINO GenAI: it prunes all images of a
+prompt as one pool and adds 1e-6 to the denominator instead. Here each image has its own budget.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def _needs(params: Resolved) -> Needs:
     crops=Crops(),
     macs=macs,
     source=Source(
-        title="Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in MLLMs",
+        title="Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning "
+        "in MLLMs",
         venue="NeurIPS 2025",
         repository="Theia-4869/CDPruner",
         commit="9541616c40fcd5625de1cdb8ea6c33c129eb7864",
@@ -50,10 +52,11 @@ def _needs(params: Resolved) -> Needs:
     ),
 )
 def cdpruner(record: VisionRecord, budget: Tensor, draws: Draws, *, relevance: str) -> Kept:
-    """Greedy MAP of a DPP by incremental Cholesky; a smaller budget keeps a prefix.
+    """Keep tokens by greedy MAP inference of a DPP; a smaller budget keeps a prefix.
 
-    relevance  by what patches and question are compared: "clip", "embeddings", or "question", the
-               first where the model comes with CLIP's text tower, else the second
+    relevance  encoder that compares patches and question: "clip", "embeddings", or "question",
+               which
+               is "clip" if the model comes with CLIP's text tower, else "embeddings"
     """
     if record.projected is None or record.relevance is None:
         raise ValueError("cdpruner needs a record with projected tokens and relevance")
@@ -69,12 +72,12 @@ def cdpruner(record: VisionRecord, budget: Tensor, draws: Draws, *, relevance: s
 def scaled_relevance(relevance: Tensor, *, negated: bool) -> Tensor:
     """Similarities to the question (B, T) as weights (B, T) float64, scaled to 0..1.
 
-    An image whose tokens are all equally relevant has weight 1 throughout.
+    If all tokens of an image are equally relevant, all weights are 1.
     """
     value = -relevance.double() if negated else relevance.double()
     low, high = value.aminmax(dim=1, keepdim=True)
     spread = high - low
-    # A spread below epsilon would make that the larger term, and the weights anything.
+    # With a spread below epsilon, epsilon would dominate, and the weights would be arbitrary.
     level = spread <= EPSILON
     weight = (value - low + EPSILON) / spread.masked_fill(level, 1)
     return on_grid(weight.masked_fill(level, 1))

@@ -18,11 +18,12 @@ from prunesid.methods.registry import Source
     macs=0,
     crops=Crops(),
     source=Source(
-        title="[CLS] Attention is All You Need for Training-Free Visual Token Pruning: Make VLM Inference Faster",
+        title="[CLS] Attention is All You Need for Training-Free Visual Token Pruning: "
+        "Make VLM Inference Faster",
         venue="2024",
         repository="Theia-4869/FasterVLM",
     ),
 )
 def cls_topk(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
-    """Top N by attention summed over heads, in raster order, ties to the lower index."""
+    """Keep the top N by attention summed over heads, in raster order, ties to the lower index."""
     return keep(record, rank_descending(cls_attention(record)), budget)

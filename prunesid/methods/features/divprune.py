@@ -1,14 +1,15 @@
 """DivPrune (Alvar et al., CVPR 2025): the tokens that lie farthest apart after the projector.
 
-Farthest-point sampling by cosine distance: first the token farthest from its nearest neighbor, then
-each time the one farthest from its nearest kept token. The authors' script sorts the kept tokens
-since its public release, which changes its scores; `order="selection"` is as before. Of an image in
-crops (LLaVA-NeXT) newline embeddings are candidates like others, of which all but one are duplicates.
+Farthest-point sampling by cosine distance starts with the token farthest from its nearest neighbor.
+Each further step takes the token farthest from its nearest kept token. The authors' script sorts
+the kept tokens since its public release, which changes its scores; `order="selection"` restores the
+earlier order. In images of several crops (LLaVA-NeXT), newline embeddings are candidates, too; all
+but one of them are duplicates.
 
-Different from upstream: distances are float64 on a grid instead of half precision, and ties go to
-the lower index; where only duplicates of kept tokens are left, those are taken, each once (upstream
-may take one token twice); the distance to the nearest kept token is carried along, which gives the
-same tokens in O(N T). Upstream's ratio r is N = round(r T) here.
+Differences from upstream: distances are float64 on a grid instead of half precision. Ties go to the
+lower index. If only duplicates of kept tokens are left, each is taken once (upstream may take one
+token twice). The distance to the nearest kept token is updated step by step, which gives the same
+tokens in O(N T). Upstream's ratio r is N = round(r T) here.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from prunesid.methods.registry import Resolved, Source
 
 
 def _macs(visual: Visual, budget: int, params: Resolved) -> int:
-    """Similarities of all projected tokens; the rest compares."""
+    """Multiply-adds of the similarities of all projected tokens; the rest only compares."""
     return visual.tokens**2 * visual.projected
 
 
@@ -49,16 +50,18 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     ),
 )
 def divprune(record: VisionRecord, budget: Tensor, draws: Draws, *, order: str) -> Kept:
-    """Max-min cosine distance of `record.projected`; a smaller budget keeps a prefix.
+    """Keep tokens by max-min cosine distance of `record.projected`.
 
-    order  of the output: "raster" or "selection" (as they were chosen)
+    A smaller budget keeps a prefix of the selection.
+
+    order  order of the output: "raster" or "selection" (as chosen)
     """
     if record.projected is None:
         raise ValueError("divprune needs a record with projected tokens")
     similarities = similarity(record.projected)
     batch, tokens = similarities.shape[:2]
     itself = torch.eye(tokens, dtype=torch.bool, device=budget.device)
-    # Of each token to its nearest: the nearest neighbor at first, then the nearest kept token.
+    # Each token's similarity to its nearest neighbor at first, then to its nearest kept token.
     nearest = similarities.masked_fill(itself, -torch.inf).amax(dim=2)
     taken = torch.zeros_like(nearest, dtype=torch.bool)
     picks = budget.new_empty((batch, largest_partial(budget, tokens)))

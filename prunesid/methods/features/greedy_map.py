@@ -1,11 +1,11 @@
-"""Greedy MAP inference of a determinantal point process, which `dpp` and `cdpruner` share.
+"""Greedy MAP inference of a determinantal point process (DPP), shared by `dpp` and `cdpruner`.
 
-The kernel is w_i S_ij w_j, with S the cosine similarity of the projected tokens and w a weight of
-each. Every step takes the token that adds most to the determinant, by one more row of an incremental
-Cholesky factor (Chen et al., NeurIPS 2018), so that a smaller budget keeps a prefix.
+The kernel is w_i S_ij w_j, where S is the cosine similarity of the projected tokens and w_i the
+weight of token i. Every step takes the token that adds most to the determinant and adds one row to
+an incremental Cholesky factor (Chen et al., NeurIPS 2018). So a smaller budget keeps a prefix.
 
-When no token adds to the determinant any more (beyond the rank of the features), those of highest
-weight among the others follow, each once. Gains are float64 on a grid; ties go to the lower index.
+When no token adds to the determinant any more (beyond the rank of the features), the other tokens
+follow by descending weight. Gains are float64 on a grid; ties go to the lower index.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from prunesid.methods.registry import Resolved
 
 
 def ranked(projected: Tensor, weight: Tensor | None, budget: Tensor) -> Tensor:
-    """The place (B, T) of each token among those picked, at which the rest follow in raster order.
+    """(B, T) place of each token in the order of picks; after the picks, the rest by raster order.
 
     projected  (B, T, E)
-    weight     (B, T) float64, 0 or more; None: 1 throughout
-    budget     (B,) int64 tokens that matter
+    weight     (B, T) float64, 0 or more; None: all weights are 1
+    budget     (B,) int64; the largest one that leaves a choice is the number of picks
     """
-    # Not rounded, unlike elsewhere: rounding would give the kernel a rank that is not its own.
+    # Not rounded, unlike elsewhere: rounding would change the rank of the kernel.
     similarities = cosine(projected)
     batch, tokens = similarities.shape[:2]
     weight = torch.ones_like(similarities[:, :, 0]) if weight is None else weight
@@ -55,6 +55,6 @@ def ranked(projected: Tensor, weight: Tensor | None, budget: Tensor) -> Tensor:
 
 
 def macs(visual: Visual, budget: int, params: Resolved) -> int:
-    """Similarities of all projected tokens, and step by step the rows of the Cholesky factor."""
+    """Multiply-adds of all projected tokens' similarities, and of the Cholesky factor's rows."""
     factor = budget * (budget - 1) // 2 + budget
     return visual.tokens**2 * visual.projected + visual.tokens * factor

@@ -1,4 +1,4 @@
-"""A uniform grid of patches: what position alone is worth."""
+"""A uniform grid of patches, the baseline that uses position alone."""
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ from prunesid.methods.features import register
 def grid_index(rows: int, columns: int, budget: int) -> list[int]:
     """`budget` <= rows * columns distinct raster indices, spread evenly in both directions.
 
-    The tokens lie on lines, each with as many as the next or one more, and the lines are as far
-    apart as the tokens on them: 8 x 8 of 24 x 24 at 64, and exactly the budget at any other number.
+    The tokens lie on lines, whose numbers of tokens differ by at most one. The lines are as far
+    apart as the tokens on them: 64 of 24 x 24 patches are 8 x 8. Any budget is met exactly.
     """
     possible = range(-(-budget // columns), min(rows, budget) + 1)
     lines = min(possible, key=lambda n: (abs(rows / n - columns * n / budget), n))
@@ -26,7 +26,7 @@ def grid_index(rows: int, columns: int, budget: int) -> list[int]:
 
 @register("grid", macs=0)
 def grid(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
-    """The budget spread evenly over the record's grid; a record without one is a single row."""
+    """Keep patches spread evenly over the record's grid; without one, T is a single row."""
     tokens = record.num_tokens
     rows, columns = record.grid or (1, tokens)
     rank = torch.empty((len(record), tokens), dtype=torch.long)

@@ -1,22 +1,26 @@
 """HiRED (Arif et al., AAAI 2025): top patches by CLS attention, crop by crop.
 
-On one crop (LLaVA-1.5) it is `cls_topk`. For an image in several crops (LLaVA-NeXT) `crop_budgets`
-shares the budget among them; each crop then keeps its own top patches, which may be none. Reproduced
-although one might not expect it: every floor of that split loses up to a token, and a sub-crop's
-region of the base crop is a run of the raster sequence, not its quadrant (`regions="quadrants"` for
-that).
+On one crop (LLaVA-1.5) it equals `cls_topk`. For an image in several crops (LLaVA-NeXT),
+`crop_budgets` shares the budget among them. Each crop then keeps its own top patches, possibly
+none.
 
-Upstream takes a rate, N / (C T) of the patches of C crops, and its floors are of floating-point
-numbers, which may lie just below a whole one: of 2880 patches N = 63 gives 62, and a sub-crop may
-lose one more token (`rounding="upstream"`). Of the 576 patches of one crop every N is kept.
+Unexpected details of upstream that are reproduced: Every floor in that split loses up to a token. A
+sub-crop's region of the base crop is a run of the raster sequence, not its quadrant
+(`regions="quadrants"` takes the quadrant).
+
+Upstream takes a rate, N / (C T) of the patches of C crops. It takes floors of floating-point
+numbers, which may lie just below a whole number: N = 63 of 2880 patches gives 62, and a sub-crop
+may lose one more token (`rounding="upstream"`). On one crop of 576 patches every N is met.
 
 Patches of the padding are chosen like others and then dropped (`crops`).
 
-Different from upstream: at least one token of an image is kept; an image whose budget is that of all
-its tokens keeps them; ties go to the lower index.
+Differences from upstream: an image keeps at least one token. An image whose budget covers all its
+tokens keeps them. Ties go to the lower index.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,20 +51,14 @@ def _checked(params: Resolved) -> Resolved:
 
 
 def kept_count(budget: int, tokens: int, rounding: str = "exact") -> int:
-    """How many of `tokens` a budget keeps: all of it, or as floating point has int(tokens * rate)."""
+    """The tokens that a budget keeps: all of it, or int(tokens * rate) in floating point."""
     if rounding == "exact" or budget >= tokens:
         return min(budget, tokens)
     return max(1, int(tokens * (budget / tokens)))
 
 
 def _share(
-    base: VisionRecord,
-    budget: int,
-    crops: tuple[int, int],
-    *,
-    rounding: str,
-    alpha: float,
-    regions: str,
+    base: VisionRecord, budget: int, crops: tuple[int, int], *, rounding: str, **rules: Any
 ) -> list[int]:
     """`crop_budgets` of one image."""
     if crops == (0, 0):
@@ -69,11 +67,8 @@ def _share(
         raise ValueError(
             "hired needs first_cls_attention of the base crop, which this record lacks"
         )
-    shares = crop_budgets(
-        base.first_cls_attention, budget, crops, alpha=alpha, regions=regions, grid=base.grid,
-        rounding=rounding,
-    )  # fmt: skip
-    return shares[0].tolist()
+    rules |= {"rounding": rounding, "grid": base.grid}
+    return crop_budgets(base.first_cls_attention, budget, crops, **rules)[0].tolist()
 
 
 @register(
@@ -87,10 +82,11 @@ def _share(
     needs=Needs(cls_attention=True),
     crops=Crops(unpad=AFTER),
     macs=0,
-    # The rate is that of the image: what its crops got is kept.
+    # The rate applies to the image; each crop keeps exactly its share.
     split=Split(_share, Needs(first_cls_attention=True), then={"rounding": "exact"}),
     source=Source(
-        title="HiRED: Attention-Guided Token Dropping for Efficient Inference of High-Resolution Vision-Language Models",
+        title="HiRED: Attention-Guided Token Dropping for Efficient Inference of High-Resolution "
+        "Vision-Language Models",
         venue="AAAI 2025",
         repository="hasanar1f/HiRED",
         commit="502d6dd79a03e87cc808cedba8b8a951d93cb62b",
@@ -106,12 +102,14 @@ def _share(
 def hired(
     record: VisionRecord, budget: Tensor, draws: Draws, *, rounding: str, alpha: float, regions: str
 ) -> Kept:
-    """Top patches by attention summed over heads, in raster order; each image is one crop.
+    """Keep the top patches by attention summed over heads, in raster order; each image is one crop.
 
-    rounding  "exact": whole numbers, "upstream": floating point, as the authors' code has it
-    alpha, regions  of the split among the crops of an image, see `crop_budgets`: the base crop's
-              share, and whether the parts of it that sub-crops show are "runs" of the raster
-              sequence (upstream) or "quadrants"; without effect on an image of one crop
+    rounding  "exact" (whole numbers) or "upstream" (floating point, as in the authors' code)
+    alpha     share of the base crop, see `crop_budgets`
+    regions   shape of the sub-crops' regions in the base crop, see `crop_budgets`: "runs" of the
+              raster sequence (upstream) or "quadrants"
+
+    alpha and regions have no effect on an image of one crop.
     """
     counts = [kept_count(each, record.num_tokens, rounding) for each in budget.tolist()]
     return keep(record, rank_descending(cls_attention(record)), budget.new_tensor(counts))
@@ -129,19 +127,22 @@ def crop_budgets(
 ) -> Tensor:
     """The tokens of each crop of an image that comes as a base crop and `crops` sub-crops.
 
-    attention  (B, T), CLS to patches of the base crop in the tower's *first* block, heads summed (or
-               their mean: only its order counts)
+    attention  (B, T) from CLS to patches of the base crop in the tower's *first* block, summed or
+               averaged over heads (only the order counts)
     budget     tokens over all 1 + rows * columns crops of T tokens
     crops      (rows, columns) of the sub-crops
     alpha      share of the base crop, in [0, 1]. The rest goes to the sub-crops in proportion to
-               how many of the top int(T * (1 - alpha)) patches lie in their region of the base crop
-    regions    "runs": rows * columns runs of the raster sequence (upstream), equal up to a token;
-               "quadrants": the rectangles of `grid` (rows, columns of the patches) that they show
-    rounding   of the budget, see `kept_count`, and of the sub-crops' shares: "exact" or, in float32,
-               "upstream"
+               the
+               number of top int(T * (1 - alpha)) patches in their region of the base crop
+    regions    "runs": rows * columns runs of the raster sequence (upstream), equal up to a token.
+               "quadrants": the rectangles that the sub-crops show
+    grid       (rows, columns) of the patches, for "quadrants"
+    rounding   rounding of the budget (`kept_count`) and of the sub-crops' shares: "exact", or
+               "upstream" in float32
+
     Returns (B, 1 + rows * columns) int64, the base crop first, then the sub-crops in raster order;
-    each is at most T. Floors: the sum may be below the budget. ValueError on unknown names, an
-    alpha out of range, a budget below 1, or a grid that is missing or does not hold T.
+    each is at most T. Because of floors the sum may be below the budget. ValueError on unknown
+    names, an alpha out of range, a budget below 1, or a grid that is missing or does not hold T.
     """
     for name, value, choices in (("regions", regions, REGIONS), ("rounding", rounding, ROUNDINGS)):
         if value not in choices:
@@ -160,7 +161,7 @@ def crop_budgets(
     if rounding == "upstream":
         shares = (votes / voters * (total - base)).long()
     else:
-        # In integers: a share in floating point may lie just below the whole number that it is.
+        # In integers, since a share in floating point may lie just below its whole number.
         shares = (total - base) * votes // voters
     return torch.cat([shares.new_full((len(shares), 1), base), shares.clamp(max=tokens)], dim=1)
 
@@ -168,7 +169,7 @@ def crop_budgets(
 def _regions(
     tokens: int, crops: tuple[int, int], grid: tuple[int, int] | None, regions: str
 ) -> Tensor:
-    """(T,) the sub-crop that each patch of the base crop belongs to."""
+    """(T,) number of the sub-crop whose region holds each patch of the base crop."""
     place = torch.arange(tokens)
     if regions == "runs":
         return place * (crops[0] * crops[1]) // tokens

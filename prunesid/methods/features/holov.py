@@ -1,19 +1,18 @@
-"""HoloV (Zou et al., NeurIPS 2025): the budget shared among runs of the raster sequence, top attention
-inside each.
+"""HoloV (Zou et al., NeurIPS 2025): top attention in each run of the raster sequence.
 
-A run's share follows its mean score, attention plus 0.09 times the variance of its tokens'
-similarities within the run. That variance is rescaled to the run's mean attention before it is
-averaged and so cancels: the share is per-run attention, which is why no similarity is computed
-here. Shares are rounded down, and the largest of them get one token more each until the budget is
-spent. Output run by run, by descending attention inside each (`order="raster"` sorts). Of an image in
-crops (LLaVA-NeXT) the runs are those of all crops' tokens together.
+The budget is shared among runs of consecutive tokens. A run's share follows its mean score, which
+is attention plus 0.09 times the variance of its tokens' similarities within the run. That variance
+is rescaled to the run's mean attention before it is averaged, and so it cancels. The share follows
+attention alone, and no similarity is computed here. Shares are rounded down, and the largest of
+them get one more token each until the budget is spent. The output goes run by run, by descending
+attention inside each (`order="raster"` sorts it). In images of several crops (LLaVA-NeXT) the runs
+divide the tokens of all crops together.
 
-A run that is allotted all of its tokens or more is sent whole, in raster order; what it cannot hold goes
-to the runs of next largest share. Upstream sends rows of zeros instead, at the end
-(`surplus="zeros"`).
+A run that is allotted all of its tokens or more is sent whole, in raster order. The surplus goes to
+the runs of next largest share. Upstream sends rows of zeros at the end instead (`surplus="zeros"`).
 
-Upstream has 16 runs on LLaVA and int(1024 / N) on Qwen (`runs`). Different from it: ties go to the
-lower index.
+Upstream has 16 runs on LLaVA and int(1024 / N) on Qwen (`runs`). Differences from upstream: ties go
+to the lower index.
 """
 
 from __future__ import annotations
@@ -44,7 +43,8 @@ from prunesid.methods.registry import Source, Upstream
     crops=Crops(scope=BY_IMAGE, crop_order=METHOD, unpad=BEFORE, budget_for=EVERY),
     macs=0,
     source=Source(
-        title='Don\'t Just Chase "Highlighted Tokens" in MLLMs: Revisiting Visual Holistic Context Retention',
+        title='Don\'t Just Chase "Highlighted Tokens" in MLLMs: Revisiting Visual Holistic Context '
+        "Retention",
         venue="NeurIPS 2025",
         repository="obananas/HoloV",
         commit="1d2e65e961e698ff0e7d5bb4625489177dd9deba",
@@ -62,10 +62,10 @@ def holov(
 ) -> Kept:
     """Keep `budget` patches, shared among runs by their mean attention.
 
-    runs     their number; equal, but that the first hold one token more where they do not divide T
-    surplus  of a run that is allotted more than it holds: "redistribute" (to the runs of next
-             largest share) or "zeros" (rows of zeros after all others, index -1)
-    order    of the output: "runs" (by attention inside each) or "raster"
+    runs     number of runs, of equal size; the first hold one more token if it does not divide T
+    surplus  use of the tokens that a run is allotted beyond its size: "redistribute" (to the runs
+             of next largest share) or "zeros" (rows of zeros after all others, index -1)
+    order    order of the output: "runs" (by attention inside each) or "raster"
     """
 
     def run(images: VisionRecord, count: int) -> Kept:
@@ -94,8 +94,7 @@ def holov(
 
 
 def _shares(means: Tensor, count: int) -> Tensor:
-    """(B, runs) tokens per run, summing to `count`: the floor of each share, and one more for each of
-    the largest until all are given."""
+    """(B, runs) tokens per run, `count` in all: floors of shares, and one more for the largest."""
     share = means / means.sum(dim=1, keepdim=True)
     share = torch.where(share.isfinite(), share, 1 / means.shape[1])
     wanted = (share * count).floor().long()
@@ -103,7 +102,7 @@ def _shares(means: Tensor, count: int) -> Tensor:
 
 
 def _held(wanted: Tensor, sizes: Tensor, means: Tensor) -> Tensor:
-    """`wanted` (B, runs) with what a run of its size (runs) cannot hold given to the next largest."""
+    """`wanted` (B, runs), with all that exceeds a run's size (runs) given to the next largest."""
     room = sizes - wanted
     largest = means.argsort(dim=1, descending=True, stable=True)
     surplus = (-room).clamp_min(0).sum(dim=1, keepdim=True)
@@ -114,7 +113,7 @@ def _held(wanted: Tensor, sizes: Tensor, means: Tensor) -> Tensor:
 
 
 def _padded(kept: Kept, count: int) -> Kept:
-    """With rows of zeros up to `count` tokens."""
+    """`kept`, with rows of zeros up to `count` tokens."""
     missing = count - kept.tokens.shape[1]
     return Kept(
         tokens=torch.nn.functional.pad(kept.tokens, (0, 0, 0, missing)),

@@ -1,7 +1,7 @@
-"""Average pooling to a smaller grid: what a plain lower resolution of the features gives.
+"""Average pooling to a smaller grid: the baseline of a lower resolution of the features.
 
-The grid is the square-like one whose number of cells is nearest to the budget, so that the count is
-the budget only where it is such a number: of 24 x 24, budgets 64, 128 and 192 give 8 x 8 = 64,
+The grid keeps the aspect ratio, and its number of cells is the nearest to the budget. So the count
+does not always equal the budget: on 24 x 24 patches, budgets of 64, 128 and 192 give 8 x 8 = 64,
 11 x 11 = 121 and 14 x 14 = 196 tokens.
 """
 
@@ -20,21 +20,21 @@ from prunesid.methods.registry import Resolved
 
 
 def pooled_grid(rows: int, columns: int, budget: int) -> tuple[int, int]:
-    """(rows, columns) of the grid nearest to the budget among those that shrink both sides alike."""
+    """(rows, columns) of the grid nearest to the budget; both sides shrink by the same factor."""
     sizes = {(max(1, round(rows * s / columns)), s) for s in range(1, columns + 1)}
     return min(sizes, key=lambda size: (abs(size[0] * size[1] - budget), size))
 
 
 def _macs(visual: Visual, budget: int, params: Resolved) -> int:
-    """Every patch goes into one mean."""
+    """Multiply-adds: every patch goes into one mean."""
     return visual.tokens * visual.width
 
 
 @register("pool", macs=_macs)
 def pool(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
-    """Means of the patches of each cell, in raster order; every index is -1.
+    """Keep the mean of the patches in each cell, in raster order; every index is -1.
 
-    A record without a grid is a single row.
+    A record without a grid counts as a single row.
     """
 
     def run(images: VisionRecord, count: int) -> Kept:

@@ -1,32 +1,36 @@
-"""LLaVA-PruMerge and PruMerge+ (Shang et al., 2024): selected tokens, each with its neighbors in it.
+"""LLaVA-PruMerge and PruMerge+ (Shang et al., 2024): selected tokens, with neighbors merged in.
 
 Tokens are selected by the CLS attention of the tower's last block (one block after the features),
-with all heads as one. To each, its 32 most similar tokens by that block's keys are added, selected
-or not, weighted by their attention; one extra token is the attention-weighted sum of all that were
-not selected. By descending attention, the extra token last.
+with all heads as one. Each selected token adds its 32 most similar tokens by that block's keys,
+selected or not, weighted by their attention. One extra token is the attention-weighted sum of all
+tokens that were not selected. The output is by descending attention, with the extra token last.
 
-Reproduced although one might not expect it: the weights do not sum to one and the token itself has
-weight one, so that a token changes little; the extra token's weights are those of the softmax, so
-that it is short.
+Unexpected details of upstream that are reproduced: The weights do not sum to one, and the token
+itself has weight one, so a token changes little. The extra token's weights are those of the
+softmax, so its norm is small.
 
-variant  tokens
-"fixed"     a given number: N - 1 selected and the extra one
-"plus"      PruMerge+ at a given number: half are selected, the others are a uniform grid, see `grid`
-"adaptive", "adaptive_plus"   as many as the attention has outliers, above Q3 + 1.5 (Q3 - Q1), and
-            for "plus" the rest of the grid 0, s, 2 s, ... below T - 1, s = floor(T / selected) // 3.
-            The budget does not count: `count` is what the image got, and only an image whose budget
-            is T or more comes back unchanged. At least one is selected, s is at least 1, and where
-            no token is left over there is no extra one (upstream fails or adds zeros)
+The variants select these tokens:
 
-The grid of "plus" is ours by default, `grid="rest"`: of N - 1 tokens half (rounded up) are selected, and
-the grid is laid over the others in raster order, so that no token is there twice and the count is N.
-`grid="all"` is upstream's: M = N // 2 are selected, and s // 2, s // 2 + s, ... below T - 1 for s = T // M
-is laid over all tokens. One that is selected as well comes twice, is its own neighbor, and for each such
-one the first of the tokens left over, in raster order, is neither a neighbor nor in the extra token. The
-count is 2 M + 1. Upstream fails unless the grid has M places; here its first M count.
+"fixed"     a given number: N - 1 selected tokens and the extra one
+"plus"      PruMerge+ at a given number: half are selected, the others form a uniform grid (`grid`)
+"adaptive"  the outliers of the attention, above Q3 + 1.5 (Q3 - Q1)
+"adaptive_plus"  these outliers, and the rest of the grid 0, s, 2 s, ... below T - 1, where
+            s = floor(T / selected) // 3
 
-Different from upstream: attention and similarity are float64 on a grid, and ties go to the lower
-index; sums are float64.
+The adaptive variants ignore the budget, except that an image whose budget is T or more comes back
+unchanged; `count` is the number of tokens that an image got. At least one token is selected, and s
+is at least 1. If no token is left over, there is no extra one (upstream fails or adds zeros).
+
+The grid of "plus" is ours by default (`grid="rest"`): half of N - 1 tokens (rounded up) are
+selected, and the grid is laid over the others in raster order. So no token occurs twice, and the
+count is N. `grid="all"` is upstream's: M = N // 2 tokens are selected, and the grid s // 2,
+s // 2 + s, ... below T - 1, with s = T // M, is laid over all tokens. A grid token that is also
+selected occurs twice and is its own neighbor. For each of these, the first token left over, in
+raster order, is neither a neighbor nor in the extra token. The count is 2 M + 1. Upstream fails
+unless the grid has M places; here its first M count.
+
+Differences from upstream: attention and similarity are float64 on a grid, and sums are float64.
+Ties go to the lower index.
 """
 
 from __future__ import annotations
@@ -50,7 +54,7 @@ VARIANTS = ("fixed", "plus", "adaptive", "adaptive_plus")
 
 
 def _macs(visual: Visual, budget: int, params: Resolved) -> int:
-    """Similarities of all keys, the neighbors in each token, and the others in the extra one."""
+    """Multiply-adds of all keys' similarities, and of the sums for merged and extra tokens."""
     tokens, own = visual.tokens, budget - 1
     near = min(NEIGHBORS, tokens - 1)
     return visual.width * (tokens**2 + own * near + tokens - own)
@@ -73,7 +77,7 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
         upstream={
             "grid": Upstream(
                 "all",
-                "a token that is there twice takes a place and removes another from the extra token",
+                "a token that occurs twice takes a place and removes another from the extra token",
             ),
         },
     ),
@@ -81,11 +85,12 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
 def prumerge(
     record: VisionRecord, budget: Tensor, draws: Draws, *, variant: str, grid: str
 ) -> Kept:
-    """Select and merge; every token is made, so every index is -1.
+    """Select and merge tokens; all are new, so every index is -1.
 
-    variant  "fixed", "plus", "adaptive" or "adaptive_plus", see above
-    grid     of "plus": "rest" (over what is not selected) or "all"
-    info: selected, (B, T) bool, the patches that the tokens but the last were made from; all False
+    variant  "fixed", "plus", "adaptive" or "adaptive_plus", see the module
+    grid     grid of "plus": over the "rest" (tokens that are not selected) or over "all"
+
+    info: selected, (B, T) bool, the patches that all tokens but the last are made from; all False
     for an image that comes back unchanged.
     """
 
@@ -116,7 +121,7 @@ def prumerge(
 
 
 def _outliers(attention: Tensor) -> Tensor:
-    """(B,) int64: values of attention (B, T) above the third quartile by 1.5 quartile ranges."""
+    """(B,) int64 number of attention values (B, T) above Q3 + 1.5 (Q3 - Q1)."""
     quarters = attention.new_tensor([0.25, 0.75])
     lower, upper = torch.quantile(attention, quarters, dim=1)
     above: Tensor = attention > (upper + 1.5 * (upper - lower))[:, None]
@@ -131,16 +136,18 @@ def _order(rank: Tensor, chosen: Tensor, extra: Tensor) -> Tensor:
 
 
 def _spread(chosen: Tensor, count: int) -> Tensor:
-    """(B, T) bool: `count` of the tokens that are not chosen, evenly spaced in raster order."""
-    rest = chosen.long().argsort(dim=1, stable=True)  # those not chosen come first
+    """(B, T) bool: true for `count` of the tokens not chosen, evenly spaced in raster order."""
+    rest = chosen.long().argsort(dim=1, stable=True)  # tokens that are not chosen come first
     number = (~chosen).sum(dim=1, keepdim=True)
     places = (2 * torch.arange(count, device=chosen.device) + 1) * number // max(2 * count, 1)
     return torch.zeros_like(chosen).scatter_(1, rest.gather(1, places), True)
 
 
 def _over_all(rank: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`_merge`'s centers, selected, left and copies: `count` tokens by rank (B, T), and as many of a
-    grid over all tokens."""
+    """`_merge`'s centers, selected, left and copies for grid="all".
+
+    There are `count` tokens by rank (B, T), and as many of a grid over all tokens.
+    """
     images, tokens = rank.shape
     step = tokens // max(count, 1)
     raster = torch.arange(tokens, device=rank.device)
@@ -149,7 +156,7 @@ def _over_all(rank: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]
     chosen = rank < count
     again = chosen.gather(1, grid)
     selected = chosen.scatter(1, grid, True)
-    # As many of those left over as there are repetitions are lost, the first ones.
+    # For every repetition, one of the tokens left over is lost, the first ones first.
     left = ~selected & ((~selected).cumsum(dim=1) > again.sum(dim=1, keepdim=True))
     return torch.cat([top, grid], dim=1), selected, left, torch.where(again, grid, -1)
 
@@ -165,16 +172,19 @@ def _merge(
 ) -> Kept:
     """One token per center and the extra one.
 
-    centers         (B, C) int64 tokens in the order of the output; an image without `copies` has as
-                    many as are selected
-    selected, left  (B, T) bool: the centers, and what the extra token is made of. Both are neighbors
-    copies          (B, G) int64: the last G centers where they are there a second time, else -1
+    centers   (B, C) int64 tokens in the order of the output; without `copies`, an image has as many
+              as are selected
+    selected  (B, T) bool, the centers
+    left      (B, T) bool, the tokens of which the extra token is made
+    copies    (B, G) int64, each of the last G centers that occurs a second time, else -1
+
+    Selected tokens and those left are candidates for neighbors.
     """
     features = record.features.double()
     batch, tokens, channels = features.shape
     copies = centers[:, :0] if copies is None else copies
     own = selected.sum(dim=1) + (copies >= 0).sum(dim=1)
-    # Candidates are the tokens, and after them the copies; a center is none of its own.
+    # Candidates are the tokens, then the copies; a center is no candidate of its own.
     places = torch.arange(copies.shape[1], device=centers.device) + tokens
     single = centers.shape[1] - copies.shape[1]
     itself = torch.cat(
@@ -188,7 +198,7 @@ def _merge(
     others = others.masked_fill(~usable[:, None], -torch.inf)
     others = others.scatter(2, itself[:, :, None], -torch.inf)
     near = others.argsort(dim=2, descending=True, stable=True)[:, :, : min(NEIGHBORS, tokens - 1)]
-    # Neighbor by neighbor: a product of matrices would round differently for other batches.
+    # Neighbor by neighbor, since a matrix product would round differently for other batches.
     merged = _take(features, centers)
     for place in range(near.shape[2]):
         neighbor = candidates.gather(1, near[:, :, place])

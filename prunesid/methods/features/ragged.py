@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,10 +14,11 @@ from prunesid.core.record import Kept, VisionRecord, keep
 def per_budget(
     record: VisionRecord, budget: Tensor, run: Callable[[VisionRecord, int], Kept]
 ) -> Kept:
-    """`run(images, N)` on the images of each budget N below T; the others come back unchanged.
+    """Call `run(images, N)` on the images of each budget N below T; the others stay unchanged.
 
-    budget (B,) int64. `run` gives the same info names whatever N; images without it have NaN there,
-    or False where it is boolean.
+    budget  (B,) int64
+    run     gives the same info names for every N. Unchanged images have NaN there, or False if the
+            info is boolean
     """
     tokens = record.num_tokens
     parts: list[Kept] = []
@@ -31,10 +33,9 @@ def per_budget(
         )
     known = {name: value for part in parts for name, value in part.info.items()}
     filled = [
-        Kept(p.tokens, p.index, p.count,
-             {n: p.info.get(n, _absent(known[n], len(p))) for n in sorted(known)})
+        replace(p, info={n: p.info.get(n, _absent(known[n], len(p))) for n in sorted(known)})
         for p in parts
-    ]  # fmt: skip
+    ]
     whole = Kept.cat(filled)
     back = torch.cat(order).argsort()
     return Kept(
@@ -46,7 +47,7 @@ def per_budget(
 
 
 def largest_partial(budget: Tensor, tokens: int) -> int:
-    """The largest of the budgets (B,) that leave a choice, those below T; 0 if none does."""
+    """The largest of the budgets (B,) that are below T; 0 if none is."""
     return int(budget.masked_fill(budget >= tokens, 0).max())
 
 

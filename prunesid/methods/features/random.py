@@ -1,4 +1,4 @@
-"""Tokens drawn at random: the baseline that any other method has to beat."""
+"""Tokens drawn at random, the baseline that any other method has to beat."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,10 @@ from prunesid.methods.features import register
 
 @register("random", random=True, macs=0)
 def random(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
-    """Uniform without replacement, in raster order; a smaller budget keeps a subset of a larger."""
+    """Keep tokens drawn uniformly without replacement, in raster order.
+
+    A smaller budget keeps a subset of a larger one.
+    """
     ranks = [
         torch.randperm(record.num_tokens, generator=draws.generator(image, "random"))
         for image in range(len(record))

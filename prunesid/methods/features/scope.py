@@ -1,7 +1,9 @@
 """SCOPE (NeurIPS 2025): coverage times saliency, added greedily.
 
-A candidate's gain is how much closer it brings all tokens to their nearest kept one, times its CLS
-attention to the power alpha. Raster order. Different from upstream: ties go to the lower index.
+A candidate's gain is the increase, summed over all tokens, in similarity to the nearest kept token,
+times the candidate's CLS attention to the power alpha. The output is in raster order.
+
+Differences from upstream: ties go to the lower index.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from prunesid.methods.registry import Resolved, Source
 
 
 def _macs(visual: Visual, budget: int, params: Resolved) -> int:
-    """Similarities of all tokens, and in each step what every candidate would add to each token."""
+    """Multiply-adds of all similarities, and of every candidate's gain at each step."""
     return visual.tokens**2 * (visual.width + budget)
 
 
 def _share(base: VisionRecord, budget: int, crops: tuple[int, int], *, alpha: float) -> list[int]:
-    """Evenly among the crops of an image; upstream drops what is left over."""
+    """Share the budget evenly among the crops of an image; upstream drops the remainder."""
     number = 1 + crops[0] * crops[1]
     return [budget // number] * number
 
@@ -49,15 +51,17 @@ def _share(base: VisionRecord, budget: int, crops: tuple[int, int], *, alpha: fl
     ),
 )
 def scope(record: VisionRecord, budget: Tensor, draws: Draws, *, alpha: float) -> Kept:
-    """Greedy facility location, weighted by attention; a smaller budget keeps a prefix.
+    """Keep tokens by greedy facility location, weighted by attention.
 
-    alpha  exponent of the attention; 0 leaves coverage alone
+    A smaller budget keeps a prefix of the selection.
+
+    alpha  exponent of the attention; with 0 only coverage counts
     """
     similarities = similarity(record.features)
     saliency = cls_attention(record) ** alpha
     tokens = record.num_tokens
     steps = int(budget.clamp(max=tokens).max())
-    # On a CPU image by image: one image's (T, T) stays in the cache, a batch's does not.
+    # On a CPU image by image, since one image's (T, T) fits the cache and a batch's does not.
     size = 1 if saliency.device.type == "cpu" else len(saliency)
     picks = [
         _greedy(part, weight, steps)
@@ -67,7 +71,7 @@ def scope(record: VisionRecord, budget: Tensor, draws: Draws, *, alpha: float) -
 
 
 def _greedy(similarities: Tensor, saliency: Tensor, steps: int) -> Tensor:
-    """(b, steps) tokens in the order in which they are added; (b, T, T), (b, T)."""
+    """(b, steps) tokens in the order of their selection, from (b, T, T) and (b, T)."""
     batch, tokens = saliency.shape
     covered = torch.zeros_like(saliency)  # each token's similarity to its nearest kept one
     free = torch.ones_like(saliency, dtype=torch.bool)

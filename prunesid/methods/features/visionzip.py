@@ -2,12 +2,12 @@
 
 Output order: CLS, the dominant patches in raster order, then the contextual tokens.
 
-Reproduced although one might not expect it: the CLS token takes one of the dominant places; the
-targets of the merge are spread evenly over the positions of the rest, not chosen by a score; and a
-contextual token is its target *plus* the mean of its members, so about twice as long as a patch
+Unexpected details of upstream that are reproduced: The CLS token takes one of the dominant places.
+The targets of the merge are spread evenly over the positions of the rest, not chosen by a score. A
+contextual token is its target *plus* the mean of its members, so its norm is about twice a patch's
 (`merge="mean"` takes the mean over target and members instead).
 
-Different from upstream: where attention or similarity ties, the lower index wins.
+Differences from upstream: ties of attention or similarity go to the lower index.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from prunesid.methods.features.prunesid.scores.cls_attention import cls_attentio
 from prunesid.methods.features.ragged import per_budget
 from prunesid.methods.registry import Resolved, Source
 
-# The authors' 54 dominant and 10 contextual of 64 tokens (108 and 20, 162 and 30).
+# The authors keep 54 dominant and 10 contextual tokens of 64 (108 and 20, 162 and 30).
 SHARE = (10, 64)
 
 
 def split_budget(budget: int, contextual: int | None) -> tuple[int, int]:
-    """(dominant with CLS, contextual) tokens of a budget; ValueError if that leaves no dominant."""
+    """(dominant including CLS, contextual) tokens of a budget; ValueError if none is dominant."""
     merged = budget * SHARE[0] // SHARE[1] if contextual is None else contextual
     if merged >= budget:
         raise ValueError(f"contextual: {merged} of {budget} tokens leave no dominant token")
@@ -40,7 +40,7 @@ def split_budget(budget: int, contextual: int | None) -> tuple[int, int]:
 
 
 def _macs(visual: Visual, budget: int, params: Resolved) -> int:
-    """Keys of the rest against those of the targets, and the sums of the members."""
+    """Multiply-adds of comparing the keys of members and targets, and of summing the members."""
     given = params["contextual"]
     dominant, merged = split_budget(budget, None if given is None else int(given))
     members = max(0, visual.tokens - (dominant - 1) - merged)
@@ -67,12 +67,13 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
 def visionzip(
     record: VisionRecord, budget: Tensor, draws: Draws, *, contextual: int | None, merge: str
 ) -> Kept:
-    """Keep `budget` tokens: CLS, dominant patches, contextual means.
+    """Keep `budget` tokens: CLS, dominant patches and contextual tokens.
 
-    contextual  merged tokens, by default 10 of every 64
-    merge       what a contextual token is: "target_plus_mean" (upstream) or "mean"
-    Index is -1 for CLS and for contextual tokens. info: selected, (B, T) bool, the patches that are
-    targets of the merge.
+    contextual  number of merged tokens, by default 10 of every 64
+    merge       formula of a contextual token: "target_plus_mean" (upstream) or "mean"
+
+    The index is -1 for CLS and for contextual tokens. info: selected, (B, T) bool, the patches that
+    are targets of the merge.
     """
 
     def run(images: VisionRecord, count: int) -> Kept:
@@ -105,7 +106,7 @@ def _zip(record: VisionRecord, dominant: int, merged: int, merge: str) -> Kept:
 
 
 def _targets(rest: Tensor, merged: int) -> Tensor:
-    """(R,) bool: `merged` of the R places of `rest`, evenly spread."""
+    """(R,) bool: true for `merged` of the R places of `rest`, evenly spread."""
     target = torch.zeros(rest.shape[1], dtype=torch.bool, device=rest.device)
     step = max(1, rest.shape[1] // max(1, merged))
     target[: merged * step : step] = True
@@ -115,7 +116,7 @@ def _targets(rest: Tensor, merged: int) -> Tensor:
 def _contextual(
     record: VisionRecord, features: Tensor, rest: Tensor, target: Tensor, merge: str
 ) -> Tensor:
-    """(B, merged, D): every other token of `rest` joins the target whose key is most similar."""
+    """(B, merged, D) contextual tokens; each member joins the target of the most similar key."""
     if record.keys is None:
         raise ValueError("visionzip needs a record with keys")
     key = _take(record.keys.double().mean(dim=1), rest)

@@ -1,10 +1,12 @@
 """VisPruner (ICCV 2025): important tokens by CLS attention, diverse ones by removing duplicates.
 
-The tokens that are not important start in the order of their attention. In every pass the even
-places are compared with the odd ones, and those most similar to an odd one go, at most 8 a pass;
-then come the remaining even ones by descending similarity, and the odd ones after them. Raster
-order. Different from upstream: similarities are float64 on a grid (in half precision the passes
-amplify rounding), ties go to the earlier place.
+The tokens that are not important start in the order of their attention. Every pass compares the
+tokens at even places with those at odd places, and removes the even ones that are most similar to
+an odd one, at most 8. The next pass takes the remaining even tokens by descending similarity, then
+the odd ones. The output is in raster order.
+
+Differences from upstream: similarities are float64 on a grid (in half precision the passes amplify
+rounding). Ties go to the earlier place.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def _complete(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _macs(visual: Visual, budget: int, params: Resolved) -> int:
-    """Similarities of all tokens, where some are chosen by them."""
+    """Multiply-adds of the similarities of all tokens, if some tokens are chosen by them."""
     leading = int(budget * float(params["important"] or 0))
     return visual.tokens**2 * visual.width if leading < budget else 0
 
@@ -50,7 +52,8 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     crops=Crops(),
     macs=_macs,
     source=Source(
-        title="Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs",
+        title="Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in "
+        "VLMs",
         venue="ICCV 2025",
         repository="Theia-4869/VisPruner",
         commit="aefa01adc7c7ce6334e880c88225e90cede760d1",
@@ -58,7 +61,10 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     ),
 )
 def vispruner(record: VisionRecord, budget: Tensor, draws: Draws, *, important: float) -> Kept:
-    """Keep `important` of the budget by attention (1: FasterVLM), the rest by diversity."""
+    """Keep tokens by attention, and others by diversity.
+
+    important  share of the budget that is kept by attention; 1 is FasterVLM
+    """
 
     def run(images: VisionRecord, count: int) -> Kept:
         rank = rank_descending(cls_attention(images))

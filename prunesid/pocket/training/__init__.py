@@ -1,1 +1,1 @@
-"""Training Pocket-LLaVA from nothing; running it needs none of this."""
+"""Training of Pocket-LLaVA from scratch; running the model needs none of this."""

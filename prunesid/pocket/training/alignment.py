@@ -1,4 +1,4 @@
-"""Projected patches near the words that name them: what makes the two vocabularies one."""
+"""The loss that brings projected patches near the words that name them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _PARTS = len(_GROUPS["part"])
 
 
 def alignment_loss(tokens: Tensor, embeddings: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """Projected patches (B, P, D) should be near the embeddings of the words that name them.
+    """The loss of projected patches (B, P, D) far from the embeddings of words that name them.
 
     Row and column are those of the center of the patch's object, so that any patch of an object
-    tells where it is; a background patch names its own. The patches that share an object's
-    center say `object`, by their shares: objects, not patches, are counted.
+    tells where it is; a background patch names its own. The word `object` belongs to the patches
+    that share an object's center, by their shares, so that objects are counted and not patches.
     """
     role = batch["role"] - 1
     cell = role - _PARTS

@@ -22,9 +22,14 @@ def to_pixels(pictures: np.ndarray) -> Tensor:
 
 
 def scene_batch(scenes: Sequence[Scene]) -> dict[str, Tensor]:
-    """Stack B scenes of one size: `pixels` (B, 3, S, S), `positions` (B, 1 + P) rows of the
-    position table, `own` (B, P, 2) each patch's place as a share of the full image, and the fields
-    of `PatchTargets`, each (B, ...)."""
+    """B scenes of one size, stacked.
+
+    pixels     (B, 3, S, S)
+    positions  (B, 1 + P) rows of the position table
+    own        (B, P, 2) each patch's place as a share of the full image
+
+    The other entries are the fields of `PatchTargets`, each (B, ...).
+    """
     pictures: list[np.ndarray] = []
     targets: list[PatchTargets] = []
     for scene in scenes:

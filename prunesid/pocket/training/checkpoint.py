@@ -1,4 +1,4 @@
-"""Resumable training: parameters and optimizer state in one safetensors file, written atomically."""
+"""Checkpoints: parameters and optimizer state in one safetensors file, written atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 def save_checkpoint(
     path: Path, module: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer], step: int
 ) -> None:
-    """Write `module`, the state of `optimizers` and `step` so that a kill leaves old or new."""
+    """Write `module`, the state of `optimizers` and `step`; a kill leaves the old or new file."""
     tensors = {f"model.{k}": v for k, v in module.state_dict().items()}
     for number, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
@@ -32,7 +32,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, module: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]
 ) -> int:
-    """Restore what `save_checkpoint` wrote and return its step."""
+    """Restore a checkpoint of `save_checkpoint` and return its step."""
     with safe_open(path, "pt") as file:
         step = json.loads(file.metadata()["step"])
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

@@ -1,8 +1,8 @@
-"""The language model's forward pass for training: many questions behind one image prefix.
+"""The language model's forward pass for training: many questions after one image prefix.
 
-Each question sees the prefix and itself, and its positions start where the prefix ends: exactly
-what `generate` shows the model for that question alone. The prefix, by far the longest part, is
-computed once per image. A test holds this pass equal to transformers'.
+Each question sees the prefix and itself, and its positions start where the prefix ends, exactly as
+`generate` has it for that question alone. The prefix, by far the longest part, is computed once per
+image. A test holds this pass equal to transformers'.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ attend = F.scaled_dot_product_attention
 class Packed:
     """The questions of B images, concatenated per image and padded to L tokens.
 
-    ids: (B, L) token ids; segment: (B, L) number of the question, -1 for padding; place: (B, L)
-    position inside the question; weight: (B, L) loss weight of predicting this token; answer:
-    (B, L) bool, whether it belongs to an answer.
+    ids      (B, L) token ids
+    segment  (B, L) number of the question, -1 for padding
+    place    (B, L) position inside the question
+    weight   (B, L) loss weight of predicting this token
+    answer   (B, L) bool, whether the token belongs to an answer
     """
 
     ids: Tensor
@@ -48,8 +50,10 @@ def _question_mask(segment: Tensor, prefix: int) -> Tensor:
 
 
 def packed_forward(language: Any, prefix: Tensor, packed: Packed) -> list[Tensor]:
-    """Output (B, L, D) of every block for the packed questions behind `prefix` (B, P, D)
-    embeddings, and at the end the last one's, normalized for the output layer."""
+    """Outputs (B, L, D) for the packed questions after the embeddings `prefix` (B, P, D).
+
+    There is one output per block, and the last one's normalized for the output layer.
+    """
     count = prefix.shape[1]
     x = torch.cat([prefix, language.embed_tokens(packed.ids)], 1)
     start = torch.arange(count).expand(len(prefix), -1)
@@ -67,7 +71,7 @@ def packed_forward(language: Any, prefix: Tensor, packed: Packed) -> list[Tensor
         )
         query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
         mixed = attend(query[:, :, count:], key, value, attn_mask=mask)
-        if last:  # nobody reads the prefix behind the last layer
+        if last:  # the prefix is not read after the last layer
             x = x[:, count:]
         else:
             query, key, value = (t[:, :, :count] for t in (query, key, value))

@@ -1,11 +1,14 @@
-"""What the words of a question refer to: the intermediate steps of an answer, supervised.
+"""Supervision of the intermediate steps of an answer: the things that a question's words refer to.
 
-A question about relations or numbers is answered in steps: find what is named, see where and how
-often it is and what it looks like, compare. A language model this small takes thousands of batches
-to discover the first step from the answers alone. Linear probes on its hidden states, used in
-training only, ask for each step where it can be known: behind the last word of a name, which patches
-hold the centers of what it fits, how many those are, and, if there is only one, its place, color and
-shape; at the question mark, the answer; behind an option, whether it is the right one.
+A question about relations or numbers is answered in steps: find the named things, their places,
+number and looks, then compare. A language model this small takes thousands of batches to discover
+the first step from the answers alone. So linear probes on its hidden states, used in training only,
+ask for each step at the token where it can be known:
+
+after the last word of a name  the patches with the centers of the things that it fits, their
+                               number, and, if there is only one, its place, color and shape
+at the question mark           the answer
+after an option                whether it is the right one
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ from prunesid.pocket.vocabulary import COLOR_NAMES, OPTIONS, SHAPES, ids, plural
 NONE = -1
 PLACES = 12  # bins of an axis of the full image
 MOST = 5  # this many things or more are one class
-# 0-based blocks of the language model that the probes read: the words of a name become a query, its
-# things are found and counted, then compared.
+# 0-based blocks of the language model that the probes read. The words of a name become a query,
+# then the things are found and counted, then compared.
 QUERY_BLOCK, NAME_BLOCK, ANSWER_BLOCK, OPTION_BLOCK = 0, 2, 3, 4
 POINTER = 64  # width in which queries and patches are matched
 
@@ -38,10 +41,11 @@ _ANY = ("object", "objects")
 class Steps:
     """Targets of one question, a value per token of its prompt, NONE where nothing is asked.
 
-    fits: the shapes of the scene that a name fits as a bit mask, at its last word; matches: how many
-    they are; column, row: bins of the center of the only one; color, shape: what it looks like;
-    early: id of the answer's first word,
-    at the question mark; right: whether an option is the right one, at its last word.
+    fits     at a name's last word, a bit mask of the shapes in the scene that it fits
+    matches  the number of these shapes
+    column, row, color, shape  if there is only one, the bins of its center, its color and shape
+    early    at the question mark, the id of the answer's first word
+    right    at an option's last word, whether it is the right one
     """
 
     fits: list[int]
@@ -68,7 +72,7 @@ def _named(tokens: Sequence[str], shapes: Sequence[Shape]) -> Iterator[tuple[int
 
 
 def steps_of(question: Question, scene: Scene, length: int) -> Steps:
-    """The steps of a question about `scene`; `length` tokens, the first are those of its prompt."""
+    """The steps of a question about `scene`, for `length` tokens that begin with its prompt."""
     fits, matches, column, row, color, shape, early, right = ([NONE] * length for _ in range(8))
     text = question.text.split()
     if scene.shapes:
@@ -90,8 +94,10 @@ def steps_of(question: Question, scene: Scene, length: int) -> Steps:
 
 
 def shape_centers(scenes: Sequence[Scene]) -> Tensor:
-    """(B, S, P) float32: how the center of each shape is shared among the patches of its image
-    (`labels.center_shares`); zeros beyond a scene's own shapes. All scenes have P patches."""
+    """(B, S, P) float32 shares of each shape's center among the patches (`labels.center_shares`).
+
+    All scenes have P patches. Entries beyond a scene's own shapes are zero.
+    """
     side = scenes[0].size // PATCH
     longest = max(1, *(len(scene.shapes) for scene in scenes))
     centers = torch.zeros(len(scenes), longest, side * side)
@@ -102,7 +108,7 @@ def shape_centers(scenes: Sequence[Scene]) -> Tensor:
 
 
 class Probes(nn.Module):
-    """Linear read-outs of the language model's hidden states, used in training only."""
+    """Linear readouts of the language model's hidden states, used in training only."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -124,18 +130,18 @@ class Probes(nn.Module):
 
 
 def _asked(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy of (n, classes) logits over the n targets; 0 where there are none."""
+    """Mean cross-entropy of (n, classes) logits over the n targets; 0 if there are none."""
     return F.cross_entropy(logits, target, reduction="sum") / max(1, len(target))
 
 
 def _pointer_loss(
     states: Tensor, tokens: Tensor, probes: Probes, fits: Tensor, centers: Tensor
 ) -> Tensor:
-    """Cross-entropy of pointing from each name to the patches that hold what it fits.
+    """Cross-entropy of pointing from each name to the patches of the things that it fits.
 
-    A softmax over the patches and `nothing`, as the attention that has to find them; states
-    (B, L, D), tokens (B, P, D) patches as the language model is given them, fits (B, L), centers
-    (B, S, P) as `shape_centers` gives them.
+    The softmax is over the patches and `nothing`, like the attention that has to find them. states
+    (B, L, D), tokens (B, P, D) patches as they enter the language model, fits (B, L), centers
+    (B, S, P) of `shape_centers`.
     """
     there = fits != NONE
     image = there.nonzero()[:, 0]
@@ -152,11 +158,17 @@ def _pointer_loss(
 
 
 def grounding_loss(
-    states: Sequence[Tensor], tokens: Tensor, probes: Probes, steps: dict[str, Tensor],
+    states: Sequence[Tensor],
+    tokens: Tensor,
+    probes: Probes,
+    steps: dict[str, Tensor],
     centers: Tensor,
 ) -> Tensor:  # fmt: skip
-    """Mean of the probes' losses; states (B, L, D) per block, tokens (B, P, D) of the image, steps
-    the fields of `Steps` (B, L), centers (B, S, P) of `shape_centers`."""
+    """Mean of the probes' losses.
+
+    states (B, L, D) per block, tokens (B, P, D) of the image, steps the fields of `Steps` (B, L),
+    centers (B, S, P) of `shape_centers`.
+    """
     readers = {
         "matches": (NAME_BLOCK, probes.names, probes.matches),
         "column": (NAME_BLOCK, probes.names, probes.column),

@@ -1,4 +1,4 @@
-"""Dense supervision for the vision tower: what each 14 x 14 patch shows, read off the mask."""
+"""Targets for the vision tower: the content of each 14 x 14 patch, read from the mask."""
 
 from __future__ import annotations
 
@@ -32,11 +32,14 @@ PRESENCE = len(SHAPES) * len(COLOR_NAMES) + 2 * len(COLOR_NAMES) + len(CHARACTER
 class PatchTargets:
     """Targets of one image; P patches in raster order.
 
-    kind, color, character, role: (P,) int64, 0 is none; offset, center: (P, 2) float32, from the
-    patch to its region's center in units of 64 px and the center itself as a share of the full
-    image; magnitude, weight: (P,) float32; holds_center: (P,) float32, the largest share of a center
-    (`center_shares`); foreground: (P, 49) float32; style: int; presence: (PRESENCE,) float32, what
-    the image holds.
+    kind, color, character, role  (P,) int64, 0 for none
+    offset             (P, 2) float32 from the patch to its region's center, in units of 64 px
+    center             (P, 2) float32 that center as a share of the full image
+    magnitude, weight  (P,) float32
+    holds_center       (P,) float32 largest share of a center (`center_shares`)
+    foreground         (P, 49) float32
+    style              int
+    presence           (PRESENCE,) float32 the things in the image
     """
 
     kind: np.ndarray
@@ -54,12 +57,11 @@ class PatchTargets:
 
 
 def center_shares(x: float, y: float, side: int) -> np.ndarray:
-    """(side * side,) float32 shares of the point (x, y), in px, of the patches nearest to it; they
-    sum to 1.
+    """(side * side,) float32 shares of the patches in the point (x, y), in px; they sum to 1.
 
-    Bilinear: a point at the middle of a patch is that patch's alone, one on the border of two is
-    half of either's. With one patch per center, the patches of a center near a border are a coin's
-    toss, and whoever counts centers counts such tosses.
+    The shares are bilinear: a point in the middle of a patch belongs to it alone, and a point on
+    the border of two belongs half to each. If each center had one patch, the patch of a center near
+    a border would be arbitrary, and counting centers would count such accidents.
     """
     shares = []
     for position in (y, x):

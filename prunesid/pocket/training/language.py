@@ -1,4 +1,4 @@
-"""Stage 2: projector and language model learn to answer, the vision tower stays as it is."""
+"""Stage 2 of training: projector and language model learn to answer; the vision tower is frozen."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ALIGNMENT_STEPS, ALIGNMENT_WEIGHT, GROUNDING_WEIGHT = 60, 0.3, 1.33
 
 
 class _Scores:
-    """Running share of right answers per family, over the last few hundred questions of each."""
+    """The running share of right answers per family, over its last few hundred questions."""
 
     def __init__(self) -> None:
         self.recent: dict[str, deque[bool]] = defaultdict(lambda: deque(maxlen=400))
 
     def add(self, predicted: Tensor, packed: Packed, families: list[list[str]]) -> None:
-        # predicted[:, i] is the guess for token i; a question counts if all its answer is right.
+        # predicted[:, i] is the guess for token i; a question counts if its whole answer is right.
         wrong = (predicted != packed.ids) & packed.answer
         for image, names in enumerate(families):
             failed = set(packed.segment[image][wrong[image]].tolist())
@@ -51,8 +51,10 @@ def _matrices(model: Any) -> Iterator[nn.Parameter]:
 
 
 def train_language(model: Any, phases: list[Phase], folder: Path, seed: int = 2) -> None:
-    """Train projector and language model in place. Resumes from `folder`; a kill costs at most
-    CHECKPOINT_STEPS steps. `folder/language.jsonl` records the training accuracy per family.
+    """Train projector and language model in place, resuming from `folder`.
+
+    A kill loses at most CHECKPOINT_STEPS steps. `folder/language.jsonl` records the training
+    accuracy per family.
     """
     model.requires_grad_(False)
     projector, language = model.model.multi_modal_projector, model.model.language_model
@@ -61,7 +63,7 @@ def train_language(model: Any, phases: list[Phase], folder: Path, seed: int = 2)
     both = nn.ModuleDict({"projector": projector, "language": language, "probes": probes})
     both.requires_grad_(True)
     tower = copy.deepcopy(model.model.vision_tower).requires_grad_(False)
-    tower.encoder.layers = tower.encoder.layers[:-1]  # the features are the last but one block's
+    tower.encoder.layers = tower.encoder.layers[:-1]  # features are from the last block but one
     used = optimization.optimizers(both, _matrices(model), phases[0].rate)
     path, done = folder / "language.safetensors", 0
     if path.exists():

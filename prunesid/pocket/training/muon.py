@@ -1,6 +1,6 @@
-"""Muon in float32: momentum, made orthogonal, for weight matrices.
+"""The Muon optimizer in float32: orthogonalized momentum for weight matrices.
 
-`torch.optim.Muon` iterates in bfloat16, which a CPU without bfloat16 instructions emulates: its
+`torch.optim.Muon` iterates in bfloat16, which a CPU without bfloat16 instructions emulates. Its
 step then takes three times as long as the forward and backward passes together.
 """
 
@@ -30,8 +30,10 @@ def orthogonal(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum whose update is made orthogonal and scaled to AdamW's usual size, so that
-    AdamW's learning rates serve; weight decay is decoupled."""
+    """Nesterov momentum with orthogonalized updates and decoupled weight decay.
+
+    Updates are scaled to AdamW's usual size, so that AdamW's learning rates serve.
+    """
 
     def __init__(
         self, matrices: Iterable[Tensor], lr: float, momentum: float = 0.95, decay: float = 0.02

@@ -12,7 +12,7 @@ from prunesid.pocket.training.muon import Muon
 def optimizers(
     module: torch.nn.Module, matrices: Iterable[torch.nn.Parameter], rate: float
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the block matrices, AdamW for everything else that is trainable."""
+    """Muon for the block matrices, and AdamW for all other trainable parameters."""
     block = [p for p in matrices if p.requires_grad]
     chosen = {id(p) for p in block}
     rest = [p for p in module.parameters() if p.requires_grad and id(p) not in chosen]

@@ -1,4 +1,4 @@
-"""Batches of the language stage: scenes, and their questions end to end behind each image."""
+"""Batches of the language stage: scenes, and the questions packed end to end after each image."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ QUOTA = {
     "existence": 4, "attribute": 3, "spatial": 6, "side": 3, "count": 6, "code": 1,
     "character": 3, "background": 1, "multiple_choice": 7, "judge": 10, "locate": 3, "fact": 4,
 }  # fmt: skip
-# Of what the quotas give, as many questions as fit, so that the images of a batch have equally many.
+# Questions are taken while they fit, so that the images of a batch have about equally many tokens.
 TOKENS = 400
-# The longest answers and the hardest counting get more weight, as their share of tokens is small.
+# The longest answers and the hardest counting get more weight, since they have few tokens.
 ANSWER_WEIGHT = defaultdict(lambda: 1.0, code=4.0, count=2.0, character=2.0)
 END_WEIGHT, QUESTION_WEIGHT = 0.3, 0.1
 
@@ -34,7 +34,7 @@ def _tokens(question: Question) -> int:
 
 
 def choose(scene: Scene, rng: np.random.Generator) -> list[Question]:
-    """Questions about a scene, in random order, of at most TOKENS tokens together."""
+    """Questions about a scene, in random order, with at most TOKENS tokens in total."""
     asked = ask(scene, rng, QUOTA)
     asked = [asked[i] for i in rng.permutation(len(asked))]
     total = np.cumsum([_tokens(q) for q in asked])
@@ -43,11 +43,13 @@ def choose(scene: Scene, rng: np.random.Generator) -> list[Question]:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step of training sees.
+    """The data of one training step.
 
-    images: the fields of `scene_batch`; packed: the questions; steps: the fields of
-    `grounding.Steps`, each (B, L); centers: (B, S, P) of `grounding.shape_centers`; families: of each
-    image's questions.
+    images    the fields of `scene_batch`
+    packed    the questions
+    steps     the fields of `grounding.Steps`, each (B, L)
+    centers   (B, S, P) of `grounding.shape_centers`
+    families  the families of each image's questions
     """
 
     images: dict[str, Tensor]
@@ -72,7 +74,7 @@ def pack(
             row["ids"] += ids(tokens)
             row["segment"] += [number] * len(tokens)
             row["place"] += range(len(tokens))
-            # A question's first token has no predecessor inside the question.
+            # A question's first token has no predecessor within the question.
             row["weight"] += [0.0] + [QUESTION_WEIGHT] * (len(prompt) - 2) + [0.0]
             row["weight"] += [ANSWER_WEIGHT[question.family]] * len(answer) + [END_WEIGHT]
             row["answer"] += [False] * len(prompt) + [True] * len(answer) + [False]
@@ -92,7 +94,7 @@ def pack(
 def batch_of(phase: Phase, seed: int, step: int) -> Batch:
     """The `step`-th batch of a phase: a pure function of its arguments."""
     rng = np.random.default_rng([seed, phase.side, step])
-    # Images of one kind allow about equally many questions; less is padding.
+    # Images of one kind allow about equally many questions, which leaves less padding.
     scenes = phase.scenes(rng, alike=True)
     questions = [choose(scene, rng) for scene in scenes]
     packed, steps = pack(scenes, questions)

@@ -1,4 +1,4 @@
-"""The phases of training: what is shown, how much of it, and how fast it is learned from."""
+"""The phases of training: the kinds of images, their number, and the learning rates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from prunesid.pocket.scenes import PATCH, Scene, sample_scene
 
 WARMUP = 60
-# Characters are learned last of all: the later phases show more printed codes.
+# Characters are learned last, so the later phases show more printed codes.
 READING = (("scene", 0.36), ("code", 0.40), ("chart", 0.12), ("diagram", 0.12))
 
 
@@ -18,7 +18,7 @@ READING = (("scene", 0.36), ("code", 0.40), ("chart", 0.12), ("diagram", 0.12))
 class Phase:
     """`steps` batches of `batch` images whose patch grid is `side` x `side`.
 
-    The learning rate is `rate` and falls linearly to zero over the last `decay` share of the phase.
+    The learning rate is `rate`; it falls linearly to zero over the last `decay` share of the phase.
     `kinds` are the shares of the kinds of image, by default those of `sample_scene`.
     """
 
@@ -30,7 +30,7 @@ class Phase:
     decay: float = 0.0
 
     def scenes(self, rng: np.random.Generator, alike: bool = False) -> list[Scene]:
-        """One batch of scenes, `alike` all of one kind where the phase names kinds."""
+        """One batch of scenes; with `alike` all of one kind, if the phase names kinds."""
         if self.kinds is None:
             return [sample_scene(rng, self.side * PATCH) for _ in range(self.batch)]
         names, shares = zip(*self.kinds, strict=True)
@@ -40,9 +40,9 @@ class Phase:
 
 
 def steps_from(phases: Sequence[Phase], done: int) -> Iterator[tuple[int, Phase, float]]:
-    """(step, phase, learning rate) of every step of a stage from step `done` on.
+    """(step, phase, learning rate) for every step of a stage from step `done` on.
 
-    The rate rises to the first phase's own over the stage's first WARMUP steps.
+    Over the stage's first WARMUP steps the rate rises to that of the first phase.
     """
     first = 0
     for phase in phases:

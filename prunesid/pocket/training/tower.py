@@ -1,6 +1,6 @@
-"""The vision tower's forward pass for training: any window of the patch grid, light attention.
+"""The vision tower's forward pass for training, on any window of the patch grid.
 
-transformers' own forward wants the whole 24 x 24 grid. Training starts on 12 x 12 windows (a
+transformers' own forward needs the whole 24 x 24 grid. Training starts on 12 x 12 windows (a
 quarter of the work), and a window must see the position embeddings of its place in the full grid.
 A test holds this pass equal to transformers'.
 """

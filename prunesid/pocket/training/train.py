@@ -1,11 +1,13 @@
-"""Train Pocket-LLaVA from nothing.
+"""Train Pocket-LLaVA from scratch.
 
-    python -m prunesid.pocket.training.train --out DIR            one to three hours on 2 CPU cores; resumes after a kill
-    python -m prunesid.pocket.training.train --out DIR --quick    a minute; the model learns nothing much
+    python -m prunesid.pocket.training.train --out DIR
+    python -m prunesid.pocket.training.train --out DIR --quick
 
-`make pocket` runs the first and then measures the model card's numbers. Everything follows from
-the seeds below; bit for bit only on the same machine with the same number of threads. Matrices are
-multiplied in bf16 and summed up in float32 where the CPU has instructions for that.
+The first takes one to three hours on 2 CPU cores and resumes after a kill. The second takes a
+minute; its model learns little. `make pocket` runs the first and then measures the model card's
+numbers. All results follow from the seeds below, but bit for bit only on the same machine with the
+same number of threads. Matrices are multiplied in bf16 and summed in float32 if the CPU has
+instructions for that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stage 1: the vision tower learns what every patch shows."""
+"""Stage 1 of training: the vision tower learns what every patch shows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TARGET_REDUNDANCY = 0.22
 
 
 class Heads(nn.Module):
-    """Linear read-outs of the tower, used in training only."""
+    """Linear readouts of the tower, used in training only."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -61,16 +61,16 @@ def _classify(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def redundancy(patches: Tensor) -> Tensor:
-    """Mean squared norm of the mean unit token, (B, T, D) -> scalar; eq. 4 but for 1 / T."""
+    """Mean squared norm of the mean unit token, (B, T, D) -> scalar; equation 4 up to 1 / T."""
     return F.normalize(patches.float(), dim=-1).mean(1).square().sum(-1).mean()
 
 
 def loss_of(outputs: list[Tensor], heads: Heads, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Every term of the loss, weighted."""
+    """All terms of the loss, weighted."""
     patches = outputs[-2][:, 1:]
     x = heads.norm(patches)
     weight, foreground = batch["weight"], (batch["kind"] > 0).float()
-    # An empty background patch says little; foreground counts four times.
+    # An empty background patch says little, so foreground counts four times as much.
     kind_weight = weight * (0.25 + 0.75 * foreground)
     lettered = weight * (batch["kind"] == KINDS.index("character"))
     geometry = heads.geometry(x).float()
@@ -134,7 +134,7 @@ def _report(outputs: list[Tensor], heads: Heads, batch: dict[str, Tensor]) -> di
 
 
 def train_tower(tower: Any, phases: list[Phase], folder: Path, seed: int = 1) -> None:
-    """Train `tower` in place. Resumes from `folder`; a kill costs at most CHECKPOINT_STEPS steps."""
+    """Train `tower` in place. Resume from `folder`; a kill loses at most CHECKPOINT_STEPS steps."""
     heads = Heads(tower.config.hidden_size)
     both = nn.ModuleDict({"tower": tower, "heads": heads})
     used = optimization.optimizers(both, _matrices(tower), phases[0].rate)

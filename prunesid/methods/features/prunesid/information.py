@@ -9,7 +9,7 @@ from prunesid.core.numerics import COSINE_GRID, on_grid, per_image
 
 RULES = ("benchmark", "calibrated")
 RHOS = ("pairs", "triangle")
-# How far the realized mean budget may be from the wanted one, relative to it.
+# The largest relative difference between the realized mean budget and the wanted one.
 TOLERANCE = 0.005
 
 
@@ -17,18 +17,18 @@ def similarity(features: Tensor) -> Tensor:
     """Cosine similarity of the raw tokens (equation 5).
 
     features (B, T, D), finite. Returns (B, T, T) float64 on `COSINE_GRID`, so that duplicates
-    have similarity 1 exactly; a zero token has similarity 0 to every token.
+    have a similarity of exactly 1. A zero token has similarity 0 to every token.
     """
 
     return on_grid(cosine(features), COSINE_GRID).clamp_(-1, 1)
 
 
 def cosine(features: Tensor) -> Tensor:
-    """`similarity` before it is put on the grid: a Gram matrix, whose rank is that of the features."""
+    """`similarity` before rounding to the grid: a Gram matrix with the rank of the features."""
 
     def gram(x: Tensor) -> Tensor:
         x = x.double()
-        # Dividing by the largest entry first keeps squares of tiny or huge entries in range.
+        # Dividing by the largest entry keeps squares of tiny or huge entries in range.
         x = x / x.abs().amax(dim=2, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
         unit: Tensor = x / torch.linalg.vector_norm(x, dim=2, keepdim=True).clamp(min=1)
         return unit @ unit.transpose(1, 2)
@@ -40,14 +40,15 @@ def redundancy(similarities: Tensor, rho: str = "pairs") -> Tensor:
     """rho, the mean similarity over the unordered pairs of tokens (equation 4).
 
     similarities  (B, T, T) from `similarity`
-    rho           "pairs", or "triangle": the mean of a (T, T) matrix whose lower triangle is zero, so
-                  that tokens count with themselves and about half of equation 4 comes out
+    rho           "pairs", or "triangle": the mean of a (T, T) matrix whose lower triangle is zero.
+                  Tokens then pair with themselves, and the result is about half of equation 4
+
     Returns (B,) float64; "pairs" of a single token is 0.
     """
     if rho not in RHOS:
         raise ValueError(f"rho must be one of {', '.join(RHOS)}, not {rho!r}")
     tokens = similarities.shape[1]
-    # Exact in any order of summation, since all terms lie on a grid that leaves room for their number.
+    # Exact in any order of summation, since the terms' grid leaves room for their number.
     similarities = on_grid(similarities)
     whole, own = similarities.sum(dim=(1, 2)), similarities.diagonal(dim1=1, dim2=2).sum(dim=1)
     if rho == "triangle":
@@ -68,10 +69,12 @@ def budget_scale(
     minimum: int = 1,
     weights: Tensor | None = None,
 ) -> float:
-    """c of N' = c * phi such that the mean of the clipped, rounded N' over `phi` reaches `budget`.
+    """The factor c of N' = c * phi at which the mean of the clipped, rounded N' reaches `budget`.
 
-    phi (B,), weights (B,) or None: how often each image counts in the mean, such as its number of
-    questions. Raises ValueError if no c can reach the budget.
+    phi      (B,) information scores
+    weights  (B,) weight of each image in the mean, such as its number of questions; None: 1
+
+    ValueError if no c can reach the budget.
     """
     return _bracket(*_checked(phi, budget, num_tokens, minimum, weights))[1]
 
@@ -90,12 +93,14 @@ def dynamic_budgets(
 
     phi          (B,) information scores of the images of a benchmark
     budget       the wanted mean of N'
-    rule         "benchmark": c makes the mean over `phi` itself equal `budget` (as in the paper);
-                 "calibrated": c does so over `calibration` (C,), scores of a held-out set, so that
-                 an image's budget does not depend on the rest of the test set
-    weights      (B,) of the benchmark rule, see `budget_scale`
+    rule         "benchmark": c makes the mean over `phi` equal `budget`, as in the paper.
+                 "calibrated": c makes the mean over `calibration` equal `budget`, so that an
+                 image's budget does not depend on the rest of the test set
+    calibration  (C,) scores of a held-out set
+    weights      (B,) weights for the benchmark rule, see `budget_scale`
+
     Returns (B,) int64 on the device of `phi`. Under the benchmark rule the realized mean is within
-    0.5 % of `budget`: where several images share the score at which c * phi is half-way between two
+    0.5 % of `budget`. If several images share the score at which c * phi is halfway between two
     integers, the first of them are rounded up. ValueError if no c can reach that.
     """
     if rule == "calibrated":
@@ -111,7 +116,7 @@ def dynamic_budgets(
     low, high = _bracket(phi, budget, num_tokens, minimum, weights)
     budgets = _rounded(phi, low, minimum, num_tokens)
     step = _rounded(phi, high, minimum, num_tokens) - budgets
-    # Means with the first 0, 1, 2, ... images of the step raised; the nearest to the budget wins.
+    # The means if the first 0, 1, 2, ... of these images are rounded up; the nearest one wins.
     means = (weights * budgets).sum() + torch.cat([step.new_zeros(1), (weights * step).cumsum(0)])
     best = int((means - budget).abs().argmin())
     budgets[:best] += step[:best]
@@ -146,7 +151,7 @@ def _rounded(phi: Tensor, scale: float, minimum: int, num_tokens: int) -> Tensor
 def _bracket(
     phi: Tensor, budget: float, num_tokens: int, minimum: int, weights: Tensor
 ) -> tuple[float, float]:
-    """Neighboring floats: the mean is below `budget` at the first and not at the second."""
+    """Two neighboring floats; the mean is below `budget` at the first, and not at the second."""
 
     def reaches(scale: float) -> bool:
         mean = float((weights * _rounded(phi, scale, minimum, num_tokens)).sum())

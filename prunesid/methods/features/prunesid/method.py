@@ -1,11 +1,12 @@
-"""PruneSID (ICLR 2026): principal groups, non-maximum suppression in each, quotas (sections 3.2-3.3).
+"""PruneSID (ICLR 2026): principal groups, NMS in each group, quotas (sections 3.2-3.3).
 
-Four presets. `paper` is the paper's text, `release` the authors' LLaVA code, `release_qwen` their
-Qwen2-VL code, for encoders without CLS, and `matched` replaces the paper's threshold by the one that
-leaves as many survivors as there are places. Every difference between them is a parameter.
+There are four presets. `paper` is the paper's text. `release` is the authors' LLaVA code, and
+`release_qwen` their Qwen2-VL code, for encoders without CLS. `matched` replaces the paper's
+threshold with the one that leaves as many survivors as there are places. All differences between
+presets are parameters.
 
-In `release_qwen` a budget N is meant for 576 tokens: an image of T tokens keeps max(round(T N / 576),
-16), and one of at most that many stays whole.
+In `release_qwen` a budget N is for 576 tokens: an image of T tokens keeps max(round(T N / 576), 16)
+of them, and an image with no more tokens than that stays whole.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from prunesid.methods.features.prunesid.scores import SCORES
 from prunesid.methods.registry import UPSTREAM, Resolved, Source, Upstream
 
 ORDERS = ("raster", "groups", "groups_to_150")
-# The most tokens that "groups_to_150" leaves group by group.
+# The most tokens that "groups_to_150" orders group by group.
 UNSORTED = 150
 PAPER: Resolved = {
     "score": "abs_v",
@@ -75,7 +76,7 @@ PRESETS: dict[str, Resolved] = {
     },
     "matched": {**PAPER, "threshold": "matched"},
 }
-# What a threshold rule other than the one named makes meaningless.
+# Parameters that have no effect with another threshold rule.
 QUOTA_RULES = ("cap", "rounding", "refill")
 LAMBDA_RULES = ("lam", "min_lam")
 
@@ -124,7 +125,7 @@ def _complete(given: Resolved) -> Resolved:
 
 
 def _meant(budget: int, patches: int, parameters: Resolved) -> int:
-    """What a budget comes to for an image of so many patches."""
+    """The number of tokens that a budget means for an image of so many patches."""
     reference = int(parameters["reference_tokens"] or 0)
     wanted = round(patches * budget / reference) if reference else budget
     return max(wanted, int(parameters["min_tokens"] or 1))
@@ -144,10 +145,10 @@ def _random(params: Resolved) -> bool:
 
 
 def _macs(visual: Visual, budget: int, params: Resolved) -> int | None:
-    """Similarities of all tokens, and PSCA where groups or scores come from it.
+    """Multiply-adds of the similarities of all tokens, and of PSCA if groups or scores use it.
 
-    None for k-means, whose number of passes is not known before, and for groupings and scores that
-    are not the library's.
+    None for k-means, whose number of passes is not known beforehand, and for groupings and scores
+    from plug-ins.
     """
     grouping, score = params["grouping"], params["score"]
     if grouping not in ("psca", "random") or score not in ("abs_v", "cls_attention"):
@@ -172,7 +173,8 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int | None:
     crops=Crops(),
     meaning=Meaning(_meant, then={"reference_tokens": 0, "min_tokens": 1}),
     source=Source(
-        title="Prune Redundancy, Preserve Essence: Vision Token Compression in VLMs via Synergistic Importance-Diversity",
+        title="Prune Redundancy, Preserve Essence: Vision Token Compression in VLMs via "
+        "Synergistic Importance-Diversity",
         venue="ICLR 2026",
         repository="ZhengyaoFang/PruneSID",
         commit="4ef17d96b390027f31243bc7e1d27bdee77792a5",
@@ -213,29 +215,35 @@ def prunesid(
     reference_tokens: int,
     min_tokens: int,
 ) -> Kept:
-    """Keep the budget's best and least redundant tokens of every group.
+    """Keep the best and least redundant tokens of every group, N in total.
 
-    preset      "paper", "release", "release_qwen" or "matched": the defaults of what follows
-    grouping    "psca", "kmeans", "random"
-    num_groups, min_groups  K, by default N // 4, at least `min_groups`; at most min(T, D)
+    preset      "paper", "release", "release_qwen" or "matched": the defaults of all that follows
+    grouping    "psca", "kmeans" or "random"
+    num_groups  K, by default N // 4, and at most min(T, D)
+    min_groups  lower bound of K
     score       "abs_v" or "cls_attention"
-    center, solver  of PSCA, see `psca.token_components`
-    threshold   of NMS: "scaled" (lambda * rho), "matched" (lets N tokens survive) or "off" (no NMS)
-    rho         of which the threshold is a multiple, see `information.redundancy`
-    lam, min_lam  lambda, by default 18 N / T (N / 32 at T = 576), at least `min_lam`
+    center      centering in PSCA, see `psca.token_components`
+    solver      solver of PSCA, see `psca.token_components`
+    threshold   threshold of NMS: "scaled" (lambda * rho), "matched" (N tokens survive) or "off" (no
+                NMS)
+    rho         the redundancy that the threshold is a multiple of, see `information.redundancy`
+    lam         lambda, by default 18 N / T (N / 32 at T = 576)
+    min_lam     lower bound of lambda
     cap, rounding, refill  see `quotas.quotas`
     cls_token   whether the CLS token takes one of the N places
-    order       "raster", "groups" (by score inside each), or "groups_to_150": the same where no more
-                than 150 tokens are kept, else raster; a CLS token comes first
-    layer       0-based block whose output, from `record.hidden`, feeds groups and |V| scores; the
-                record's features feed the similarities and are what is sent on
-    reference_tokens, min_tokens  of how many tokens the budget is meant, others get theirs in
-                proportion, and the fewest that any image gets; 0: N of every image
+    order       order of the output: "raster", "groups" (by score inside each group), or
+                "groups_to_150" (as "groups" if at most 150 tokens are kept, else raster). A CLS
+                token comes first
+    layer       0-based block whose output, from `record.hidden`, feeds groups and |V| scores. The
+                similarities and the output still use the record's features
+    reference_tokens  number of tokens that the budget is for; images of another size keep their
+                share. 0: every image keeps N
+    min_tokens  the fewest tokens that an image keeps
 
-    info: rho, tau, survivors (of NMS, tokens), suppressed (their complement, as a share of T),
-    refilled (tokens kept though suppressed), num_groups (K used), requested_groups (K before it was
-    clipped to min(T, D)), nonempty_groups, group ((B, T) int16, each
-    token's group). An image that keeps all its tokens has tau = 1 and no suppression.
+    info: rho, tau, survivors (tokens that survive NMS), suppressed (the share of T that does not),
+    refilled (tokens kept although suppressed), num_groups (K used), requested_groups (K before it
+    was clipped to min(T, D)), nonempty_groups, group ((B, T) int16, each token's group). An image
+    that keeps all its tokens has tau = 1 and no suppression.
     """
     tokens = record.num_tokens
     source = record.features if layer is None else record.hidden[layer]

@@ -1,4 +1,4 @@
-"""Non-maximum suppression within groups and its threshold (section 3.3 up to the quotas)."""
+"""Non-maximum suppression (NMS) within groups, and its threshold (section 3.3 up to the quotas)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from torch import Tensor
 from prunesid.core.numerics import GRID
 
 THRESHOLDS = ("scaled", "matched", "off")
-# lambda = N / 32 at the 576 tokens of the paper; in general the same share of the tokens.
+# lambda = N / 32 at the 576 tokens of the paper; at other numbers in proportion.
 LAMBDA_SLOPE = 576 / 32
-# Steps of the fixed point between two looks at whether it is reached; a look waits for the device.
+# Iterations between two checks whether the fixed point is reached; a check waits for the device.
 STRIDE = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Conflicts:
-    """The P pairs of tokens of which the earlier by score can suppress the later, in all images.
+    """The P pairs of tokens, in all images, of which the higher-scored can suppress the other.
 
-    image, later, earlier  (P,) int64; tokens are numbered through the batch, image * T + token
-    similarity             (P,) float64
-    shape                  (B, T)
+    image       (P,) int64 number of the pair's image
+    later       (P,) int64 token of lower score, numbered through the batch: image * T + token
+    earlier     (P,) int64 token of higher score, numbered likewise
+    similarity  (P,) float64
+    shape       (B, T)
     """
 
     image: Tensor
@@ -33,9 +35,9 @@ class Conflicts:
 
 
 def conflicts(similarities: Tensor, group: Tensor, rank: Tensor) -> Conflicts:
-    """The pairs of tokens of one group; similarities (B, T, T), group and rank by score (B, T).
+    """The pairs of tokens within groups; similarities (B, T, T), group and rank by score (B, T).
 
-    Groups are disjoint, so the pairs are few: T^2 / 2K where the K groups are of equal size.
+    Groups are disjoint, so the pairs are few: T^2 / 2K if the K groups have equal sizes.
     """
     rivals = (group[:, :, None] == group[:, None, :]) & (rank[:, None, :] < rank[:, :, None])
     image, later, earlier = rivals.nonzero(as_tuple=True)
@@ -64,9 +66,11 @@ def above(pairs: Conflicts, threshold: Tensor) -> Conflicts:
 def suppress(pairs: Conflicts, threshold: Tensor) -> Tensor:
     """Greedy NMS of all groups at once: keep a token iff no kept token before it is too similar.
 
-    threshold (B,): a similarity above it is too much. Returns keep (B, T) bool.
+    threshold  (B,) similarities above it are too high
 
-    The greedy answer is the one fixed point of that rule, and is reached from anywhere in as many
+    Returns keep (B, T) bool.
+
+    The greedy answer is the only fixed point of that rule. From any start it is reached in as many
     steps as the longest chain of suppressions: the n-th step settles the tokens at depth n.
     """
     images, tokens = pairs.shape
@@ -86,9 +90,10 @@ def suppress(pairs: Conflicts, threshold: Tensor) -> Tensor:
 def scaled_threshold(
     rho: Tensor, budget: Tensor, num_tokens: int, lam: float | None = None, min_lam: float = 0.0
 ) -> Tensor:
-    """tau = lambda * rho, lambda = N / 32 at T = 576, that is 18 N / T, at least `min_lam`, unless given.
+    """The threshold tau = lambda * rho.
 
-    rho (B,) float64, budget (B,). Returns (B,) float64; from 1 on nothing is suppressed.
+    lambda is `lam`, or else max(18 N / T, `min_lam`), where 18 N / T is N / 32 at T = 576. rho (B,)
+    float64, budget (B,). Returns (B,) float64; from 1 on nothing is suppressed.
     """
     if lam is not None:
         return lam * rho
@@ -96,17 +101,18 @@ def scaled_threshold(
 
 
 def matched_threshold(pairs: Conflicts, wanted: Tensor) -> Tensor:
-    """The smallest tau, by bisection, at which at least `wanted` tokens survive (preset `matched`).
+    """The threshold tau, by bisection, at which `wanted` tokens survive (preset `matched`).
 
-    wanted (B,) int64, at most T.
-    Returns (B,) float64 in [-1, 1], on `GRID`: `wanted` tokens survive at tau, and fewer do one grid step
-    below. The number of survivors need not grow with tau everywhere, so that a lower tau may do as
-    well; the bisection of the whole grid makes the choice a definite one.
+    wanted  (B,) int64, at most T
+
+    Returns (B,) float64 in [-1, 1], on `GRID`. At least `wanted` tokens survive at tau, and fewer
+    do one grid step below. The number of survivors need not grow with tau everywhere, so a lower
+    tau may do as well. Bisecting the whole grid makes the choice unique.
     """
     high = torch.full_like(wanted, int(1 / GRID))
     low = -high - 1
     for _ in range((2 * int(1 / GRID)).bit_length()):
-        # No later threshold is below `low`, so these pairs are all that can still matter.
+        # No later threshold is below `low`, so only these pairs can still matter.
         pairs = above(pairs, low.double() * GRID)
         middle = (low + high).div(2, rounding_mode="floor")
         enough = suppress(pairs, middle.double() * GRID).sum(dim=1) >= wanted

@@ -12,8 +12,8 @@ from prunesid.core.numerics import on_grid
 CENTERS = ("tokens", "channels")
 SOLVERS = ("exact", "randomized")
 
-# A direction whose share of the largest variance is below the first, or whose mean squared entry is
-# below the second (float64 noise of a constant), is no direction of the data.
+# A direction is not one of the data if its share of the largest variance is below the first number,
+# or its mean squared entry below the second (float64 noise of a constant).
 RELATIVE_VARIANCE = 1e-12
 ABSOLUTE_VARIANCE = 1e-20
 POWER_ITERATIONS = 2
@@ -27,7 +27,7 @@ def token_components(
     solver: str = "exact",
     generators: Sequence[torch.Generator] | None = None,
 ) -> Tensor:
-    """|V|: how much each token contributes to each principal direction (equations 1 and 2).
+    """|V|, each token's contribution to each principal direction (equations 1 and 2).
 
     features        (B, T, D), finite, any float dtype
     num_components  K, or one K per image, each at most min(T, D); surplus columns are zero
@@ -35,8 +35,9 @@ def token_components(
                     each token's mean over its channels (the released code)
     solver          "exact", or "randomized": range finder with a Gaussian block of K columns, drawn
                     from `generators`, and two power iterations (Halko et al. 2011, algorithm 4.4)
+
     Returns (B, T, max K) float64, on a grid of 2^-30. Columns beyond the numerical rank, where the
-    singular vectors are arbitrary, are zero. Equal singular values leave the basis to the solver.
+    singular vectors are arbitrary, are zero. For equal singular values the solver picks the basis.
     """
     images, tokens, channels = features.shape
     counts = [num_components] * images if isinstance(num_components, int) else [*num_components]
@@ -52,7 +53,7 @@ def token_components(
         return on_grid(vectors.abs())
     if solver == "randomized" and (generators is None or len(generators) != images):
         raise ValueError("the randomized solver needs one generator per image")
-    # Image by image for the reason given at `per_image`; the randomized block has K columns anyway.
+    # Image by image for the reason in `per_image`; the randomized block has K columns anyway.
     for image, count in enumerate(counts):
         centered = _rescale(features[image : image + 1].clone(), center)
         if solver == "exact":
@@ -74,10 +75,12 @@ def assign(components: Tensor) -> tuple[Tensor, Tensor]:
 def macs(tokens: int, channels: int, num_components: int, solver: str = "exact") -> int:
     """Multiply-adds of `token_components` for one image.
 
-    exact       the Gram matrix of the smaller side n, and 9/2 n^3 for its eigenvectors: the symmetric
-                QR algorithm (Golub and Van Loan, section 8.3), above what divide and conquer takes
+    exact       the Gram matrix of the smaller side n, and 9/2 n^3 for its eigenvectors by the
+                symmetric QR algorithm (Golub and Van Loan, section 8.3), which is more than divide
+                and conquer takes
     randomized  six products with the K columns, five QR decompositions of 2 m K^2 with the factor
-                formed, and an SVD of K rows, 3 n K^2 + 10 K^3 (the same, sections 5.2 and 8.6)
+                formed, and an SVD of K rows, 3 n K^2 + 10 K^3 (Golub and Van Loan, sections 5.2
+                and 8.6)
     """
     n, m = sorted((tokens, channels))
     k = num_components
@@ -107,7 +110,7 @@ def _exact(centered: Tensor, count: int) -> Tensor:
         values, vectors = torch.linalg.eigh(centered @ transposed)
         leading: Tensor = vectors[..., -count:].flip(2)
         absent = _absent(values.flip(1), centered)
-        # One null direction is determined by the others; of two or more, any basis would do.
+        # A single null direction is determined by the others; two or more have no unique basis.
         absent &= absent.sum(dim=1, keepdim=True) > 1
         return leading.masked_fill(absent[:, None, :count], 0)
     _, directions = torch.linalg.eigh(transposed @ centered)
@@ -118,7 +121,7 @@ def _exact(centered: Tensor, count: int) -> Tensor:
 
 
 def gaussian_block(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """The numbers (rows, columns) float64 that the randomized solver starts from."""
+    """(rows, columns) float64 Gaussian numbers from which the randomized solver starts."""
     return torch.randn((rows, columns), generator=generator, dtype=torch.float64)
 
 
@@ -138,6 +141,6 @@ def _randomized(centered: Tensor, count: int, generator: torch.Generator) -> Ten
 
 
 def _absent(variances: Tensor, centered: Tensor) -> Tensor:
-    """Which of the descending variances (b, K) are none, (b, K) bool."""
+    """(b, K) bool: true where the descending variances (b, K) are no directions of the data."""
     floor = ABSOLUTE_VARIANCE * centered[0].numel()
     return variances <= (RELATIVE_VARIANCE * variances[:, :1]).clamp(min=floor)

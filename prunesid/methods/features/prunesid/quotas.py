@@ -1,6 +1,7 @@
-"""How many tokens each group may keep, and which they are (section 3.3, before equation 6).
+"""The number of tokens that each group keeps, and their choice (section 3.3, before equation 6).
 
-c_k is the size of group k, m_k its survivors of NMS, N the budget. All counts are exact integers.
+c_k is the size of group k, m_k the number of its tokens that survive NMS, N the budget. All counts
+are exact integers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ REFILLS = ("score", "caps")
 
 
 def group_counts(group: Tensor, mask: Tensor, num_groups: int) -> Tensor:
-    """(B, K) int64: tokens of each group where `mask` (B, T) holds; group (B, T) in 0..K-1."""
+    """(B, K) int64 tokens per group where `mask` (B, T) is true; group (B, T) in 0..K-1."""
     counts = mask.new_zeros((group.shape[0], num_groups), dtype=torch.long)
     return counts.scatter_add_(1, group, mask.long())
 
@@ -31,20 +32,24 @@ def quotas(
     rounding: str = "largest_remainder",
     refill: str = "score",
 ) -> Tensor:
-    """n_k, the number of tokens of each group (before equation 6).
+    """n_k, the number of tokens that each group keeps (before equation 6).
 
-    sizes, survivors  (B, K) int64: c_k and m_k, 0 < m_k <= c_k in every group that is not empty
-    budget            (B,) int64: N, at most the number of tokens
-    reserved          places of the budget that are not for patches (1 with a CLS token)
-    cap       "none", or "release": at most 5 * ceil(N / 64) per group, at least 1 per group that is
-              not empty (the largest ones, where there are more groups than places)
-    rounding  of the shares m_k / sum(m) of the places beyond those minima: "largest_remainder",
-              ties to the lower group, or "cumulative": differences of rounded cumulative shares,
-              half to even. Places that the caps cut off go to the groups of most survivors first.
-    refill    "caps" raises the caps by 1 in every group until they admit N tokens, so that groups
-              may keep suppressed tokens; with "score" the quotas may sum to less than the budget,
-              and `selection_rank` fills the rest.
-    Returns (B, K) int64; the sum is N - reserved, or less as just said.
+    sizes      (B, K) int64 c_k
+    survivors  (B, K) int64 m_k, 0 < m_k <= c_k in every non-empty group
+    budget     (B,) int64 N, at most the number of tokens
+    reserved   places of the budget that are not for patches (1 with a CLS token)
+    cap        "none", or "release": at most 5 * ceil(N / 64) per group, and at least 1 per
+               non-empty
+               group (the largest ones, if there are more groups than places)
+    rounding   rounds the shares m_k / sum(m) of the places beyond those minima.
+               "largest_remainder":
+               ties go to the lower group. "cumulative": differences of rounded cumulative shares,
+               half to even. Places that the caps cut off go to the groups of most survivors first
+    refill     "caps" raises the caps by 1 in every group until they admit N tokens, so groups may
+               keep suppressed tokens. With "score" the quotas may sum to less than the budget, and
+               `selection_rank` fills the rest
+
+    Returns (B, K) int64. The sum is N - reserved, or less with refill="score".
     """
     for name, value, choices in (
         ("cap", cap, CAPS),
@@ -70,11 +75,13 @@ def quotas(
 
 
 def selection_rank(group: Tensor, rank: Tensor, survived: Tensor, quota: Tensor) -> Tensor:
-    """The order in which tokens are kept: those within their group's quota, then survivors, then
-    suppressed tokens, each by score (equation 6 and the rule for too few survivors).
+    """The order in which tokens are kept (equation 6, and the rule for too few survivors).
 
-    group (B, T), rank (B, T) by score, survived (B, T) bool, quota (B, K). Inside a group survivors
-    precede suppressed tokens. Returns (B, T) int64, a permutation of 0..T-1.
+    Tokens within their group's quota come first, then survivors, then suppressed tokens, each by
+    score. Inside a group, survivors precede suppressed tokens.
+
+    group (B, T), rank (B, T) by score, survived (B, T) bool, quota (B, K). Returns (B, T) int64, a
+    permutation of 0..T-1.
     """
     tokens = rank.shape[1]
     merit = rank + tokens * (~survived).long()
@@ -90,7 +97,7 @@ def _share(survivors: Tensor, places: Tensor, rounding: str) -> Tensor:
     """`places` (B, 1) split in proportion to the survivors (B, K)."""
     whole = survivors.sum(dim=1, keepdim=True)
     if rounding == "cumulative":
-        # A quotient of integers is exact at one half, where it decides, unlike a sum of shares.
+        # Unlike a sum of shares, a quotient of integers is exact at one half, where it matters.
         edges = (survivors.cumsum(dim=1) * places).double().div(whole).round().long()
         return edges.diff(dim=1, prepend=torch.zeros_like(whole))
     floors = (survivors * places).div(whole, rounding_mode="floor")
@@ -100,7 +107,7 @@ def _share(survivors: Tensor, places: Tensor, rounding: str) -> Tensor:
 
 
 def _fill(counts: Tensor, upper: Tensor, survivors: Tensor, places: Tensor) -> Tensor:
-    """Raise counts to `upper`, the groups of most survivors first, until they sum to `places`."""
+    """Raise counts, at most to `upper`, the groups of most survivors first, to sum to `places`."""
     order = survivors.argsort(dim=1, descending=True, stable=True)
     room = (upper - counts).gather(1, order)
     missing = (places - counts.sum(dim=1, keepdim=True)).clamp(min=0)
@@ -110,9 +117,8 @@ def _fill(counts: Tensor, upper: Tensor, survivors: Tensor, places: Tensor) -> T
 
 
 def _raise_caps(upper: Tensor, sizes: Tensor, total: Tensor) -> Tensor:
-    """`upper` raised by the smallest r, the same in every group, at which min(upper + r, c) admits
-    `total` (B, 1) tokens."""
-    # What the j-th raise admits, for every j at once: counted by how far each group has to go.
+    """`upper` + r, with the smallest r at which min(upper + r, c) admits `total` (B, 1) tokens."""
+    # The tokens that the j-th raise admits, for all j at once: groups with room for j or more.
     room = sizes - upper
     reach = int(room.max()) + 1
     raises = torch.arange(reach, device=sizes.device)[:, None, None]

@@ -1,8 +1,8 @@
-"""How the tokens of an image are put into groups: one file per grouping.
+"""Groupings of the tokens of an image, one file each.
 
-A grouping is a function `(context) -> group`, (B, T) int64 in 0..K-1 of each image, registered with
-`@register("name")`, or `@register("name", random=True)` if it draws from `context.draws`.
-Plug-ins use the entry-point group `prunesid.groupings`.
+A grouping is a function `(context) -> group` that returns (B, T) int64 groups in 0..K-1 per image.
+It is registered with `@register("name")`, or with `@register("name", random=True)` if it draws from
+`context.draws`. Plug-ins use the entry-point group `prunesid.groupings`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from prunesid.core.seeding import Draws
 
 @dataclass(frozen=True)
 class GroupingContext:
-    """What a grouping may look at.
+    """The inputs of a grouping.
 
     features    (B, T, D) raw features that feed the grouping
-    components  function that returns |V|, (B, T, max K) float64, see `psca.token_components`
+    components  function that returns |V|, (B, T, max K) float64 (`psca.token_components`)
     num_groups  K of each image
     draws       random numbers per image
     """
@@ -34,7 +34,7 @@ class GroupingContext:
 
 @dataclass(frozen=True)
 class Grouping:
-    """A registered grouping and whether it is random."""
+    """A registered grouping; `random` says whether it draws random numbers."""
 
     run: Callable[[GroupingContext], Tensor]
     random: bool

@@ -1,4 +1,4 @@
-"""k-means on the token features (the second baseline of table 5)."""
+"""Grouping by k-means on the token features (the second baseline of table 5)."""
 
 import warnings
 
@@ -10,18 +10,18 @@ from prunesid.methods.features.prunesid.groupings import GroupingContext, regist
 
 @register("kmeans", random=True)
 def kmeans(context: GroupingContext) -> Tensor:
-    """scikit-learn's k-means (Lloyd, one k-means++ start) on the raw features of each image.
+    """The groups by scikit-learn's k-means (Lloyd, one k-means++ start) on an image's raw features.
 
-    Clusters have no counterpart of |V|, and the paper names none; the score stays what `score`
-    says, by default the PSCA score, max_j |V_ij|, so that the ablation changes the groups and
-    nothing else. Images with fewer distinct tokens than K get fewer groups.
+    Clusters have no counterpart of |V|, and the paper names none. So the score stays the one that
+    `score` names, by default the PSCA score max_j |V_ij|, and the ablation changes only the groups.
+    Images with fewer distinct tokens than K get fewer groups.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     rows = []
-    # Threads add up partial sums of the centers in any order; one thread makes the groups definite.
+    # Threads add partial sums of the centers in any order; with one thread the groups are fixed.
     with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for image, count in enumerate(context.num_groups):

@@ -1,4 +1,4 @@
-"""Each token joins the principal direction it contributes most to (equation 3)."""
+"""Grouping of each token with the principal direction it contributes most to (equation 3)."""
 
 from torch import Tensor
 
@@ -8,5 +8,5 @@ from prunesid.methods.features.prunesid.psca import assign
 
 @register("psca")
 def psca(context: GroupingContext) -> Tensor:
-    """Principal semantic component analysis."""
+    """The groups by principal semantic component analysis."""
     return assign(context.components())[0]

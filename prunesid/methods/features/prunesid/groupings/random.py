@@ -1,4 +1,4 @@
-"""Tokens shuffled and uniformly partitioned (the random baseline of table 5)."""
+"""Grouping at random: tokens shuffled and partitioned evenly (the random baseline of table 5)."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,9 @@ from prunesid.methods.features.prunesid.groupings import GroupingContext, regist
 
 @register("random", random=True)
 def random(context: GroupingContext) -> Tensor:
-    """K groups whose sizes differ by at most one token.
+    """K random groups whose sizes differ by at most one token.
 
-    Only the groups are random: a token's score stays what `score` says, by default its PSCA score.
+    Only the groups are random. A token's score stays the one that `score` names, by default PSCA's.
     """
     tokens = context.features.shape[1]
     rows = []

@@ -1,9 +1,9 @@
-"""What ranks the tokens of a group: one file per score.
+"""Scores that rank the tokens of a group, one file each.
 
-A score is a function `(record, components) -> (B, T) float64`, higher is kept first, registered
-with `@register("name")`; `components` is a function that returns |V|, (B, T, K). Scores are rounded
-to a grid (see `numerics`), so that equal tokens tie. Plug-ins use the entry-point group
-`prunesid.scores`.
+A score is a function `(record, components) -> (B, T) float64`, registered with `@register("name")`.
+Tokens of higher score are kept first. `components` is a function that returns |V|, (B, T, K).
+Scores are rounded to a grid (see `numerics`), so that equal tokens tie. Plug-ins use the
+entry-point group `prunesid.scores`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Function = TypeVar("Function", bound=Run)
 
 @dataclass(frozen=True)
 class Score:
-    """A registered score and whether it reads `record.cls_attention`."""
+    """A registered score; `cls_attention` says whether it reads `record.cls_attention`."""
 
     run: Run
     cls_attention: bool

@@ -1,4 +1,4 @@
-"""A token's contribution to its principal direction (section 3.3)."""
+"""Score by a token's contribution to its principal direction (section 3.3)."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Attention from the CLS token (the released code's score)."""
+"""Score by attention from the CLS token, as in the released code."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from prunesid.methods.features.prunesid.scores import register
 
 @register("cls_attention", cls_attention=True)
 def cls_attention(record: VisionRecord, components: Callable[[], Tensor] | None = None) -> Tensor:
-    """CLS-to-patch attention of the block that made the features, summed over heads."""
+    """CLS-to-patch attention in the block that made the features, summed over heads."""
     if record.cls_attention is None:
         raise ValueError("the score 'cls_attention' needs a record with cls_attention")
     return on_grid(record.cls_attention.double(), PROBABILITY_GRID).sum(dim=1)

@@ -12,10 +12,10 @@ import prunesid
 from prunesid import families
 from prunesid.core.questions import Question
 from prunesid.core.record import Kept
+from prunesid.families.declared import families_of
 from prunesid.generate.engine import enter
 from prunesid.generate.late import answer_late
 from prunesid.images.records import IMAGE, VIDEO
-from prunesid.methods import encoder
 from prunesid.methods.registry import ENCODER, list_methods
 
 QUESTION = "is there a red circle ?"
@@ -154,7 +154,7 @@ INSIDE = [
     (method, *case)
     for method in list_methods(ENCODER)
     for case in CASES
-    if case[0] in encoder.families_of(method)
+    if case[0] in families_of(method)
 ]
 
 

@@ -33,8 +33,8 @@ from prunesid.methods.registry import (
     resolve,
 )
 
-# Families whose unpruned images enter the language model with newline embeddings.
-NEWLINED = ("llava_next", "llava_onevision")
+
+__all__ = ["Schedule", "Shape", "plan", "refusal", "register", "without_needs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +73,12 @@ def register(
     return add
 
 
-def refusal(method: str, family: str, **params: object) -> str | None:
-    """The error message for a family whose tokens lack the CLS attention needed, or None."""
-    if family not in NEWLINED or requirements(method, **params) == NO_NEEDS:
+def refusal(method: str, family: str, newlines: bool, **params: object) -> str | None:
+    """The error message for a family whose tokens lack the CLS attention needed, or None.
+
+    newlines  whether its images, kept whole, enter the language model with newlines
+    """
+    if not newlines or requirements(method, **params) == NO_NEEDS:
         return None
     return (
         f"{method} reads the CLS attention of every token that enters; in the model family "
@@ -114,4 +117,5 @@ def plan(method: str, shape: Shape, budget: int | None, **params: object) -> Sch
             raise ValueError(f"budget must be a positive number of tokens, not {budget!r}")
         if budget >= shape.tokens:
             return Schedule()
-    return entry.run(shape, None if budget is None else int(budget), **resolved)
+    found: Schedule = entry.run(shape, None if budget is None else int(budget), **resolved)
+    return found

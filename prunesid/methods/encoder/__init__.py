@@ -23,10 +23,13 @@ import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from prunesid.core.costs import EncoderShape
 from prunesid.core.parameters import Param
 from prunesid.core.rectangle import Box
-from prunesid.methods.encoder.plan import ANY_SIZE, FAMILIES, Plan, Shape
+from prunesid.methods.encoder.plan import Plan
 from prunesid.methods.registry import ENCODER, METHODS, Method, Resolved, Source, method_at, resolve
+
+__all__ = ["Grid", "Plan", "Plans", "plan", "plans", "register", "shrinks"]
 
 Grid = tuple[int, int]
 
@@ -36,6 +39,7 @@ class EncoderMethod(Method):
     """A registered method that acts in the vision encoder; `grid` as in the package's docstring."""
 
     place = ENCODER
+    run: Callable[..., Plan]
     grid: Callable[..., Grid] | None = None
 
 
@@ -66,20 +70,12 @@ def _method(name: str) -> EncoderMethod:
     return entry
 
 
-def families_of(method: str) -> tuple[str, ...]:
-    """The model families on which the method runs."""
-    return FAMILIES if _method(method).grid is None else (*FAMILIES, *ANY_SIZE)
+def shrinks(method: str) -> bool:
+    """Whether the method only shrinks the image, which encoders of any size allow."""
+    return _method(method).grid is not None
 
 
-def refusal(method: str, family: object) -> str:
-    """The error message for a family on which the method does not run."""
-    return (
-        f"{method} acts inside the vision encoder, which is not supported for the model family "
-        f"{family!r}. Families that it runs on: {', '.join(families_of(method))}."
-    )
-
-
-def plan(method: str, shape: Shape, budget: int, **params: object) -> Plan:
+def plan(method: str, shape: EncoderShape, budget: int, **params: object) -> Plan:
     """The plan by which `method` leaves at most `budget` tokens of a crop in an encoder of `shape`.
 
     A budget of all patches or more changes nothing. ValueError on unknown names and values, and on
@@ -109,7 +105,7 @@ class Plans:
     method: str
     budget: int
     params: Resolved
-    shape: Shape | None
+    shape: EncoderShape | None
 
     def of(self, share: int, shown: Box | None = None) -> Plan:
         """The plan of a crop that gets `share` tokens; `shown` as in `Shape`.
@@ -132,7 +128,7 @@ class Plans:
 
 
 def plans(
-    method: str, shape: Shape | None, budget: int, *, crops: int = 1, **params: object
+    method: str, shape: EncoderShape | None, budget: int, *, crops: int = 1, **params: object
 ) -> Plans:
     """The plans for an image of at most `crops` crops.
 

@@ -14,47 +14,6 @@ from prunesid.core.rectangle import Box
 if TYPE_CHECKING:
     from prunesid.core.costs import Transformer
 
-# Model families whose encoder runs plans: CLIP towers, with one plan per crop or frame.
-FAMILIES = ("llava", "llava_next", "mini_gemini", "video_llava")
-# Model families whose encoder takes images of any size, so also a smaller one.
-ANY_SIZE = ("qwen2_5_vl", "qwen2_vl")
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The encoder's shape that a plan depends on, for one crop of an image or frame of a clip.
-
-    layers  blocks of the encoder
-    read    number of blocks that run until the features are read
-    side    rows of patches, and also columns
-    shown   the patches that show the image; None: all
-    """
-
-    layers: int
-    read: int
-    side: int
-    shown: Box | None = None
-
-    @property
-    def box(self) -> Box:
-        """The patches that a method can choose from."""
-        return self.shown or Box(0, 0, self.side, self.side)
-
-    @property
-    def tokens(self) -> int:
-        """T, the number of these patches."""
-        return self.box.size
-
-
-def shape_of(family: str, layers: int, patches: int, feature_layer: int) -> Shape | None:
-    """The shape of a family's encoder; None if the family is not in `FAMILIES`.
-
-    feature_layer  `vision_feature_layer` of the model's configuration
-    """
-    if family not in FAMILIES:
-        return None
-    return Shape(layers, feature_layer % (layers + 1), round(patches**0.5))
-
 
 @dataclass(frozen=True)
 class Plan:

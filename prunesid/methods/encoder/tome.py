@@ -22,9 +22,10 @@ budget of all other patches leaves each patch as it is in the unmodified model.
 
 from __future__ import annotations
 
+from prunesid.core.costs import EncoderShape
 from prunesid.core.parameters import Param
 from prunesid.methods.encoder import register
-from prunesid.methods.encoder.plan import Plan, Shape
+from prunesid.methods.encoder.plan import Plan
 from prunesid.methods.registry import Source
 
 SPLIT, RASTER = "split", "raster"
@@ -62,7 +63,7 @@ def even_schedule(tokens: int, left: int, blocks: int) -> tuple[int, ...]:
         golden=("tome",),
     ),
 )
-def tome(shape: Shape, budget: int, *, order: str, proportional: bool) -> Plan:
+def tome(shape: EncoderShape, budget: int, *, order: str, proportional: bool) -> Plan:
     """Keep exactly `budget` tokens; merged tokens have index -1.
 
     order         order of the output: "split" (unmerged tokens of A, then B) or "raster" (by first

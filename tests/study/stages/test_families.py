@@ -10,7 +10,7 @@ from builders.family_models import FAMILIES
 from builders.video_llava_models import save_tiny_video_llava
 from builders.videos import write_clips
 
-from prunesid.methods import encoder
+from prunesid.families.declared import families_of
 from prunesid.methods.registry import ENCODER, list_methods
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, Arm, make_arm, shared_budgets
@@ -74,7 +74,7 @@ def inside(family: str, budget: int) -> tuple[Arm, ...]:
     return tuple(
         make_arm({"budget": budget, "method": method})
         for method in list_methods(ENCODER)
-        if family in encoder.families_of(method)
+        if family in families_of(method)
     )
 
 

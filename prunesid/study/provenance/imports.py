@@ -17,8 +17,8 @@ from pathlib import Path
 
 from prunesid.core.files import digest, file_digest
 
-# Beside modules, what a package that counts whole may hold: YAML, and what YAML includes.
-_SUFFIXES = (".py", ".yaml", "")
+# Beside modules, what a package that counts whole may hold: YAML, what YAML includes, and templates of pages.
+_SUFFIXES = (".py", ".yaml", ".html", ".css", "")
 
 
 def closure(roots: Iterable[str], apart: Collection[str] = ()) -> dict[str, Path]:

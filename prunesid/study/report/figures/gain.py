@@ -39,7 +39,7 @@ def points(subject: Subject) -> pd.DataFrame:
         raise ValueError("a figure of kind 'gain' needs the information scores of the benchmarks")
     known = spreads(phi_of(subject.information, subject.benchmarks), bootstrap)
     names = [b.name for b in subject.benchmarks]
-    lines = subject.comparison.set_index(["row", "column", "benchmark"])
+    lines = subject.comparison.set_index(["row", "column", "benchmark"]).sort_index()
     whole = lines.loc[ALL_TOKENS, panels.ALL].loc[names, "value"]
     about = pd.DataFrame([asdict(known[name]) for name in names], index=names).add_prefix("phi_")
     width = 2 * norm.ppf((1 + bootstrap.confidence) / 2)

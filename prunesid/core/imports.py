@@ -17,8 +17,8 @@ from pathlib import Path
 
 from prunesid.core.files import digest, file_digest
 
-# A package that counts as a whole may hold modules, YAML, and files that YAML includes.
-_SUFFIXES = (".py", ".yaml", "")
+# A package that counts as a whole may hold modules, YAML and files that YAML includes, templates.
+_SUFFIXES = (".py", ".yaml", ".html", ".css", "")
 
 
 def closure(roots: Iterable[str], apart: Collection[str] = ()) -> dict[str, Path]:

@@ -15,7 +15,7 @@ subject = Subject(
     study.benchmarks_of(ablation),
     study.bootstrap,
     strata=read_strata(Path(snakemake.input.strata)),
-    arms=read_facts(Path(snakemake.input.arms)),
+    facts=read_facts(Path(snakemake.input.arms)),
 )
 agreement = read_facts(Path(snakemake.input.agreement))
 write_pages(subject, agreement, Path(snakemake.output[0]))

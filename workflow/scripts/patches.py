@@ -2,7 +2,7 @@ from pathlib import Path
 
 from prunesid.study.config.study import parse_study
 from prunesid.study.provenance.store import Store
-from prunesid.study.report.kept_patches import write_patches
+from prunesid.study.report.kept_patches import write_kept_patches
 from prunesid.study.stages.patches import first_crops, read_scenes
 from prunesid.study.stages.source import source_of
 
@@ -17,4 +17,4 @@ scenes = read_scenes(
     ),
     Store(snakemake.params.store),
 )
-write_patches(scenes, [Path(path) for path in snakemake.output])
+write_kept_patches(scenes, [Path(path) for path in snakemake.output])

@@ -33,7 +33,6 @@ from prunesid.methods.registry import (
     resolve,
 )
 
-
 __all__ = ["Schedule", "Shape", "plan", "refusal", "register", "without_needs"]
 
 

@@ -73,6 +73,7 @@ STAGES = {
     "notebook": Stage(
         (
             "prunesid.study.report.notebook",
+            "prunesid.study.report.templates",
             "prunesid.study.analysis.results",
             "prunesid.study.report.theme",
         )

@@ -13,6 +13,7 @@ from prunesid.study.report import panels, theme
 from prunesid.study.report.figure import write_drawn
 
 BINS = 30
+SPREAD = ("images", "mean", "mean_low", "mean_high", "std", "std_low", "std_high")
 # Bin edges on a round grid, so that another benchmark moves none of them by a little.
 STEPS = (0.0025, 0.005, 0.01, 0.02, 0.025, 0.05, 0.1)
 
@@ -25,30 +26,28 @@ def histogram(
     `information` has columns benchmark and phi; the bins are the same for all benchmarks.
     ValueError where a benchmark has no images in it.
     """
+    table = phi_of(information, benchmarks)
+    edges = bin_edges(table["phi"].to_numpy(np.float64))
+    known = spreads(table, bootstrap)
+    parts = []
+    for name in (b.name for b in benchmarks):
+        phi = table.loc[table["benchmark"] == name, "phi"].to_numpy(np.float64)
+        counts, _ = np.histogram(phi, edges)
+        spread = {n: getattr(known[name], n) for n in SPREAD}
+        share = 100 * counts / len(phi)
+        part = {"benchmark": name, "low": edges[:-1], "high": edges[1:], "frequency": share}
+        parts.append(pd.DataFrame(part | spread))
+    return pd.concat(parts, ignore_index=True)
+
+
+def phi_of(information: pd.DataFrame, benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
+    """The lines of these benchmarks. ValueError where one has none."""
     names = [b.name for b in benchmarks]
     table = information[information["benchmark"].isin(names)]
     missing = [name for name in names if name not in set(table["benchmark"])]
     if missing:
         raise ValueError(f"there are no information scores of {', '.join(missing)}")
-    edges = bin_edges(table["phi"].to_numpy(np.float64))
-    known = spreads(table, bootstrap)
-    parts = []
-    for name in names:
-        phi = table.loc[table["benchmark"] == name, "phi"].to_numpy(np.float64)
-        counts, _ = np.histogram(phi, edges)
-        part = pd.DataFrame({
-            "benchmark": name, "low": edges[:-1], "high": edges[1:],
-            "frequency": 100 * counts / len(phi),
-        })  # fmt: skip
-        spread = known[name]
-        parts.append(
-            part.assign(
-                images=spread.images, mean=spread.mean, mean_low=spread.mean_low,
-                mean_high=spread.mean_high, std=spread.std, std_low=spread.std_low,
-                std_high=spread.std_high,
-            )
-        )  # fmt: skip
-    return pd.concat(parts, ignore_index=True)
+    return table
 
 
 def bin_edges(values: np.ndarray) -> np.ndarray:

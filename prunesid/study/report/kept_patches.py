@@ -92,7 +92,7 @@ def group_color(group: int) -> tuple[float, float, float]:
     return tuple((1 - shade) * light + shade * dark)
 
 
-def write_patches(scenes: Sequence[Scene], paths: Sequence[Path]) -> None:
+def write_kept_patches(scenes: Sequence[Scene], paths: Sequence[Path]) -> None:
     """Write the picture to every path by its suffix: .pdf, .svg, .png, and .csv."""
     write_drawn(draw(scenes), kept_points(scenes), paths, dots=DOTS)
 

@@ -41,6 +41,12 @@ class About:
     params: Mapping[str, Param]
     needs: tuple[str, ...]
 
+    @property
+    def texts(self) -> list[tuple[str, str]]:
+        """The longer descriptions that there are, each after its heading."""
+        found = [("What to know", self.remarks), ("What its parameters mean", self.meanings)]
+        return [(heading, words) for heading, words in found if words]
+
 
 def about(method: str, **params: object) -> About:
     """Of a method of any kind; its needs are those with these parameters.

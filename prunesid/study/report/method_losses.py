@@ -31,17 +31,15 @@ def points(subject: Subject, rows: Sequence[Setting]) -> pd.DataFrame:
     """
     if subject.strata is None:
         raise ValueError(f"{subject.ablation.name}: the page needs the scores by stratum")
-    series = {(row.key, column.key or ALL): place for place, (row, column) in enumerate(
-        series_of(subject, rows)
-    )}  # fmt: skip
-    own = subject.strata.assign(
-        place=[series.get(key, -1) for key in zip(subject.strata["row"], subject.strata["column"],
-                                                  strict=True)]
-    )  # fmt: skip
-    own = own[own["place"] >= 0]
-    first = own[own["place"] == 0].set_index(["kind", "benchmark", "stratum"])["diff"]
-    loss = [first[key] for key in zip(own["kind"], own["benchmark"], own["stratum"], strict=True)]
-    own = own.assign(loss=np.where(own["kind"] == FAMILY, loss, 0.0))
+    series = pd.DataFrame(
+        {"row": row.key, "column": column.key or ALL, "place": place}
+        for place, (row, column) in enumerate(series_of(subject, rows))
+    )
+    own = subject.strata.merge(series)
+    keys = ["kind", "benchmark", "stratum"]
+    first = own.loc[own["place"] == 0, [*keys, "diff"]].rename(columns={"diff": "loss"})
+    own = own.merge(first, "left")
+    own["loss"] = own["loss"].where(own["kind"] == FAMILY, 0.0)
     own = own.sort_values(["kind", "loss", "place"], kind="stable")
     shown = ["row", "column", "kind", "benchmark", "stratum", "questions", "images", "whole"]
     return own[[*shown, "value", "diff", "diff_low", "diff_high"]]
@@ -60,10 +58,7 @@ def draw(data: pd.DataFrame, subject: Subject, rows: Sequence[Setting]) -> Figur
     titles = {b.name: b.title for b in subject.benchmarks}
     series = series_of(subject, rows)
     kinds = [kind for kind in NAMES if (data["kind"] == kind).any()]
-    strata = {
-        kind: list(dict.fromkeys(zip(own["benchmark"], own["stratum"], strict=True)))
-        for kind in kinds for own in [data[data["kind"] == kind]]
-    }  # fmt: skip
+    strata = {kind: panels.strata(data[data["kind"] == kind]) for kind in kinds}
     most = max(map(len, strata.values()))
     height = most * max(STRATUM, MARK * (len(series) + 1)) + AROUND
     labels = [row.label if len(rows) > 1 else column.label for row, column in series]
@@ -79,22 +74,16 @@ def draw(data: pd.DataFrame, subject: Subject, rows: Sequence[Setting]) -> Figur
             ):
                 mine = (data["row"] == row.key) & (data["column"] == (column.key or ALL))
                 own = data[mine & (data["kind"] == kind)].set_index(["benchmark", "stratum"])
-                shift = (place - (len(series) - 1) / 2) * 0.8 / max(len(series), 2)
-                at = np.arange(len(names), dtype=np.float64) + shift
-                mark = theme.MARKERS[place % len(theme.MARKERS)]
-                _draw_series(ax, own.loc[names], at, color, mark, labels[place])
+                at = panels.lines_beside(len(names), place, len(series))
+                _draw_series(ax, own.loc[names], at, color, theme.marker(place), labels[place])
             ax.set_yticks(range(len(names)), [f"{titles[b]}: {stratum}" for b, stratum in names])
-            ax.set_ylim(most - 0.4, -0.6)
-            ax.axvline(0, color=theme.MUTED, linewidth=0.8, zorder=0.8)
+            panels.draw_zero(ax)
             ax.set_title(NAMES[kind])
             ax.set_xlabel("change from all tokens (points)")
-            ax.grid(True, axis="x")
-            ax.grid(False, axis="y")
-            ax.tick_params(axis="y", length=0)
+            panels.lines_down(ax, most)
             panels.steady_ticks(ax.xaxis)
-        handles, names = axes[0].get_legend_handles_labels()
         if len(series) > 1:
-            panels.legend(drawn, [], dict(zip(names, handles, strict=True)))
+            panels.legend(drawn, [], panels.named(axes[0]))
         panels.note(drawn, _sentences(data, subject, rows))
     return drawn
 
@@ -109,10 +98,7 @@ def _draw_series(
         color=color, elinewidth=0.8, capsize=1.6, markersize=3.6, label=label,
     )  # fmt: skip
     open_ = (low <= 0) & (high >= 0)
-    ax.plot(
-        change[open_], at[open_], marker=mark, markersize=3.6, linestyle="none", color="white",
-        markeredgecolor=color, markeredgewidth=0.9, zorder=5,
-    )  # fmt: skip
+    panels.draw_hollow(ax, change[open_], at[open_], mark, color, markersize=3.6)
 
 
 def _sentences(data: pd.DataFrame, subject: Subject, rows: Sequence[Setting]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -28,9 +27,11 @@ from prunesid.study.report.table import (
     TableCell,
     TableRow,
     difference_cell,
+    lines_of,
     signed,
     value_cell,
 )
+from prunesid.study.report.templates import render
 
 PLACES = {
     ENCODER: "in or before the vision encoder, which runs once more for it",
@@ -65,13 +66,13 @@ class MethodPage:
 def build_page(method: str, subject: Subject, agreement: pd.DataFrame | None = None) -> MethodPage:
     """The page of one of `subject.ablation.methods`.
 
-    ValueError where the subject lacks strata or arms, or the method is none of the ablation's.
+    ValueError where the subject lacks strata or facts, or the method is none of the ablation's.
     """
     ablation = subject.ablation
     if method not in ablation.methods:
         choices = ", ".join(ablation.methods) or "none"
         raise ValueError(f"{ablation.name} has no method {method!r}. Available: {choices}")
-    if subject.arms is None:
+    if subject.facts is None:
         raise ValueError(f"{ablation.name}: the page needs what the arms cost")
     rows = tuple(row for row in ablation.rows if row.as_dict().get("method") == method)
     cells = tuple(cell for cell in ablation.cells if cell.row in rows)
@@ -79,8 +80,8 @@ def build_page(method: str, subject: Subject, agreement: pd.DataFrame | None = N
     known = about(method, **params)
     losses = method_losses.points(subject, rows)
     part = replace(ablation, rows=rows, cells=cells)
-    facts = facts_table(subject.arms, agreement, part)
-    whole = subject.arms.loc[subject.arms["arm"] == ALL_TOKENS, "total_macs"].mean()
+    facts = facts_table(subject.facts, agreement, part)
+    whole = subject.facts.loc[subject.facts["arm"] == ALL_TOKENS, "total_macs"].mean()
     costs: tuple[Table, ...] = ()
     if facts is not None:
         words = caption.facts_text(facts.columns)
@@ -121,42 +122,20 @@ def write_page(page: MethodPage, subject: Subject, folder: Path) -> None:
 
 def to_html(page: MethodPage, picture: bytes) -> str:
     """The page around the picture's SVG."""
-    parts = [f'<div class="text"><p>{escape(page.about.summary)}</p></div>']
-    parts += [formats.html_table(page.words[0], "facts")]
-    for heading, words in _texts(page.about):
-        parts.append(
-            f"<details><summary>{heading}</summary>\n<pre>{escape(words)}</pre>\n</details>"
-        )
-    for table in page.words[1:]:
-        parts.append(f"<details><summary>{escape(table.title)}</summary>")
-        parts += [formats.html_table(table, "facts"), "</details>"]
     encoded = base64.b64encode(picture).decode("ascii")
-    shown = f'<img alt="losses" src="data:image/svg+xml;base64,{encoded}">'
-    for place, table in enumerate(page.numbers):
-        parts.append(f"<h2>{escape(table.title)}</h2>")
-        parts += [shown] if place == 1 else []
-        parts.append(formats.html_table(table, "facts" if place else ""))
-        parts.append('<div class="caption">')
-        parts += [f"<p>{escape(words)}</p>" for words in table.caption]
-        parts.append("</div>")
-    return formats.html_page(page.title, "\n".join(parts))
+    return render("method.html", title=page.title, page=page, picture=encoded)
 
 
 def to_markdown(page: MethodPage, picture: str) -> str:
     """The page in GitHub's Markdown; `picture` is the file beside it."""
     parts = [f"## {page.title}", page.about.summary, formats.to_markdown(page.words[0]).strip()]
-    for heading, words in _texts(page.about):
+    for heading, words in page.about.texts:
         parts.append(f"**{heading}**\n\n```text\n{words}\n```")
     parts += [formats.to_markdown(table).strip() for table in page.words[1:]]
     for place, table in enumerate(page.numbers):
         parts += [f"![losses]({picture})"] if place == 1 else []
         parts.append(formats.to_markdown(table).strip())
     return "\n\n".join(parts) + "\n"
-
-
-def _texts(known: About) -> list[tuple[str, str]]:
-    found = [("What to know", known.remarks), ("What its parameters mean", known.meanings)]
-    return [(heading, words) for heading, words in found if words]
 
 
 def _description(known: About, part: Ablation) -> Table:
@@ -211,8 +190,7 @@ def _accuracy(subject: Subject, rows: Sequence[Setting], part: Ablation) -> Tabl
     """Every column of every row, and of the reference, with the rank by the average."""
     ablation, reference = subject.ablation, subject.ablation.reference
     names = [*(b.name for b in subject.benchmarks), AVERAGE]
-    records = subject.comparison.to_dict("records")
-    lines = {(r["row"], r["column"], r["benchmark"]): r for r in records}
+    lines = lines_of(subject.comparison)
     whole = [value_cell(lines[ALL_TOKENS, ALL, name]) for name in names[:-1]]
     first = TableRow("all tokens", (*whole, TableCell("100"), TableCell(), TableCell()))
     blocks = [Block("ours", "", (first,))]

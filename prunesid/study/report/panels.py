@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import ceil
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -138,6 +140,17 @@ def steady_ticks(axis: XAxis | YAxis, most: int = 5) -> None:
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
 
 
+def strata(data: pd.DataFrame) -> list[tuple[str, str]]:
+    """Benchmark and stratum of the lines, each once, in their order."""
+    return list(dict.fromkeys(zip(data["benchmark"], data["stratum"], strict=True)))
+
+
+def named(ax: Axes) -> dict[str, Artist]:
+    """What a legend of these axes would show, by label."""
+    handles, labels = ax.get_legend_handles_labels()
+    return dict(zip(labels, handles, strict=True))
+
+
 def legend(
     drawn: Figure, empty: Sequence[Axes], entries: Mapping[str, Artist], title: str = ""
 ) -> None:
@@ -244,9 +257,60 @@ def draw_points(
         at[some], (size - spread)[some], (size + spread)[some], color=color, linewidth=2.6,
         alpha=0.45,
     )  # fmt: skip
+    draw_hollow(ax, x[hollow], y[hollow], marker, color)
+
+
+def lines_beside(count: int, place: int, series: int) -> NDArray[np.float64]:
+    """(count,) places on the vertical axis, a line each, of one of several series side by side."""
+    return np.arange(count, dtype=np.float64) + (place - (series - 1) / 2) * 0.8 / max(series, 2)
+
+
+def lines_down(ax: Axes, count: int) -> None:
+    """An axis of `count` lines from above, with a grid along them."""
+    ax.set_ylim(count - 0.4, -0.6)
+    ax.grid(True, axis="x")
+    ax.grid(False, axis="y")
+    ax.tick_params(axis="y", length=0)
+
+
+def draw_zero(ax: Axes, upright: bool = True) -> None:
+    """The line of no difference."""
+    line = ax.axvline if upright else ax.axhline
+    line(0, color=theme.MUTED, linewidth=0.8, zorder=0.8)
+
+
+def draw_heat(
+    ax: Axes, table: pd.DataFrame, sure: pd.DataFrame, reach: float, aspect: str = "equal"
+) -> AxesImage:
+    """Differences in points (rows x columns) as colors, their numbers inside; * where they are `sure`.
+
+    reach  the difference of the strongest color
+    """
+    image = ax.imshow(table, cmap="RdBu", vmin=-reach, vmax=reach, aspect=aspect)
+    for y, x in product(*map(range, table.shape)):
+        value = table.iat[y, x]
+        if not np.isnan(value):
+            ax.text(
+                x, y, f"{points_text(value)}{'*' if sure.iat[y, x] else ''}", ha="center", va="center",
+                fontsize=theme.SMALL, color="white" if abs(value) > 0.6 * reach else theme.INK,
+            )  # fmt: skip
+    ax.tick_params(length=0)
+    ax.grid(False)
+    return image
+
+
+def draw_hollow(
+    ax: Axes,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    marker: str,
+    color: str,
+    **style: float,
+) -> None:
+    """Marks with white inside over those that are there."""
     ax.plot(
-        x[hollow], y[hollow], marker=marker, linestyle="none", color="white",
-        markeredgecolor=color, markeredgewidth=0.9, zorder=5,
+        x, y, marker=marker, linestyle="none", color="white", markeredgecolor=color,
+        markeredgewidth=0.9, zorder=5, **style,
     )  # fmt: skip
 
 

@@ -7,8 +7,11 @@ information score, and then, clearly apart, the paper's printed numbers: another
 benchmarks, so for the order of rows, not for the values. A second table tells what the arms did.
 """
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -80,8 +83,13 @@ class Table:
     columns: tuple[str, ...]
     blocks: tuple[Block, ...]
     caption: tuple[str, ...]
-    facts: "Table | None" = None
+    facts: Table | None = None
     words: bool = False
+
+    @property
+    def starts(self) -> set[int]:
+        """The columns that open a group."""
+        return set(accumulate((span for _, span in self.groups[:-1]), initial=0))
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ def build_table(
     information  benchmark and phi of every image, shown where the budget is dynamic
     facts        from `facts.facts_table`
     """
-    lines = {(r["row"], r["column"], r["benchmark"]): r for r in comparison.to_dict("records")}
+    lines = lines_of(comparison)
     slots, groups = _layout(ablation, benchmarks)
     titles = {b.name: b.title for b in benchmarks} | {AVERAGE: "Avg."}
     blocks = [
@@ -125,6 +133,11 @@ def build_table(
         ),
         facts=facts,
     )
+
+
+def lines_of(comparison: pd.DataFrame) -> Lines:
+    """The lines of a comparison by row, column and benchmark."""
+    return {(r["row"], r["column"], r["benchmark"]): r for r in comparison.to_dict("records")}
 
 
 def write_table(table: Table, paths: Sequence[Path]) -> None:
@@ -157,30 +170,27 @@ def _heading(column: Setting) -> str:
 
 
 def _ours(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Block:
-    best = {}
-    for slot in slots:
-        own = (lines.get((row.key, slot.column, slot.benchmark)) for row in ablation.rows)
-        best[slot] = max(line["value"] for line in own if line)
-    whole = [
-        value_cell(lines[ALL_TOKENS, ALL, slot.benchmark])
-        if slot.benchmark != AVERAGE
-        else TableCell(WHOLE)
-        for slot in slots
+    shades, rows = row_colors(ablation), ablation.rows
+    own = {row: [lines.get((row.key, s.column, s.benchmark)) for s in slots] for row in rows}
+    best = [
+        max(line["value"] for line in found if line) for found in zip(*own.values(), strict=True)
     ]
+    whole = (
+        TableCell(WHOLE)
+        if s.benchmark == AVERAGE
+        else value_cell(lines[ALL_TOKENS, ALL, s.benchmark])
+        for s in slots
+    )
     tokens = max(line["tokens_max"] for key, line in lines.items() if key[0] == ALL_TOKENS)
-    shades = row_colors(ablation)
     black = theme.COLORS[ALL_TOKENS] if shades else None
-    rows = [TableRow(f"all {tokens:g} tokens", tuple(whole), black)]
-    for row in ablation.rows:
-        cells = []
-        for slot in slots:
-            line = lines.get((row.key, slot.column, slot.benchmark))
-            if line is None:
-                cells.append(NOT_RUN)
-                continue
-            cells.append(value_cell(line, line["value"] == best[slot] and len(ablation.rows) > 1))
-        rows.append(TableRow(row.label, tuple(cells), shades.get(row.key)))
-    return Block("ours", "", tuple(rows))
+    shown = [TableRow(f"all {tokens:g} tokens", tuple(whole), black)]
+    for row, found in own.items():
+        cells = (
+            value_cell(line, line["value"] == highest and len(rows) > 1) if line else NOT_RUN
+            for line, highest in zip(found, best, strict=True)
+        )
+        shown.append(TableRow(row.label, tuple(cells), shades.get(row.key)))
+    return Block("ours", "", tuple(shown))
 
 
 def row_colors(ablation: Ablation) -> dict[str, str]:
@@ -192,11 +202,9 @@ def row_colors(ablation: Ablation) -> dict[str, str]:
         return theme.colors([row.key for row in ablation.rows])
     if not all(set(row.as_dict()) == {hue} for row in ablation.rows):
         return {}
-    values = [text(row.as_dict()[hue]) for row in ablation.rows]
-    return {
-        row.key: theme.colors(values)[value]
-        for row, value in zip(ablation.rows, values, strict=True)
-    }
+    values = {row.key: text(row.as_dict()[hue]) for row in ablation.rows}
+    shades = theme.colors(list(values.values()))
+    return {key: shades[value] for key, value in values.items()}
 
 
 def _differences(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Block:
@@ -220,25 +228,18 @@ def _information(
     if information is None or not any(arm.dynamic for arm in ablation.arms):
         return None
     known = spreads(information, bootstrap)
-    rows = {
-        "mean": ("mean", "mean_low", "mean_high"),
-        "standard deviation": ("std", "std_low", "std_high"),
-    }
 
-    def cell(slot: _Slot, names: tuple[str, str, str]) -> TableCell:
-        if slot.benchmark not in known:
+    def cell(benchmark: str, name: str) -> TableCell:
+        if benchmark not in known:
             return TableCell()
-        value, low, high = (getattr(known[slot.benchmark], name) for name in names)
+        value, low, high = (getattr(known[benchmark], name + end) for end in ("", "_low", "_high"))
         return TableCell(f"{value:.3f}", f"{low:.3f}–{high:.3f}")
 
-    return Block(
-        "information",
-        "Information score φ of the images",
-        tuple(
-            TableRow(label, tuple(cell(slot, names) for slot in slots))
-            for label, names in rows.items()
-        ),
+    rows = tuple(
+        TableRow(label, tuple(cell(slot.benchmark, name) for slot in slots))
+        for label, name in (("mean", "mean"), ("standard deviation", "std"))
     )
+    return Block("information", "Information score φ of the images", rows)
 
 
 def _printed(
@@ -268,10 +269,7 @@ def _printed(
     if not found:
         return ()
     whole = [(slot, paper.all_tokens(ablation, columns[slot.benchmark] or "")) for slot in slots]
-    top = tuple(
-        shown(slot, value) if slot.benchmark != AVERAGE else TableCell(WHOLE)
-        for slot, value in whole
-    )
+    top = tuple(TableCell(WHOLE) if s.benchmark == AVERAGE else shown(s, v) for s, v in whole)
     rows = [TableRow(row.label, tuple(map(shown, slots, values))) for row, values in found.items()]
     name = f"Paper, table {ablation.table.paper_table}"
     title = f"{name}: {paper.model_of(ablation)}, its own benchmarks"

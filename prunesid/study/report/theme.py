@@ -121,6 +121,11 @@ def wrap(text: str, letters: int) -> str:
     return "\n".join(textwrap.wrap(text, letters))
 
 
+def marker(place: int) -> str:
+    """The mark of the series at that place."""
+    return MARKERS[place % len(MARKERS)]
+
+
 def colors(names: Sequence[str]) -> dict[str, str]:
     """A color per name: a method's, grouping's or preset's own, a sequence for numbers, else a free one.
 

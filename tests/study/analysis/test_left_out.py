@@ -34,7 +34,7 @@ def subject():
     samples = sample(scores, ablation, BENCHMARKS, FEW)
     return Subject(
         compare_samples(samples), ablation, BENCHMARKS, FEW, information=information,
-        pairs=compare_pairs(samples), arms=facts_of(ablation.arms),
+        pairs=compare_pairs(samples), facts=facts_of(ablation.arms),
         strata=by_stratum(scores, ablation, BENCHMARKS, information, FEW),
     )  # fmt: skip
 
@@ -60,7 +60,7 @@ def test_the_table_has_a_dash_and_explains_it(subject):
 
 
 def test_the_facts_say_where_each_row_acts(subject):
-    table = facts_table(subject.arms, None, subject.ablation)
+    table = facts_table(subject.facts, None, subject.ablation)
     assert table.columns[:2] == ("Acts", "Tokens")
     fewer, more = table.blocks
     assert [row.label for row in fewer.rows] == ["prunesid", "grid", "tome"]

@@ -108,6 +108,12 @@ def test_a_family_counts_for_its_models_alone(tmp_path):
         files_behind("features", (), str(tmp_path))
 
 
+@pytest.mark.parametrize("stage", ["render", "notebook"])
+def test_the_templates_of_pages_count_where_pages_are_written(stage):
+    names = ("page.html", "notebook.html", "notebook.css", "tables.css")
+    assert {f"prunesid.study.report.templates.{name}" for name in names} <= behind(stage)
+
+
 def test_unknown_stages_are_told_the_choices():
     with pytest.raises(ValueError, match="Did you mean 'select'"):
         files_behind("selec")

@@ -306,7 +306,7 @@ def costly(methods):
          "llm_macs": 5e8, "total_macs": (COSTS[arm.method] + 1e7 * (arm.budget or 0)) * (1 + place)}
         for arm in methods.ablation.arms for place, b in enumerate(BENCHMARKS)
     ]  # fmt: skip
-    return replace(methods, arms=pd.DataFrame(lines))
+    return replace(methods, facts=pd.DataFrame(lines))
 
 
 def test_a_pareto_plot_has_a_point_per_row_and_column_and_one_of_all_tokens(costly):
@@ -320,13 +320,13 @@ def test_a_pareto_plot_has_a_point_per_row_and_column_and_one_of_all_tokens(cost
     # PruneSID costs more than the grid and is worse: not on the front.
     assert not data.loc["method=prunesid", "front"].any()
     with pytest.raises(ValueError, match="what the arms cost"):
-        pareto.points(replace(costly, arms=None))
+        pareto.points(replace(costly, facts=None))
 
 
 def test_a_cost_that_is_a_lower_bound_is_hollow_and_not_on_the_front(costly):
-    arms = costly.arms.copy()
+    arms = costly.facts.copy()
     arms.loc[arms["arm"].str.startswith("method-grid"), "selection_macs"] = np.nan
-    subject = replace(costly, arms=arms)
+    subject = replace(costly, facts=arms)
     data = pareto.points(subject)
     own = data["row"] == "method=grid"
     assert data.loc[own, "bound"].all() and not data.loc[own, "front"].any()

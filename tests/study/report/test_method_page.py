@@ -42,7 +42,7 @@ def subject():
     information = information_of()
     return Subject(
         compare(scores, ablation, BENCHMARKS, FEW), ablation, BENCHMARKS, FEW,
-        strata=by_stratum(scores, ablation, BENCHMARKS, information, FEW), arms=facts_of(ablation.arms),
+        strata=by_stratum(scores, ablation, BENCHMARKS, information, FEW), facts=facts_of(ablation.arms),
     )  # fmt: skip
 
 
@@ -142,4 +142,4 @@ def test_what_is_missing_is_said(subject):
     with pytest.raises(ValueError, match="by stratum"):
         build_page("grid", replace(subject, strata=None))
     with pytest.raises(ValueError, match="what the arms cost"):
-        build_page("grid", replace(subject, arms=None))
+        build_page("grid", replace(subject, facts=None))

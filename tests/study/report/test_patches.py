@@ -22,7 +22,7 @@ from prunesid.study.report.kept_patches import (
     draw,
     group_color,
     kept_points,
-    write_patches,
+    write_kept_patches,
 )
 from prunesid.study.report.panels import note_of
 from prunesid.study.stages.patches import as_seen, read_kept, read_scenes, spaced
@@ -214,6 +214,8 @@ def test_frames_have_the_colors_of_their_groups():
 
 def test_files_are_the_same_each_time(scenes, tmp_path):
     for folder in ("one", "other"):
-        write_patches(scenes, [tmp_path / folder / f"patches.{s}" for s in ("svg", "png", "csv")])
+        write_kept_patches(
+            scenes, [tmp_path / folder / f"patches.{s}" for s in ("svg", "png", "csv")]
+        )
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()

@@ -31,7 +31,7 @@ class Subject:
     information  benchmark, image_id, rho, phi of every image of the study, or None without them
     pairs        every row against every other, as `pairs.compare_pairs` gives it, or None
     strata       where rows lose, as `strata.by_stratum` gives it, or None
-    arms         what each arm did and cost, as `facts.read_facts` reads arms.csv, or None
+    facts        what each arm did and cost, as `arm_facts.read_facts` reads arms.csv, or None
     """
 
     comparison: pd.DataFrame
@@ -41,7 +41,7 @@ class Subject:
     information: pd.DataFrame | None = None
     pairs: pd.DataFrame | None = None
     strata: pd.DataFrame | None = None
-    arms: pd.DataFrame | None = None
+    facts: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ where a figure of values would show a heap of overlapping points.
 from collections.abc import Sequence
 from math import ceil
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -77,10 +76,8 @@ def draw_rows(
             ax.set_xlabel(f"{prefix}{panels.metric(panel, subject.benchmarks)}")
             if place % across == 0:
                 ax.set_yticks(range(len(rows)), names)
-        handles, labels = axes[0].get_legend_handles_labels()
-        named = dict(zip(labels, handles, strict=True))
         entries = {
-            label: handle for label, handle in named.items()
+            label: handle for label, handle in panels.named(axes[0]).items()
             if len(columns.values) > 1 or label == panels.WHOLE
         }  # fmt: skip
         band = of == "diff" and data["detectable"].max() > 0
@@ -105,22 +102,17 @@ def _draw_panel(
     elif size > 0:
         ax.axvspan(-size, size, color=theme.BAND, alpha=0.35, linewidth=0, zorder=0)
     if of == "diff":
-        ax.axvline(0, color=theme.MUTED, linewidth=0.8, zorder=0.8)
+        panels.draw_zero(ax)
     shades = theme.colors(columns.values)
     count = len(columns.values)
     for place, (value, label) in enumerate(zip(columns.values, columns.labels, strict=True)):
         line = own[own["column"] == value].set_index("row").reindex(rows)
-        at = np.arange(len(rows), dtype=np.float64) + (place - (count - 1) / 2) * 0.8 / max(
-            count, 2
-        )
+        at = panels.lines_beside(len(rows), place, count)
         panels.draw_points(
-            ax, at, line, shades[value], theme.MARKERS[place % len(theme.MARKERS)], label, "none",
+            ax, at, line, shades[value], theme.marker(place), label, "none",
             of=of, sideways=True,
         )  # fmt: skip
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.grid(True, axis="x")
-    ax.grid(False, axis="y")
-    ax.tick_params(axis="y", length=0)
+    panels.lines_down(ax, len(rows))
 
 
 register("forest", points=points, draw=draw)

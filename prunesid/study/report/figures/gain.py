@@ -17,12 +17,14 @@ from prunesid.study.analysis.association import rank_correlation, spreads
 from prunesid.study.config.arm import ALL_TOKENS
 from prunesid.study.report import panels, theme
 from prunesid.study.report.figures import Subject, register
+from prunesid.study.report.information import phi_of
 
 # The axis of gains reaches at least this far, in percent of all tokens.
 LEAST_GAIN = 1.0
 PANEL_HEIGHT = 2.75
 # Benchmarks nearer to each other than this share of the axis have one label together.
 NEAR = 0.06
+GAINS = {"diff": "gain", "diff_low": "gain_low", "diff_high": "gain_high"}
 
 
 def points(subject: Subject) -> pd.DataFrame:
@@ -33,51 +35,32 @@ def points(subject: Subject) -> pd.DataFrame:
     column, over the benchmarks. ValueError without information scores of the benchmarks.
     """
     ablation, bootstrap = subject.ablation, subject.bootstrap
-    known = spreads(_information(subject), bootstrap)
-    lines = subject.comparison.set_index(["row", "column", "benchmark"])
-    width = 2 * norm.ppf((1 + bootstrap.confidence) / 2)
-    tables = []
-    for row in ablation.rows:
-        if row == ablation.reference:
-            continue
-        for column in ablation.columns_of(row):
-            found = []
-            for benchmark in subject.benchmarks:
-                line = lines.loc[row.key, column.key or panels.ALL, benchmark.name]
-                whole = lines.loc[ALL_TOKENS, panels.ALL, benchmark.name]["value"]
-                gain = {
-                    name: 100 * line[source] / whole
-                    for name, source in (
-                        ("gain", "diff"), ("gain_low", "diff_low"), ("gain_high", "diff_high"),
-                    )
-                }  # fmt: skip
-                place = {"row": row.key, "column": column.key or panels.ALL}
-                about = {f"phi_{k}": v for k, v in asdict(known[benchmark.name]).items()}
-                error = (gain["gain_high"] - gain["gain_low"]) / width
-                found.append(
-                    place | {"benchmark": benchmark.name} | about | gain
-                    | {"gain_error": error, "p_holm": line["p_holm"]}
-                )  # fmt: skip
-            table = pd.DataFrame(found)
-            pairs = table.dropna(subset=["phi_std", "gain"])
-            columns = ("phi_std", "gain", "phi_std_error", "gain_error")
-            spread, gained, spread_error, gain_error = (pairs[name].tolist() for name in columns)
-            correlation = rank_correlation(
-                spread, gained, spread_error, gain_error, bootstrap, f"{row.key} {column.key}"
-            )
-            tables.append(table.assign(**{f"r_{k}": v for k, v in asdict(correlation).items()}))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _information(subject: Subject) -> pd.DataFrame:
-    names = [b.name for b in subject.benchmarks]
     if subject.information is None:
         raise ValueError("a figure of kind 'gain' needs the information scores of the benchmarks")
-    table = subject.information[subject.information["benchmark"].isin(names)]
-    missing = [name for name in names if name not in set(table["benchmark"])]
-    if missing:
-        raise ValueError(f"there are no information scores of {', '.join(missing)}")
-    return table
+    known = spreads(phi_of(subject.information, subject.benchmarks), bootstrap)
+    names = [b.name for b in subject.benchmarks]
+    lines = subject.comparison.set_index(["row", "column", "benchmark"]).sort_index()
+    whole = lines.loc[ALL_TOKENS, panels.ALL].loc[names, "value"]
+    about = pd.DataFrame([asdict(known[name]) for name in names], index=names).add_prefix("phi_")
+    width = 2 * norm.ppf((1 + bootstrap.confidence) / 2)
+    tables = []
+    under = [(row, column) for row in ablation.rows for column in ablation.columns_of(row)]
+    for row, column in under:
+        if row == ablation.reference:
+            continue
+        own = lines.loc[row.key, column.key or panels.ALL].loc[names]
+        gain = (100 * own[list(GAINS)]).div(whole, axis=0).rename(columns=GAINS)
+        error = (gain["gain_high"] - gain["gain_low"]) / width
+        place = {"row": row.key, "column": column.key or panels.ALL, "benchmark": names}
+        table = pd.concat([pd.DataFrame(place, index=names), about, gain], axis=1)
+        table = table.assign(gain_error=error, p_holm=own["p_holm"])
+        pairs = table.dropna(subset=["phi_std", "gain"])
+        axes = ("phi_std", "gain", "phi_std_error", "gain_error")
+        correlation = rank_correlation(
+            *(pairs[name].tolist() for name in axes), bootstrap, f"{row.key} {column.key}"
+        )
+        tables.append(table.assign(**{f"r_{k}": v for k, v in asdict(correlation).items()}))
+    return pd.concat(tables, ignore_index=True)
 
 
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:
@@ -118,7 +101,7 @@ def _draw_panel(ax: Axes, own: pd.DataFrame, subject: Subject, titles: dict[str,
     shades = theme.colors(columns.values)
     settings = zip(subject.ablation.columns, columns.values, columns.labels, strict=True)
     reach = max(float(np.ptp(own["phi_std"])), 1e-6)
-    ax.axhline(0, color=theme.MUTED, linewidth=0.8, zorder=0.8)
+    panels.draw_zero(ax, upright=False)
     for place, (setting, value, label) in enumerate(settings):
         line = own[own["column"] == (setting.key or panels.ALL)]
         if line.empty:
@@ -131,15 +114,13 @@ def _draw_panel(ax: Axes, own: pd.DataFrame, subject: Subject, titles: dict[str,
             at, gain,
             xerr=[line["phi_std"] - line["phi_std_low"], line["phi_std_high"] - line["phi_std"]],
             yerr=[gain - line["gain_low"], line["gain_high"] - gain],
-            marker=theme.MARKERS[place % len(theme.MARKERS)], linestyle="none",
-            color=shades[value], markerfacecolor="none", elinewidth=0.7,
+            marker=theme.marker(place), linestyle="none", color=shades[value], markerfacecolor="none", elinewidth=0.7,
             markeredgewidth=0.9, label=f"{said}{_correlation(first)}",
         )  # fmt: skip
         filled = panels.significant(line)
         ax.plot(
-            at[filled], gain[filled], marker=theme.MARKERS[place % len(theme.MARKERS)],
-            linestyle="none", color=shades[value],
-        )  # fmt: skip
+            at[filled], gain[filled], theme.marker(place), linestyle="none", color=shades[value]
+        )
     names = own.drop_duplicates("benchmark").set_index("benchmark")["phi_std"]
     for axis in (ax.xaxis, ax.yaxis):
         panels.steady_ticks(axis)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -33,42 +33,18 @@ def points(subject: Subject) -> pd.DataFrame:
 
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     """The figure of `points`."""
-    options, benchmarks = subject.ablation.figure, subject.benchmarks
-    x, hue = _along(subject.ablation), panels.axis(subject.ablation, options.hue)
-    titles = panels.panel_titles(benchmarks)
-    shown = [name for name in titles if name in set(data["panel"])]
-    reference = subject.ablation.reference.label
+    x, hue = _along(subject.ablation), panels.axis(subject.ablation, subject.ablation.figure.hue)
     shades = theme.colors(hue.values)
-    with theme.style():
-        drawn, axes = panels.subplots(len(shown), lines.PANEL_HEIGHT, 0.6)
-        detectable = False
-        for place, (panel, ax) in enumerate(zip(shown, axes, strict=False)):
-            own = data[data["panel"] == panel]
-            scale = lines.Scale.of(x, options.scale)
-            lines.draw_lines(ax, own[(own["x"] != "") | (own["hue"] == theme.VANILLA)], scale, hue)
-            for line in own[own["reference"]].itertuples():
-                ax.axhline(
-                    line.value, color=shades[line.hue], linewidth=1.1, linestyle=DOTTED, zorder=1
-                )
-            scale.apply(ax)
-            detectable |= panels.draw_detectable(ax, own)
-            ax.set_title(titles[panel])
-            ax.set_xlabel(x.title if place + panels.across(len(shown)) >= len(shown) else "")
-            ax.set_ylabel(panels.metric(panel, benchmarks))
-        handles, labels = axes[0].get_legend_handles_labels()
-        named: dict[str, Artist] = dict(zip(labels, handles, strict=True))
-        entries = {label: named[label] for label in hue.labels if len(hue.labels) > 1}
-        color = theme.MUTED if len(hue.labels) > 1 else shades[hue.values[0]]
-        entries[reference] = Line2D([], [], color=color, linewidth=1.1, linestyle=DOTTED)
-        entries[panels.WHOLE] = named[panels.WHOLE]
-        panels.legend(drawn, axes[len(shown) :], entries, hue.title if len(hue.labels) > 1 else "")
-        panels.note(drawn, [
-            f"Dotted: the reference, {reference}.",
-            panels.bars_note(data, subject.bootstrap.confidence),
-            panels.tests_note(data, reference),
-            panels.detectable_note(reference) if detectable else "",
-        ])  # fmt: skip
-    return drawn
+    dotted = {"linewidth": 1.1, "linestyle": DOTTED}
+
+    def draw_panel(ax: Axes, own: pd.DataFrame, scale: lines.Scale) -> None:
+        lines.draw_lines(ax, own[(own["x"] != "") | (own["hue"] == theme.VANILLA)], scale, hue)
+        for line in own[own["reference"]].itertuples():
+            ax.axhline(line.value, color=shades[line.hue], zorder=1, **dotted)
+
+    color = theme.MUTED if len(hue.labels) > 1 else shades[hue.values[0]]
+    beside = {subject.ablation.reference.label: Line2D([], [], color=color, **dotted)}
+    return lines.draw_panels(data, subject, x, hue, draw_panel, beside)
 
 
 def _along(ablation: Ablation) -> panels.Axis:

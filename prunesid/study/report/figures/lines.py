@@ -3,8 +3,13 @@
 A numeric horizontal axis gets lines, any other one points.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
@@ -34,9 +39,29 @@ def points(subject: Subject) -> pd.DataFrame:
 
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     """The figure of `points`."""
-    options, benchmarks = subject.ablation.figure, subject.benchmarks
+    options = subject.ablation.figure
     x, hue = (panels.axis(subject.ablation, name) for name in (options.x, options.hue))
-    titles = panels.panel_titles(benchmarks)
+
+    def draw_panel(ax: Axes, own: pd.DataFrame, scale: Scale) -> None:
+        draw_lines(ax, own, scale, hue)
+
+    return draw_panels(data, subject, x, hue, draw_panel)
+
+
+def draw_panels(
+    data: pd.DataFrame,
+    subject: Subject,
+    x: Axis,
+    hue: Axis,
+    draw_panel: Callable[[Axes, pd.DataFrame, Scale], None],
+    reference_line: Mapping[str, Artist] | None = None,
+) -> Figure:
+    """A panel per benchmark along `x`, the legend of `hue`, and the small print.
+
+    draw_panel      draws the points of a panel, before its ticks are set
+    reference_line  the line of the reference in the legend, by its label, where there is one
+    """
+    titles = panels.panel_titles(subject.benchmarks)
     shown = [name for name in titles if name in set(data["panel"])]
     reference = subject.ablation.reference.label
     with theme.style():
@@ -44,25 +69,21 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
         detectable = False
         for place, (panel, ax) in enumerate(zip(shown, axes, strict=False)):
             own = data[data["panel"] == panel]
-            scale = Scale.of(x, options.scale)
-            draw_lines(ax, own, scale, hue)
+            scale = Scale.of(x, subject.ablation.figure.scale)
+            draw_panel(ax, own, scale)
             scale.apply(ax)
             detectable |= panels.draw_detectable(ax, own)
             ax.set_title(titles[panel])
             ax.set_xlabel(x.title if place + panels.across(len(shown)) >= len(shown) else "")
-            ax.set_ylabel(panels.metric(panel, benchmarks))
-        handles, labels = axes[0].get_legend_handles_labels()
-        named = dict(zip(labels, handles, strict=True))
-        # A hue of one value tells nothing apart; only the all-token line needs a name then.
+            ax.set_ylabel(panels.metric(panel, subject.benchmarks))
+        named = panels.named(axes[0])
+        # A hue of one value tells nothing apart.
         several = len(hue.labels) > 1
-        wanted = [*(hue.labels if several else ()), panels.WHOLE]
-        panels.legend(
-            drawn,
-            axes[len(shown) :],
-            {label: named[label] for label in wanted},
-            hue.title if several else "",
-        )
+        entries = {label: named[label] for label in hue.labels if several}
+        entries |= {**(reference_line or {}), panels.WHOLE: named[panels.WHOLE]}
+        panels.legend(drawn, axes[len(shown) :], entries, hue.title if several else "")
         panels.note(drawn, [
+            *(f"Dotted: the reference, {label}." for label in reference_line or ()),
             panels.bars_note(data, subject.bootstrap.confidence),
             panels.tests_note(data, reference),
             panels.detectable_note(reference) if detectable else "",
@@ -77,7 +98,7 @@ class Scale:
         self.shown, self.places, self.log = shown, places, log
 
     @classmethod
-    def of(cls, shown: Axis, scale: str) -> "Scale":
+    def of(cls, shown: Axis, scale: str) -> Scale:
         """Numbers lie at their value, anything else side by side."""
         numeric = shown.numeric
         places = [float(v) for v in shown.values] if numeric else range(len(shown.values))
@@ -155,8 +176,8 @@ def draw_lines(ax: Axes, own: pd.DataFrame, scale: Scale, hue: Axis) -> None:
         at = scale.at(line["x"], float(shifts[place]))
         order = np.argsort(at, kind="stable")
         panels.draw_points(
-            ax, at[order], line.iloc[order], shades[value],
-            theme.MARKERS[place % len(theme.MARKERS)], label, "-" if scale.shown.numeric else "none",
+            ax, at[order], line.iloc[order], shades[value], theme.marker(place), label,
+            "-" if scale.shown.numeric else "none",
         )  # fmt: skip
     panels.draw_whole(ax, own)
     panels.steady_ticks(ax.yaxis)

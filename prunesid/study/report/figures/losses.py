@@ -44,7 +44,7 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     labels = {row.key: row.label for row in ablation.rows}
     rows = list(dict.fromkeys(data["row"]))
     kinds = [kind for kind in NAMES if (data["kind"] == kind).any()]
-    tables = {kind: _table(data[data["kind"] == kind], rows) for kind in kinds}
+    tables = {kind: _table(data, kind, rows) for kind in kinds}
     widest = max(len(table.columns) for table in tables.values())
     names = [labels[key] for key in rows]
     longest = max(len(stratum) for table in tables.values() for _, stratum in table.columns)
@@ -56,7 +56,11 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
         drawn = theme.figure(CELL * widest * 1.25 + LETTER * max(map(len, names)) + BAR, height)
         axes = list(drawn.subplots(len(kinds), 1, squeeze=False).ravel())
         for kind, ax in zip(kinds, axes, strict=True):
-            image = _draw_table(ax, tables[kind], data[data["kind"] == kind], reach, titles)
+            sure = _table(
+                data.assign(diff=(data["diff_low"] > 0) | (data["diff_high"] < 0)), kind, rows
+            )
+            image = panels.draw_heat(ax, tables[kind], sure, reach, "auto")
+            _name_columns(ax, tables[kind], titles)
             ax.set_yticks(range(len(rows)), names)
             ax.set_title(NAMES[kind], pad=18)
         drawn.colorbar(image, ax=axes, shrink=0.6, label="change from all tokens (points)")
@@ -71,40 +75,22 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     return drawn
 
 
-def _table(own: pd.DataFrame, rows: list[str]) -> pd.DataFrame:
+def _table(data: pd.DataFrame, kind: str, rows: list[str]) -> pd.DataFrame:
     """Rows against (benchmark, stratum), both in the order of the data."""
-    columns = list(dict.fromkeys(zip(own["benchmark"], own["stratum"], strict=True)))
+    own = data[data["kind"] == kind]
     wide = own.pivot(index="row", columns=["benchmark", "stratum"], values="diff")
-    return wide.reindex(index=rows)[columns]
+    return wide.reindex(index=rows)[panels.strata(own)]
 
 
-def _draw_table(
-    ax: Axes, table: pd.DataFrame, own: pd.DataFrame, reach: float, titles: dict[str, str]
-):
-    image = ax.imshow(table, cmap="RdBu", vmin=-reach, vmax=reach, aspect="auto")
-    sure = own.set_index(["row", "benchmark", "stratum"])
-    for y, row in enumerate(table.index):
-        for x, column in enumerate(table.columns):
-            line = sure.loc[(row, *column)]
-            value = float(line["diff"])
-            mark = "*" if line["diff_low"] > 0 or line["diff_high"] < 0 else ""
-            ax.text(
-                x, y, f"{panels.points_text(value)}{mark}", ha="center", va="center", fontsize=theme.SMALL,
-                color="white" if abs(value) > 0.6 * reach else theme.INK,
-            )  # fmt: skip
-    ax.set_xticks(
-        range(len(table.columns)), [stratum for _, stratum in table.columns], rotation=45,
-        ha="right", rotation_mode="anchor",
-    )  # fmt: skip
-    benchmarks = [benchmark for benchmark, _ in table.columns]
+def _name_columns(ax: Axes, table: pd.DataFrame, titles: dict[str, str]) -> None:
+    """The strata below, the benchmarks above, with a gap between two of them."""
+    benchmarks, strata = zip(*table.columns, strict=True)
+    ax.set_xticks(range(len(strata)), strata, rotation=45, ha="right", rotation_mode="anchor")
     for name in dict.fromkeys(benchmarks):
         places = [place for place, other in enumerate(benchmarks) if other == name]
         ax.text(float(np.mean(places)), -0.75, titles[name], ha="center", va="bottom", fontsize=7)
         if places[0]:
             ax.axvline(places[0] - 0.5, color="white", linewidth=2.5)
-    ax.tick_params(length=0)
-    ax.grid(False)
-    return image
 
 
 register("losses", points=points, draw=draw)

@@ -42,9 +42,9 @@ def points(subject: Subject) -> pd.DataFrame:
 
     ValueError without the counts of the arms.
     """
-    if subject.arms is None:
+    if subject.facts is None:
         raise ValueError(f"{subject.ablation.name}: the figure needs what the arms cost")
-    spent = subject.arms[subject.arms["benchmark"].isin([b.name for b in subject.benchmarks])]
+    spent = subject.facts[subject.facts["benchmark"].isin([b.name for b in subject.benchmarks])]
     average = subject.comparison[subject.comparison["benchmark"] == AVERAGE]
     values = average.set_index(["row", "column"])[["value", "ci_low", "ci_high"]]
     whole = {"value": 100.0, "ci_low": np.nan, "ci_high": np.nan}

@@ -6,7 +6,6 @@ says that the difference survives Holm's correction over all pairs of the panel.
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prunesid.study.analysis.comparison import ALL, AVERAGE
@@ -54,11 +53,9 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
         for column, ax in zip(ablation.columns, axes, strict=True):
             own = data[data["column"] == (column.key or ALL)].set_index(["row", "other"])
             table = own["diff"].unstack().reindex(index=rows, columns=rows)
-            image = ax.imshow(table, cmap="RdBu", vmin=-reach, vmax=reach)
-            _write(ax, own, rows, reach)
+            sure = own["p_holm"].unstack().reindex(index=rows, columns=rows) < panels.LEVEL
+            image = panels.draw_heat(ax, table, sure, reach)
             ax.set_yticks(range(len(rows)), names)
-            ax.tick_params(length=0)
-            ax.grid(False)
             ax.set_title(_title(ablation, column.label))
         axes[-1].set_xticks(
             range(len(rows)), names, rotation=60, ha="right", rotation_mode="anchor"
@@ -77,16 +74,6 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
 
 def _title(ablation: Ablation, label: str) -> str:
     return label if len(ablation.columns) > 1 or ablation.columns[0].values else ""
-
-
-def _write(ax: Axes, own: pd.DataFrame, rows: list[str], reach: float) -> None:
-    for (row, other), line in own.iterrows():
-        mark = "*" if line["p_holm"] < panels.LEVEL else ""
-        text = panels.points_text(float(line["diff"]))
-        ax.text(
-            rows.index(other), rows.index(row), f"{text}{mark}", ha="center", va="center",
-            fontsize=theme.SMALL, color="white" if abs(line["diff"]) > 0.6 * reach else theme.INK,
-        )  # fmt: skip
 
 
 register("wins", points=points, draw=draw)

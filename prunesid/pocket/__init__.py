@@ -2,3 +2,7 @@
 
 Full training: `python -m prunesid.pocket.training.train --out DIR`; a smoke run: add `--quick`.
 """
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).resolve().parent / "weights"

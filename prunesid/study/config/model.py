@@ -13,6 +13,7 @@ from typing import Any
 
 from prunesid.core.registry import unknown
 from prunesid.methods.encoder import Shape, shape_of
+from prunesid.pocket import WEIGHTS
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.planning.geometry import Geometry, geometry
 from prunesid.study.planning.published_models import published_model, published_models
@@ -20,7 +21,6 @@ from prunesid.study.planning.published_models import published_model, published_
 POCKET = "pocket"
 # transformers' `vision_feature_layer` where LLaVA's config.json states none.
 USUAL_LAYER = -2
-WEIGHTS = Path(__file__).resolve().parents[2] / "pocket" / "weights"
 
 
 @dataclass(frozen=True)

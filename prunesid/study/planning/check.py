@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prunesid.images.relevance import TEXT_TOWER
+from prunesid.pocket import WEIGHTS
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.config.documents import ConfigError, read_yaml
-from prunesid.study.config.model import POCKET, WEIGHTS, geometry_of, is_hub_name
+from prunesid.study.config.model import POCKET, geometry_of, is_hub_name
 from prunesid.study.config.study import Study, load_study
 from prunesid.study.planning.checks.checkpoint import as_tower, check_folder, check_repository
 from prunesid.study.planning.checks.data import check_data, check_token

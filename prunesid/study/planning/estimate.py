@@ -24,9 +24,9 @@ import pandas as pd
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.model import POCKET
 from prunesid.study.config.study import Study, load_study
+from prunesid.study.layout import Layout
 from prunesid.study.planning.hardware import Gpu, gpu_named, passes, rates
 from prunesid.study.planning.progress import (
-    Layout,
     Size,
     Step,
     head_of,
@@ -107,7 +107,7 @@ def finished(study: Study, sizes: dict[str, Size]) -> Iterator[tuple[Work, float
             head = head_of(places.features(benchmark.name, shard))
             if head is not None:
                 encoded[head.material["benchmark"]] = sizes[benchmark.name]
-            path = places.time(benchmark.name, "features", shard)
+            path = places.time("features", benchmark.name, str(shard))
             images = shard.take(range(sizes[benchmark.name].images or 0), study.batch_size)
             if path.is_file() and images:
                 seconds = pd.read_csv(path, sep="\t")["s"].mean()

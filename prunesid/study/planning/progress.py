@@ -23,6 +23,7 @@ from prunesid.study.config.study import Benchmark, Study
 from prunesid.study.files import kept as kept_file
 from prunesid.study.files.features import Head, read_head
 from prunesid.study.files.questions import Questions, read_questions
+from prunesid.study.layout import Layout
 from prunesid.study.planning.geometry import Geometry
 from prunesid.study.planning.hardware import BYTES, passes
 from prunesid.study.planning.published_models import PublishedTask, published_task
@@ -33,7 +34,7 @@ from prunesid.study.provenance.store import Store
 from prunesid.study.stages import answers, encoding, selection
 from prunesid.study.stages.budgets import Budgets, read_budgets
 from prunesid.study.stages.needs import needs_of, needs_text
-from prunesid.study.stages.shard import WHOLE, Shard, shards
+from prunesid.study.stages.shard import Shard, shards
 from prunesid.study.stages.source import Runtime, runtime_of
 
 # Of CLIP's space of images and texts, in the ViT-L/14 that LLaVA's towers are.
@@ -63,40 +64,6 @@ class Step:
     done: int
     left: Work
     bytes: float = 0.0
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the workflow puts the files of a study."""
-
-    results: Path
-    model: Path
-
-    @staticmethod
-    def of(study: Study) -> Layout:
-        return Layout(study.results, study.results / study.model_name)
-
-    @property
-    def store(self) -> Path:
-        return self.results / "store"
-
-    def data(self, task: str) -> Path:
-        return self.results / "pocket" / "data" / f"{task}.parquet"
-
-    def features(self, benchmark: str, shard: Shard = WHOLE) -> Path:
-        return self.model / benchmark / str(shard) / "features.safetensors"
-
-    def questions(self, benchmark: str, shard: Shard = WHOLE) -> Path:
-        return self.model / benchmark / str(shard) / "questions.safetensors"
-
-    def time(self, benchmark: str, stage: str, shard: Shard = WHOLE) -> Path:
-        return self.model / benchmark / str(shard) / "times" / f"{stage}.tsv"
-
-    def scores(self, benchmark: str) -> Path:
-        return self.model / benchmark / "scores.parquet"
-
-    def comparison(self, ablation: str) -> Path:
-        return self.model / "ablations" / ablation / "comparison.csv"
 
 
 def shape_of(study: Study, benchmark: Benchmark) -> Geometry:
@@ -169,9 +136,7 @@ def steps(study: Study, sizes: dict[str, Size]) -> Iterator[Step]:
     features = [
         places.features(b.name, shard) for b in study.encoded for shard in shards(study.shards)
     ]
-    informed = not unread and is_fresh(
-        places.model / "information.parquet", "information", features
-    )
+    informed = not unread and is_fresh(places.information, "information", features)
     images = sum(size.images or 0 for size in sizes.values())
     work = Work("information", {} if informed else {"images": images, "jobs": 1})
     yield Step("information", "all images", 1, int(informed), work)
@@ -238,7 +203,7 @@ class _State:
         needed = needs_text(needs_of(study.arms_of(benchmark.name)), tower)
         if head.material != current or head.needs != needed:
             return None
-        budgets, asked = places.model / "budgets.parquet", places.questions(benchmark.name, shard)
+        budgets, asked = places.budgets, places.questions(benchmark.name, shard)
         return _State(
             Store(places.store), runtime, head,
             read_budgets(budgets, benchmark.name) if budgets.is_file() else {},

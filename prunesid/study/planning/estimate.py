@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -25,6 +24,7 @@ from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.model import POCKET
 from prunesid.study.config.study import Study, load_study
 from prunesid.study.layout import Layout
+from prunesid.study.planning.checks.machine import ThisMachine
 from prunesid.study.planning.hardware import Gpu, gpu_named, passes, rates
 from prunesid.study.planning.progress import (
     Size,
@@ -35,7 +35,7 @@ from prunesid.study.planning.progress import (
     steps,
 )
 from prunesid.study.planning.rates import SHIPPED, STAGES, Rates, Work, measured, wall_seconds
-from prunesid.study.planning.whole_study import ON_GPU, existing, outlook, sentence
+from prunesid.study.planning.whole_study import ON_GPU, outlook, sentence
 from prunesid.study.provenance.contents import model_digest
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.shard import shards
@@ -140,7 +140,7 @@ def text(estimate: Estimate, cores: int) -> str:
     unknown = [
         name for name, size in estimate.sizes.items() if None in (size.images, size.questions)
     ]
-    free = shutil.disk_usage(existing(study.results)).free
+    free = ThisMachine().free(study.results)[1]
     lines = [
         f"{study.title}: {_count(len(study.arms), 'arm')}, "
         f"{_count(len(study.ablations), 'ablation')}, {_count(len(study.benchmarks), 'benchmark')}",

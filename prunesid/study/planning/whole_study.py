@@ -140,12 +140,6 @@ def _is_open(size: Size) -> bool:
     return size.images is None or size.questions is None
 
 
-def existing(path: Path) -> Path:
-    """The nearest folder above `path` that is there, whose disk it will be on."""
-    resolved = path.resolve()
-    return next(p for p in (resolved, *resolved.parents) if p.exists())
-
-
 def _write(path: Path, study: Study, seen: Outlook) -> None:
     new = commented(path.read_text(encoding="utf-8"), sentence(seen))
     path.write_text(new, encoding="utf-8")

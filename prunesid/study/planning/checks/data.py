@@ -7,8 +7,8 @@ from pathlib import Path
 
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.planning.checks.finding import MISSING, OK, Finding
-from prunesid.study.planning.checks.hub import Hub, NotReachable, NotThere
-from prunesid.study.planning.checks.tasks import TaskData, task_data
+from prunesid.study.planning.checks.hub import Hub, look_up
+from prunesid.study.planning.checks.tasks import TaskData, known_data, task_data
 from prunesid.study.planning.published_models import published_task
 
 
@@ -36,31 +36,21 @@ def check_data(hub: Hub, tasks: Iterable[str]) -> Iterator[tuple[Finding, float]
 
 def check_token(hub: Hub, tasks: Iterable[str]) -> Iterator[Finding]:
     """The hub token, where lmms-eval's tasks insist on one."""
-    insisting = [
-        part.task for name in dict.fromkeys(tasks) if name not in RENDERED
-        for part in _data_of(name) if part.needs_token
-    ]  # fmt: skip
+    fetched = [name for name in dict.fromkeys(tasks) if name not in RENDERED]
+    insisting = [part for name in fetched for part in known_data(name) if part.needs_token]
     if not insisting:
         return
     if hub.has_token:
         yield Finding(OK, "hub token", f"there is one, which {len(insisting)} tasks insist on")
     elif hub.offline and all(
-        part.repository is None or hub.has_dataset(part.repository)
-        for name in insisting for part in _data_of(name)
-    ):  # fmt: skip
+        part.repository is None or hub.has_dataset(part.repository) for part in insisting
+    ):
         yield Finding(OK, "hub token", "none; everything is in the local cache")
     else:
         yield Finding(
-            MISSING, "hub token", f"none, and lmms-eval loads {', '.join(insisting)} with one",
+            MISSING, "hub token", f"none, and lmms-eval loads {', '.join(p.task for p in insisting)} with one",
             "`hf auth login`, or HF_TOKEN; any account's read token will do",
         )  # fmt: skip
-
-
-def _data_of(task: str) -> list[TaskData]:
-    try:
-        return task_data(task)
-    except ValueError:  # reported by check_data
-        return []
 
 
 def _local(part: TaskData) -> Finding:
@@ -97,28 +87,9 @@ def _on_hub(hub: Hub, part: TaskData) -> tuple[Finding, float]:
     published = published_task(part.task)
     about = None if published is None else published.download
     expected = float(about or 0)
-    if hub.offline:
-        return Finding(
-            MISSING, what, f"{name}: not in the local cache, and HF_HUB_OFFLINE is set",
-            f"`HF_HUB_OFFLINE=0 hf download --repo-type dataset {name}` where there is a network",
-        ), expected  # fmt: skip
-    try:
-        repository = hub.look(name, "dataset")
-    except NotReachable as error:
-        return Finding(
-            MISSING, what, f"{name}: not in the local cache, and the hub is not reachable ({error})",
-            f"`hf download --repo-type dataset {name}` where there is a network, "
-            f"or copy it into {hub.cache}",
-        ), expected  # fmt: skip
-    except NotThere as error:
-        return Finding(
-            MISSING, what, str(error), "a private data set needs `hf auth login`; else report it"
-        ), 0.0
-    if repository.gated and not repository.open:
-        return Finding(
-            MISSING, what, f"{name} is gated, and this user has no access",
-            "ask for it on the data set's page on the hub, then `hf auth login`",
-        ), 0.0  # fmt: skip
+    repository = look_up(hub, name, "dataset", what, "not in the local cache")
+    if isinstance(repository, Finding):
+        return repository, expected
     # A repository may hold more than the task reads.
     size = float(repository.size if about is None else min(about, repository.size))
     return Finding(OK, what, f"{name}: about {size / 1e9:,.1f} GB to download"), size

@@ -82,7 +82,7 @@ def _hardware(
 ) -> Iterator[Finding]:
     # Here: pandas and torch take seconds, and without them the packages are reported, not a trace.
     from prunesid.study.planning.estimate import estimate
-    from prunesid.study.planning.whole_study import outlook
+    from prunesid.study.planning.outlook import outlook
 
     whole, left = outlook(study), estimate(study).bytes
     yield from check_gpu(machine, study.device, whole.gpu_memory, study.model == POCKET)

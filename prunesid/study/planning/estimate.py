@@ -26,6 +26,7 @@ from prunesid.study.config.study import Study, load_study
 from prunesid.study.layout import Layout
 from prunesid.study.planning.checks.machine import ThisMachine
 from prunesid.study.planning.hardware import Gpu, gpu_named, passes, rates
+from prunesid.study.planning.outlook import ON_GPU, outlook, sentence
 from prunesid.study.planning.progress import (
     Size,
     Step,
@@ -35,7 +36,6 @@ from prunesid.study.planning.progress import (
     steps,
 )
 from prunesid.study.planning.rates import SHIPPED, STAGES, Rates, Work, measured, wall_seconds
-from prunesid.study.planning.whole_study import ON_GPU, outlook, sentence
 from prunesid.study.provenance.contents import model_digest
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.shard import shards
@@ -137,9 +137,7 @@ def finished(study: Study, sizes: dict[str, Size]) -> Iterator[tuple[Work, float
 def text(estimate: Estimate, cores: int) -> str:
     """The estimate for people."""
     study = estimate.study
-    unknown = [
-        name for name, size in estimate.sizes.items() if None in (size.images, size.questions)
-    ]
+    unknown = [name for name, size in estimate.sizes.items() if not size.is_known]
     free = ThisMachine().free(study.results)[1]
     lines = [
         f"{study.title}: {_count(len(study.arms), 'arm')}, "

@@ -49,6 +49,10 @@ class Size:
     questions: int | None
     answer_tokens: int = 4
 
+    @property
+    def is_known(self) -> bool:
+        return None not in (self.images, self.questions)
+
 
 @dataclass(frozen=True)
 class Step:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from prunesid.core.record import Kept
-from prunesid.families import load
 from prunesid.generate.decoding import Inputs
 from prunesid.images.records import Records
 from prunesid.methods.decoder import requirements
@@ -19,11 +18,10 @@ from prunesid.study.files.kept import kept_digest, load_kept, whole_digest
 from prunesid.study.files.question_rows import asked_rows
 from prunesid.study.files.questions import Questions, read_questions
 from prunesid.study.provenance.code import code_of
-from prunesid.study.provenance.contents import model_path
 from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_keys, write_keys
 from prunesid.study.stages.arm_answers import Job, Late, answer_arms, answer_material, missing
-from prunesid.study.stages.device import device_slot
+from prunesid.study.stages.device import model_of
 from prunesid.study.stages.shard import WHOLE, Shard
 from prunesid.study.stages.source import Runtime, Source
 
@@ -125,9 +123,7 @@ def answer_benchmark(
     distinct = list({keys[each.name]: each for each in jobs}.values())
     if missing(distinct, store):
         every = shard.questions(source.open().questions(), runtime.batch_size)
-        with device_slot(runtime.device) as device:
-            path = model_path(runtime.model)
-            adapter = load(path, device, runtime.dtype, **dict(runtime.options))
+        with model_of(runtime) as adapter:
             answer_arms(
                 adapter, distinct, records.inputs, every, store, batch_size=runtime.batch_size
             )

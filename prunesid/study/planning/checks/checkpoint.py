@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prunesid.study.planning.checks.finding import MISSING, OK, UNKNOWN, Finding
-from prunesid.study.planning.checks.hub import Hub, look_up
+from prunesid.study.planning.checks.hub import Hub, NotReachable, NotThere, Repository
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 PICKLED = "has no safetensors weights, the only ones that are read"
@@ -39,9 +39,35 @@ def check_repository(hub: Hub, name: str) -> tuple[Finding, float]:
         return Finding(OK, what, f"{name}, in the local cache"), 0.0
     part = find("config.json") is not None
     here = f"the local cache lacks {_some(lacking)}" if part else "not in the local cache"
-    repository = look_up(hub, name, "model", what, here)
-    if isinstance(repository, Finding):
-        return repository, 0.0
+    if hub.offline:
+        return Finding(
+            MISSING, what, f"{name}: {here}, and HF_HUB_OFFLINE keeps it from being downloaded",
+            f"`HF_HUB_OFFLINE=0 hf download {name}` where there is a network",
+        ), 0.0  # fmt: skip
+    try:
+        repository = hub.look(name, "model")
+    except NotReachable as error:
+        return Finding(
+            MISSING, what, f"{name}: {here}, and the hub is not reachable ({error})",
+            f"`hf download {name}` where there is a network, or copy it into {hub.cache}",
+        ), 0.0  # fmt: skip
+    except NotThere as error:
+        return Finding(
+            MISSING, what, f"{name}: {error}",
+            "check the name; a private repository needs `hf auth login`",
+        ), 0.0  # fmt: skip
+    return _downloadable(hub, name, what, here, repository)
+
+
+def _downloadable(
+    hub: Hub, name: str, what: str, here: str, repository: Repository
+) -> tuple[Finding, float]:
+    if repository.gated and not repository.open:
+        login = "" if hub.has_token else ", then log in with `hf auth login` (there is no token)"
+        return Finding(
+            MISSING, what, f"{name} is gated, and this user has no access",
+            f"ask for it on the model's page on the hub{login}",
+        ), 0.0  # fmt: skip
     weights = {f: s for f, s in repository.files.items() if f.endswith(".safetensors")}
     if not weights:
         return Finding(

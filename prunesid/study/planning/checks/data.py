@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.planning.checks.finding import MISSING, OK, Finding
-from prunesid.study.planning.checks.hub import Hub, look_up
+from prunesid.study.planning.checks.hub import Hub, NotReachable, NotThere
 from prunesid.study.planning.checks.tasks import TaskData, known_data, task_data
 from prunesid.study.planning.published_models import published_task
 
@@ -87,9 +87,28 @@ def _on_hub(hub: Hub, part: TaskData) -> tuple[Finding, float]:
     published = published_task(part.task)
     about = None if published is None else published.download
     expected = float(about or 0)
-    repository = look_up(hub, name, "dataset", what, "not in the local cache")
-    if isinstance(repository, Finding):
-        return repository, expected
+    if hub.offline:
+        return Finding(
+            MISSING, what, f"{name}: not in the local cache, and HF_HUB_OFFLINE is set",
+            f"`HF_HUB_OFFLINE=0 hf download --repo-type dataset {name}` where there is a network",
+        ), expected  # fmt: skip
+    try:
+        repository = hub.look(name, "dataset")
+    except NotReachable as error:
+        return Finding(
+            MISSING, what, f"{name}: not in the local cache, and the hub is not reachable ({error})",
+            f"`hf download --repo-type dataset {name}` where there is a network, "
+            f"or copy it into {hub.cache}",
+        ), expected  # fmt: skip
+    except NotThere as error:
+        return Finding(
+            MISSING, what, str(error), "a private data set needs `hf auth login`; else report it"
+        ), 0.0
+    if repository.gated and not repository.open:
+        return Finding(
+            MISSING, what, f"{name} is gated, and this user has no access",
+            "ask for it on the data set's page on the hub, then `hf auth login`",
+        ), 0.0  # fmt: skip
     # A repository may hold more than the task reads.
     size = float(repository.size if about is None else min(about, repository.size))
     return Finding(OK, what, f"{name}: about {size / 1e9:,.1f} GB to download"), size

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from prunesid.study.planning.checks.finding import MISSING, Finding
-
 SECONDS = 5.0
 
 
@@ -58,38 +56,6 @@ class Hub(Protocol):
     def look(self, name: str, kind: str) -> Repository:
         """A repository on the hub. NotReachable or NotThere."""
         ...
-
-
-def look_up(hub: Hub, name: str, kind: str, what: str, here: str) -> Repository | Finding:
-    """A repository that can be downloaded, or the finding, about `what`, that says why it cannot be.
-
-    here  what the local cache lacks of it
-    """
-    fetch = f"hf download {'--repo-type dataset ' * (kind == 'dataset')}{name}"
-    if hub.offline:
-        return Finding(
-            MISSING, what, f"{name}: {here}, and HF_HUB_OFFLINE keeps it from being downloaded",
-            f"`HF_HUB_OFFLINE=0 {fetch}` where there is a network",
-        )  # fmt: skip
-    try:
-        repository = hub.look(name, kind)
-    except NotReachable as error:
-        return Finding(
-            MISSING, what, f"{name}: {here}, and the hub is not reachable ({error})",
-            f"`{fetch}` where there is a network, or copy it into {hub.cache}",
-        )  # fmt: skip
-    except NotThere as error:
-        return Finding(
-            MISSING, what, f"{name}: {error}",
-            "check the name; a private repository needs `hf auth login`",
-        )  # fmt: skip
-    if repository.gated and not repository.open:
-        login = "" if hub.has_token else ", then log in with `hf auth login` (there is no token)"
-        return Finding(
-            MISSING, what, f"{name} is gated, and this user has no access",
-            f"ask for it on its page on the hub{login}",
-        )  # fmt: skip
-    return repository
 
 
 class HuggingFace:

@@ -25,8 +25,8 @@ from prunesid.families import load
 from prunesid.generate.engine import answer
 from prunesid.lmms.plugin import PruneSID
 from prunesid.lmms.tasks import LmmsTask, load_task
+from prunesid.pocket import WEIGHTS
 from prunesid.pocket.benchmarks import render
-from prunesid.study.provenance.contents import POCKET_WEIGHTS
 
 ARMS: dict[str, dict[str, object]] = {
     "vanilla": {},
@@ -80,10 +80,9 @@ def main() -> None:
         render(options.benchmark, data, options.images)
         task = load_task(options.benchmark, data=data)
         count = len(task.questions())
-        adapter = load(POCKET_WEIGHTS)
+        adapter = load(WEIGHTS)
         models = [
-            PruneSID(pretrained=str(POCKET_WEIGHTS), share_prefix=False, **arm)
-            for arm in ARMS.values()
+            PruneSID(pretrained=str(WEIGHTS), share_prefix=False, **arm) for arm in ARMS.values()
         ]
         fast = seconds(lambda: shared(adapter, task), options.rounds)
         slow = seconds(lambda: plain(models, task), options.rounds)

@@ -2,3 +2,7 @@
 
 Train with `python -m prunesid.pocket.training.train --out DIR`; `--quick` makes it a smoke run.
 """
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).resolve().parent / "weights"

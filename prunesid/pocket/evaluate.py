@@ -22,6 +22,7 @@ from PIL import Image
 from prunesid.core.files import atomic
 from prunesid.core.questions import Question as Asked
 from prunesid.generate.engine import answer
+from prunesid.pocket import WEIGHTS
 from prunesid.pocket.benchmarks import HELD_OUT_SEED
 from prunesid.pocket.drawing import draw
 from prunesid.pocket.questions import EVALUATED, Question, ask
@@ -116,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=Path(__file__).parent / "weights")
+    parser.add_argument("--model", type=Path, default=WEIGHTS)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--images", type=int, default=500)
     options = parser.parse_args(arguments)

@@ -18,7 +18,7 @@ from prunesid.generate import engine
 from prunesid.generate import late as late_answers
 from prunesid.generate.decoder_pass import MODES
 from prunesid.generate.late import answer_late
-from prunesid.study.provenance.contents import POCKET_WEIGHTS
+from prunesid.pocket import WEIGHTS
 
 CONTEXTS = (
     "is there a red circle ?",
@@ -175,7 +175,7 @@ def test_progress_and_errors(adapter, records):
 
 @pytest.mark.parametrize("method", ARMS)
 def test_pocket_llava_end_to_end(method):
-    adapter = families.load(POCKET_WEIGHTS)
+    adapter = families.load(WEIGHTS)
     pixels = adapter.preprocess(random_images(1, size=336))
     records = adapter.encode(pixels, Needs(last_cls_attention=True), ["one"])
     questions = [

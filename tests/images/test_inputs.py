@@ -18,9 +18,10 @@ from prunesid.families.inputs.conversations import CHECKPOINT, CONVERSATIONS, or
 from prunesid.families.inputs.square import mean_color, squared
 from prunesid.generate import engine
 from prunesid.images.records import CENTER, IMAGE, PADDED
+from prunesid.pocket import WEIGHTS
 from prunesid.study.config.arm import VANILLA
 from prunesid.study.files.features import Head
-from prunesid.study.provenance.contents import POCKET_WEIGHTS, features_material
+from prunesid.study.provenance.contents import features_material
 from prunesid.study.stages.answers import material_of
 from prunesid.study.stages.patches import as_seen
 from prunesid.study.stages.source import Runtime
@@ -198,8 +199,8 @@ def test_pieces_are_tokenized_by_themselves_with_one_start():
 
 
 def test_pocket_llava_is_asked_and_shown_as_ever():
-    adapter = families.load(POCKET_WEIGHTS)
-    processor = AutoProcessor.from_pretrained(POCKET_WEIGHTS)
+    adapter = families.load(WEIGHTS)
+    processor = AutoProcessor.from_pretrained(WEIGHTS)
     content = [{"type": "image"}, {"type": "text", "text": "How many circles are there?"}]
     text = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
@@ -211,7 +212,7 @@ def test_pocket_llava_is_asked_and_shown_as_ever():
     shown = random_images(2, size=336)
     expected = processor.image_processor(shown, return_tensors="pt")["pixel_values"]
     assert torch.equal(adapter.preprocess(shown)["pixel_values"], expected)
-    asked = families.load(POCKET_WEIGHTS, conv_template="vicuna_v1").text("How?", [IMAGE])
+    asked = families.load(WEIGHTS, conv_template="vicuna_v1").text("How?", [IMAGE])
     assert asked == CONVERSATIONS["vicuna_v1"].text("<image>\nHow?")
 
 

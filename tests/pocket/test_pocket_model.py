@@ -13,20 +13,20 @@ import torch
 from prunesid.families import load
 from prunesid.generate.engine import answer, answer_plainly
 from prunesid.lmms.tasks import load_task
+from prunesid.pocket import WEIGHTS
 from prunesid.pocket.benchmarks import BENCHMARKS, items, render
 from prunesid.pocket.drawing import draw
 from prunesid.pocket.evaluate import accuracy, best_guess, held_out
 from prunesid.pocket.questions import EVALUATED
 from prunesid.pocket.training import packing, vision
 from prunesid.pocket.training.schedule import Phase
-from prunesid.study.provenance.contents import POCKET_WEIGHTS
 
 IMAGES = 3
 
 
 @pytest.fixture(scope="module")
 def adapter():
-    return load(POCKET_WEIGHTS)
+    return load(WEIGHTS)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def data(tmp_path_factory):
 def test_it_loads_through_the_auto_classes():
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    model = AutoModelForImageTextToText.from_pretrained(POCKET_WEIGHTS, use_safetensors=True)
-    processor = AutoProcessor.from_pretrained(POCKET_WEIGHTS)
+    model = AutoModelForImageTextToText.from_pretrained(WEIGHTS, use_safetensors=True)
+    processor = AutoProcessor.from_pretrained(WEIGHTS)
     picture = draw(held_out(1).scenes[0])[0]
     asked = [
         {
@@ -85,8 +85,8 @@ def test_it_sees_and_the_questions_need_the_image(adapter):
 
 
 def test_the_card_states_every_family():
-    card = (POCKET_WEIGHTS / "README.md").read_text()
-    measured = json.loads((POCKET_WEIGHTS / "card.json").read_text())
+    card = (WEIGHTS / "README.md").read_text()
+    measured = json.loads((WEIGHTS / "card.json").read_text())
     for family in EVALUATED:
         assert f"| {family} |" in card
         assert f"{measured['seen'][family]:.1f}" in card

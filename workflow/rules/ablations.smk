@@ -29,15 +29,14 @@ rule compare:
         information=rules.information.output[0],
         code=code("compare"),
     output:
-        comparison=MODEL / "ablations" / "{ablation}" / "comparison.csv",
-        pairs=MODEL / "ablations" / "{ablation}" / "pairs.csv",
-        strata=MODEL / "ablations" / "{ablation}" / "strata.csv",
-        arms=MODEL / "ablations" / "{ablation}" / "arms.csv",
-        agreement=MODEL / "ablations" / "{ablation}" / "agreement.csv",
+        comparison=LAYOUT.comparison(),
+        pairs=LAYOUT.ablation("pairs.csv"),
+        strata=LAYOUT.ablation("strata.csv"),
+        arms=LAYOUT.ablation("arms.csv"),
+        agreement=LAYOUT.ablation("agreement.csv"),
     params:
         ablation=ablation_text,
         bootstrap=str(STUDY.bootstrap),
-        store=STORE,
         folder=str(STUDY_FOLDER),
     message:
         "Comparing the arms of {wildcards.ablation}"
@@ -55,20 +54,20 @@ rule table:
         code=code("render"),
     output:
         html=report(
-            MODEL / "ablations" / "{ablation}" / "table.html",
+            LAYOUT.ablation("table.html"),
             category="Ablations",
             subcategory="{ablation}",
             labels={"ablation": "{ablation}", "what": "table"},
             caption="../report/table.rst",
         ),
         csv=report(
-            MODEL / "ablations" / "{ablation}" / "table.csv",
+            LAYOUT.ablation("table.csv"),
             category="Ablations",
             subcategory="{ablation}",
             labels={"ablation": "{ablation}", "what": "table (CSV)"},
             caption="../report/table.rst",
         ),
-        markdown=MODEL / "ablations" / "{ablation}" / "table.md",
+        markdown=LAYOUT.ablation("table.md"),
     params:
         ablation=ablation_text,
         bootstrap=str(STUDY.bootstrap),
@@ -90,15 +89,15 @@ rule figure:
         plugins=plugin_sources(),
     output:
         svg=report(
-            MODEL / "ablations" / "{ablation}" / "{picture}.svg",
+            LAYOUT.ablation("{picture}.svg"),
             category="Ablations",
             subcategory="{ablation}",
             labels={"ablation": "{ablation}", "what": "{picture}"},
             caption="../report/figure.rst",
         ),
-        pdf=MODEL / "ablations" / "{ablation}" / "{picture}.pdf",
-        png=MODEL / "ablations" / "{ablation}" / "{picture}.png",
-        csv=MODEL / "ablations" / "{ablation}" / "{picture}.csv",
+        pdf=LAYOUT.ablation("{picture}.pdf"),
+        png=LAYOUT.ablation("{picture}.png"),
+        csv=LAYOUT.ablation("{picture}.csv"),
     wildcard_constraints:
         picture="|".join(sorted({p for a in STUDY.ablations for p in a.figure.kinds})),
     params:

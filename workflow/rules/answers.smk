@@ -12,14 +12,13 @@ rule select:
         questions=questions_of,
         code=code("select"),
     output:
-        MODEL / "{benchmark}" / "{shard}" / "selections.json",
+        LAYOUT.keys("selections"),
     benchmark:
-        MODEL / "{benchmark}" / "{shard}" / "times" / "select.tsv"
+        LAYOUT.time("select", "{benchmark}", "{shard}")
     resources:
         mem_mb=reads_whole,
     params:
         arms=arm_names,
-        store=STORE,
         folder=str(STUDY_FOLDER),
     message:
         "Selecting tokens on {wildcards.benchmark}, {wildcards.shard}"
@@ -36,16 +35,15 @@ rule answer:
         questions=questions_of,
         code=code("answer"),
     output:
-        MODEL / "{benchmark}" / "{shard}" / "answers.json",
+        LAYOUT.keys("answers"),
     benchmark:
-        MODEL / "{benchmark}" / "{shard}" / "times" / "answer.tsv"
+        LAYOUT.time("answer", "{benchmark}", "{shard}")
     threads: model_threads()
     resources:
         gpu=1,
         mem_mb=reads_whole,
     params:
         arms=arm_names,
-        store=STORE,
         folder=str(STUDY_FOLDER),
     message:
         "Answering {wildcards.benchmark}, {wildcards.shard}"
@@ -61,7 +59,7 @@ if workflow.is_main_process:
             for stage in (rules.encode, rules.select, rules.answer)
             for table in parts_of(stage.output[0], STUDY.benchmarks)
         ),
-        Store(STORE),
+        Store(LAYOUT.store),
     ):
         logger.warning(
             f"{dropped} named damaged entries of the store; computing them again"
@@ -74,10 +72,9 @@ rule account:
         answers=expand(rules.answer.output[0], shard=SHARDS, allow_missing=True),
         code=code("account"),
     output:
-        MODEL / "{benchmark}" / "accounts.csv",
+        LAYOUT.accounts(),
     params:
         arms=arm_names,
-        store=STORE,
         folder=str(STUDY_FOLDER),
     message:
         "Counting what the arms cost on {wildcards.benchmark}"
@@ -91,13 +88,12 @@ rule score:
         answers=expand(rules.answer.output[0], shard=SHARDS, allow_missing=True),
         code=code("score"),
     output:
-        table=MODEL / "{benchmark}" / "scores.parquet",
-        metrics=MODEL / "{benchmark}" / "scores.json",
+        table=LAYOUT.scores(),
+        metrics=LAYOUT.metrics(),
     benchmark:
-        MODEL / "{benchmark}" / "times" / "score.tsv"
+        LAYOUT.time("score", "{benchmark}")
     params:
         arms=arm_names,
-        store=STORE,
         folder=str(STUDY_FOLDER),
     message:
         "Scoring {wildcards.benchmark} by lmms-eval"

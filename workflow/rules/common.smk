@@ -4,6 +4,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
+from prunesid.study.layout import Layout
 from prunesid.study.provenance.store import Store
 from prunesid.study.planning.checks.scores import refuse_unscorable
 from prunesid.core.files import source_files
@@ -11,11 +12,12 @@ from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.report.closing import closing
 from prunesid.study.provenance.code import files_behind
 from prunesid.study.provenance.tables import drop_damaged
-from prunesid.study.provenance.contents import POCKET_WEIGHTS
+from prunesid.study.provenance.contents import model_path
 from prunesid.study.config.ablation import FIGURE
 from prunesid.study.config.study import ROOT, parse_study
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.plugins import files_of
+from prunesid.study.stages.shard import shards
 
 # Benchmarks, ablations, plug-ins and rules are looked up beside the study's own file first. A module
 # may be given its configuration without a file; what it names then starts at the working directory.
@@ -29,23 +31,23 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
-RESULTS = STUDY.results
-MODEL = RESULTS / STUDY.model_name
+LAYOUT = Layout.of(STUDY)
+# The model's folder, for rules of one's own.
+MODEL = LAYOUT.model
 # What scoring would refuse in the end is refused before the first job; with scores there is nothing to ask.
 for asked in STUDY.benchmarks:
-    if not (MODEL / asked.name / "scores.parquet").is_file():
+    if not LAYOUT.scores(asked.name).is_file():
         try:
             refuse_unscorable(asked)
         except ValueError as error:
             raise WorkflowError(f"benchmark {asked.name}: {error}") from None
 
-STORE = RESULTS / "store"
 TARGETS = []
 # Each benchmark in parts by image, "1-of-4"; every part has features, selections and answers of its own.
-SHARDS = [f"{number}-of-{STUDY.shards}" for number in range(1, STUDY.shards + 1)]
+SHARDS = [str(shard) for shard in shards(STUDY.shards)]
 
 # lmms-eval copies each benchmark into this cache; beside the results it goes when they go.
-os.environ.setdefault("HF_DATASETS_CACHE", str((RESULTS / "cache").resolve()))
+os.environ.setdefault("HF_DATASETS_CACHE", str(LAYOUT.cache.resolve()))
 os.environ.setdefault("LOGURU_LEVEL", "WARNING")
 
 
@@ -95,18 +97,13 @@ def own_rules():
 
 def weights():
     """The model's files, where it is a local folder."""
-    folder = POCKET_WEIGHTS if STUDY.model == "pocket" else Path(STUDY.model)
-    return here(sorted(folder.glob("*.safetensors")))
-
-
-def rendered_file(task):
-    return RESULTS / "pocket" / "data" / f"{task}.parquet"
+    return here(sorted(Path(model_path(STUDY.model)).glob("*.safetensors")))
 
 
 def task_data(wildcards):
     """The parquet file of a benchmark that we render; nothing for those from the hub."""
     task = STUDY.benchmark(wildcards.benchmark).task
-    return rendered_file(task) if task in RENDERED else []
+    return LAYOUT.data(task) if task in RENDERED else []
 
 
 def arm_names(wildcards):

@@ -15,15 +15,14 @@ rule encode:
         features=rules.features.output[0],
         code=code("encode"),
     output:
-        MODEL / "{benchmark}" / "{shard}" / "encoded.json",
+        LAYOUT.keys("encoded"),
     benchmark:
-        MODEL / "{benchmark}" / "{shard}" / "times" / "encode.tsv"
+        LAYOUT.time("encode", "{benchmark}", "{shard}")
     threads: model_threads()
     resources:
         gpu=1,
     params:
         arms=lambda wildcards: [arm.name for arm in encoder_arms(wildcards.benchmark)],
-        store=STORE,
         folder=str(STUDY_FOLDER),
     message:
         "Methods inside the vision encoder on {wildcards.benchmark}, {wildcards.shard}"

@@ -7,9 +7,9 @@ rule features:
         weights=weights(),
         code=code("features"),
     output:
-        MODEL / "{benchmark}" / "{shard}" / "features.safetensors",
+        LAYOUT.features(),
     benchmark:
-        MODEL / "{benchmark}" / "{shard}" / "times" / "features.tsv"
+        LAYOUT.time("features", "{benchmark}", "{shard}")
     threads: model_threads()
     resources:
         gpu=1,
@@ -30,9 +30,9 @@ rule information:
         features=parts_of(rules.features.output[0], STUDY.encoded),
         code=code("information"),
     output:
-        MODEL / "information.parquet",
+        LAYOUT.information,
     benchmark:
-        MODEL / "times" / "information.tsv"
+        LAYOUT.time("information")
     params:
         benchmarks=[b.name for b in STUDY.encoded],
     message:
@@ -46,7 +46,7 @@ rule budgets:
         information=rules.information.output[0],
         code=code("budgets"),
     output:
-        MODEL / "budgets.parquet",
+        LAYOUT.budgets,
     params:
         wanted={b.name: shared_budgets(STUDY.arms_of(b.name)) for b in STUDY.benchmarks},
         calibration=STUDY.calibration and STUDY.calibration.name,

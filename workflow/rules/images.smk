@@ -2,7 +2,7 @@ rule images:
     input:
         code=code("images"),
     output:
-        RESULTS / "pocket" / "data" / "{task}.parquet",
+        LAYOUT.data(),
     wildcard_constraints:
         task="|".join(RENDERED),
     params:

@@ -26,7 +26,7 @@ rule methods:
         described=described,
     output:
         report(
-            directory(MODEL / "ablations" / "{ablation}" / "methods"),
+            directory(LAYOUT.ablation("methods")),
             patterns=["{method}.html"],
             category="Methods",
             labels={"method": "{method}", "ablation": "{ablation}"},

@@ -1,11 +1,11 @@
 def notebook_parameters():
     """What the notebook's cell of parameters says, for this study."""
     return {
-        "folder": str(MODEL),
+        "folder": str(LAYOUT.model),
         "benchmarks": [b.name for b in STUDY.benchmarks],
         "ablations": [a.name for a in STUDY.ablations],
         "questions": {
-            b.name: str(rendered_file(b.task))
+            b.name: str(LAYOUT.data(b.task))
             for b in STUDY.benchmarks
             if b.task in RENDERED
         },
@@ -24,9 +24,9 @@ rule notebook:
         information=rules.information.output[0],
         code=code("notebook"),
     output:
-        executed=MODEL / "notebook" / "first_questions.ipynb",
+        executed=LAYOUT.notebook("first_questions.ipynb"),
         page=report(
-            MODEL / "notebook" / "first_questions.html",
+            LAYOUT.notebook("first_questions.html"),
             category="Notebook",
             labels={"what": "First questions"},
             caption="../report/notebook.rst",

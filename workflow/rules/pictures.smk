@@ -1,7 +1,7 @@
 def patches_data(wildcards):
     """The file of the images that the picture of kept patches shows, where we render it."""
     task = STUDY.benchmark(STUDY.patches.benchmark).task
-    return rendered_file(task) if task in RENDERED else []
+    return LAYOUT.data(task) if task in RENDERED else []
 
 
 rule histogram:
@@ -10,14 +10,14 @@ rule histogram:
         code=code("render"),
     output:
         svg=report(
-            MODEL / "figures" / "information.svg",
+            LAYOUT.figure("information.svg"),
             category="Images",
             labels={"what": "information scores"},
             caption="../report/information.rst",
         ),
-        pdf=MODEL / "figures" / "information.pdf",
-        png=MODEL / "figures" / "information.png",
-        csv=MODEL / "figures" / "information.csv",
+        pdf=LAYOUT.figure("information.pdf"),
+        png=LAYOUT.figure("information.png"),
+        csv=LAYOUT.figure("information.csv"),
     params:
         benchmarks=[b.title for b in STUDY.benchmarks],
         bootstrap=str(STUDY.bootstrap),
@@ -41,17 +41,16 @@ rule patches:
         code=code("patches"),
     output:
         png=report(
-            MODEL / "figures" / "patches.png",
+            LAYOUT.figure("patches.png"),
             category="Images",
             labels={"what": "kept patches"},
             caption="../report/patches.rst",
         ),
-        pdf=MODEL / "figures" / "patches.pdf",
-        svg=MODEL / "figures" / "patches.svg",
-        csv=MODEL / "figures" / "patches.csv",
+        pdf=LAYOUT.figure("patches.pdf"),
+        svg=LAYOUT.figure("patches.svg"),
+        csv=LAYOUT.figure("patches.csv"),
     params:
         patches=str(STUDY.patches),
-        store=STORE,
         folder=str(STUDY_FOLDER),
     message:
         "Which patches the arms keep"

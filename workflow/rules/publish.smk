@@ -1,6 +1,6 @@
 rule publish:
     input:
-        data=[rendered_file(b.task) for b in STUDY.benchmarks if b.task in RENDERED],
+        data=[LAYOUT.data(b.task) for b in STUDY.benchmarks if b.task in RENDERED],
         features=parts_of(rules.features.output[0], STUDY.benchmarks),
         selections=parts_of(rules.select.output[0], STUDY.benchmarks),
         scores=expand(
@@ -23,12 +23,10 @@ rule publish:
         ),
         code=code("publish"),
     output:
-        MODEL / "published.txt",
+        LAYOUT.published,
     params:
         wandb=str(STUDY.wandb),
         trackio=STUDY.trackio,
-        store=STORE,
-        runs=MODEL / "runs",
         folder=str(STUDY_FOLDER),
     message:
         "Publishing runs"

@@ -15,9 +15,9 @@ rule questions:
         features=rules.features.output[0],
         code=code("questions"),
     output:
-        MODEL / "{benchmark}" / "{shard}" / "questions.safetensors",
+        LAYOUT.questions(),
     benchmark:
-        MODEL / "{benchmark}" / "{shard}" / "times" / "questions.tsv"
+        LAYOUT.time("questions", "{benchmark}", "{shard}")
     threads: model_threads()
     resources:
         gpu=1,

@@ -1,10 +1,7 @@
-from pathlib import Path
-
+from prunesid.study.job import Job
 from prunesid.study.stages.budgets import write_budgets
 
+job = Job(snakemake)
 write_budgets(
-    Path(snakemake.input.information),
-    snakemake.params.wanted,
-    snakemake.params.calibration,
-    Path(snakemake.output[0]),
+    job.input("information"), snakemake.params.wanted, snakemake.params.calibration, job.output
 )

@@ -1,7 +1,4 @@
-from pathlib import Path
-
-from prunesid.study.config.study import parse_study
+from prunesid.study.job import Job
 from prunesid.study.planning.estimate import estimate, text
 
-study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
-print(text(estimate(study), snakemake.threads), flush=True)
+print(text(estimate(Job(snakemake).study), snakemake.threads), flush=True)

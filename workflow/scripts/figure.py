@@ -1,26 +1,22 @@
-from pathlib import Path
-
 import pandas as pd
 
 from prunesid.study.analysis.comparison import read_comparison
 from prunesid.study.analysis.pairs import read_pairs
 from prunesid.study.analysis.strata import read_strata
-from prunesid.study.config.study import parse_study
+from prunesid.study.job import Job
 from prunesid.study.report.arm_facts import read_facts
 from prunesid.study.report.figure import write_figure
 from prunesid.study.report.figures import Subject
 
-study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
-ablation = study.ablation(snakemake.wildcards.ablation)
+job = Job(snakemake)
 subject = Subject(
-    read_comparison(Path(snakemake.input.comparison)),
-    ablation,
-    study.benchmarks_of(ablation),
-    study.bootstrap,
-    pd.read_parquet(snakemake.input.information),
-    read_pairs(Path(snakemake.input.pairs)),
-    read_strata(Path(snakemake.input.strata)),
-    read_facts(Path(snakemake.input.arms)),
+    read_comparison(job.input("comparison")),
+    job.ablation,
+    job.study.benchmarks_of(job.ablation),
+    job.study.bootstrap,
+    pd.read_parquet(job.input("information")),
+    read_pairs(job.input("pairs")),
+    read_strata(job.input("strata")),
+    read_facts(job.input("arms")),
 )
-paths = [Path(path) for path in snakemake.output]
-write_figure(subject, paths, snakemake.wildcards.picture)
+write_figure(subject, job.outputs, snakemake.wildcards.picture)

@@ -1,11 +1,6 @@
-from pathlib import Path
-
-import torch
-
+from prunesid.study.job import Job
 from prunesid.study.stages.information import write_information
 from prunesid.study.stages.shard import by_benchmark
 
-torch.set_num_threads(snakemake.threads)
-write_information(
-    by_benchmark(snakemake.params.benchmarks, snakemake.input.features), Path(snakemake.output[0])
-)
+job = Job(snakemake)
+write_information(by_benchmark(snakemake.params.benchmarks, job.inputs("features")), job.output)

@@ -1,21 +1,17 @@
-from pathlib import Path
-
 from prunesid.study.analysis.comparison import read_comparison
 from prunesid.study.analysis.strata import read_strata
-from prunesid.study.config.study import parse_study
+from prunesid.study.job import Job
 from prunesid.study.report.arm_facts import read_facts
 from prunesid.study.report.figures import Subject
 from prunesid.study.report.method_page import write_pages
 
-study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
-ablation = study.ablation(snakemake.wildcards.ablation)
+job = Job(snakemake)
 subject = Subject(
-    read_comparison(Path(snakemake.input.comparison)),
-    ablation,
-    study.benchmarks_of(ablation),
-    study.bootstrap,
-    strata=read_strata(Path(snakemake.input.strata)),
-    facts=read_facts(Path(snakemake.input.arms)),
+    read_comparison(job.input("comparison")),
+    job.ablation,
+    job.study.benchmarks_of(job.ablation),
+    job.study.bootstrap,
+    strata=read_strata(job.input("strata")),
+    facts=read_facts(job.input("arms")),
 )
-agreement = read_facts(Path(snakemake.input.agreement))
-write_pages(subject, agreement, Path(snakemake.output[0]))
+write_pages(subject, read_facts(job.input("agreement")), job.output)

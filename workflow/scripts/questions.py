@@ -1,21 +1,5 @@
-from pathlib import Path
-
-import torch
-
-from prunesid.study.config.study import parse_study
+from prunesid.study.job import Job
 from prunesid.study.stages.questions import write_questions
-from prunesid.study.stages.shard import Shard
-from prunesid.study.stages.source import runtime_of, source_of
 
-torch.set_num_threads(snakemake.threads)
-study = parse_study(snakemake.config, folder=Path(snakemake.params.folder))
-benchmark = study.benchmark(snakemake.wildcards.benchmark)
-data = snakemake.input.get("data")
-write_questions(
-    source_of(study, benchmark, Path(data) if data else None),
-    runtime_of(study),
-    study.arms_of(benchmark.name),
-    Path(snakemake.input.features),
-    Path(snakemake.output[0]),
-    Shard.parse(snakemake.wildcards.shard),
-)
+job = Job(snakemake)
+write_questions(job.source, job.runtime, job.arms, job.input("features"), job.output, job.shard)

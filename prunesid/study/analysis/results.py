@@ -20,6 +20,7 @@ from prunesid.core.registry import unknown
 from prunesid.study.analysis.comparison import AVERAGE, OVERALL, read_comparison
 from prunesid.study.analysis.measurement import read_scores
 from prunesid.study.config.arm import ALL_TOKENS
+from prunesid.study.layout import Layout
 
 RESAMPLES = 2000
 
@@ -50,20 +51,23 @@ def read_results(
 
     FileNotFoundError where the study has not been run.
     """
-    names = benchmarks or sorted(p.parent.name for p in folder.glob("*/scores.parquet"))
-    studies = ablations or sorted(p.parent.name for p in folder.glob("ablations/*/comparison.csv"))
+    places = Layout(folder.parent, folder)
+    names = benchmarks or _named(folder, places.scores("*"))
+    studies = ablations or _named(folder, places.comparison("*"))
     if not names or not studies:
         raise FileNotFoundError(f"there are no results in {folder}; `make reproduce` computes them")
-    compared = [
-        read_comparison(folder / "ablations" / name / "comparison.csv").assign(ablation=name)
-        for name in studies
-    ]
-    information = pd.read_parquet(folder / "information.parquet")
+    compared = [read_comparison(places.comparison(name)).assign(ablation=name) for name in studies]
+    information = pd.read_parquet(places.information)
     return Results(
-        scores=read_scores(folder / name / "scores.parquet" for name in names),
+        scores=read_scores(places.scores(name) for name in names),
         comparisons=pd.concat(compared, ignore_index=True),
         information=information[information["benchmark"].isin(names)],
     )
+
+
+def _named(folder: Path, pattern: Path) -> list[str]:
+    """The folders of the files below `folder` that match."""
+    return sorted(path.parent.name for path in folder.glob(str(pattern.relative_to(folder))))
 
 
 def by_budget(results: Results) -> pd.DataFrame:

@@ -15,11 +15,11 @@ from prunesid.core.costs import EncoderShape
 from prunesid.core.registry import unknown
 from prunesid.families import declared
 from prunesid.families.declared import Geometry
+from prunesid.pocket import WEIGHTS
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.planning.published_models import published_model, published_models
 
 POCKET = "pocket"
-WEIGHTS = Path(__file__).resolve().parents[2] / "pocket" / "weights"
 
 
 @dataclass(frozen=True)

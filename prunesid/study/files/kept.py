@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from prunesid.core.files import digest
@@ -61,6 +64,14 @@ def load_facts(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
         name.removeprefix("info."): cat_padded([part[name] for part in parts])
         for name in parts[0] if name.startswith("info.") or name == "count"
     }  # fmt: skip
+
+
+def read_places(path: Path) -> dict[str, NDArray[Any]]:
+    """What pictures show of it: index (B, N), and group and selected (B, T) where there are any."""
+    fields = ("index", "info.group", "info.selected")
+    with safe_open(path, "np") as file:
+        there = set(file.keys())
+        return {f.removeprefix("info."): file.get_tensor(f) for f in fields if f in there}
 
 
 def kept_digest(path: Path) -> str:

@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prunesid.images.relevance import TEXT_TOWER
+from prunesid.pocket import WEIGHTS
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.config.documents import ConfigError, read_yaml
-from prunesid.study.config.model import POCKET, WEIGHTS, geometry_of, is_hub_name
+from prunesid.study.config.model import POCKET, geometry_of, is_hub_name
 from prunesid.study.config.study import Study, load_study
 from prunesid.study.planning.checks.checkpoint import as_tower, check_folder, check_repository
 from prunesid.study.planning.checks.data import check_data, check_token
@@ -33,7 +34,7 @@ from prunesid.study.planning.checks.machine import (
 )
 from prunesid.study.planning.checks.packages import VIDEO, Installed, check_packages, installed
 from prunesid.study.planning.checks.scores import check_scores
-from prunesid.study.planning.checks.tasks import TaskData, task_data
+from prunesid.study.planning.checks.tasks import known_data
 from prunesid.study.planning.checks.wandb import check_wandb
 from prunesid.study.planning.hardware import weight_bytes
 
@@ -54,6 +55,9 @@ def check(
             *(finding for finding, _ in _checkpoint(_model_of(path), hub)),
         ]
     tasks = [benchmark.task for benchmark in study.encoded]
+    extras = ["study"] + ["wandb"] * (study.wandb.mode != "disabled") + ["trackio"] * study.trackio
+    fetched = [task for task in tasks if task not in RENDERED]
+    video = any(part.video for task in fetched for part in known_data(task))
     tower = dict(study.model_options).get(TEXT_TOWER)
     checkpoint = list(_checkpoint(study.model, hub))
     checkpoint += [(as_tower(found), size) for found, size in _checkpoint(tower, hub)]
@@ -64,7 +68,7 @@ def check(
         downloads += weight_bytes(geometry_of(study.model), study.dtype)
     return [
         Finding(OK, "study", f"{len(study.arms)} arms, {len(study.benchmarks)} benchmarks"),
-        *check_packages(_extras(study), _also(study), version_of),
+        *check_packages(extras, VIDEO if video else (), version_of),
         *_hardware(study, hub, machine, downloads, copies),
         *(finding for finding, _ in (*checkpoint, *data)),
         *check_token(hub, tasks),
@@ -73,32 +77,12 @@ def check(
     ]
 
 
-def _extras(study: Study) -> list[str]:
-    return ["study"] + ["wandb"] * (study.wandb.mode != "disabled") + ["trackio"] * study.trackio
-
-
-def _also(study: Study) -> list[str]:
-    """Packages that only this study needs."""
-    video = any(
-        part.video for benchmark in study.encoded if benchmark.task not in RENDERED
-        for part in _parts(benchmark.task)
-    )  # fmt: skip
-    return list(VIDEO if video else ())
-
-
-def _parts(task: str) -> list[TaskData]:
-    try:
-        return task_data(task)
-    except ValueError:  # reported with the data
-        return []
-
-
 def _hardware(
     study: Study, hub: Hub, machine: Machine, downloads: float, copies: float
 ) -> Iterator[Finding]:
     # Here: pandas and torch take seconds, and without them the packages are reported, not a trace.
     from prunesid.study.planning.estimate import estimate
-    from prunesid.study.planning.whole_study import outlook
+    from prunesid.study.planning.outlook import outlook
 
     whole, left = outlook(study), estimate(study).bytes
     yield from check_gpu(machine, study.device, whole.gpu_memory, study.model == POCKET)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -24,9 +23,11 @@ import pandas as pd
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.model import POCKET
 from prunesid.study.config.study import Study, load_study
+from prunesid.study.layout import Layout
+from prunesid.study.planning.checks.machine import ThisMachine
 from prunesid.study.planning.hardware import Gpu, gpu_named, passes, rates
+from prunesid.study.planning.outlook import ON_GPU, outlook, sentence
 from prunesid.study.planning.progress import (
-    Layout,
     Size,
     Step,
     head_of,
@@ -35,7 +36,6 @@ from prunesid.study.planning.progress import (
     steps,
 )
 from prunesid.study.planning.rates import SHIPPED, STAGES, Rates, Work, measured, wall_seconds
-from prunesid.study.planning.whole_study import ON_GPU, existing, outlook, sentence
 from prunesid.study.provenance.contents import model_digest
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.shard import shards
@@ -107,7 +107,7 @@ def finished(study: Study, sizes: dict[str, Size]) -> Iterator[tuple[Work, float
             head = head_of(places.features(benchmark.name, shard))
             if head is not None:
                 encoded[head.material["benchmark"]] = sizes[benchmark.name]
-            path = places.time(benchmark.name, "features", shard)
+            path = places.time("features", benchmark.name, str(shard))
             images = shard.take(range(sizes[benchmark.name].images or 0), study.batch_size)
             if path.is_file() and images:
                 seconds = pd.read_csv(path, sep="\t")["s"].mean()
@@ -137,10 +137,8 @@ def finished(study: Study, sizes: dict[str, Size]) -> Iterator[tuple[Work, float
 def text(estimate: Estimate, cores: int) -> str:
     """The estimate for people."""
     study = estimate.study
-    unknown = [
-        name for name, size in estimate.sizes.items() if None in (size.images, size.questions)
-    ]
-    free = shutil.disk_usage(existing(study.results)).free
+    unknown = [name for name, size in estimate.sizes.items() if not size.is_known]
+    free = ThisMachine().free(study.results)[1]
     lines = [
         f"{study.title}: {_count(len(study.arms), 'arm')}, "
         f"{_count(len(study.ablations), 'ablation')}, {_count(len(study.benchmarks), 'benchmark')}",

@@ -7,8 +7,9 @@ is computed and no model is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,9 +22,9 @@ from prunesid.pocket.benchmarks import items
 from prunesid.study.config.arm import Arm
 from prunesid.study.config.model import geometry_of
 from prunesid.study.config.study import Benchmark, Study
-from prunesid.study.files import kept as kept_file
 from prunesid.study.files.features import Head, read_head
 from prunesid.study.files.questions import Questions, read_questions
+from prunesid.study.layout import Layout
 from prunesid.study.planning.hardware import BYTES, passes
 from prunesid.study.planning.published_models import PublishedTask, published_task
 from prunesid.study.planning.rates import Work
@@ -33,7 +34,7 @@ from prunesid.study.provenance.store import Store
 from prunesid.study.stages import answers, encoding, selection
 from prunesid.study.stages.budgets import Budgets, read_budgets
 from prunesid.study.stages.needs import needs_of, needs_text
-from prunesid.study.stages.shard import WHOLE, Shard, shards
+from prunesid.study.stages.shard import shards
 from prunesid.study.stages.source import Runtime, runtime_of
 
 # Of CLIP's space of images and texts, in the ViT-L/14 that LLaVA's towers are.
@@ -48,13 +49,17 @@ class Size:
     questions: int | None
     answer_tokens: int = 4
 
+    @property
+    def is_known(self) -> bool:
+        return None not in (self.images, self.questions)
+
 
 @dataclass(frozen=True)
 class Step:
     """One stage of one benchmark (or, for `compare`, of one ablation).
 
-    `of` and `done` count results: arms where the stage works arm by arm, else the one file. `left`
-    is what is to be done, `bytes` what that leaves on disk.
+    `of` and `done` count results: arms where the stage works arm by arm, else files. `left` is what is
+    to be done; `features` are the bytes of features among what that leaves on disk.
     """
 
     stage: str
@@ -62,41 +67,12 @@ class Step:
     of: int
     done: int
     left: Work
-    bytes: float = 0.0
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the workflow puts the files of a study."""
-
-    results: Path
-    model: Path
-
-    @staticmethod
-    def of(study: Study) -> Layout:
-        return Layout(study.results, study.results / study.model_name)
+    features: float = 0.0
 
     @property
-    def store(self) -> Path:
-        return self.results / "store"
-
-    def data(self, task: str) -> Path:
-        return self.results / "pocket" / "data" / f"{task}.parquet"
-
-    def features(self, benchmark: str, shard: Shard = WHOLE) -> Path:
-        return self.model / benchmark / str(shard) / "features.safetensors"
-
-    def questions(self, benchmark: str, shard: Shard = WHOLE) -> Path:
-        return self.model / benchmark / str(shard) / "questions.safetensors"
-
-    def time(self, benchmark: str, stage: str, shard: Shard = WHOLE) -> Path:
-        return self.model / benchmark / str(shard) / "times" / f"{stage}.tsv"
-
-    def scores(self, benchmark: str) -> Path:
-        return self.model / benchmark / "scores.parquet"
-
-    def comparison(self, ablation: str) -> Path:
-        return self.model / "ablations" / ablation / "comparison.csv"
+    def bytes(self) -> float:
+        """Disk space that the work will take."""
+        return self.left.bytes + self.features
 
 
 def shape_of(study: Study, benchmark: Benchmark) -> Geometry:
@@ -138,51 +114,43 @@ def size_of(study: Study, benchmark: Benchmark) -> Size:
     return Size(images, questions, tokens)
 
 
-def steps(study: Study, sizes: dict[str, Size]) -> Iterator[Step]:
+def steps(study: Study, sizes: Mapping[str, Size]) -> Iterator[Step]:
     """Every stage of every benchmark and ablation, in the order of the workflow."""
     places = Layout.of(study)
-    open_benchmarks = set()
-    unread = 0
+    unfinished = set()
+    all_read = True
     for benchmark in study.encoded:
-        images = sizes[benchmark.name].images or 0
+        size = sizes[benchmark.name]
         if benchmark.task in RENDERED:
             rendered = is_fresh(places.data(benchmark.task), "images")
-            work = Work("images", {} if rendered else {"images": images, "jobs": 1})
-            yield Step("images", benchmark.name, 1, int(rendered), work, work.bytes)
-        parts = _parts(study, benchmark, sizes[benchmark.name], places)
-        to_encode = [part.images for part in parts if part.state is None]
-        unread += sum(to_encode)
-        work = Work(
-            "features", {"images": sum(to_encode), "jobs": len(to_encode)} if to_encode else {}
-        )
-        volume = sum(to_encode) * image_bytes(study, benchmark)
-        done = len(parts) - len(to_encode)
-        yield Step("features", benchmark.name, len(parts), done, work, volume)
-        asking = [arm for arm in study.arms_of(benchmark.name) if arm.asked]
-        if asking and benchmark in study.benchmarks:
-            yield _questions_step(study, benchmark, parts, places)
-        if benchmark in study.benchmarks:
-            for step in _arm_steps(study, benchmark, sizes[benchmark.name], parts):
-                if step.done < step.of:
-                    open_benchmarks.add(benchmark.name)
-                yield step
+            yield _file_step("images", benchmark.name, rendered, {"images": size.images or 0})
+        parts = _parts(study, benchmark, size)
+        unread = [part for part in parts if part.head is None]
+        all_read = all_read and not unread
+        volume = image_bytes(study, benchmark)
+        yield _part_step("features", benchmark.name, parts, unread, volume)
+        if benchmark not in study.benchmarks:
+            continue
+        if any(arm.asked for arm in study.arms_of(benchmark.name)):
+            unasked = [part for part in parts if part.head is None or part.questions is None]
+            yield _part_step("questions", benchmark.name, parts, unasked)
+        for step in _arm_steps(study, benchmark, size, parts):
+            if step.done < step.of:
+                unfinished.add(benchmark.name)
+            yield step
     features = [
-        places.features(b.name, shard) for b in study.encoded for shard in shards(study.shards)
+        places.features(b.name, each) for b in study.encoded for each in shards(study.shards)
     ]
-    informed = not unread and is_fresh(
-        places.model / "information.parquet", "information", features
-    )
+    informed = all_read and is_fresh(places.information, "information", features)
     images = sum(size.images or 0 for size in sizes.values())
-    work = Work("information", {} if informed else {"images": images, "jobs": 1})
-    yield Step("information", "all images", 1, int(informed), work)
+    yield _file_step("information", "all images", informed, {"images": images})
     for ablation in study.ablations:
         chosen = {b.name for b in study.benchmarks_of(ablation)}
-        scores = [places.scores(name) for name in chosen]
-        compared = not chosen & open_benchmarks and is_fresh(
-            places.comparison(ablation.name), "compare", scores
+        compared = not chosen & unfinished and is_fresh(
+            places.comparison(ablation.name), "compare", map(places.scores, chosen)
         )
-        amount = {} if compared else {"arms": len(ablation.arms) * len(chosen), "jobs": 1}
-        yield Step("compare", ablation.name, 1, int(compared), Work("compare", amount))
+        amount = {"arms": len(ablation.arms) * len(chosen)}
+        yield _file_step("compare", ablation.name, compared, amount)
 
 
 def is_fresh(output: Path, stage: str, made_from: Iterable[Path] = ()) -> bool:
@@ -191,20 +159,6 @@ def is_fresh(output: Path, stage: str, made_from: Iterable[Path] = ()) -> bool:
         return False
     older = (*files_behind(stage).values(), *(path for path in made_from if path.is_file()))
     return max(path.stat().st_mtime for path in older) <= output.stat().st_mtime
-
-
-def _questions_step(
-    study: Study, benchmark: Benchmark, parts: Sequence[_Part], places: Layout
-) -> Step:
-    """Encoding what is asked, for arms that choose by image and question."""
-    left = [
-        part for part, shard in zip(parts, shards(study.shards), strict=True)
-        if part.state is None or not places.questions(benchmark.name, shard).is_file()
-    ]  # fmt: skip
-    amount = {"questions": sum(part.questions for part in left), "jobs": len(left)} if left else {}
-    return Step(
-        "questions", benchmark.name, len(parts), len(parts) - len(left), Work("questions", amount)
-    )
 
 
 def head_of(features: Path) -> Head | None:
@@ -216,169 +170,150 @@ def head_of(features: Path) -> Head | None:
 
 
 @dataclass(frozen=True)
-class _State:
-    """What is there of a benchmark's shard whose features are up to date."""
+class _Part:
+    """A shard: how many images and questions it has, and what is there of it.
 
+    head       of its features, where these are up to date
+    budgets, questions  as the stages read them; only beside a head
+    """
+
+    images: int
+    asked: int
     store: Store
     runtime: Runtime
-    head: Head
-    budgets: Budgets
-    questions: Questions | None
-
-    @staticmethod
-    def of(study: Study, benchmark: Benchmark, shard: Shard, places: Layout) -> _State | None:
-        data = places.data(benchmark.task)
-        if benchmark.task in RENDERED and not is_fresh(data, "images"):
-            return None
-        head, runtime = head_of(places.features(benchmark.name, shard)), runtime_of(study)
-        if head is None:
-            return None
-        current = features_material(head.material["benchmark"], runtime, study.frames)
-        tower = dict(study.model_options).get(TEXT_TOWER)
-        needed = needs_text(needs_of(study.arms_of(benchmark.name)), tower)
-        if head.material != current or head.needs != needed:
-            return None
-        budgets, asked = places.model / "budgets.parquet", places.questions(benchmark.name, shard)
-        return _State(
-            Store(places.store), runtime, head,
-            read_budgets(budgets, benchmark.name) if budgets.is_file() else {},
-            read_questions(asked) if asked.is_file() else None,
-        )  # fmt: skip
+    head: Head | None = None
+    budgets: Budgets = field(default_factory=dict)
+    questions: Questions | None = None
 
     def selection(self, arm: Arm) -> Path | None:
         """The tokens that the arm keeps, where they are stored."""
+        if self.head is None:
+            return None
         if arm.encodes:
-            return self.store.find(
-                Store.key(encoding.material_of(arm, self.head, self.runtime.model))
-            )
-        try:
-            budget = selection.budget_of(arm, tuple(self.head.inputs), self.budgets)
-        except ValueError:  # the arm's budgets are yet to be shared out
-            return None
-        if arm.asked and self.questions is None:
-            return None
-        determined = selection.material_of(arm, budget, self.head, self.questions)
+            determined = encoding.material_of(arm, self.head, self.runtime.model)
+        else:
+            try:
+                budget = selection.budget_of(arm, tuple(self.head.inputs), self.budgets)
+            except ValueError:  # the arm's budgets are yet to be shared out
+                return None
+            if arm.asked and self.questions is None:
+                return None
+            determined = selection.material_of(arm, budget, self.head, self.questions)
         return self.store.find(Store.key(determined))
 
     def answers(self, arm: Arm) -> str | None:
         """The key of the arm's answers, where it can be known."""
-        tokens = answers.ALL
-        if arm.selects:
-            kept = self.selection(arm)
-            if kept is None:
-                return None
-            sizes = self.head.sizes
-            if arm.asked and self.questions is not None:
-                sizes = [sizes[row] for row in self.questions.rows(self.head.inputs)[1]]
-            tokens = kept_file.kept_digest(kept)
-            if tokens == kept_file.whole_digest(sizes, by_question=bool(arm.asked)):
-                tokens = answers.ALL
+        kept = self.selection(arm) if arm.selects else None
+        if self.head is None or (arm.selects and kept is None):
+            return None
+        tokens = answers.tokens_of(kept, self.head, self.questions)
         return Store.key(answers.material_of(tokens, self.head, self.runtime, arm))
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A shard: its images and questions, and what is there of it, if its features are."""
-
-    images: int
-    questions: int
-    state: _State | None
-
-    @property
-    def is_empty(self) -> bool:
-        return self.state is not None and not self.state.head.inputs
-
-
-def _parts(study: Study, benchmark: Benchmark, size: Size, places: Layout) -> list[_Part]:
+def _parts(study: Study, benchmark: Benchmark, size: Size) -> list[_Part]:
+    """The shards of a benchmark."""
+    places, runtime = Layout.of(study), runtime_of(study)
+    needed = needs_text(
+        needs_of(study.arms_of(benchmark.name)), dict(study.model_options).get(TEXT_TOWER)
+    )
+    readable = benchmark.task not in RENDERED or is_fresh(places.data(benchmark.task), "images")
     found = []
     for shard in shards(study.shards):
-        state = _State.of(study, benchmark, shard, places)
         images = len(shard.take(range(size.images or 0), study.batch_size))
         share = images / size.images if size.images else 0
-        found.append(_Part(images, round(share * (size.questions or 0)), state))
+        part = _Part(images, round(share * (size.questions or 0)), Store(places.store), runtime)
+        head = head_of(places.features(benchmark.name, shard)) if readable else None
+        if (
+            head is not None
+            and head.needs == needed
+            and head.material
+            == features_material(head.material["benchmark"], runtime, study.frames)
+        ):
+            asked = places.questions(benchmark.name, shard)
+            part = replace(
+                part, head=head,
+                budgets=read_budgets(places.budgets, benchmark.name)
+                if places.budgets.is_file() else {},
+                questions=read_questions(asked) if asked.is_file() else None,
+            )  # fmt: skip
+        found.append(part)
     return found
 
 
+def _file_step(stage: str, name: str, done: bool, amount: Mapping[str, float]) -> Step:
+    """A stage that leaves one file."""
+    work = Work(stage, {} if done else {**amount, "jobs": 1})
+    return Step(stage, name, 1, int(done), work)
+
+
+def _part_step(
+    stage: str, name: str, parts: Sequence[_Part], left: Sequence[_Part], image_bytes: float = 0.0
+) -> Step:
+    """A stage that leaves one file of each part."""
+    images = sum(part.images for part in left)
+    amount = {"images": images, "questions": sum(part.asked for part in left), "jobs": len(left)}
+    work = Work(stage, amount if left else {})
+    return Step(stage, name, len(parts), len(parts) - len(left), work, images * image_bytes)
+
+
 def _arm_steps(
-    study: Study, benchmark: Benchmark, size: Size, parts: list[_Part]
+    study: Study, benchmark: Benchmark, size: Size, parts: Sequence[_Part]
 ) -> Iterator[Step]:
+    """The stages of a benchmark that work arm by arm."""
     arms = study.arms_of(benchmark.name)
-    shape = shape_of(study, benchmark)
-    encode, select, answer, score = (
-        _Left(of, shape.usual_tokens, size.answer_tokens, study.batch_size)
-        for of in (
-            [arm for arm in arms if arm.encodes],
-            [arm for arm in arms if arm.selects and not arm.encodes],
-            arms,
-            arms,
-        )
-    )
-    keys: dict[str, list[str]] = {arm.name: [] for arm in arms}
-    for part in parts:
-        if part.is_empty:
-            continue
-        for arm in arms:
-            if arm.selects and (part.state is None or part.state.selection(arm) is None):
-                (encode if arm.encodes else select).add(part, arm)
-            key = part.state.answers(arm) if part.state else None
-            if part.state is None or key is None or key not in part.state.store:
-                answer.add(part, arm)
-            if key is not None:
-                keys[arm.name].append(key)
-    store, full = Store(Layout.of(study).store), sum(not part.is_empty for part in parts)
-    everything = _Part(size.images or 0, size.questions or 0, None)
+    stages = {
+        "encode": [arm for arm in arms if arm.encodes],
+        "select": [arm for arm in arms if arm.selects and not arm.encodes],
+        "answer": arms,
+        "score": arms,
+    }
+    left: dict[str, list[tuple[_Part, Arm]]] = {stage: [] for stage in stages}
+    store, runtime = parts[0].store, parts[0].runtime
+    whole = _Part(size.images or 0, size.questions or 0, store, runtime)
+    filled = [part for part in parts if part.head is None or part.head.inputs]
     for arm in arms:
-        own = keys[arm.name]
-        if len(own) < full or not _scored(store, benchmark, arm, own):
-            score.add(everything, arm)
-    for stage, left, amount in (
-        ("encode", encode, {"images": encode.images, "tokens": encode.tokens}),
-        ("select", select, {"images": select.images, "tokens": select.tokens}),
-        ("answer", answer,
-         {"tokens": answer.tokens, "questions": answer.questions, "passes": answer.passes}),
-        ("score", score, {"questions": score.questions}),
-    ):  # fmt: skip
-        of, number = len(left.arms), len(left.names)
-        if stage == "encode" and not of:  # there is no such job
+        keys = [part.answers(arm) for part in filled]
+        for part, key in zip(filled, keys, strict=True):
+            if arm.selects and part.selection(arm) is None:
+                left["encode" if arm.encodes else "select"].append((part, arm))
+            if key is None or key not in store:
+                left["answer"].append((part, arm))
+        known = [key for key in keys if key is not None]
+        scored = score_material(
+            answers=known, benchmark=benchmark.name, arm=arm.name, metric=benchmark.metric
+        )
+        if len(known) < len(keys) or Store.key(scored) not in store:
+            left["score"].append((whole, arm))
+    shape = shape_of(study, benchmark)
+    for stage, own in stages.items():
+        if stage == "encode" and not own:  # there is no such job
             continue
-        work = Work(stage, amount | {"jobs": len(left.parts)} if number else {}, left.entries)
+        amount = _amount(left[stage], shape.usual_tokens, size.answer_tokens, study.batch_size)
+        number = len({arm.name for _, arm in left[stage]})
         # Tokens of a pass of their own are stored whole, those of others by number.
         token = shape.width * BYTES[study.dtype] if stage == "encode" else 0
-        yield Step(stage, benchmark.name, of, of - number, work, work.bytes + token * left.tokens)
+        work = Work(stage, amount, len(left[stage]))
+        yield Step(
+            stage, benchmark.name, len(own), len(own) - number, work, token * amount["tokens"]
+        )
 
 
-class _Left:
-    """What a stage of a benchmark has to do, by what it is paid for; `arms` are all of the stage."""
-
-    def __init__(
-        self, arms: Sequence[Arm], whole: int, answer_tokens: int, batch_size: int
-    ) -> None:
-        self.arms = arms
-        self.names: set[str] = set()
-        self.parts: set[int] = set()
-        self.images = self.tokens = self.questions = self.passes = self.entries = 0
-        self._whole, self._answer_tokens, self._batch = whole, answer_tokens, batch_size
-
-    def add(self, part: _Part, arm: Arm) -> None:
-        """An arm on a part."""
-        self.names.add(arm.name)
-        self.parts.add(id(part))
-        self.entries += 1
+def _amount(
+    left: Sequence[tuple[_Part, Arm]], tokens: int, answer_tokens: int, batch_size: int
+) -> Counter[str]:
+    """All that arms on parts are paid for; `tokens` are those of an image before compression."""
+    amount = Counter(images=0, tokens=0, questions=0, passes=0)
+    for part, arm in left:
         # Where tokens are chosen by image and question, every question is an input.
-        inputs = part.questions if arm.asked else part.images
-        self.images += inputs
-        self.questions += part.questions
+        inputs = part.asked if arm.asked else part.images
         # What a late arm drops depends on the question, so that each question runs on its own.
-        rows = part.questions if arm.is_late else inputs
-        self.tokens += rows * min(self._whole, arm.budget or self._whole)
-        self.passes += passes(inputs, part.questions, self._answer_tokens, self._batch, arm.is_late)
-
-
-def _scored(store: Store, benchmark: Benchmark, arm: Arm, answer_keys: list[str]) -> bool:
-    material = score_material(
-        answers=answer_keys, benchmark=benchmark.name, arm=arm.name, metric=benchmark.metric
-    )
-    return Store.key(material) in store
+        rows = part.asked if arm.is_late else inputs
+        amount["images"] += inputs
+        amount["questions"] += part.asked
+        amount["tokens"] += rows * min(tokens, arm.budget or tokens)
+        amount["passes"] += passes(inputs, part.asked, answer_tokens, batch_size, arm.is_late)
+    amount["jobs"] = len({id(part) for part, _ in left})
+    return amount
 
 
 def image_bytes(study: Study, benchmark: Benchmark) -> float:

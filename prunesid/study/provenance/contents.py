@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 from prunesid.core.files import digest, file_digest
 from prunesid.images.media import FRAMES
 from prunesid.images.relevance import TEXT_TOWER
+from prunesid.pocket import WEIGHTS
 from prunesid.study.provenance.code import code_of
 
 if TYPE_CHECKING:
     from prunesid.core.questions import Question
     from prunesid.study.stages.source import Runtime
 
-POCKET_WEIGHTS = Path(__file__).resolve().parents[2] / "pocket" / "weights"
-
 
 def model_path(model: str) -> str:
     """Where the weights of a study's `model` lie: a folder or a hub id."""
-    return str(POCKET_WEIGHTS) if model == "pocket" else model
+    return str(WEIGHTS) if model == "pocket" else model
 
 
 def model_digest(model: str) -> str:

@@ -9,18 +9,18 @@ import argparse
 from pathlib import Path
 
 from prunesid.study.config.study import Study, load_study
+from prunesid.study.layout import Layout
 
 
 def closing(study: Study, report: Path | None = None) -> str:
     """The message. `report` is where this run wrote its report, None where it wrote none."""
-    model = study.results / study.model_name
-    published = model / "published.txt"
+    places = Layout.of(study)
     lines = [
-        f"Tables and figures: {model / 'ablations'}",
+        f"Tables and figures: {places.ablations}",
         f"Report: {report}" if report else "Report: none yet; `make reproduce` writes one",
     ]
-    if published.is_file():
-        lines.append(published.read_text().strip())
+    if places.published.is_file():
+        lines.append(places.published.read_text().strip())
     return "\n".join(lines)
 
 

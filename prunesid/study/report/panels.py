@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import ceil
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -280,7 +281,7 @@ def draw_zero(ax: Axes, upright: bool = True) -> None:
 
 
 def draw_heat(
-    ax: Axes, table: pd.DataFrame, sure: pd.DataFrame, reach: float, aspect: str = "equal"
+    ax: Axes, table: pd.DataFrame, sure: pd.DataFrame, reach: float, aspect: Any = "equal"
 ) -> AxesImage:
     """Differences in points (rows x columns) as colors, their numbers inside; * where they are `sure`.
 
@@ -305,7 +306,7 @@ def draw_hollow(
     y: NDArray[np.float64],
     marker: str,
     color: str,
-    **style: float,
+    **style: Any,
 ) -> None:
     """Marks with white inside over those that are there."""
     ax.plot(

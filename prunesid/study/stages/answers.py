@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from prunesid.core.record import Kept
-from prunesid.families import load
 from prunesid.generate.decoding import Inputs
 from prunesid.images.records import Records
 from prunesid.methods.registry import requirements
 from prunesid.study.files.features import Head, read_features
 from prunesid.study.files.kept import kept_digest, load_kept, whole_digest
 from prunesid.study.files.question_rows import asked_rows
-from prunesid.study.files.questions import read_questions
+from prunesid.study.files.questions import Questions, read_questions
 from prunesid.study.provenance.code import code_of
-from prunesid.study.provenance.contents import model_path
 from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_keys, write_keys
 from prunesid.study.stages.arm_answers import Job, Late, answer_arms, answer_material, missing
-from prunesid.study.stages.device import device_slot
+from prunesid.study.stages.device import model_of
 from prunesid.study.stages.shard import WHOLE, Shard
 from prunesid.study.stages.source import Runtime, Source
 
@@ -48,6 +46,21 @@ def material_of(tokens: str, features: Head, runtime: Runtime, arm: Arm) -> dict
         benchmark=identity["benchmark"], model=identity["model"], batch_size=runtime.batch_size,
         dtype=runtime.dtype, device=runtime.device, code=code_of("answer", [arm], runtime.model),
     )  # fmt: skip
+
+
+def tokens_of(kept: Path | None, features: Head, questions: Questions | None) -> str:
+    """What enters the language model: ALL or a `kept_digest`.
+
+    kept       the tokens of an arm that selects
+    questions  of the same shard, for an arm that chooses by image and question
+    """
+    if kept is None:
+        return ALL
+    by_question, sizes = bool(asked_rows(kept)), features.sizes
+    if by_question and questions is not None:
+        sizes = [sizes[row] for row in questions.rows(features.inputs)[1]]
+    found = kept_digest(kept)
+    return ALL if found == whole_digest(sizes, by_question=by_question) else found
 
 
 def late_of(arm: Arm) -> Late | None:
@@ -83,20 +96,16 @@ def answer_benchmark(
         write_keys({}, output)
         return
     chosen = read_keys(selections)
-    sizes = records.sizes
-    asked: Inputs | None = None
+    asked = None if questions is None else read_questions(questions)
+    rows: Inputs | None = None
     sources: list[int] = []
-    if questions is not None:
-        asked, sources = read_questions(questions).rows(records.inputs)
+    if asked is not None:
+        rows, sources = asked.rows(records.inputs)
 
     def job(arm: Arm) -> Job:
         path = store.get(chosen[arm.name]) if arm.selects else None
         by_question = path is not None and bool(asked_rows(path))
-        tokens = ALL
-        if path is not None:
-            own = [sizes[row] for row in sources] if by_question else sizes
-            found = kept_digest(path)
-            tokens = ALL if found == whole_digest(own, by_question=by_question) else found
+        tokens = tokens_of(path, head, asked)
 
         def kept() -> Kept:
             if path is None or tokens == ALL:
@@ -105,7 +114,7 @@ def answer_benchmark(
 
         determined = material_of(tokens, head, runtime, arm)
         attention = partial(_attention, records) if arm.name in reading else None
-        inputs = asked if by_question and tokens != ALL else None
+        inputs = rows if by_question and tokens != ALL else None
         return Job(arm.name, determined, kept, late_of(arm), attention, inputs)
 
     jobs = [job(arm) for arm in arms]
@@ -114,9 +123,7 @@ def answer_benchmark(
     distinct = list({keys[each.name]: each for each in jobs}.values())
     if missing(distinct, store):
         every = shard.questions(source.open().questions(), runtime.batch_size)
-        with device_slot(runtime.device) as device:
-            path = model_path(runtime.model)
-            adapter = load(path, device, runtime.dtype, **dict(runtime.options))
+        with model_of(runtime) as adapter:
             answer_arms(
                 adapter, distinct, records.inputs, every, store, batch_size=runtime.batch_size
             )

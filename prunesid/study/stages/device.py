@@ -1,4 +1,4 @@
-"""A GPU of its own for each job.
+"""A GPU of its own for each job, and the model on it.
 
 Snakemake counts GPUs and assigns none: a job that starts takes the first GPU that no other job of
 this user holds. A lock on a file holds it, which the system drops with the process, however that
@@ -16,6 +16,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from prunesid.families import Adapter, load
+from prunesid.study.provenance.contents import model_path
+from prunesid.study.stages.source import Runtime
+
 log = logging.getLogger(__name__)
 SECONDS = 2.0
 
@@ -31,6 +35,14 @@ def device_slot(device: str) -> Iterator[str]:
         return
     with hold_one(_gpus(), Path(tempfile.gettempdir()) / f"prunesid-gpus-{os.getuid()}") as number:
         yield f"cuda:{number}"
+
+
+@contextmanager
+def model_of(runtime: Runtime) -> Iterator[Adapter]:
+    """The loaded model of a study, on a device of its own while the context lasts."""
+    with device_slot(runtime.device) as device:
+        path = model_path(runtime.model)
+        yield load(path, device, runtime.dtype, **dict(runtime.options))
 
 
 def _gpus() -> list[str]:

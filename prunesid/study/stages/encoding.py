@@ -12,15 +12,13 @@ import torch
 from tqdm import tqdm
 
 from prunesid.core.record import Kept
-from prunesid.families import load
 from prunesid.families.adapter import Adapter
 from prunesid.study.files.features import read_head
 from prunesid.study.files.kept import save_kept
 from prunesid.study.provenance.code import code_of
-from prunesid.study.provenance.contents import model_path
 from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import write_keys
-from prunesid.study.stages.device import device_slot
+from prunesid.study.stages.device import model_of
 from prunesid.study.stages.source import Runtime, Source
 
 if TYPE_CHECKING:
@@ -59,9 +57,7 @@ def encode_arms(
     if todo:
         task = source.open()
         first = {question.image_id: question for question in reversed(task.questions())}
-        with device_slot(runtime.device) as device:
-            path = model_path(runtime.model)
-            adapter = load(path, device, runtime.dtype, **dict(runtime.options))
+        with model_of(runtime) as adapter:
             for arm in todo:
                 begun = time.perf_counter()
                 kept = _encode(

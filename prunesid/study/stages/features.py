@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from prunesid.families import Adapter, load
 from prunesid.images.records import Records
 from prunesid.images.relevance import TEXT_TOWER
 from prunesid.study.files.features import write_features
-from prunesid.study.provenance.contents import features_material, model_path, questions_digest
-from prunesid.study.stages.device import device_slot
+from prunesid.study.provenance.contents import features_material, questions_digest
+from prunesid.study.stages.device import model_of
 from prunesid.study.stages.needs import needs_text
 from prunesid.study.stages.shard import WHOLE, Shard
 from prunesid.study.stages.source import Runtime, Source
@@ -21,6 +20,7 @@ from prunesid.study.stages.source import Runtime, Source
 if TYPE_CHECKING:
     from prunesid.core.needs import Needs
     from prunesid.core.questions import Question
+    from prunesid.families import Adapter
     from prunesid.lmms.tasks import LmmsTask
 
 
@@ -33,9 +33,7 @@ def extract(
     first = {q.image_id: q for q in reversed(questions)}
     names = list(dict.fromkeys(q.image_id for q in questions))
     material = features_material(questions_digest(questions, source.data), runtime, source.frames)
-    path = model_path(runtime.model)
-    with device_slot(runtime.device) as device:
-        adapter = load(path, device, runtime.dtype, **dict(runtime.options))
+    with model_of(runtime) as adapter:
         parts = list(_encoded(adapter, task, first, names, needs, runtime.batch_size))
     asked = needs_text(needs, dict(runtime.options).get(TEXT_TOWER))
     write_features(Records.cat(parts), adapter.sizes, asked, material, output)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import safe_open
 
 from prunesid.families.inputs.square import squared
 from prunesid.images.records import CENTER, PADDED
 from prunesid.study.config.kept_patches import FirstCrop, KeptPatches, Patches, Scene
 from prunesid.study.files.features import read_head
+from prunesid.study.files.kept import read_places
 from prunesid.study.files.question_rows import asked_rows
 from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_keys
@@ -56,7 +55,8 @@ def read_scenes(
             if arm.asked:
                 first = next(asked for asked in asked_rows(path) if asked.image == name)
                 place, question = first.row, first.context
-            kept.append(KeptPatches(label, **read_kept(path, place)))
+            own = {field: rows[place] for field, rows in read_places(path).items()}
+            kept.append(KeptPatches(label, own["index"], own.get("group"), own.get("selected")))
         pixels = as_seen(picture, _size(crop.grid), crop.view)
         phi = float(table["phi"][row])
         scenes.append(Scene(name, phi, pixels, crop.grid, tuple(kept), question))
@@ -111,12 +111,3 @@ def _open(source: Source, names: Sequence[str]) -> list[Image.Image]:
     task = source.open()
     first = {question.image_id: question for question in reversed(task.questions())}
     return [task.image(first[name]) for name in names]
-
-
-def read_kept(path: Path, row: int) -> dict[str, NDArray[Any]]:
-    """Index (N,) of a row, and group and selected (T,) where the method tells them."""
-    names = {"index": "index", "info.group": "group", "info.selected": "made"}
-    with safe_open(path, "np") as file:
-        return {
-            names[name]: file.get_tensor(name)[row] for name in file.keys() if name in names  # noqa: SIM118
-        }  # fmt: skip

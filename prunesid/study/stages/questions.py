@@ -11,11 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from prunesid.core.files import atomic
-from prunesid.families import load
 from prunesid.images.relevance import TEXT_TOWER, asks_of, encoders_of
 from prunesid.study.files.features import read_head
-from prunesid.study.provenance.contents import model_path, tower_digest
-from prunesid.study.stages.device import device_slot
+from prunesid.study.provenance.contents import tower_digest
+from prunesid.study.stages.device import model_of
 from prunesid.study.stages.shard import WHOLE, Shard
 from prunesid.study.stages.source import Runtime, Source
 
@@ -42,9 +41,7 @@ def write_questions(
     encoders = encoders_of((each for arm in arms for each in arm.asked), tower) if asks else ()
     tensors = {"place": torch.tensor([places[text] for text in texts], dtype=torch.int64)}
     if encoders:
-        with device_slot(runtime.device) as device:
-            path = model_path(runtime.model)
-            adapter = load(path, device, runtime.dtype, **dict(runtime.options))
+        with model_of(runtime) as adapter:
             for encoder in encoders:
                 tensors[encoder] = torch.stack(
                     [adapter.question(encoder, *text) for text in places]

@@ -59,7 +59,7 @@ def shards(count: int) -> tuple[Shard, ...]:
     return tuple(Shard(number, count) for number in range(1, count + 1))
 
 
-def by_benchmark(names: Sequence[str], paths: Sequence[str]) -> dict[str, tuple[Path, ...]]:
+def by_benchmark(names: Sequence[str], paths: Sequence[str | Path]) -> dict[str, tuple[Path, ...]]:
     """{benchmark: the files of its parts} from those of all of them, benchmark by benchmark."""
     each, rest = divmod(len(paths), len(names))
     if rest:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.study import Study, load_study
+from prunesid.study.layout import Layout
 from prunesid.study.tracking.ledger import shown
 from prunesid.study.tracking.trackio import FOLDER, surroundings
 
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def runs_of_study(study: Study) -> Path:
     """Where a study's runs lie."""
-    return study.results / study.model_name / "runs"
+    return Layout.of(study).runs
 
 
 def recorded(study: Study) -> Path:

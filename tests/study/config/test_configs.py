@@ -12,8 +12,8 @@ from prunesid.study.config.documents import read_yaml
 from prunesid.study.config.model import POCKET
 from prunesid.study.config.study import CLIPS, load_study
 from prunesid.study.planning.checks.tasks import task_data
+from prunesid.study.planning.outlook import ESTIMATE, MODELS, commented, outlook, row, sentence
 from prunesid.study.planning.published_models import published_models, published_task
-from prunesid.study.planning.whole_study import ESTIMATE, MODELS, commented, outlook, row, sentence
 from prunesid.study.report.paper import load_paper
 
 PATHS = {path.name: path for path in sorted((ROOT / "configs").glob("*.yaml"))}
@@ -81,7 +81,7 @@ def test_the_size_of_every_benchmark_is_known(real):
 
 
 def test_comments_and_docs_say_what_the_estimator_says(real):
-    refresh = "python -m prunesid.study.planning.whole_study --write configs/NAME.yaml renews it"
+    refresh = "python -m prunesid.study.planning.outlook --write configs/NAME.yaml renews it"
     docs = MODELS.read_text()
     for name, study in real.items():
         text, seen = PATHS[name].read_text(), outlook(study)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from builders.synthetic_scores import ROOT
 
-from prunesid.study.config.model import WEIGHTS
+from prunesid.pocket import WEIGHTS
 from prunesid.study.config.study import Benchmark
 from prunesid.study.planning import check as module
 from prunesid.study.planning.check import check

@@ -9,15 +9,16 @@ from builders.synthetic_scores import ROOT
 
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.study import parse_study
+from prunesid.study.layout import Layout
 from prunesid.study.planning import estimate as module
 from prunesid.study.planning.estimate import estimate, text
-from prunesid.study.planning.progress import Layout
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.answers import answer_benchmark
 from prunesid.study.stages.features import extract
 from prunesid.study.stages.needs import needs_of
 from prunesid.study.stages.scores import score_benchmark
 from prunesid.study.stages.selection import select_arms
+from prunesid.study.stages.shard import WHOLE
 from prunesid.study.stages.source import Source, runtime_of
 
 DOCUMENT = {
@@ -84,7 +85,7 @@ def test_it_follows_a_run_and_ends_with_nothing_left(study):
     arms, store = study.arms, Store(places.store)
     data = places.data("pocket_mme")
     render("pocket_mme", data, study.limit)
-    source, features = Source("pocket_mme", data), places.features("pocket_mme")
+    source, features = Source("pocket_mme", data), places.features("pocket_mme", WHOLE)
     extract(source, runtime_of(study), needs_of(arms), features)
     assert done(study)["features"] == (1, 1)
     folder = features.parent
@@ -101,7 +102,7 @@ def test_it_follows_a_run_and_ends_with_nothing_left(study):
                      folder / "answers")  # fmt: skip
     score_benchmark(source, benchmark.name, benchmark.metric, [folder / "answers"], store,
                     folder / "scores.parquet")  # fmt: skip
-    (places.model / "information.parquet").touch()
+    (places.information).touch()
     places.comparison("few").parent.mkdir(parents=True)
     places.comparison("few").touch()
     whole = estimate(study)
@@ -114,7 +115,7 @@ def test_another_batch_size_starts_over(study, tmp_path):
     data = places.data("pocket_mme")
     render("pocket_mme", data, study.limit)
     extract(Source("pocket_mme", data), runtime_of(study), needs_of(study.arms),
-            places.features("pocket_mme"))  # fmt: skip
+            places.features("pocket_mme", WHOLE))  # fmt: skip
     assert done(study)["features"] == (1, 1)
     document = DOCUMENT | {"results": str(study.results), "batch_size": 3}
     assert done(parse_study(document, ROOT, folder=tmp_path))["features"] == (0, 1)

@@ -14,7 +14,7 @@ from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.kept_patches import FirstCrop, KeptPatches, Patches, Scene, parse_patches
 from prunesid.study.config.study import parse_study
-from prunesid.study.files.kept import save_kept
+from prunesid.study.files.kept import read_places, save_kept
 from prunesid.study.provenance.store import Store
 from prunesid.study.report.kept_patches import (
     FADE,
@@ -25,7 +25,7 @@ from prunesid.study.report.kept_patches import (
     write_kept_patches,
 )
 from prunesid.study.report.panels import note_of
-from prunesid.study.stages.patches import as_seen, read_kept, read_scenes, spaced
+from prunesid.study.stages.patches import as_seen, read_scenes, spaced
 
 DEFAULT = {"benchmark": None, "images": 2, "arms": None}
 ARMS = {
@@ -194,9 +194,9 @@ def test_methods_that_merge_tell_their_centers(method, centers, tmp_path):
     )  # fmt: skip
     kept = compress(record, method, budget=torch.tensor([12, 36]))
     save_kept(kept, tmp_path / "kept.safetensors")
-    first, whole = (read_kept(tmp_path / "kept.safetensors", row) for row in range(2))
-    assert (first["made"].sum(), whole["made"].sum()) == (centers, 0)
-    shown = KeptPatches("", first["index"], made=first["made"])
+    places = read_places(tmp_path / "kept.safetensors")
+    assert places["selected"].sum(axis=1).tolist() == [centers, 0]
+    shown = KeptPatches("", places["index"][0], made=places["selected"][0])
     own = shown.index[shown.index >= 0]
     # A center is no patch that is kept as well; one made token has no center (CLS, the extra one).
     assert not set(own) & set(shown.centers)

@@ -21,8 +21,8 @@ from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import shared_budgets
 from prunesid.study.config.study import parse_study
 from prunesid.study.files.features import read_head
+from prunesid.study.layout import Layout
 from prunesid.study.planning.estimate import estimate
-from prunesid.study.planning.progress import Layout
 from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_keys
 from prunesid.study.stages import device
@@ -148,8 +148,8 @@ def run(folder, count, monkeypatch):
         folder / "information.parquet", {"pocket_mme": shared_budgets(arms)}, None,
         folder / "budgets.parquet",
     )  # fmt: skip
-    (folder / "budgets.parquet").rename(places.model / "budgets.parquet")
-    budgets = read_budgets(places.model / "budgets.parquet", "pocket_mme")
+    (folder / "budgets.parquet").rename(places.budgets)
+    budgets = read_budgets(places.budgets, "pocket_mme")
     for part, own, passed, asked, kept, given in zip(
         parts, features, encoded, questions, selections, answers, strict=True
     ):

@@ -8,7 +8,7 @@ from pathlib import Path
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.planning.checks.finding import MISSING, OK, Finding
 from prunesid.study.planning.checks.hub import Hub, NotReachable, NotThere
-from prunesid.study.planning.checks.tasks import TaskData, task_data
+from prunesid.study.planning.checks.tasks import TaskData, known_data, task_data
 from prunesid.study.planning.published_models import published_task
 
 
@@ -36,31 +36,21 @@ def check_data(hub: Hub, tasks: Iterable[str]) -> Iterator[tuple[Finding, float]
 
 def check_token(hub: Hub, tasks: Iterable[str]) -> Iterator[Finding]:
     """The hub token, where lmms-eval's tasks insist on one."""
-    insisting = [
-        part.task for name in dict.fromkeys(tasks) if name not in RENDERED
-        for part in _data_of(name) if part.needs_token
-    ]  # fmt: skip
+    fetched = [name for name in dict.fromkeys(tasks) if name not in RENDERED]
+    insisting = [part for name in fetched for part in known_data(name) if part.needs_token]
     if not insisting:
         return
     if hub.has_token:
         yield Finding(OK, "hub token", f"there is one, which {len(insisting)} tasks insist on")
     elif hub.offline and all(
-        part.repository is None or hub.has_dataset(part.repository)
-        for name in insisting for part in _data_of(name)
-    ):  # fmt: skip
+        part.repository is None or hub.has_dataset(part.repository) for part in insisting
+    ):
         yield Finding(OK, "hub token", "none; everything is in the local cache")
     else:
         yield Finding(
-            MISSING, "hub token", f"none, and lmms-eval loads {', '.join(insisting)} with one",
+            MISSING, "hub token", f"none, and lmms-eval loads {', '.join(p.task for p in insisting)} with one",
             "`hf auth login`, or HF_TOKEN; any account's read token will do",
         )  # fmt: skip
-
-
-def _data_of(task: str) -> list[TaskData]:
-    try:
-        return task_data(task)
-    except ValueError:  # reported by check_data
-        return []
 
 
 def _local(part: TaskData) -> Finding:

@@ -11,7 +11,7 @@ from prunesid.core.registry import unknown
 from prunesid.lmms.grades import check_judge, judged
 from prunesid.study.config.study import Benchmark
 from prunesid.study.planning.checks.finding import MISSING, OK, Finding
-from prunesid.study.planning.checks.tasks import task_data
+from prunesid.study.planning.checks.tasks import known_data, task_data
 
 
 def refuse_unscorable(benchmark: Benchmark) -> None:
@@ -27,9 +27,8 @@ def check_scores(benchmarks: Iterable[Benchmark]) -> Iterator[Finding]:
     """A line for each benchmark that cannot be scored, or that a judge will be asked about."""
     for benchmark in benchmarks:
         what = f"scores of {benchmark.name}"
-        try:
-            parts = task_data(benchmark.task)
-        except ValueError:  # reported with the data
+        parts = known_data(benchmark.task)
+        if not parts:
             continue
         try:
             refuse_unscorable(benchmark)

@@ -54,6 +54,14 @@ def task_data(name: str, folders: tuple[Path, ...] | None = None) -> list[TaskDa
     return [_data(name, document)]
 
 
+def known_data(name: str) -> list[TaskData]:
+    """The same; [] where there is no such task, which `checks.data` reports."""
+    try:
+        return task_data(name)
+    except ValueError:
+        return []
+
+
 def _data(name: str, document: Mapping[str, Any]) -> TaskData:
     options = document.get("dataset_kwargs") or {}
     source = str(document.get("dataset_path"))

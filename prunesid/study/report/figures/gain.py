@@ -55,9 +55,13 @@ def points(subject: Subject) -> pd.DataFrame:
         table = pd.concat([pd.DataFrame(place, index=names), about, gain], axis=1)
         table = table.assign(gain_error=error, p_holm=own["p_holm"])
         pairs = table.dropna(subset=["phi_std", "gain"])
-        axes = ("phi_std", "gain", "phi_std_error", "gain_error")
         correlation = rank_correlation(
-            *(pairs[name].tolist() for name in axes), bootstrap, f"{row.key} {column.key}"
+            pairs["phi_std"].tolist(),
+            pairs["gain"].tolist(),
+            pairs["phi_std_error"].tolist(),
+            pairs["gain_error"].tolist(),
+            bootstrap,
+            f"{row.key} {column.key}",
         )
         tables.append(table.assign(**{f"r_{k}": v for k, v in asdict(correlation).items()}))
     return pd.concat(tables, ignore_index=True)

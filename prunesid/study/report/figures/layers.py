@@ -5,6 +5,7 @@ tower's usual block without a number of its own (`layer: null`), it has no place
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     """The figure of `points`."""
     x, hue = _along(subject.ablation), panels.axis(subject.ablation, subject.ablation.figure.hue)
     shades = theme.colors(hue.values)
-    dotted = {"linewidth": 1.1, "linestyle": DOTTED}
+    dotted: dict[str, Any] = {"linewidth": 1.1, "linestyle": DOTTED}
 
     def draw_panel(ax: Axes, own: pd.DataFrame, scale: lines.Scale) -> None:
         lines.draw_lines(ax, own[(own["x"] != "") | (own["hue"] == theme.VANILLA)], scale, hue)

@@ -1,6 +1,6 @@
 """What a whole study takes of named hardware, from nothing: for planning, not for progress.
 
-    python -m prunesid.study.planning.whole_study configs/llava-1.5-7b.yaml
+    python -m prunesid.study.planning.outlook configs/llava-1.5-7b.yaml
 
 prints it; with --write it replaces what the study's own first comment says (from "Estimated:" to the
 end of the paragraph) and its row in docs/models.md. `make estimate` shows it beside what is done.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from prunesid.study.config.study import ROOT, Study, load_study
 from prunesid.study.planning.hardware import GPUS, memory_bytes, rates, weight_bytes
-from prunesid.study.planning.progress import Size, Step, image_bytes, largest_shape, size_of, steps
+from prunesid.study.planning.progress import Step, image_bytes, largest_shape, size_of, steps
 from prunesid.study.planning.published_models import published_task
 from prunesid.study.planning.rates import Rates
 from prunesid.study.stages.needs import needs_of
@@ -65,6 +65,7 @@ def outlook(study: Study) -> Outlook:
     todo = list(steps(fresh, sizes))
     shape = largest_shape(study)
     layers = max(len(needs_of(study.arms_of(b.name)).layers) for b in study.benchmarks)
+    published = [published_task(benchmark.task) for benchmark in study.encoded]
     features = {b.name: (sizes[b.name].images or 0) * image_bytes(study, b) for b in study.encoded}
     return Outlook(
         gpu_memory=memory_bytes(shape, study.dtype, study.batch_size, 1 + layers),
@@ -79,10 +80,10 @@ def outlook(study: Study) -> Outlook:
         ),
         memory=max(features.values()) / study.shards + 4e9,
         checkpoint=weight_bytes(shape, study.dtype),
-        data=sum(2 * (_download(b.task) or 0) for b in study.encoded),
+        data=sum(2 * (known.download or 0) for known in published if known is not None),
         features=sum(features.values())
         + sum(step.bytes for step in todo if step.stage == "encode"),
-        unknown=tuple(name for name, size in sizes.items() if _is_open(size)),
+        unknown=tuple(name for name, size in sizes.items() if not size.is_known),
     )
 
 
@@ -129,21 +130,6 @@ def hours(seconds: float) -> str:
 
 def _seconds(todo: list[Step], speed: Rates, *, on_gpu: bool) -> float:
     return sum(speed.seconds(step.left) for step in todo if (step.stage in ON_GPU) == on_gpu)
-
-
-def _download(task: str) -> int | None:
-    published = published_task(task)
-    return None if published is None else published.download
-
-
-def _is_open(size: Size) -> bool:
-    return size.images is None or size.questions is None
-
-
-def existing(path: Path) -> Path:
-    """The nearest folder above `path` that is there, whose disk it will be on."""
-    resolved = path.resolve()
-    return next(p for p in (resolved, *resolved.parents) if p.exists())
 
 
 def _write(path: Path, study: Study, seen: Outlook) -> None:

@@ -99,6 +99,7 @@ def send_artifacts(directory: Path, settings: Settings) -> str | None:
     if not missing:
         return None
     request = {
+        "task": "send_artifacts",
         "project": settings.project,
         "entity": settings.entity,
         "directory": str(directory),
@@ -107,7 +108,7 @@ def send_artifacts(directory: Path, settings: Settings) -> str | None:
     }
     limit = settings.timeout
     finished = run_bounded(
-        [sys.executable, "-P", str(Path(__file__).with_name("wandb_artifacts_process.py"))],
+        [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))],
         stdin=json.dumps(request),
         environment=surroundings(directory)
         | RETRIES

@@ -29,7 +29,7 @@ from prunesid.study.tracking.wandb_commands import RETRIES, record, surroundings
 
 PAGES = ("workspace", "report")
 TABLE = "table.md"
-PROCESS = Path(__file__).with_name("wandb_pages_process.py")
+PROCESS = Path(__file__).with_name("worker.py")
 NO_ACCOUNT = (
     "This needs a W&B account, and none is known on this machine. With one: `wandb login`, or set "
     "WANDB_API_KEY, then the same command again. Without one: `make dashboard`."
@@ -106,7 +106,7 @@ def _send_pages(pages: Mapping[str, Any], directory: Path, settings: Settings) -
     if len(current) == len(PAGES):
         return current
     place = {"project": settings.project, "entity": settings.entity}
-    request = {**pages, **place, "former": former}
+    request = {"task": "save_pages", **pages, **place, "former": former}
     finished = run_bounded(
         [sys.executable, "-P", str(PROCESS)],
         stdin=json.dumps(request),

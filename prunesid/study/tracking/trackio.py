@@ -38,12 +38,13 @@ class Trackio:
         if not missing:
             return done
         request = {
+            "task": "record_trackio",
             "project": self.project,
             "directory": str(directory),
             "documents": [str(path_of(run, directory)) for run in missing],
         }
         finished = run_bounded(
-            [sys.executable, "-P", str(Path(__file__).with_name("trackio_process.py"))],
+            [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))],
             stdin=json.dumps(request),
             environment=surroundings(directory),
             directory=directory,

@@ -53,6 +53,7 @@ def record(
     `login` asks whether wandb finds credentials, too. Never raises for what wandb does.
     """
     request = {
+        "task": "record_wandb",
         "login": login,
         "project": settings.project,
         "entity": settings.entity,
@@ -60,7 +61,7 @@ def record(
         "documents": [str(path.absolute()) for path in documents],
     }
     done = run_bounded(
-        [sys.executable, "-P", str(Path(__file__).with_name("wandb_process.py"))],
+        [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))],
         stdin=json.dumps(request),
         environment=surroundings(directory)
         | {"WANDB_SILENT": "true", "WANDB__SERVICE_WAIT": "120"},

@@ -1,4 +1,4 @@
-"""The shipped Pocket-LLaVA loads like any LLaVA, sees, and answers equally in the engine and alone."""
+"""The shipped Pocket-LLaVA loads as any LLaVA, sees and answers alike in the engine and alone."""
 
 from __future__ import annotations
 

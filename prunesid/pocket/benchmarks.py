@@ -121,15 +121,17 @@ def render(name: str, path: Path, limit: int | None = None) -> None:
     for image_id, scene, asked in items(chosen, limit):
         png = _png(scene)
         for number, question in enumerate(asked):
-            rows.append({
-                "image": {"bytes": png, "path": None},
-                "image_id": image_id,
-                "question_id": f"{image_id}-{number}",
-                "question": question.text,
-                "answer": question.answer,
-                "category": _category(chosen, question),
-                "choices": list(question.options),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "image": {"bytes": png, "path": None},
+                    "image_id": image_id,
+                    "question_id": f"{image_id}-{number}",
+                    "question": question.text,
+                    "answer": question.answer,
+                    "category": _category(chosen, question),
+                    "choices": list(question.options),
+                }
+            )
     text = Value("string")
     features = Features({
         "image": Image(), "image_id": text, "question_id": text, "question": text,

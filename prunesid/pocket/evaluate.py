@@ -67,10 +67,11 @@ def best_guess(questions: Sequence[Sequence[Question]]) -> dict[str, float]:
         for question in asked:
             tally[question.family][_wording(question)][question.answer] += 1
     return {
-        family: 100 * sum(c.most_common(1)[0][1] for c in wordings.values())
+        family: 100
+        * sum(c.most_common(1)[0][1] for c in wordings.values())
         / sum(c.total() for c in wordings.values())
         for family, wordings in tally.items()
-    }  # fmt: skip
+    }
 
 
 def accuracy(
@@ -78,7 +79,7 @@ def accuracy(
     pictures: Sequence[Image.Image],
     questions: Sequence[Sequence[Question]],
     batch_size: int = 16,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Exact match (%) per family with all tokens, picture i answering `questions[i]`."""
     right: dict[str, list[bool]] = defaultdict(list)
     for start in range(0, len(pictures), batch_size):

@@ -119,14 +119,19 @@ def build_processor() -> LlavaProcessor:
     )  # fmt: skip
     side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     image_processor = CLIPImageProcessor(
-        size={"shortest_edge": IMAGE_SIZE}, crop_size=side,
-        image_mean=[MEAN] * 3, image_std=[STD] * 3,
-    )  # fmt: skip
+        size={"shortest_edge": IMAGE_SIZE},
+        crop_size=side,
+        image_mean=[MEAN] * 3,
+        image_std=[STD] * 3,
+    )
     return LlavaProcessor(
-        image_processor=image_processor, tokenizer=tokenizer, patch_size=PATCH,
-        vision_feature_select_strategy="default", num_additional_image_tokens=1,
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
-    )  # fmt: skip
+    )
 
 
 def save(model: LlavaForConditionalGeneration, folder: Path) -> None:

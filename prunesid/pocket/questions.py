@@ -78,9 +78,11 @@ def absent_names(scene: Scene, strategy: str) -> list[str]:
     if strategy not in shared:
         raise ValueError(f"unknown strategy {strategy!r}; choose from {', '.join(shared)}")
     return [
-        f"{c} {s}" for c in COLOR_NAMES for s in SHAPES
+        f"{c} {s}"
+        for c in COLOR_NAMES
+        for s in SHAPES
         if f"{c} {s}" not in present and (c in colors) + (s in shapes) in shared[strategy]
-    ]  # fmt: skip
+    ]
 
 
 def existence(scene: Scene, rng: np.random.Generator) -> list[Question]:
@@ -105,11 +107,13 @@ def attribute(scene: Scene, rng: np.random.Generator) -> list[Question]:
     colors = Counter(s.color for s in scene.shapes)
     asked = [
         Question("attribute", f"what color is the {s.shape} ?", s.color)
-        for s in scene.shapes if shapes[s.shape] == 1
+        for s in scene.shapes
+        if shapes[s.shape] == 1
     ] + [
         Question("attribute", f"what shape is the {s.color} object ?", s.shape)
-        for s in scene.shapes if colors[s.color] == 1
-    ]  # fmt: skip
+        for s in scene.shapes
+        if colors[s.color] == 1
+    ]
     return _shuffled(rng, asked)
 
 
@@ -319,8 +323,10 @@ def judge(scene: Scene, rng: np.random.Generator) -> list[Question]:
                        f"are there {other} {phrase} ?", rng)  # fmt: skip
     if relations := _relations(scene):
         a, b, true, false = pick(relations)
-        asked += _pair("position", f"is the {a.name} {_relation_phrase(true)} the {b.name} ?",
-                       f"is the {a.name} {_relation_phrase(false)} the {b.name} ?", rng)  # fmt: skip
+        right, wrong = (
+            f"is the {a.name} {_relation_phrase(each)} the {b.name} ?" for each in (true, false)
+        )
+        asked += _pair("position", right, wrong, rng)
     shapes = Counter(s.shape for s in scene.shapes)
     if single := [s for s in scene.shapes if shapes[s.shape] == 1]:
         s = pick(single)
@@ -336,8 +342,9 @@ def judge(scene: Scene, rng: np.random.Generator) -> list[Question]:
                        f"is the printed code {' '.join(changed)} ?", rng)  # fmt: skip
     style = scene.background.style
     other_style = pick([b for b in BACKGROUNDS if b != style])
-    asked += _pair("scene", f"is the background {style} ?",
-                   f"is the background {other_style} ?", rng)  # fmt: skip
+    asked += _pair(
+        "scene", f"is the background {style} ?", f"is the background {other_style} ?", rng
+    )
     return asked
 
 

@@ -25,10 +25,13 @@ TOWER = Transformer.encoder(
 )
 QWEN2_VL = Transformer.decoder(
     Qwen2Config(
-        hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
+        hidden_size=3584,
+        intermediate_size=18944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
         num_key_value_heads=4,
     )
-)  # fmt: skip
+)
 TEXT = 64
 
 
@@ -93,7 +96,7 @@ def test_a_late_method_is_counted_layer_by_layer():
 
 
 def record_of(tokens, width):
-    """Everything that any method reads, of one image."""
+    """A record of one image with all fields that any method reads."""
     draw = torch.Generator().manual_seed(0)
 
     def normal(*shape):
@@ -108,7 +111,7 @@ def record_of(tokens, width):
 
 
 def outside(method, params, tokens, width, budget):
-    """Multiply-adds of a formula that are no product of matrices, and so are not seen by torch."""
+    """Multiply-adds of a formula outside matrix products, which torch's counter does not see."""
     n, m, k = min(tokens, width), max(tokens, width), budget // 4
     return {
         # The last row of each step's difference.

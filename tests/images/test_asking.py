@@ -1,4 +1,4 @@
-"""Methods that choose by image and question: encoders, and the same tokens and answers wherever they run."""
+"""Methods that choose by image and question: encoders, and equal tokens and answers everywhere."""
 
 from __future__ import annotations
 
@@ -70,8 +70,10 @@ def test_equal_questions_on_an_image_are_one_input_and_images_stay_together():
     questions = [Question(*each) for each in asked]
     asks = asking.asks_of(["a", "b", "nothing asked"], questions)
     assert [(ask.image, ask.context, ask.questions) for ask in asks.values()] == [
-        ("a", "x ?", ("1",)), ("b", "x ?", ("0", "3")), ("b", "y ?", ("2",)),
-    ]  # fmt: skip
+        ("a", "x ?", ("1",)),
+        ("b", "x ?", ("0", "3")),
+        ("b", "y ?", ("2",)),
+    ]
     shown = [question.shown for question in asking.by_question(questions)]
     assert shown[0] == shown[3] and len(set(shown)) == 3 and set(shown) == set(asks)
     assert [question.shown for question in questions] == ["b", "a", "b", "b"]
@@ -153,8 +155,10 @@ def test_by_embeddings_a_question_is_all_text_of_its_prompt(tiny_llava):
     mean = adapter.model.get_input_embeddings()(torch.tensor(ids)).mean(0)
     torch.testing.assert_close(
         asking.relevance(record.projected, [vector] * 2).float(),
-        cosine_similarity(record.projected, mean, dim=2), atol=1e-5, rtol=1e-4,
-    )  # fmt: skip
+        cosine_similarity(record.projected, mean, dim=2),
+        atol=1e-5,
+        rtol=1e-4,
+    )
     assert torch.equal(vector, adapter.question_of([*ids, *adapter.placeholders.values()]))
     assert asking.relevance(record.projected, [adapter.question_of([])] * 2).eq(0).all()
 
@@ -174,17 +178,19 @@ def test_a_text_tower_fits_the_models_vision_tower_or_is_refused(tiny_llava, tmp
 
 
 ARMS = (
-    VANILLA, make_arm({"method": "dpp"}), make_arm({"method": "cdpruner"}),
+    VANILLA,
+    make_arm({"method": "dpp"}),
+    make_arm({"method": "cdpruner"}),
     make_arm({"method": "cdpruner", "budget": 24, "dynamic": "benchmark"}),
     make_arm({"method": "cdpruner", "budget": 576}),
-)  # fmt: skip
+)
 ASKED_ARM, SHARED, WHOLE_ARM = ARMS[2:]
 RUNTIME = Runtime("pocket", batch_size=4)
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """Every stage on 4 images of Pocket-MME, one question of which is asked twice."""
+    """The results of all stages on 4 images of Pocket-MME; one of the questions is asked twice."""
     folder = tmp_path_factory.mktemp("asked")
     data = folder / "mme.parquet"
     render("pocket_mme", data, 4)
@@ -236,9 +242,11 @@ def test_each_question_gets_the_tokens_that_it_has_alone(work):
         vector = adapter.question(EMBEDDINGS, row.context, ["image"])
         relevance = asking.relevance(alone.projected, [vector])
         alone = VisionRecord(
-            alone.features, projected=alone.projected, relevance=relevance,
+            alone.features,
+            projected=alone.projected,
+            relevance=relevance,
             relevance_by=EMBEDDINGS,
-        )  # fmt: skip
+        )
         wanted = compress(alone, "cdpruner", budget=64)
         assert torch.equal(plain.index[number], wanted.index[0])
         assert torch.equal(plain.tokens[number], wanted.tokens[0])
@@ -278,7 +286,7 @@ def test_equal_questions_share_a_prefix_and_others_do_not(work):
     answered = [each for each in store.entries() if each.material["stage"] == "answer"]
     distinct = len(source.open().questions()) - 1
     asked = [each for each in answered if each.cost["images"] == distinct]
-    # All tokens, the images' and twice the questions'.
+    # Tokens of all arms: those of images, and twice those of questions.
     assert (len(answered), len(asked)) == (4, 2)
     assert 64 * distinct in {entry.cost["tokens"] for entry in asked}
 
@@ -320,9 +328,10 @@ def test_the_picture_of_kept_patches_tells_the_question(work):
     for scene in scenes:
         assert scene.question == first[scene.image_id]
         (row,) = (
-            row.row for row in asked_rows(path)
+            row.row
+            for row in asked_rows(path)
             if (row.image, row.context) == (scene.image_id, scene.question)
-        )  # fmt: skip
+        )
         assert scene.kept[1].index.tolist() == kept.index[row].tolist()
 
 
@@ -356,12 +365,15 @@ def test_the_library_the_study_and_lmms_eval_give_the_same_answers(work):
             add_generation_prompt=True,
         )
         for q in questions
-    ]  # fmt: skip
+    ]
     some = range(0, len(questions), 3)
     inputs = processor(
-        images=[task.image(questions[n]) for n in some], text=[texts[n] for n in some],
-        padding=True, padding_side="left", return_tensors="pt",
-    )  # fmt: skip
+        images=[task.image(questions[n]) for n in some],
+        text=[texts[n] for n in some],
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+    )
     with prunesid.pruned(model, processor, "cdpruner", 64):
         output = model.generate(**inputs, max_new_tokens=8, do_sample=False)
     found = processor.batch_decode(

@@ -25,7 +25,7 @@ from prunesid.core.record import NEWLINE, OPTIONAL, PLACE, VisionRecord
 from prunesid.families.adapter import kept_crops
 from prunesid.generate import engine
 from prunesid.images.records import IMAGE, SUB_CROPS
-from prunesid.methods import features, places, registry
+from prunesid.methods import features, registry
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.files.features import read_features
@@ -38,7 +38,7 @@ SIDE, BUDGET = 4, 30
 SIZES = ((100, 100), (60, 150), (150, 60), (41, 130), (111, 87), (10, 300), (300, 10))
 NAMES = [f"image {number}" for number in range(len(SIZES))]
 ALL = Needs(**{name: True for name in OPTIONAL if name not in ("relevance", "joint")})
-# Crop by crop, a fifth of the budget for each, tokens in the order of the map.
+# Crop by crop, with a fifth of the budget each, tokens in the order of the map.
 USUAL = (
     ("visionzip", {}), ("prunesid", {"preset": "release"}), ("prunesid", {}), ("vispruner", {}),
     ("dpp", {}), ("cls_topk", {}), ("random", {}), ("grid", {}), ("prumerge", {}),
@@ -91,7 +91,7 @@ def entering(adapter, kept, records, name):
 
 
 def sent(record, method, budgets, params):
-    """What each crop sends by itself, and the tokens (D,) of those that are no patches."""
+    """The tokens that each crop sends by itself, and those (D,) that are no patches."""
     found, made = [], {}
     for crop, budget in enumerate(budgets):
         own = []
@@ -147,7 +147,7 @@ def test_crops_by_themselves_enter_in_the_order_of_the_map(
         if after != tokens:
             differ(found, embedded(plain, record, after, made))
             reordered += 1
-    # Merged tokens and those of crops one above the other have but one order.
+    # Merged tokens, and tokens of crops one above the other, have only one order.
     assert reordered >= (0 if method == "prumerge" else 3)
 
 
@@ -183,7 +183,7 @@ def test_holov_has_its_runs_over_all_crops(adapter, plain, records, images):
             continue
         attention = record.cls_attention.double().sum(1)
         own = torch.stack([attention[crop, patch] for crop, patch in candidates])
-        # HoloV itself is held against its authors' code elsewhere.
+        # HoloV itself is compared with its authors' code elsewhere.
         joined = VisionRecord(torch.ones(1, len(own), 2), cls_attention=own[None, None])
         chosen = compress(joined, "holov", budget=BUDGET).index[0].tolist()
         tokens = [candidates[number] for number in chosen]
@@ -325,9 +325,12 @@ def test_explicit_values_hold_for_every_method():
 
 
 def test_lmms_eval_can_tell_options_from_parameters():
-    for place, names in places.listed().items():
-        for method in names:
-            assert not set(CHOICES) & set(registry.PACKAGES[place].parameters(method)), method
+    for method, facts in registry.list_methods().items():
+        assert not set(CHOICES) & set(facts.parameters), method
+
+
+def row_of(crops):
+    return [crops.scope, crops.crop_order, crops.unpad, crops.budget_for]
 
 
 def test_the_table_of_the_docs_says_what_methods_do():
@@ -338,21 +341,17 @@ def test_the_table_of_the_docs_says_what_methods_do():
         names, *cells = line.strip("|").split("|")
         for method in re.findall(r"`(\w+)`", names):
             own = features.crops_of(method)
-            assert [cell.strip(" `") for cell in cells[:4]] == [
-                own.scope, own.crop_order, own.unpad, own.budget_for
-            ]  # fmt: skip
+            assert [cell.strip(" `") for cell in cells[:4]] == row_of(own)
             assert (features.authors_crops(method) is None) == ("no code" in names)
             seen.append(method)
     assert sorted(seen) == features.list_feature_methods()
     (inside,) = (line for line in table if line.startswith("| inside the encoder"))
-    assert [cell.strip(" `") for cell in inside.split("|")[2:6]] == [
-        ENCODER.scope, ENCODER.crop_order, ENCODER.unpad, ENCODER.budget_for
-    ]  # fmt: skip
+    assert [cell.strip(" `") for cell in inside.split("|")[2:6]] == row_of(ENCODER)
 
 
 @pytest.mark.parametrize("method", ["visionzip", "prunesid", "holov", "divprune"])
-def test_newlines_behind_the_rows_that_hold_a_token(loaded, plain, images, method):
-    """Where they are drawn, the order is that of the map, and nothing else changes."""
+def test_newlines_after_the_rows_that_hold_a_token(loaded, plain, images, method):
+    """With newlines the order is that of the map, and nothing else changes."""
     bare, rows = loaded(newline="drop", crop_order="map"), loaded(newline="rows")
     sets = [each.encode(each.preprocess(pictures(SIZES)), ALL, NAMES) for each in (bare, rows)]
     kept = [each.compress(method, budget=BUDGET) for each in sets]
@@ -365,9 +364,11 @@ def test_newlines_behind_the_rows_that_hold_a_token(loaded, plain, images, metho
             continue
         parts = sorted(
             (int(place), reference.cell_of((crop, int(patch)), grid, SIDE)[0])
-            for crop, own in enumerate(crops) if crop
-            for place, patch in zip(own.place, own.index, strict=True) if patch >= 0
-        )  # fmt: skip
+            for crop, own in enumerate(crops)
+            if crop
+            for place, patch in zip(own.place, own.index, strict=True)
+            if patch >= 0
+        )
         expected, tokens = [], list(entering(bare, kept[0], sets[0], name))
         rows_of = dict(parts)
         for place, token in enumerate(tokens):

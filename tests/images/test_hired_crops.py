@@ -48,15 +48,20 @@ def attended(images, grid, seed):
 
 
 def records(share=None):
-    """`a`: a base crop of 24 patches and 2 x 2 sub-crops, two of which show the image in 12 of theirs;
-    `b`: 1 x 3, of the second nothing; `c`: 1 x 3, of none anything."""
+    """Inputs of a base crop of 24 patches and sub-crops.
+
+    `a` has 2 x 2 sub-crops, two of which show the image in 12 of their patches. `b` has 1 x 3, of
+    which the second shows nothing. `c` has 1 x 3, which show nothing.
+    """
     whole, half, none = [0, 0, 4, 6], [0, 0, 2, 6], [0, 0, 0, 6]
     layouts = [
         {"view": "whole", SUB_CROPS: {"grid": grid, "parts": [whole, *parts]}}
         for grid, parts in (
-            ([2, 2], [whole, half, whole, half]), ([1, 3], [whole, none, whole]), ([1, 3], [none] * 3)
+            ([2, 2], [whole, half, whole, half]),
+            ([1, 3], [whole, none, whole]),
+            ([1, 3], [none] * 3),
         )
-    ]  # fmt: skip
+    ]
     rows = range(5), range(5, 9), range(9, 13)
     media = [Medium(IMAGE, tuple(r), own) for r, own in zip(rows, layouts, strict=True)]
     group = attended(13, (4, 6), 1)
@@ -65,7 +70,7 @@ def records(share=None):
 
 
 def expected(found, name, total, *, alpha=0.5, regions="runs", rounding="exact"):
-    """What the slow reference gives the crops of an input."""
+    """The tokens that the slow reference gives to each crop of an input."""
     (medium,) = found.inputs[name]
     rows, columns = medium.sub_crops
     attention = found.groups[0].first_cls_attention[medium.rows[0]].double()
@@ -234,7 +239,7 @@ def test_llava_next_shares_by_the_first_block_of_the_base_crop(loaded, unpad, bu
 
 
 def visual_of(plain, crops, columns, newline):
-    """What enters, written plainly: `crops` (tokens (n, D), patches (n,)), the base crop first."""
+    """Entering tokens, by plain code; `crops` (tokens (n, D), patches (n,)), base crop first."""
     with torch.no_grad():
         visual = plain.model.multi_modal_projector(torch.cat([tokens for tokens, _ in crops]))
     base, places = len(crops[0][1]), []
@@ -266,7 +271,7 @@ def test_generation_equals_a_reference_from_inputs_embeds(loaded, plain, options
             empty += not len(index)
         shown = medium.parts((SIDE, SIDE))
         if all(len(own) >= part.size for (_, own), part in zip(crops, shown, strict=True)):
-            continue  # a narrow image, of which everything is kept
+            continue  # a narrow image that is kept whole
         visual = visual_of(plain, crops, medium.sub_crops[1], options.get("newline"))
         prompt = adapter.prompt(QUESTION, [IMAGE])
         plainly.append(

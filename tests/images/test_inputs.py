@@ -1,4 +1,4 @@
-"""How images and questions are prepared: as the authors do by default, as transformers does by option."""
+"""Preparation of images and questions: by default as the authors do, by option as transformers."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_or_crops_as_the_processor_does_by_itself(tiny_llava):
 
 
 def test_kept_patches_are_drawn_on_what_the_tower_saw(tiny_llava):
-    """The tower's pixels, normalization undone, are the picture of the report."""
+    """The report's picture is the tower's pixels without the normalization."""
     adapter = families.load(tiny_llava)
     inputs = adapter.preprocess(pictures())
     settings = adapter.processor.image_processor
@@ -180,7 +180,7 @@ def test_a_vicuna_is_asked_with_its_system_prompt_and_an_option_wins(spelling):
 
 
 def test_pieces_are_tokenized_by_themselves_with_one_start():
-    """A LLaMA tokenizer begins every piece with a space; at once it has one at the front only."""
+    """A LLaMA tokenizer begins every piece with a space; a whole text has one, at its start."""
     words = ["<unk>", "<s>", "</s>", "▁", "▁a", "\n", "a", "b", "<image>"]
     tokenizer = LlamaTokenizer(
         vocab={word: number for number, word in enumerate(words)}, merges=[("▁", "a")]

@@ -1,4 +1,4 @@
-"""Clips hold the frames that they say, and lmms-eval's visuals become images and clips."""
+"""Clips hold the frames that they declare, and lmms-eval's visuals become images and clips."""
 
 from __future__ import annotations
 

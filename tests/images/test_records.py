@@ -23,7 +23,7 @@ LAYOUT = {"view": "whole"}
 
 
 def records(share=None):
-    """`a`: crops of 24, 12 and 24 patches; `b`: one of 12; `c`: two images, of 24 and of 12 and 12."""
+    """`a` has crops of 24, 12 and 24 patches, `b` one of 12, `c` two images (24; 12 and 12)."""
     large, small = record(images=3, grid=(4, 6)), record(images=4, tokens=12, seed=5, grid=(3, 4))
     members = ((0, 2, 4), (1, 3, 5, 6))
     inputs = {
@@ -64,13 +64,13 @@ def test_a_budget_of_a_reference_image_is_scaled_to_each_medium_before_it_is_sha
     media = [Medium(IMAGE, rows, LAYOUT) for rows in ((0,), (1, 2), (3,))]
     found = Records.named(groups, ((0,), (1, 2), (3,)), media, ["a", "b", "c"])
     kept = found.compress("prunesid", budget=192, preset="release_qwen")
-    # 16 at the least; 120 * 192 / 576 of the medium in two crops; more than T tokens are no bound.
+    # At least 16; 120 * 192 / 576 for the medium in two crops; T is no upper bound.
     assert kept.count.tolist() == [16, 20, 20, 133]
     large = compress(groups[2], "prunesid", budget=192, preset="release_qwen")
     assert torch.equal(kept.index[3, :133], large.index[0])
     beyond = compress(groups[1], "prunesid", budget=300, preset="release_qwen")
     assert beyond.count.tolist() == [31, 31]
-    # Tokens named input by input are tokens.
+    # Budgets per input are numbers of tokens.
     named = found.compress("prunesid", budget={"a": 9, "b": 30, "c": 50}, preset="release_qwen")
     assert named.count.tolist() == [9, 15, 15, 50]
     with pytest.raises(ValueError, match="budget must be at least 1"):
@@ -145,6 +145,6 @@ def test_a_budget_is_shared_evenly_and_nothing_is_lost(sizes, data):
     shares = shared_out(budget, sizes)
     assert sum(shares) == min(budget, sum(sizes))
     assert all(1 <= share <= size for share, size in zip(shares, sizes, strict=True))
-    # Who has room left has no token less than anyone, but for the remainder.
+    # A crop with room left has at most one token less than any other (the remainder).
     hungry = [share for share, size in zip(shares, sizes, strict=True) if share < size]
     assert not hungry or min(hungry) >= max(shares) - 1

@@ -17,7 +17,7 @@ SHOWN = ([PICTURES[0]], [PICTURES[0]], PICTURES[1:], [], [])
 
 
 def ask(model, shown):
-    """Answers to a question on each of `shown`, as lmms-eval asks them."""
+    """Answers to one question on each of `shown`, asked as lmms-eval does."""
     docs = Dataset.from_dict({"number": list(range(len(shown)))})
     model.task_dict = {"made up": {"test": docs}}
     requests = [
@@ -38,10 +38,12 @@ def ask(model, shown):
 @pytest.mark.parametrize(
     "arm",
     [
-        {}, {"method": "grid", "budget": 5}, {"method": "tome", "budget": 5},
+        {},
+        {"method": "grid", "budget": 5},
+        {"method": "tome", "budget": 5},
         {"method": "cdpruner", "budget": 5},
     ],
-)  # fmt: skip
+)
 def test_several_images_and_none_answer_the_same_shared_or_alone(tiny_llava, arm):
     answers = [
         ask(PruneSID(str(tiny_llava), batch_size=size, share_prefix=share, **arm), SHOWN)

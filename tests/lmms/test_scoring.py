@@ -1,4 +1,4 @@
-"""Replayed answers score as live ones do, and the plug-in runs from lmms-eval's command line."""
+"""Replayed answers score like live ones, and the plug-in runs from lmms-eval's command line."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def write_pairs(folder: Path, targets: list[str]) -> None:
 
 
 def pipeline_answers(model: Path, task: LmmsTask, arm: dict) -> dict[str, str]:
-    """All media of all questions encoded once, compressed, asked."""
+    """Answers by question id, with all media encoded once and compressed."""
     adapter, questions = families.load(model), task.questions()
     shown = {question.image_id: task.media(question) for question in questions}
     owners = [image for image, media in shown.items() for _ in media]
@@ -225,8 +225,9 @@ def test_the_command_line_answers_and_scores_as_the_pipeline(tmp_path, tiny_llav
     data, said, expected = tmp_path / "data", {}, {}
     data.mkdir()
     for name, write, metric in (
-        ("pairs", write_pairs, "exact_match"), ("msvd_qa", write_clips, "answer_match")
-    ):  # fmt: skip
+        ("pairs", write_pairs, "exact_match"),
+        ("msvd_qa", write_clips, "answer_match"),
+    ):
         write(data, ["nothing"] * 4)
         task = load_task(name, tmp_path / "tasks", data=data / f"{name}.parquet")
         said[name] = pipeline_answers(tmp_path / "tiny", task, arm)

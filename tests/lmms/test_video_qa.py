@@ -65,8 +65,9 @@ def test_replies_score_as_declared(original):
     found = score(task, replies, "answer_match")
     assert found.by_question == {"0": 1.0, "1": 0.0, "2": 1.0}
     assert found.metrics == {
-        "answer_match,none": pytest.approx(2 / 3), "exact_match,none": pytest.approx(1 / 3)
-    }  # fmt: skip
+        "answer_match,none": pytest.approx(2 / 3),
+        "exact_match,none": pytest.approx(1 / 3),
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""The methods that PruneSID is compared with: exact, batch by batch the same, sound on degenerate input.
+"""Methods on features other than PruneSID: exact, equal in any batch, sound on degenerate input.
 
-That they are what their authors' code is, the golden vectors show (`test_golden.py`).
+The golden vectors show that they agree with their authors' code (`test_golden.py`).
 """
 
 from dataclasses import replace
@@ -27,11 +27,12 @@ EXACT = (
     ("hired", {}), ("prumerge", {}), ("prumerge", {"variant": "plus"}),
 )  # fmt: skip
 MERGING = ("visionzip", "prumerge")
-# What the count is where it is not the budget.
+# Methods whose count is not the budget.
 INEXACT = (
-    ("prumerge", {"variant": "plus", "grid": "all"}), ("prumerge", {"variant": "adaptive"}),
+    ("prumerge", {"variant": "plus", "grid": "all"}),
+    ("prumerge", {"variant": "adaptive"}),
     ("prumerge", {"variant": "adaptive_plus"}),
-)  # fmt: skip
+)
 DEGENERATE = tuple(kind for kind in KINDS if kind not in ("random", "clustered"))
 
 
@@ -257,7 +258,7 @@ def test_cdpruner_equals_plain_loops(kind, count):
     near = replace(rec, relevance_by=EMBEDDINGS)
     for image in range(len(rec)):
         projected, relevance = rec.projected[image].numpy(), rec.relevance[image].numpy()
-        # By CLIP what is least like the question matters most, by embeddings what is most like it.
+        # By CLIP tokens least like the question matter most, by embeddings those most like it.
         for own, sign in ((rec, 1), (near, -1)):
             kept = compress(own, "cdpruner", budget=count)
             assert kept.index[image].tolist() == reference.cdpruner(
@@ -313,9 +314,8 @@ def test_crop_budgets_equal_plain_loops(grid, crops, share, alpha, seed):
     for regions in ("runs", "quadrants"):
         found = crop_budgets(attention, total, crops, alpha=alpha, regions=regions, grid=grid)
         for image in range(2):
-            wanted = reference.crop_budgets(
-                attention[image].numpy(), total, crops, alpha, grid if regions == "quadrants" else None
-            )  # fmt: skip
+            shape = grid if regions == "quadrants" else None
+            wanted = reference.crop_budgets(attention[image].numpy(), total, crops, alpha, shape)
             assert found[image].tolist() == wanted
         assert (found.sum(dim=1) <= total).all() and (found <= tokens).all()
 
@@ -377,9 +377,15 @@ def test_what_is_missing_is_named(method, params):
 
 
 @pytest.mark.parametrize(
-    ("method", "field"), [("divprune", "projected"), ("dpp", "projected"), ("cdpruner", "relevance"),
-                          ("prumerge", "last_keys"), ("prumerge", "last_attention")],
-)  # fmt: skip
+    ("method", "field"),
+    [
+        ("divprune", "projected"),
+        ("dpp", "projected"),
+        ("cdpruner", "relevance"),
+        ("prumerge", "last_keys"),
+        ("prumerge", "last_attention"),
+    ],
+)
 def test_nan_in_what_is_read_raises(method, field):
     rec = record()
     getattr(rec, field)[1, 3] = torch.nan

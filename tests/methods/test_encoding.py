@@ -116,7 +116,9 @@ def test_a_share_that_no_crop_can_have_is_refused_at_once():
 
 def test_the_most_similar_pairs_merge_into_means_of_their_patches():
     # CLS, then A and B alternately: 2 is like 3, 4 is like 1, 6 is like nothing.
-    metric = torch.tensor([[1, 0, 0], [0, 1, 0.3], [0, 0, 1], [0, 0.01, 1], [0, 1, 0], [1, 1, 1], [1, -1, -1]])  # fmt: skip
+    metric = torch.tensor(
+        [[1, 0, 0], [0, 1, 0.3], [0, 0, 1], [0, 0.01, 1], [0, 1, 0], [1, 1, 1], [1, -1, -1]]
+    )
     tokens = torch.arange(7.0)[None, :, None]
     size = torch.tensor([[1.0, 1, 2, 1, 1, 1, 1]])
     found = match(metric[None], 2)
@@ -196,7 +198,7 @@ def test_a_smaller_image_is_what_transformers_makes_of_it(tower, pixels):
     kept = reduce_clip(tower, pixels, encoder.plan("downsample", TINY, 11)).kept
     small = torch.nn.functional.interpolate(
         pixels.float(), (42, 42), mode="bicubic", antialias=True
-    )  # fmt: skip
+    )
     with torch.no_grad():
         states = tower(small, interpolate_pos_encoding=True, output_hidden_states=True)
     torch.testing.assert_close(kept.tokens, states.hidden_states[-2][:, 1:])
@@ -284,10 +286,10 @@ def test_multiply_adds_are_those_that_run(tower, pixels, method, budget):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         reduce_clip(tower, pixels[:1], plan)
     patches = plan.side**2 * 3 * 14 * 14 * sizes.width
-    behind = sizes.layer_macs(1 + budget)  # one block is not run here, and counted
+    unread = sizes.layer_macs(1 + budget)  # one block is not run here, and counted
     means = sum(plan.merged) * sizes.width
     assert counter.get_total_flops() // 2 == (
-        plan.encoder_macs(sizes) - behind + plan.choice_macs(sizes) - means + patches
+        plan.encoder_macs(sizes) - unread + plan.choice_macs(sizes) - means + patches
     )
 
 
@@ -297,11 +299,14 @@ def test_multiply_adds_with_padding_are_those_that_run(tower, pixels):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         reduce_clip(tower, pixels[:1], plan)
     assert plan.beside == 8 and plan.tokens == 3
-    behind, means = sizes.layer_macs(1 + 8 + 3), sum(plan.merged) * sizes.width
+    unread, means = sizes.layer_macs(1 + 8 + 3), sum(plan.merged) * sizes.width
     assert counter.get_total_flops() // 2 == (
-        plan.encoder_macs(sizes) - behind + plan.choice_macs(sizes) - means
+        plan.encoder_macs(sizes)
+        - unread
+        + plan.choice_macs(sizes)
+        - means
         + 16 * 3 * 14 * 14 * sizes.width
-    )  # fmt: skip
+    )
 
 
 def test_multiply_adds_counted_by_hand():

@@ -1,4 +1,4 @@
-"""What the authors' own code returned for synthetic input, and what the methods here return for it."""
+"""Agreement of the methods with results of their authors' own code on synthetic input."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_large_batches_are_cut_into_chunks(monkeypatch):
 
 @pytest.fixture
 def registry(monkeypatch):
-    """The methods, with what a test adds taken away again."""
+    """The registry of methods; entries that a test adds are removed after it."""
     features.list_feature_methods()
     monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))
     return METHODS

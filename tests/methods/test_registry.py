@@ -1,4 +1,4 @@
-"""One registry for the methods of every place."""
+"""The registry holds the methods of every place."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The preset that stands for the authors' code, for methods of every place."""
+"""The preset `upstream`, which stands for the authors' code, for methods of every place."""
 
 import pytest
 from builders.synthetic import record
@@ -36,8 +36,10 @@ def test_every_difference_is_a_parameter_with_a_reason(method):
 
 def test_what_is_given_beside_the_preset_wins():
     assert registry.resolve("holov", preset="upstream", surplus="redistribute", runs=8) == {
-        "runs": 8, "surplus": "redistribute", "order": "runs"
-    }  # fmt: skip
+        "runs": 8,
+        "surplus": "redistribute",
+        "order": "runs",
+    }
     released = registry.resolve("prunesid", preset="upstream", order="raster")
     assert (released["preset"], released["order"]) == ("release", "raster")
     assert registry.resolve("fastv", preset="upstream", k=3)["k"] == 3

@@ -22,13 +22,16 @@ from prunesid.pocket.training.labels import center_shares
 from prunesid.pocket.vocabulary import COLOR_NAMES, OPTIONS, SHAPES, words
 
 SCENE = Scene(
-    "scene", 168, Background("plain", 1), origin=(168, 0),
+    "scene",
+    168,
+    Background("plain", 1),
+    origin=(168, 0),
     shapes=(
         Shape("circle", "red", 20, 100, 20),
         Shape("circle", "blue", 100, 30, 20),
         Shape("star", "red", 150, 150, 20),
     ),
-)  # fmt: skip
+)
 
 
 def steps(text: str, answer: str = "yes", options: tuple[str, ...] = ()) -> tuple[list[str], Steps]:

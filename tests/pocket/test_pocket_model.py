@@ -1,4 +1,4 @@
-"""The shipped Pocket-LLaVA: it loads as any LLaVA, it sees, and the engine answers as it does alone."""
+"""The shipped Pocket-LLaVA loads as any LLaVA, sees and answers alike in the engine and alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Muon in float32: updates are orthogonal, and steps are torch's own up to its bfloat16."""
+"""Muon in float32: updates are orthogonal, and steps equal torch's own up to bfloat16."""
 
 from __future__ import annotations
 

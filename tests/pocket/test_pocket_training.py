@@ -1,4 +1,4 @@
-"""The training passes equal transformers' own; training resumes after a kill as if nothing was."""
+"""The training passes equal transformers' own; after a kill, training resumes without a trace."""
 
 from __future__ import annotations
 

@@ -193,9 +193,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         count = convert(
-            given.questions, given.answers, given.videos, given.output,
+            given.questions,
+            given.answers,
+            given.videos,
+            given.output,
             allow_missing=given.allow_missing,
-        )  # fmt: skip
+        )
     except ValueError as error:
         parser.error(str(error))
     print(f"{given.output}: {count} questions")

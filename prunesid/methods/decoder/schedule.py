@@ -180,10 +180,10 @@ def tokens_after(
     given = budget if counts == "after" and keep is None else keep
     if given is not None:
         return min(given, shape.tokens)
-    behind = shape.depth - layers
-    wanted = round((shape.depth * (budget or 0) - shape.tokens * layers) / behind)
+    after = shape.depth - layers
+    wanted = round((shape.depth * (budget or 0) - shape.tokens * layers) / after)
     if wanted < 1:
-        smallest = (shape.tokens * layers + behind) / shape.depth
+        smallest = (shape.tokens * layers + after) / shape.depth
         fewer = f", or with k below {layers}" if layers > 1 else ""
         raise infeasible(method, shape, budget or 0, layers, smallest, fewer)
     return wanted
@@ -204,8 +204,8 @@ def infeasible(
 def mean_entering(shape: Shape, starts: Sequence[int], counts: Sequence[int]) -> float:
     """Mean over layers if T tokens enter the first ones, and `counts` those from `starts` on."""
     ends = [*starts[1:], shape.depth]
-    behind = sum(n * (end - start) for n, start, end in zip(counts, starts, ends, strict=True))
-    return (shape.tokens * starts[0] + behind) / shape.depth
+    after = sum(n * (end - start) for n, start, end in zip(counts, starts, ends, strict=True))
+    return (shape.tokens * starts[0] + after) / shape.depth
 
 
 def top(score: Tensor, count: int) -> Tensor:

@@ -41,19 +41,23 @@ def alignment_loss(tokens: Tensor, embeddings: Tensor, batch: dict[str, Tensor])
     backdrop = batch["kind"] == 0
     place = (batch["center"] * BINS).long().clamp(max=BINS - 1)
     target = {
-        "kind": batch["kind"] - 1, "color": batch["color"] - 1,
+        "kind": batch["kind"] - 1,
+        "color": batch["color"] - 1,
         "character": batch["character"] - 1,
         "style": torch.where(backdrop, batch["style"][:, None], -1),
-        "row": place[..., 1], "column": place[..., 0],
+        "row": place[..., 1],
+        "column": place[..., 0],
         "part": torch.where(role < _PARTS, role, -1),
         "cell_row": torch.where(cell < 0, -1, cell // 3),
         "cell_column": torch.where(cell < 0, -1, cell % 3),
-    }  # fmt: skip
+    }
     center = (4 * tokens @ embeddings[ids(["object"])[0]]).flatten()
     total = F.binary_cross_entropy_with_logits(
-        center, batch["holds_center"].flatten(), weight=(batch["weight"] * ~backdrop).flatten(),
+        center,
+        batch["holds_center"].flatten(),
+        weight=(batch["weight"] * ~backdrop).flatten(),
         reduction="sum",
-    ) / (batch["weight"] * ~backdrop).sum().clamp_min(1e-6)  # fmt: skip
+    ) / (batch["weight"] * ~backdrop).sum().clamp_min(1e-6)
     for name, words in _GROUPS.items():
         wanted = target[name]
         weight = batch["weight"] * (wanted >= 0)

@@ -163,7 +163,7 @@ def grounding_loss(
     probes: Probes,
     steps: dict[str, Tensor],
     centers: Tensor,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Mean of the probes' losses.
 
     states (B, L, D) per block, tokens (B, P, D) of the image, steps the fields of `Steps` (B, L),

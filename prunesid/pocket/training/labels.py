@@ -19,9 +19,7 @@ from prunesid.pocket.vocabulary import (
     SHAPES,
 )
 
-KINDS = (
-    "background", *SHAPES, "character", "bar", "slice", *(f"arrow_{d}" for d in DIRECTIONS)
-)  # fmt: skip
+KINDS = ("background", *SHAPES, "character", "bar", "slice", *(f"arrow_{d}" for d in DIRECTIONS))
 ROLES = (*ORDINALS, *RANKS["bars"], *RANKS["pie"], *(p for row in PLACES for p in row))
 _COVER = 0.12  # a patch belongs to a region that fills at least this share of it
 _FINE = 7  # foreground masks are supervised at 7 x 7 per patch, 2 px a cell
@@ -104,10 +102,12 @@ def patch_targets(scene: Scene, mask: np.ndarray, regions: list[Region]) -> Patc
         owner = np.where(area[np.arange(patches), best] >= _COVER * PATCH * PATCH, best, 0)
 
     kinds = np.array([0] + [KINDS.index(r.kind) for r in regions])
-    colors = np.array([0] + [0 if r.color is None else 1 + COLOR_NAMES.index(r.color)
-                             for r in regions])  # fmt: skip
-    characters = np.array([0] + [0 if r.character is None else 1 + CHARACTERS.index(r.character)
-                                 for r in regions])  # fmt: skip
+    colors = np.array(
+        [0] + [0 if r.color is None else 1 + COLOR_NAMES.index(r.color) for r in regions]
+    )
+    characters = np.array(
+        [0] + [0 if r.character is None else 1 + CHARACTERS.index(r.character) for r in regions]
+    )
     roles = np.array([0] + [0 if r.role is None else 1 + ROLES.index(r.role) for r in regions])
     centers = np.array([(0.0, 0.0)] + [r.center for r in regions])
     magnitudes = np.array([0.0] + [r.magnitude for r in regions])

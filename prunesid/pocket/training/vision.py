@@ -80,9 +80,11 @@ def loss_of(outputs: list[Tensor], heads: Heads, batch: dict[str, Tensor]) -> di
     magnitude = (geometry[..., 6] - batch["magnitude"]).square()
     charted = weight * (batch["magnitude"] > 0)
     holds = F.binary_cross_entropy_with_logits(
-        heads.holds_center(x)[..., 0].float(), batch["holds_center"], reduction="none",
+        heads.holds_center(x)[..., 0].float(),
+        batch["holds_center"],
+        reduction="none",
         pos_weight=torch.tensor(4.0),
-    )  # fmt: skip
+    )
     style = heads.style(x).float().flatten(0, 1)
     styles = batch["style"][:, None].expand(-1, x.shape[1]).flatten()
     style_loss = F.cross_entropy(style, styles, reduction="none")

@@ -1,7 +1,8 @@
 """Model families: images -> VisionRecord, kept tokens -> language model.
 
 A family is one file (or one package) in this folder that registers an adapter for its
-`config.model_type`; nothing outside this folder knows which family runs.
+`config.model_type`, and one of the same name in `declared`, which says what it can do and how large its
+models are; nothing outside this folder knows which family runs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from prunesid.core.parameters import Param
 from prunesid.core.registry import Registry, unknown
 from prunesid.families.adapter import Adapter, Prompt
-from prunesid.families.declared import Family, family_of
+from prunesid.families.declared import Family, family_of, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -91,8 +92,13 @@ def modules_of(model_type: str) -> list[str]:
 
     ValueError, naming the choices, for an unknown type.
     """
-    own = f"{__name__}.{model_type}"
-    return [own] if find_spec(own) is not None else _FAMILIES.modules_of(model_type)
+    family = find(model_type)
+    name = model_type if family is None else family.name
+    own = f"{__name__}.{name}"
+    if find_spec(own) is not None:
+        return [own]
+    # The registry names the module of a method `run`, which an adapter may inherit.
+    return list(dict.fromkeys([_FAMILIES[name].__module__, *_FAMILIES.modules_of(name)]))
 
 
 def _family(path: str | Path) -> Any:

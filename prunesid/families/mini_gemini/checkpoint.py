@@ -16,7 +16,6 @@ from typing import Any
 from torch import Tensor
 
 from prunesid.families.mini_gemini import names
-from prunesid.families.mini_gemini.configuration import MiniGeminiConfig
 from prunesid.families.mini_gemini.published_config import translate
 
 # The authors' folders, by their last part -> where the hub has the same weights.
@@ -51,10 +50,13 @@ class _Stored:
 def read_published(
     path: str | Path,
     raw: Mapping[str, Any],
+    shapes: Callable[[dict[str, Any]], Mapping[str, tuple[int, ...]]],
     vision_tower: str | Path | None = None,
     vision_tower_aux: str | Path | None = None,
 ) -> Published:
     """Checkpoint at `path` (a folder or a hub id), whose `config.json` is `raw`.
+
+    `shapes` names the tensors that the model of a configuration has.
 
     Every tensor has to have its place: ValueError that lists the missing and the unexpected ones.
     """
@@ -78,7 +80,7 @@ def read_published(
         found |= {name: stored for name, stored in own.items() if name.startswith(absent)}
         unexpected += extra
     config["aux_config"] = names.trunk_geometry({n: stored.shape for n, stored in found.items()})
-    _check(path, config, found, unexpected)
+    _check(path, shapes(config), found, unexpected)
     return Published(
         config, {name: stored.read() for name, stored in found.items()}, _ends(folder, raw)
     )
@@ -97,17 +99,10 @@ def listed(problems: Mapping[str, Iterable[str]]) -> str:
 
 def _check(
     path: str | Path,
-    config: Mapping[str, Any],
+    wanted: Mapping[str, tuple[int, ...]],
     found: Mapping[str, _Stored],
     unexpected: Iterable[str],
 ) -> None:
-    import torch
-
-    from prunesid.families.mini_gemini.modeling import MiniGeminiForConditionalGeneration
-
-    with torch.device("meta"):
-        model = MiniGeminiForConditionalGeneration(MiniGeminiConfig.from_dict(dict(config)))
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     problems = {
         "missing": wanted.keys() - found.keys(),
         "unexpected": [*unexpected, *(found.keys() - wanted.keys())],

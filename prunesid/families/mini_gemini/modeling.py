@@ -186,7 +186,7 @@ class MiniGeminiForConditionalGeneration(LlavaForConditionalGeneration):
         source: str | Path | None = path
         published = None
         if is_published(raw):
-            published = read_published(path, raw, vision_tower, vision_tower_aux)
+            published = read_published(path, raw, cls._shapes, vision_tower, vision_tower_aux)
             kwargs["config"] = MiniGeminiConfig.from_dict(published.config)
             kwargs["state_dict"], source = published.tensors, None
         elif vision_tower is not None or vision_tower_aux is not None:
@@ -203,3 +203,9 @@ class MiniGeminiForConditionalGeneration(LlavaForConditionalGeneration):
             for name, value in published.ends.items():
                 setattr(model.generation_config, name, value)
         return (model, info) if wants_info else model
+
+    @classmethod
+    def _shapes(cls, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        with torch.device("meta"):
+            model = cls(MiniGeminiConfig.from_dict(config))
+        return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -136,8 +136,12 @@ def executed(run: Callable[[], object]) -> set[Path]:
 
 
 # Names of arms, stages and files, looked up; what is said there reaches a result as a value of its key.
-PLANNING = ("prunesid.core.imports", "prunesid.study.provenance.code",
-            "prunesid.study.", "prunesid.pocket.rendered")  # fmt: skip
+PLANNING = (
+    "prunesid.core.imports",
+    "prunesid.study.",
+    "prunesid.families.declared.",
+    "prunesid.pocket.rendered",
+)
 
 
 def test_what_runs_is_known_to_be_run(tmp_path):

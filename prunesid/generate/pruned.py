@@ -325,7 +325,8 @@ class _Recipe:
         if not visual:
             return dict(given)
         ids, mask = given["input_ids"], self._mask(given)
-        records, reduced = self._read(visual)
+        ids, own_inputs = self.adapter.of_prompts(ids, visual)
+        records, reduced = self._read(own_inputs)
         whole = records.all_tokens()
         widths: dict[str, list[int]] = {kind: [] for kind in self.adapter.placeholders}
         for medium in _media(records):
@@ -351,9 +352,14 @@ class _Recipe:
         for name in PER_TOKEN:
             if name in given:
                 found[name] = short.take(given[name], 0)
-        found["mm_encoder_outputs"] = self.adapter.encoder_outputs({
-            kind: [medium.embeddings for medium in own] for kind, own in entering.items() if own
-        })  # fmt: skip
+        taken = self.adapter.taken_as
+        for kind, other in taken.items():
+            here = found["input_ids"] == self.adapter.placeholders[kind]
+            found["input_ids"].masked_fill_(here, self.adapter.placeholders[other])
+        embeddings: dict[str, list[Tensor]] = {}
+        for run, medium in zip(runs, each, strict=True):
+            embeddings.setdefault(taken.get(run.kind, run.kind), []).append(medium.embeddings)
+        found["mm_encoder_outputs"] = self.adapter.encoder_outputs(embeddings)
         if any(medium.positions is not None for medium in each):
             found["position_ids"] = _positions(short, runs, each).to(ids.device)
         return found

@@ -46,6 +46,9 @@ WHEN_WHOLE, ALWAYS = "whole", "always"
 # the image, as `Box.values`, the others are padding.
 SUB_CROPS = "sub_crops"
 
+# Key of a layout: how many patches of a crop enter together, as one token; budgets count these. 1 without it.
+JOINED = "joined"
+
 Share = Callable[[VisionRecord, int, tuple[int, int]], Sequence[int]]
 Meant = Callable[[int, int], int]
 
@@ -167,7 +170,8 @@ class Records:
     def _each_budget(self, budget: int | Mapping[str, int]) -> Iterator[tuple[Medium, int]]:
         for name, media in self.inputs.items():
             for medium in media:
-                yield medium, budget if isinstance(budget, int) else budget[name]
+                own = budget if isinstance(budget, int) else budget[name]
+                yield medium, own * medium.layout.get(JOINED, 1)
 
     def patch_budgets(self, budget: int | Mapping[str, int], meant: Meant | None = None) -> Tensor:
         """`budgets` without the places that CLS takes; ValueError where it takes a crop's only one."""

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 # Families whose images, kept whole, enter the language model with newlines.
-NEWLINED = ("llava_next", "llava_onevision")
+NEWLINED = ("internvl", "llava_next", "llava_onevision")
 
 
 @dataclass(frozen=True)

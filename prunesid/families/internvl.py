@@ -14,6 +14,9 @@ choose  "tokens": the tokens after pixel shuffle, before the projector (`towers.
         a token again: those of a cell that is kept whole are as pixel shuffle has them, the others
         are put together cell by cell (`tokens_of`)
 
+A method inside the encoder that only shrinks the image gives every tile fewer patches; others are
+refused, as they leave no squares for pixel shuffle.
+
 A clip enters as in the unmodified model, its frames' tokens apart by what the prompt says between them
 ("Frame2:"); that text enters whatever is kept, counts among the tokens that enter, and a method inside
 the language model may drop it. An image enters as tokens alone.
@@ -28,12 +31,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.core.costs import Sizes, Transformer
 from prunesid.core.parameters import Param
-from prunesid.core.record import VisionRecord
+from prunesid.core.record import GRID, Kept, VisionRecord
 from prunesid.families import register
 from prunesid.families.adapter import Crop, Entering
 from prunesid.families.base import TransformersAdapter
@@ -47,8 +51,19 @@ from prunesid.families.inputs.processors import (
 )
 from prunesid.families.towers.clip import feature_block
 from prunesid.families.towers.internvit import read_internvit, shuffle_record, shuffled, tokens_of
-from prunesid.images.records import IMAGE, JOINED, VIDEO, WHOLE, Medium, Records
+from prunesid.images.featureless import outline
+from prunesid.images.records import (
+    IMAGE,
+    JOINED,
+    VIDEO,
+    WHOLE,
+    Medium,
+    Records,
+    grouped,
+    whole_index,
+)
 from prunesid.images.relevance import reading
+from prunesid.methods.encoder import Plans
 from prunesid.methods.features import NO_NEEDS, Needs
 
 if TYPE_CHECKING:
@@ -68,8 +83,6 @@ class InternVL(TransformersAdapter):
 
     OPTIONS: ClassVar[Mapping[str, Param]] = {"choose": Param(TOKENS, str, (TOKENS, PATCHES))}
     taken_as: ClassVar[Mapping[str, str]] = {VIDEO: IMAGE}
-    PADDING = "stretched to the nearest grid of tiles, and to a thumbnail"
-    PROMPT = "the checkpoint's template"
 
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         super().__init__(model, processor, **options)
@@ -117,9 +130,7 @@ class InternVL(TransformersAdapter):
         }
 
     def _tiles(self, picture: Image) -> Tensor:
-        found = self.processor.image_processor(
-            [picture], crop_to_patches=True, return_tensors="pt"
-        )
+        found = self.processor.image_processor([picture], crop_to_patches=True, return_tensors="pt")
         return found["pixel_values"]
 
     def _frames(self, clip: Clip) -> Tensor:
@@ -180,14 +191,53 @@ class InternVL(TransformersAdapter):
         tiles = sum(len(medium.rows) for medium in media)
         if len(pixels) != tiles:
             raise ValueError(f"pixel_values hold {len(pixels)} tiles, the prompts {tiles}")
-        normed = self.model.config.vision_feature_layer == -1
-        tower = self.model.model.vision_tower
-        record = read_internvit(tower, pixels, self.feature_block, needs, normed)
+        record = self._read(pixels, needs)
         if self.options["choose"] == TOKENS:
             record = shuffle_record(record)
         if needs.projected:
             record = replace(record, projected=self._projected(record))
         return Records.named([record], [range(len(record))], media, names)
+
+    def plans(self, method: str, budget: int, params: Mapping[str, object]) -> Plans:
+        found = super().plans(method, budget, params)
+        if self.options["choose"] == PATCHES:
+            raise ValueError(f"{method} leaves tokens, not patches; it needs choose={TOKENS!r}")
+        return found
+
+    @torch.no_grad()
+    def reduce(
+        self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
+    ) -> tuple[Kept, Records]:
+        """Every tile smaller by itself, so that pixel shuffle leaves as many tokens as it gets."""
+        media, pixels = self._media(inputs), inputs["pixel_values"]
+        whole = (self.side // 2, self.side // 2)
+        owners = names or [str(number) for number in range(len(media))]
+        records = outline(
+            [whole] * len(pixels), torch.zeros(len(pixels), 1), grouped(owners, media)
+        )
+        grids = [plans.grid(whole, own) for own in records.patch_budgets(plans.budget).tolist()]
+        patch = self.model.config.vision_config.patch_size[0]
+        found: list[Kept] = []
+        order: list[int] = []
+        for grid in dict.fromkeys(grids):
+            rows = [row for row, own in enumerate(grids) if own == grid]
+            own = pixels[rows]
+            if grid != whole:
+                size = (2 * patch * grid[0], 2 * patch * grid[1])
+                own = F.interpolate(own.float(), size, mode="bicubic", antialias=True).to(own.dtype)
+            record = shuffle_record(self._read(own, NO_NEEDS))
+            index, count = whole_index([record.num_tokens] * len(rows))
+            index = index if grid == whole else torch.full_like(index, -1)
+            info = {GRID: torch.tensor([grid] * len(rows)).to(record.features.device)}
+            device = record.features.device
+            found.append(Kept(record.features, index.to(device), count.to(device), info))
+            order += rows
+        return Kept.cat(found).rows(torch.tensor(order).argsort()), records
+
+    def _read(self, pixels: Tensor, needs: Needs) -> VisionRecord:
+        normed = self.model.config.vision_feature_layer == -1
+        tower = self.model.model.vision_tower
+        return read_internvit(tower, pixels, self.feature_block, needs, normed)
 
     def _media(self, inputs: Mapping[str, Tensor]) -> list[Medium]:
         counts = inputs[TILES].tolist() if TILES in inputs else [1] * len(inputs["pixel_values"])

@@ -197,7 +197,7 @@ def _by_image(
 ) -> dict[str, Tensor]:
     """(R, N) of the kept tokens -> {image: (V,)} of those that enter, crop after crop.
 
-    ValueError where others enter: newlines stand among the patches, and none of them is known.
+    ValueError where others enter: newlines or text stand among the patches, and none of it is known.
     """
     counts = kept.count.tolist()
     found = {}
@@ -205,8 +205,8 @@ def _by_image(
         crops = [crop for medium in inputs[image] for crop in medium.rows]
         if sum(counts[crop] for crop in crops) != visual:
             raise ValueError(
-                f"of image {image!r} {visual} tokens enter, newlines among them, which have no CLS "
-                "attention"
+                f"of image {image!r} {visual} tokens enter, newlines or text among them, which "
+                "have no CLS attention"
             )
         parts = [attention[crop, : counts[crop]] for crop in crops]
         found[image] = torch.cat([attention[:0, 0], *parts])

@@ -48,9 +48,9 @@ def save_tiny_internvl(folder: Path, words: Path) -> None:
     model = build(InternVLForConditionalGeneration, config, tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    GotOcr2ImageProcessorPil(
-        size={"height": SIDE, "width": SIDE}, max_patches=6
-    ).save_pretrained(folder)
+    GotOcr2ImageProcessorPil(size={"height": SIDE, "width": SIDE}, max_patches=6).save_pretrained(
+        folder
+    )
     path = folder / "preprocessor_config.json"
     settings = json.loads(path.read_text())
     # As published checkpoints have it.

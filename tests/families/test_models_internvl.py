@@ -87,9 +87,7 @@ def prompt_ids(adapter, counts, clip_frames=None):
     for count in counts:
         text = text.replace(f"{image}\n", f"<img>{'[]' * count}</img>\n", 1)
     if clip_frames is not None:
-        whole = "\n".join(
-            f"Frame{n}: <img>{'[]' * 4}</img>" for n in range(1, clip_frames + 1)
-        )
+        whole = "\n".join(f"Frame{n}: <img>{'[]' * 4}</img>" for n in range(1, clip_frames + 1))
         text = text.replace("<video>", whole)
     return torch.tensor([tokenizer(text.replace("[]", image))["input_ids"]])
 
@@ -197,7 +195,9 @@ def test_several_images_and_clips_kept_whole(adapter, plain):
     whole = adapter.preprocess([medium for own in cases for medium in own])
     records = adapter.encode(whole, names=names)
     assert [m.kind for own in records.inputs.values() for m in own] == [IMAGE] * 2 + [VIDEO] * 2
-    questions = [Question(name, name, QUESTION, {"max_new_tokens": 5}) for name in dict.fromkeys(names)]
+    questions = [
+        Question(name, name, QUESTION, {"max_new_tokens": 5}) for name in dict.fromkeys(names)
+    ]
     together = engine.answer(adapter, records.all_tokens(), records.inputs, questions)
     for own, ours in zip(cases, together, strict=True):
         alone = adapter.preprocess(own)

@@ -10,6 +10,7 @@ from builders.video_llava_models import clip
 
 import prunesid
 from prunesid import families
+from prunesid.families.declared import families_of
 from prunesid.generate.engine import enter
 from prunesid.images.records import IMAGE, VIDEO
 from prunesid.methods import encoder
@@ -19,7 +20,8 @@ GREEDY = {"do_sample": False, "max_new_tokens": 4}
 IMAGES = (IMAGE, (1, 2, 0))
 CLIPS = (VIDEO, (1, 0, 2))
 CASES = [(family, *IMAGES) for family in FAMILIES] + [
-    (family, *CLIPS) for family in ("internvl", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "video_llava")
+    (family, *CLIPS)
+    for family in ("internvl", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "video_llava")
 ]
 
 
@@ -172,7 +174,7 @@ INSIDE = [
     (method, *case)
     for method in encoder.list_encoder_methods()
     for case in CASES
-    if case[0] in encoder.families_of(method)
+    if case[0] in families_of(method)
 ]
 
 

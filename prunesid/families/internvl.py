@@ -35,7 +35,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from prunesid.core.costs import Sizes, Transformer
 from prunesid.core.parameters import Param
 from prunesid.core.record import GRID, Kept, VisionRecord
 from prunesid.families import register
@@ -84,6 +83,8 @@ class InternVL(TransformersAdapter):
     OPTIONS: ClassVar[Mapping[str, Param]] = {"choose": Param(TOKENS, str, (TOKENS, PATCHES))}
     taken_as: ClassVar[Mapping[str, str]] = {VIDEO: IMAGE}
 
+    # The cost of its tower has no formula here: tiles may be made smaller.
+
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         super().__init__(model, processor, **options)
         config = model.config
@@ -93,11 +94,6 @@ class InternVL(TransformersAdapter):
         self.feature_block = feature_block(config.vision_feature_layer, self.num_blocks)
         self.side = vision.image_size[0] // vision.patch_size[0]
         self.tile_tokens = self.side**2 // 4
-        self.sizes = Sizes(
-            Transformer.decoder(config.text_config),
-            Transformer.encoder(vision),
-            encoder_tokens=1 + self.side**2,
-        )
         self.most_crops = most_tiles(processor.image_processor)
         tokenizer = processor.tokenizer
         tokenizer = processor.tokenizer
@@ -298,11 +294,9 @@ class InternVL(TransformersAdapter):
         return text.replace(clip, f"{self._before_frame(1)}{clip}{self.end}")
 
     def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
+        own = [tokens for each in media.values() for tokens in each]
         # One row a token: beam search repeats the rows of a prompt.
-        return {
-            IMAGE: BaseModelOutputWithPooling(pooler_output=torch.cat(list(own))[:, None])
-            for own in media.values()
-        }
+        return {IMAGE: BaseModelOutputWithPooling(pooler_output=torch.cat(own)[:, None])}
 
 
 def refuse_other_models(config: Any) -> None:

@@ -132,6 +132,8 @@ class Records:
     ) -> Tensor:
         """(R,) int64 tokens of each crop, from the tokens of a medium or, by its name, an input's media.
 
+        Of media that are JOINED so many patches as these tokens are made of.
+
         share  how media in `SUB_CROPS` that cannot keep everything share out what they get (a
                `methods.Split`'s without its parameters); some of their crops may get nothing. Without
                it, and for other media, evenly
@@ -146,7 +148,8 @@ class Records:
         found = torch.zeros(len(sizes), dtype=torch.int64)
         for medium, given in self._each_budget(budget):
             rows = list(medium.rows)
-            own_sizes = [sizes[row] for row in rows]
+            joined = medium.layout.get(JOINED, 1)
+            own_sizes = [sizes[row] // joined for row in rows]
             if SUB_CROPS in medium.layout and crops.unpad == BEFORE:
                 own_sizes = [part.size for part in medium.parts(self._grid)]
             own = given
@@ -164,14 +167,13 @@ class Records:
             whole = all(map(ge, shares, own_sizes))
             if share is not None and SUB_CROPS in medium.layout and not whole:
                 shares = self._split(medium, own_sizes, sum(shares), share)
-            found[rows] = torch.tensor(shares)
+            found[rows] = torch.tensor(shares) * joined
         return found
 
     def _each_budget(self, budget: int | Mapping[str, int]) -> Iterator[tuple[Medium, int]]:
         for name, media in self.inputs.items():
             for medium in media:
-                own = budget if isinstance(budget, int) else budget[name]
-                yield medium, own * medium.layout.get(JOINED, 1)
+                yield medium, budget if isinstance(budget, int) else budget[name]
 
     def patch_budgets(self, budget: int | Mapping[str, int], meant: Meant | None = None) -> Tensor:
         """`budgets` without the places that CLS takes; ValueError where it takes a crop's only one."""

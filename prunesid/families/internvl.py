@@ -208,9 +208,9 @@ class InternVL(TransformersAdapter):
         media, pixels = self._media(inputs), inputs["pixel_values"]
         whole = (self.side // 2, self.side // 2)
         owners = names or [str(number) for number in range(len(media))]
-        records = outline(
-            [whole] * len(pixels), torch.zeros(len(pixels), 1), grouped(owners, media)
-        )
+        width = 4 * self.model.config.vision_config.hidden_size
+        blank = torch.zeros(len(pixels), width, dtype=self.dtype, device=self.device)
+        records = outline([whole] * len(pixels), blank, grouped(owners, media))
         grids = [plans.grid(whole, own) for own in records.patch_budgets(plans.budget).tolist()]
         patch = self.model.config.vision_config.patch_size[0]
         found: list[Kept] = []

@@ -137,6 +137,8 @@ class Adapter(Protocol):
     """The language model's own decoder, for methods that drop tokens inside it."""
     placeholders: Mapping[str, int]
     """Kind of medium ("image", "video") -> the token that stands for it in a prompt."""
+    taken_as: Mapping[str, str]
+    """Kind of medium -> the one in the place of which the model takes it, where it does."""
     text_tower: Any
     """CLIP's, which compares patches with a question; None where the model was loaded without."""
 
@@ -149,6 +151,16 @@ class Adapter(Protocol):
 
     def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
         """Images and clips -> the model's inputs, as its processor makes them of `pictures`."""
+        ...
+
+    def of_prompts(
+        self, ids: Tensor, visual: Mapping[str, Any]
+    ) -> tuple[Tensor, Mapping[str, Any]]:
+        """Prompts (B, S) and visual inputs that the model's processor made, ready for `encode`.
+
+        Every medium is one run of its kind's placeholder in the ids, and the inputs say which medium
+        everything is of.
+        """
         ...
 
     def encode(

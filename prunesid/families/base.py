@@ -50,6 +50,8 @@ class TransformersAdapter:
     CHAT_TEMPLATE: ClassVar[str | None] = None
     """Jinja template for checkpoints whose processor has none."""
 
+    taken_as: ClassVar[Mapping[str, str]] = {}
+
     num_blocks: int
     feature_block: int
     num_tokens: int | None = None
@@ -134,6 +136,15 @@ class TransformersAdapter:
         marks = "" if own else "".join(f"{self._mark(kind)}\n" for kind in kinds)
         return CONVERSATIONS[self.conv_template].text(marks + context)
 
+    def with_marks(self, text: str) -> str:
+        """A prompt with what the model's processor puts around the mark of a medium; nothing here."""
+        return text
+
+    def of_prompts(
+        self, ids: Tensor, visual: Mapping[str, Any]
+    ) -> tuple[Tensor, Mapping[str, Any]]:
+        return ids, visual
+
     def _render(self, content: Sequence[Mapping[str, str]]) -> str:
         """One user message in the checkpoint's own chat template."""
         named = {} if self.processor.chat_template else {"chat_template": self.CHAT_TEMPLATE}
@@ -143,7 +154,7 @@ class TransformersAdapter:
         )  # fmt: skip
 
     def _tokenize(self, context: str, kinds: Sequence[str]) -> Prompt:
-        text, tokenizer = self.text(context, kinds), self.processor.tokenizer
+        text, tokenizer = self.with_marks(self.text(context, kinds)), self.processor.tokenizer
         if self.conv_template == CHECKPOINT:
             ids = tokenizer(text)["input_ids"]
             named = {token: kind for kind, token in self.placeholders.items()}

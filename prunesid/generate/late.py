@@ -199,7 +199,7 @@ def _by_image(
 ) -> dict[str, Tensor]:
     """(R, N) of the kept tokens -> {image: (V,)} of those that enter, crop after crop.
 
-    ValueError where others enter: newlines stand among the patches, and none of them is known.
+    ValueError where others enter: newlines or text stand among the patches, and none of it is known.
     """
     return {
         image: entering_attention(attention, kept, inputs[image], visual, f"image {image!r}")
@@ -212,13 +212,14 @@ def entering_attention(
 ) -> Tensor:
     """(R, N) of the kept tokens -> (V,) of those by which the media of `owner` enter, crop by crop.
 
-    ValueError where `visual` tokens enter and others among them: newlines have no CLS attention.
+    ValueError where `visual` tokens enter and others among them: newlines and text have no CLS attention.
     """
     crops = [crop for medium in media for crop in medium.rows]
     counts = kept.count[crops].tolist()
     if sum(counts) != visual:
         raise ValueError(
-            f"of {owner} {visual} tokens enter, newlines among them, which have no CLS attention"
+            f"of {owner} {visual} tokens enter, newlines or text among them, which have no CLS "
+            "attention"
         )
     parts = [attention[crop, :count] for crop, count in zip(crops, counts, strict=True)]
     return torch.cat([attention[:0, 0], *parts])

@@ -359,7 +359,8 @@ class _Recipe:
         if not visual:
             return dict(given), None
         ids, mask = given["input_ids"], self._mask(given)
-        records, reduced = self._read(visual)
+        ids, own_inputs = self.adapter.of_prompts(ids, visual)
+        records, reduced = self._read(own_inputs)
         whole = records.all_tokens()
         late = METHODS[self.method].place == DECODER
         widths: dict[str, list[int]] = {kind: [] for kind in self.adapter.placeholders}
@@ -377,9 +378,6 @@ class _Recipe:
             entering[medium.kind].append(own)
         each = [entering[run.kind][run.number] for run in runs]
         found = {name: value for name, value in given.items() if name not in visual}
-        outputs = self.adapter.encoder_outputs({
-            kind: [medium.embeddings for medium in own] for kind, own in entering.items() if own
-        })  # fmt: skip
         counts = [len(medium) for medium in each]
         if not late and counts == [run.width for run in runs]:
             return dict(given), None
@@ -389,7 +387,14 @@ class _Recipe:
         for name in PER_TOKEN:
             if name in given:
                 found[name] = short.take(given[name], 0)
-        found["mm_encoder_outputs"] = outputs
+        taken = self.adapter.taken_as
+        for kind, other in taken.items():
+            here = found["input_ids"] == self.adapter.placeholders[kind]
+            found["input_ids"].masked_fill_(here, self.adapter.placeholders[other])
+        embeddings: dict[str, list[Tensor]] = {}
+        for run, medium in zip(runs, each, strict=True):
+            embeddings.setdefault(taken.get(run.kind, run.kind), []).append(medium.embeddings)
+        found["mm_encoder_outputs"] = self.adapter.encoder_outputs(embeddings)
         if any(medium.positions is not None for medium in each):
             found["position_ids"] = _positions(short, runs, each).to(ids.device)
         return found, self._late(records, runs, found["input_ids"]) if late else None

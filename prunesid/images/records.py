@@ -40,6 +40,9 @@ WHEN_WHOLE, ALWAYS = "whole", "always"
 # the patches that show the image, as `Box.values`; the others are padding.
 SUB_CROPS = "sub_crops"
 
+# Key of a layout: how many patches of a crop enter together, as one token; budgets count these. 1 without it.
+JOINED = "joined"
+
 Share = Callable[[VisionRecord, int, tuple[int, int]], Sequence[int]]
 Meant = Callable[[int, int], int]
 
@@ -123,6 +126,8 @@ class Records:
     ) -> Tensor:
         """(R,) int64 tokens of each crop.
 
+        A medium that is JOINED gets as many patches as these tokens are made of.
+
         budget  tokens of every medium, or by name the tokens of each input's media together
         share   how a medium in `SUB_CROPS` that cannot keep everything shares its tokens among its
                 crops, some of which may get none (a `methods.Split`'s function without its
@@ -138,7 +143,8 @@ class Records:
         found = torch.zeros(len(sizes), dtype=torch.int64)
         for medium, given in self._each_budget(budget):
             rows = list(medium.rows)
-            own_sizes = [sizes[row] for row in rows]
+            joined = medium.layout.get(JOINED, 1)
+            own_sizes = [sizes[row] // joined for row in rows]
             if SUB_CROPS in medium.layout and crops.unpad == BEFORE:
                 own_sizes = [part.size for part in medium.parts(self._grid)]
             own = given
@@ -156,7 +162,7 @@ class Records:
             whole = all(map(ge, shares, own_sizes))
             if share is not None and SUB_CROPS in medium.layout and not whole:
                 shares = self._split(medium, own_sizes, sum(shares), share)
-            found[rows] = torch.tensor(shares)
+            found[rows] = torch.tensor(shares) * joined
         return found
 
     def _each_budget(self, budget: int | Mapping[str, int]) -> Iterator[tuple[Medium, int]]:

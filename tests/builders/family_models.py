@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 
 from builders import mini_gemini_data
 from builders.anyres_models import save_tiny_llava_next, save_tiny_onevision
+from builders.internvl_models import save_tiny_internvl
 from builders.qwen_models import save_tiny_qwen
 from builders.video_llava_models import save_tiny_video_llava
 
@@ -23,6 +24,7 @@ def save_tiny_mini_gemini(folder: Path, words: Path) -> None:
 FAMILIES = {
     "llava_next": save_tiny_llava_next,
     "llava_onevision": save_tiny_onevision,
+    "internvl": save_tiny_internvl,
     "mini_gemini": save_tiny_mini_gemini,
     "qwen2_vl": lambda folder, _: save_tiny_qwen(folder, "qwen2_vl"),
     "qwen2_5_vl": lambda folder, _: save_tiny_qwen(folder, "qwen2_5_vl"),

@@ -30,6 +30,13 @@ TINY = {
         "vision_config": VISION | {"model_type": "siglip_vision_model", "vision_use_head": False},
         "text_config": TEXT | {"model_type": "qwen2"},
     },
+    "internvl": {
+        "vision_config": {
+            "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+            "num_attention_heads": 2, "image_size": [56, 56], "patch_size": [14, 14],
+        },
+        "text_config": TEXT | {"model_type": "qwen2"},
+    },
     "qwen2_vl": {
         "vision_config": {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2},
         "text_config": QWEN_TEXT,

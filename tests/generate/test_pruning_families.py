@@ -23,7 +23,8 @@ GREEDY = {"do_sample": False, "max_new_tokens": 4}
 IMAGES = (IMAGE, (1, 2, 0))
 CLIPS = (VIDEO, (1, 0, 2))
 CASES = [(family, *IMAGES) for family in FAMILIES] + [
-    (family, *CLIPS) for family in ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "video_llava")
+    (family, *CLIPS)
+    for family in ("internvl", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "video_llava")
 ]
 
 
@@ -62,8 +63,15 @@ def given(adapter, samples, kind):
         texts = adapter.prompt(f"{QUESTION} {number}", [kind] * len(own)).texts
         row = list(texts[0])
         for text in texts[1:]:
-            row += [adapter.placeholders[kind]] * whole.pop(0) + list(text)
+            width = whole.pop(0)
+            own = [adapter.placeholders[kind]] * width
+            if (adapter.model.config.model_type, kind) == ("internvl", VIDEO):
+                own = frames_of(adapter, width)
+            row += own + list(text)
         rows.append(row)
+    if adapter.model.config.model_type == "internvl":
+        # Its processor gives nothing else.
+        visual = {"pixel_values": visual["pixel_values"]}
     width = max(map(len, rows))
     ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -71,6 +79,19 @@ def given(adapter, samples, kind):
     if "qwen" in adapter.model.config.model_type:
         inputs["mm_token_type_ids"] = (ids == adapter.placeholders[kind]) * (1 + (kind == VIDEO))
     return inputs
+
+
+def frames_of(adapter, width):
+    """A clip of InternVL as `width` ids: 4 tokens a frame, and what its processor writes between."""
+    found, number = [adapter.placeholders[IMAGE]] * 4, 2
+    while len(found) < width:
+        between = adapter.processor.tokenizer(f"</img>\nFrame{number}: <img>")["input_ids"]
+        if between[0] == adapter.processor.tokenizer.bos_token_id:
+            del between[0]
+        found += [*between, *[adapter.placeholders[IMAGE]] * 4]
+        number += 1
+    assert len(found) == width
+    return found
 
 
 def answers(adapter, rows):
@@ -86,6 +107,7 @@ def new_tokens(adapter, inputs, **how):
 
 def embedded(adapter, short, number, kind):
     """Prompt `number` alone, as embeddings put together without the model's own insertion."""
+    kind = adapter.taken_as.get(kind, kind)
     real = short["attention_mask"][number].bool()
     ids = short["input_ids"][number, real][None]
     here = ids == adapter.placeholders[kind]
@@ -107,7 +129,7 @@ def case(request, adapters):
     family, kind, shown = request.param
     # Its processor treats images that share a prompt in another way.
     shown = (1, 1, 0) if (family, kind) == ("llava_onevision", IMAGE) else shown
-    budget = 3 if kind == IMAGE and "qwen" in family else 10
+    budget = 3 if kind == IMAGE and ("qwen" in family or family == "internvl") else 10
     return adapters(family), kind, media_of(kind, shown), budget
 
 
@@ -125,7 +147,8 @@ def test_greedy_answers_are_those_of_the_adapter(case):
             records = adapter.encode(adapter.preprocess(own))
             kept = records.compress("prunesid", budget=budget)
             entering = enter(adapter, kept, [m for each in records.inputs.values() for m in each])
-        places = (short["input_ids"][number] == adapter.placeholders[kind]).sum()
+        placeholder = adapter.placeholders[adapter.taken_as.get(kind, kind)]
+        places = (short["input_ids"][number] == placeholder).sum()
         assert places == sum(map(len, entering))
         alone = adapter.generate(entering, prompt, GREEDY["max_new_tokens"])
         assert [found[number]] == answers(adapter, [alone])

@@ -1,7 +1,10 @@
-"""What a CLIP tower (transformers' `CLIPVisionModel`) leaves behind, read by forward hooks."""
+"""What a tower with a CLS token leaves, read by forward hooks: CLIP's, and others laid out as `Names` say."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -12,10 +15,24 @@ from prunesid.core.needs import Needs
 from prunesid.core.record import VisionRecord
 
 
+@dataclass(frozen=True)
+class Names:
+    """Attributes of a tower, its blocks, and of what gives the attention of a block q and k."""
+
+    blocks: str = "encoder.layers"
+    attention: str = "self_attn"
+    query: str = "q_proj"
+    key: str = "k_proj"
+
+
+CLIP_NAMES = Names()
+
+
 @torch.no_grad()
 def read_clip(
-    tower: Any, pixels: Tensor, feature_block: int, needs: Needs, *, crops: bool = False
-) -> VisionRecord:
+    tower: Any, pixels: Tensor, feature_block: int, needs: Needs, *, crops: bool = False,
+    names: Names = CLIP_NAMES,
+) -> VisionRecord:  # fmt: skip
     """One pass over pixels (B, 3, height, width) -> features of a 0-based block, CLS removed.
 
     Everything that `needs` names but `projected` and `joint`, and CLS; `first_cls_attention`, by
@@ -23,31 +40,32 @@ def read_clip(
     SDPA, which returns no attention maps; the CLS row recomputed here equals eager attention to
     1e-5. ValueError for layers that the tower lacks.
     """
-    blocks = tower.encoder.layers
+    blocks = attrgetter(names.blocks)(tower)
+    attention, queries, keys = map(attrgetter, (names.attention, names.query, names.key))
     beyond = sorted(layer for layer in needs.layers if not 0 <= layer < len(blocks))
     if beyond:
         raise ValueError(f"layers {beyond} are not among 0..{len(blocks) - 1}")
-    block, first_block, last_block = blocks[feature_block], blocks[0], blocks[-1]
+    own, first, last = (attention(blocks[number]) for number in (feature_block, 0, -1))
     wanted = {f"hidden {i}": blocks[i] for i in {*needs.layers, feature_block}}
     if needs.cls_attention:
-        wanted["query"] = block.self_attn.q_proj
+        wanted["query"] = queries(own)
     if needs.cls_attention or needs.keys:
-        wanted["key"] = block.self_attn.k_proj
+        wanted["key"] = keys(own)
     if needs.last_attention or needs.last_cls_attention:
-        wanted["last query"] = last_block.self_attn.q_proj
+        wanted["last query"] = queries(last)
     if needs.last_attention or needs.last_keys or needs.last_cls_attention:
-        wanted["last key"] = last_block.self_attn.k_proj
+        wanted["last key"] = keys(last)
     if crops and needs.first_cls_attention:
-        wanted["first query"] = first_block.self_attn.q_proj
-        wanted["first key"] = first_block.self_attn.k_proj
+        wanted["first query"] = queries(first)
+        wanted["first key"] = keys(first)
     with outputs(wanted) as seen:
-        tower(pixels.to(block.layer_norm1.weight.device, block.layer_norm1.weight.dtype))
+        tower(pixels.to(tower.device, tower.dtype))
     features = seen[f"hidden {feature_block}"]
-    heads = block.self_attn.num_heads
+    heads = own.num_heads
     key = split_heads(seen["key"], heads) if "key" in seen else None
     row = None
     if needs.cls_attention and key is not None:
-        row = _cls_row(block.self_attn, seen["query"], seen["key"])
+        row = _cls_row(own, seen["query"], seen["key"])
     last_key = seen.get("last key")
     last_row = None
     if needs.last_attention and last_key is not None:
@@ -57,12 +75,11 @@ def read_clip(
         last_row = scores.softmax(-1)[:, 0, 1:]
     last_mean = None
     if needs.last_cls_attention and last_key is not None:
-        last_mean = _cls_row(last_block.self_attn, seen["last query"], last_key).mean(dim=1)
+        last_mean = _cls_row(last, seen["last query"], last_key).mean(dim=1)
     first_mean = None
     if "first key" in seen:
-        first = _cls_row(first_block.self_attn, seen["first query"], seen["first key"])
-        first_mean = first.mean(dim=1)
-    size = tower.config.image_size // tower.config.patch_size
+        first_mean = _cls_row(first, seen["first query"], seen["first key"]).mean(dim=1)
+    side = math.isqrt(features.shape[1] - 1)
     return VisionRecord(
         features=features[:, 1:],
         cls=features[:, 0],
@@ -73,7 +90,7 @@ def read_clip(
         first_cls_attention=first_mean,
         last_cls_attention=last_mean,
         hidden={layer: seen[f"hidden {layer}"][:, 1:] for layer in needs.layers},
-        grid=(size, size),
+        grid=(side, side),
     )
 
 

@@ -39,10 +39,18 @@ ARMS = (
 CLIP_BUDGET = 24
 # Tokens of an image, and of a clip, in families that take them.
 IMAGES = {
-    "llava_next": 88, "llava_onevision": 88, "mini_gemini": 16, "qwen2_vl": 25, "qwen2_5_vl": 25,
+    "internvl": 20, "llava_next": 88, "llava_onevision": 88, "mini_gemini": 16, "qwen2_vl": 25, "qwen2_5_vl": 25,
     "video_llava": 16,
 }  # fmt: skip
-CLIPS = {"llava_onevision": 33, "qwen2_vl": 24, "qwen2_5_vl": 24, "video_llava": 136}
+# What a clip's prompt says between its frames enters, and counts, whatever is kept.
+LABELS = {"internvl": 7 * 3}
+CLIPS = {
+    "internvl": 53,
+    "llava_onevision": 33,
+    "qwen2_vl": 24,
+    "qwen2_5_vl": 24,
+    "video_llava": 136,
+}
 
 
 def late_arms(tokens: int) -> tuple[Arm, ...]:
@@ -101,7 +109,8 @@ def run(
     return pd.read_parquet(folder / "scores.parquet")
 
 
-def check(folder: Path, table: pd.DataFrame, arms=ARMS) -> None:
+def check(folder: Path, table: pd.DataFrame, arms=ARMS, beside: int = 0) -> None:
+    """`beside`: text among the tokens that enter."""
     head = read_head(folder / "features.safetensors")
     assert set(table["arm"]) == {arm.name for arm in arms}
     assert table.groupby("arm").size().nunique() == 1
@@ -120,7 +129,7 @@ def check(folder: Path, table: pd.DataFrame, arms=ARMS) -> None:
             # A mean over layers, met up to the rounding of its counts.
             assert own["tokens"].between(by_name[arm].budget - 2, by_name[arm].budget + 2).all()
         elif "dynamic" not in arm:
-            assert (own["tokens"] <= by_name[arm].budget).all()
+            assert (own["tokens"] <= by_name[arm].budget + beside).all()
         if arm == "vanilla":
             continue
         for part in ("llm", *(["encoder"] if spares_encoder(by_name[arm], head) else ())):
@@ -150,7 +159,7 @@ def test_clips_go_through_every_stage(family, clips, tiny_llava, tmp_path):
     still = tuple(arm for arm in ARMS if arm.dynamic is None)
     arms = (*still, *inside(family, budget), *late_arms(CLIPS[family]))
     table = run(tmp_path / "run", tmp_path / "model", *clips, batch_size=2, arms=arms)
-    check(tmp_path / "run", table, arms)
+    check(tmp_path / "run", table, arms, beside=LABELS.get(family, 0))
 
 
 def test_class_tokens_of_frames_go_through_every_stage(clips, tiny_llava, tmp_path):

@@ -1,0 +1,337 @@
+"""InternVL3 (transformers' `InternVLForConditionalGeneration`): images in tiles, and clips.
+
+An image is stretched to the grid of tiles whose aspect ratio is nearest and cut into them, in raster
+order; where there are several, a thumbnail of the whole image comes last. Frames of a clip are a tile
+each. Every tile is a row, and a budget is shared evenly by the rows of an image or clip: the inputs
+that the model's processor makes do not say how tiles lie side by side, so they are not put together.
+
+A tile's patches (1,024 of 448 pixels) enter as a quarter as many tokens: pixel shuffle puts the
+channels of 2 x 2 patches one after another, and the projector follows. What is chosen from, by the option
+
+choose  "tokens": the tokens after pixel shuffle, before the projector (`towers.internvit`
+        says what a token has of its four patches)
+        "patches": the patches before it. A budget of N tokens keeps 4 N patches, and four of them are
+        a token again: those of a cell that is kept whole are as pixel shuffle has them, the others
+        are put together cell by cell (`tokens_of`)
+
+A method inside the encoder that only shrinks the image gives every tile fewer patches; others are
+refused, as they leave no squares for pixel shuffle.
+
+A clip enters as in the unmodified model, its frames' tokens apart by what the prompt says between them
+("Frame2:"); that text enters whatever is kept, counts among the tokens that enter, and a method inside
+the language model may drop it. An image enters as tokens alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from prunesid.core.parameters import Param
+from prunesid.core.record import GRID, Kept, VisionRecord
+from prunesid.families import register
+from prunesid.families.adapter import Crop, Entering
+from prunesid.families.base import TransformersAdapter
+from prunesid.families.inputs.images_and_clips import CLIP_TYPE, IMAGE_TYPE
+from prunesid.families.inputs.processors import (
+    PIXEL_SETTINGS,
+    VideoParts,
+    chosen,
+    load_video_parts,
+    video_settings,
+)
+from prunesid.families.towers.clip import feature_block
+from prunesid.families.towers.internvit import read_internvit, shuffle_record, shuffled, tokens_of
+from prunesid.images.featureless import outline
+from prunesid.images.records import (
+    IMAGE,
+    JOINED,
+    VIDEO,
+    WHOLE,
+    Medium,
+    Records,
+    grouped,
+    whole_index,
+)
+from prunesid.images.relevance import reading
+from prunesid.methods.encoder import Plans
+from prunesid.methods.features import NO_NEEDS, Needs
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from prunesid.images.media import Clip
+
+TOKENS, PATCHES = "tokens", "patches"
+# How many tiles each image or frame has, in the order of the pixels.
+TILES = "image_tiles"
+MARKS = ("start_image_token", "end_image_token", "video_token")
+
+
+@register("internvl")
+class InternVL(TransformersAdapter):
+    """Adapter; see `prunesid.families.Adapter` for the shapes."""
+
+    OPTIONS: ClassVar[Mapping[str, Param]] = {"choose": Param(TOKENS, str, (TOKENS, PATCHES))}
+    taken_as: ClassVar[Mapping[str, str]] = {VIDEO: IMAGE}
+
+    # The cost of its tower has no formula here: tiles may be made smaller.
+
+    def __init__(self, model: Any, processor: Any, **options: object) -> None:
+        super().__init__(model, processor, **options)
+        config = model.config
+        refuse_other_models(config)
+        vision = config.vision_config
+        self.num_blocks = vision.num_hidden_layers
+        self.feature_block = feature_block(config.vision_feature_layer, self.num_blocks)
+        self.side = vision.image_size[0] // vision.patch_size[0]
+        self.tile_tokens = self.side**2 // 4
+        self.most_crops = most_tiles(processor.image_processor)
+        tokenizer = processor.tokenizer
+        tokenizer = processor.tokenizer
+        lacking = [name for name in MARKS if getattr(tokenizer, name, None) is None]
+        if lacking:
+            raise ValueError(f"the tokenizer names no {', '.join(lacking)}")
+        self.start, self.end, video = (getattr(tokenizer, name) for name in MARKS)
+        self.placeholders[VIDEO] = tokenizer.convert_tokens_to_ids(video)
+        self.not_text |= set(tokenizer.convert_tokens_to_ids([self.start, self.end, video]))
+
+    @staticmethod
+    def load_processor(path: str | Path) -> VideoParts:
+        return load_video_parts(path)
+
+    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+        """`pixel_values` (all tiles, 3, S, S), `image_tiles` (M,) and `media_types` (M,)."""
+        pixels = []
+        types = []
+        for medium in media:
+            if hasattr(medium, "convert"):
+                pixels.append(self._tiles(self.pictures([medium])[0]))
+                types.append(IMAGE_TYPE)
+            else:
+                pixels.append(self._frames(medium))
+                types.append(CLIP_TYPE)
+        return {
+            "pixel_values": torch.cat(pixels),
+            TILES: torch.tensor(list(map(len, pixels))),
+            "media_types": torch.tensor(types),
+        }
+
+    def _tiles(self, picture: Image) -> Tensor:
+        found = self.processor.image_processor([picture], crop_to_patches=True, return_tensors="pt")
+        return found["pixel_values"]
+
+    def _frames(self, clip: Clip) -> Tensor:
+        """(F, 3, S, S)"""
+        height, width = self.model.config.vision_config.image_size
+        found = self.processor.image_processor(
+            list(clip.frames),
+            crop_to_patches=False,
+            size={"height": height, "width": width},
+            input_data_format="channels_last",
+            return_tensors="pt",
+            **chosen(video_settings(self.processor), PIXEL_SETTINGS),
+        )
+        return found["pixel_values"]
+
+    def of_prompts(
+        self, ids: Tensor, visual: Mapping[str, Any]
+    ) -> tuple[Tensor, Mapping[str, Any]]:
+        """Which tiles are of one image, and which of one clip, is what the prompts alone say.
+
+        Images between "Frame1:", "Frame2:" and so on, as the processor writes it, are one clip.
+        """
+        ids, found = ids.clone(), list[tuple[int, int]]()
+        image, clip = self.placeholders[IMAGE], self.placeholders[VIDEO]
+        for row in ids:
+            tokens = row.tolist()
+            runs = _runs(tokens, image)
+            while runs:
+                start, end = runs.pop(0)
+                tiles, odd = divmod(end - start, self.tile_tokens)
+                if odd:
+                    raise ValueError(
+                        f"an image has a multiple of {self.tile_tokens} placeholders, not "
+                        f"{end - start}; make the inputs with the model's own processor"
+                    )
+                first, kind = self._ids(self._before_frame(1)), IMAGE_TYPE
+                if tokens[max(0, start - len(first)) : start] == first:
+                    kind = CLIP_TYPE
+                    while runs and tokens[end : runs[0][0]] == self._between_frames(tiles + 1):
+                        end = runs.pop(0)[1]
+                        tiles += 1
+                    row[start:end] = clip
+                found.append((tiles, kind))
+        tiles, types = torch.tensor(found, dtype=torch.int64).view(-1, 2).unbind(1)
+        pixels = visual["pixel_values"]
+        return ids, {"pixel_values": pixels, TILES: tiles, "media_types": types}
+
+    @torch.no_grad()
+    def encode(
+        self,
+        inputs: Mapping[str, Tensor],
+        needs: Needs = NO_NEEDS,
+        names: Sequence[str] | None = None,
+    ) -> Records:
+        """ValueError where pixels are not those of `image_tiles`."""
+        needs = reading(needs, self.text_tower)
+        pixels, media = inputs["pixel_values"], self._media(inputs)
+        tiles = sum(len(medium.rows) for medium in media)
+        if len(pixels) != tiles:
+            raise ValueError(f"pixel_values hold {len(pixels)} tiles, the prompts {tiles}")
+        record = self._read(pixels, needs)
+        if self.options["choose"] == TOKENS:
+            record = shuffle_record(record)
+        if needs.projected:
+            record = replace(record, projected=self._projected(record))
+        return Records.named([record], [range(len(record))], media, names)
+
+    def plans(self, method: str, budget: int, params: Mapping[str, object]) -> Plans:
+        found = super().plans(method, budget, params)
+        if self.options["choose"] == PATCHES:
+            raise ValueError(f"{method} leaves tokens, not patches; it needs choose={TOKENS!r}")
+        return found
+
+    @torch.no_grad()
+    def reduce(
+        self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
+    ) -> tuple[Kept, Records]:
+        """Every tile smaller by itself, so that pixel shuffle leaves as many tokens as it gets."""
+        media, pixels = self._media(inputs), inputs["pixel_values"]
+        whole = (self.side // 2, self.side // 2)
+        owners = names or [str(number) for number in range(len(media))]
+        width = 4 * self.model.config.vision_config.hidden_size
+        blank = torch.zeros(len(pixels), width, dtype=self.dtype, device=self.device)
+        records = outline([whole] * len(pixels), blank, grouped(owners, media))
+        grids = [plans.grid(whole, own) for own in records.patch_budgets(plans.budget).tolist()]
+        patch = self.model.config.vision_config.patch_size[0]
+        found: list[Kept] = []
+        order: list[int] = []
+        for grid in dict.fromkeys(grids):
+            rows = [row for row, own in enumerate(grids) if own == grid]
+            own = pixels[rows]
+            if grid != whole:
+                size = (2 * patch * grid[0], 2 * patch * grid[1])
+                own = F.interpolate(own.float(), size, mode="bicubic", antialias=True).to(own.dtype)
+            record = shuffle_record(self._read(own, NO_NEEDS))
+            index, count = whole_index([record.num_tokens] * len(rows))
+            index = index if grid == whole else torch.full_like(index, -1)
+            info = {GRID: torch.tensor([grid] * len(rows)).to(record.features.device)}
+            device = record.features.device
+            found.append(Kept(record.features, index.to(device), count.to(device), info))
+            order += rows
+        return Kept.cat(found).rows(torch.tensor(order).argsort()), records
+
+    def _read(self, pixels: Tensor, needs: Needs) -> VisionRecord:
+        normed = self.model.config.vision_feature_layer == -1
+        tower = self.model.model.vision_tower
+        return read_internvit(tower, pixels, self.feature_block, needs, normed)
+
+    def _media(self, inputs: Mapping[str, Tensor]) -> list[Medium]:
+        counts = inputs[TILES].tolist() if TILES in inputs else [1] * len(inputs["pixel_values"])
+        images = [IMAGE_TYPE] * len(counts)
+        types = inputs["media_types"].tolist() if "media_types" in inputs else images
+        joined = {JOINED: 4} if self.options["choose"] == PATCHES else {}
+        media: list[Medium] = []
+        first = 0
+        for count, number in zip(counts, types, strict=True):
+            rows = tuple(range(first, first + count))
+            own = {VIDEO: {"frames": count}, IMAGE: {}}
+            kind = VIDEO if number == CLIP_TYPE else IMAGE
+            media.append(Medium(kind, rows, {"view": WHOLE, **joined, **own[kind]}))
+            first += count
+        return media
+
+    def _projected(self, record: VisionRecord) -> Tensor:
+        """A patch is compared as the token that its cell makes."""
+        if self.options["choose"] == TOKENS:
+            return self.project(record.features)
+        tokens = self.project(shuffled(record.features))
+        half = self.side // 2
+        rows = tokens.unflatten(1, (half, half))
+        return rows.repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1, 2)
+
+    @torch.no_grad()
+    def project(self, tokens: Tensor) -> Tensor:
+        """Tokens after pixel shuffle (..., 4 D) -> language model inputs (..., E)."""
+        return self.model.model.multi_modal_projector(tokens.to(self.device, self.dtype))
+
+    @torch.no_grad()
+    def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
+        tokens = [crop.tokens for crop in crops]
+        if JOINED in layout:
+            tokens = [tokens_of(crop.tokens, crop.index, self.side) for crop in crops]
+        each = self.project(torch.cat(tokens)).split(list(map(len, tokens)))
+        if "frames" not in layout:
+            return Entering(torch.cat(each))
+        parts = [each[0]]
+        for number, own in enumerate(each[1:], start=2):
+            between = torch.tensor(self._between_frames(number))
+            parts += [self.embed(between).to(own), own]
+        return Entering(torch.cat(parts))
+
+    def _before_frame(self, number: int) -> str:
+        return f"Frame{number}: {self.start}"
+
+    def _between_frames(self, number: int) -> list[int]:
+        """Token ids between the tokens of a frame and those of the next, of this number from 1."""
+        return self._ids(f"{self.end}\n{self._before_frame(number)}")
+
+    def _ids(self, text: str) -> list[int]:
+        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def with_marks(self, text: str) -> str:
+        image, clip = self._mark(IMAGE), self._mark(VIDEO)
+        text = text.replace(image, f"{self.start}{image}{self.end}")
+        return text.replace(clip, f"{self._before_frame(1)}{clip}{self.end}")
+
+    def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
+        own = [tokens for each in media.values() for tokens in each]
+        # One row a token: beam search repeats the rows of a prompt.
+        return {IMAGE: BaseModelOutputWithPooling(pooler_output=torch.cat(own)[:, None])}
+
+
+def refuse_other_models(config: Any) -> None:
+    """ValueError unless the tower is InternViT's, square, read at one block, its sides halved."""
+    vision = config.vision_config
+    if vision.model_type != "internvl_vision":
+        raise ValueError(
+            f"the internvl adapter needs an internvl_vision tower, not {vision.model_type}"
+        )
+    if len({*vision.image_size}) > 1 or len({*vision.patch_size}) > 1:
+        raise ValueError("the internvl adapter needs square tiles and patches")
+    strategy = config.vision_feature_select_strategy
+    if strategy != "default":
+        raise ValueError(f"vision_feature_select_strategy must be 'default', not {strategy!r}")
+    layer = config.vision_feature_layer
+    states = vision.num_hidden_layers + 1
+    if not isinstance(layer, int) or not -states < layer < states or layer % states == 0:
+        raise ValueError(f"vision_feature_layer must name one block's output, not {layer!r}")
+    if config.downsample_ratio != 0.5:
+        raise ValueError(f"downsample_ratio must be 0.5, not {config.downsample_ratio}")
+
+
+def most_tiles(image_processor: Any) -> int:
+    """Tiles of an image at the most, the thumbnail included."""
+    most = int(image_processor.max_patches)
+    return most + (most > 1)
+
+
+def _runs(tokens: Sequence[int], wanted: int) -> list[tuple[int, int]]:
+    """Where a token stands in a row: the first place of each run, and the one after its last."""
+    found = []
+    place = 0
+    for token, own in groupby(tokens):
+        length = len(list(own))
+        if token == wanted:
+            found.append((place, place + length))
+        place += length
+    return found

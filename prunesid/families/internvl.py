@@ -35,6 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param
 from prunesid.core.record import GRID, Kept, VisionRecord
 from prunesid.families import register
@@ -63,7 +64,6 @@ from prunesid.images.records import (
 )
 from prunesid.images.relevance import reading
 from prunesid.methods.encoder import Plans
-from prunesid.methods.features import NO_NEEDS, Needs
 
 if TYPE_CHECKING:
     from PIL.Image import Image

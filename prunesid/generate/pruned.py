@@ -392,8 +392,8 @@ class _Recipe:
             here = found["input_ids"] == self.adapter.placeholders[kind]
             found["input_ids"].masked_fill_(here, self.adapter.placeholders[other])
         embeddings: dict[str, list[Tensor]] = {}
-        for run, medium in zip(runs, each, strict=True):
-            embeddings.setdefault(taken.get(run.kind, run.kind), []).append(medium.embeddings)
+        for run, given_as in zip(runs, each, strict=True):
+            embeddings.setdefault(taken.get(run.kind, run.kind), []).append(given_as.embeddings)
         found["mm_encoder_outputs"] = self.adapter.encoder_outputs(embeddings)
         if any(medium.positions is not None for medium in each):
             found["position_ids"] = _positions(short, runs, each).to(ids.device)

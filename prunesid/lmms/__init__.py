@@ -12,4 +12,4 @@ def manifest() -> ModelManifest:
     """The model `prunesid` for lmms-eval, target of the entry-point group `lmms_eval.models`."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
-    return ModelManifest("prunesid", simple_class_path=f"{__name__}.lmms_model.PruneSID")
+    return ModelManifest("prunesid", simple_class_path=f"{__name__}.plugin.PruneSID")

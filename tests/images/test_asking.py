@@ -31,6 +31,7 @@ from prunesid.generate.engine import answer, answer_plainly
 from prunesid.images import relevance as asking
 from prunesid.lmms.plugin import PruneSID
 from prunesid.methods.features import compress, register
+from prunesid.methods.registry import METHODS
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, make_arm, shared_budgets
 from prunesid.study.config.documents import ConfigError
@@ -471,4 +472,4 @@ def test_a_method_that_draws_does_so_by_image_and_question(tiny_llava):
         found = answer(adapter, kept, all_of_them.inputs, questions, batch_size=2)
         assert [each.image_id for each in found] == ["a", "a", "b"]
     finally:
-        del prunesid.methods.METHODS._entries["drawn"]
+        del METHODS._entries["drawn"]

@@ -61,7 +61,7 @@ def register(
             asked = needs(resolved) if callable(needs) else needs
             if asked not in (NO_NEEDS, Needs(last_cls_attention=True)):
                 raise ValueError(
-                    f"{name} needs {asked}; late methods can only need last_cls_attention"
+                    f"{name} needs {asked}; late methods can need last_cls_attention alone"
                 )
             return asked
 

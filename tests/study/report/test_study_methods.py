@@ -17,7 +17,9 @@ def test_a_method_before_the_language_model():
         "DivPrune (Alvar et al., CVPR 2025): the tokens that lie farthest apart after the projector."
     )
     assert known.remarks.startswith("Farthest-point sampling by cosine distance")
-    assert known.meanings.endswith('order  of the output: "raster" or "selection" (as chosen)')
+    assert known.meanings.endswith(
+        'order  order of the output: "raster" or "selection" (as chosen)'
+    )
     assert (known.module, known.needs) == ("prunesid.methods.features.divprune", ("projected",))
     assert known.params["order"].default == "raster"
 

@@ -18,6 +18,9 @@ OPTIONAL = (
     "last_keys", "first_cls_attention", "last_cls_attention",
 )  # fmt: skip
 
+# With what tokens carry, for which no method asks.
+_FIELDS = (*OPTIONAL, "carried")
+
 # What compares patches with a question: CLIP's text tower, or the language model's own embeddings.
 CLIP, EMBEDDINGS = "clip", "embeddings"
 
@@ -35,6 +38,8 @@ class VisionRecord:
     """The vision features of a batch of images or crops; everything but `features` is optional.
 
     features       (B, T, D) patch tokens as they go to the projector, CLS removed; any float dtype
+    carried        (B, T, X) further channels that go wherever a token goes, and by which nothing is
+                   chosen: what later layers of the language model add to it. Not beside CLS
     cls            (B, D) CLS token of the same block
     cls_attention  (B, H, T) attention from CLS to the patches in the block that made `features`
     keys           (B, H, T, d) keys of that block
@@ -72,6 +77,7 @@ class VisionRecord:
     grid: tuple[int, int] | None = None
     image_ids: tuple[str, ...] | None = None
     relevance_by: str = CLIP
+    carried: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.features.ndim != 3 or 0 in self.features.shape:
@@ -85,6 +91,9 @@ class VisionRecord:
         self._expect("cls_attention", self.cls_attention, (images, None, tokens))
         self._expect("keys", self.keys, (images, None, tokens, None))
         self._expect("projected", self.projected, (images, tokens, None))
+        self._expect("carried", self.carried, (images, tokens, None))
+        if self.carried is not None and self.cls is not None:
+            raise ValueError("a CLS token has no channels to stand beside those that patches carry")
         self._expect("joint", self.joint, (images, tokens, None))
         self._expect("relevance", self.relevance, (images, tokens))
         self._expect("last_attention", self.last_attention, (images, tokens))
@@ -116,6 +125,13 @@ class VisionRecord:
     def num_tokens(self) -> int:
         return self.features.shape[1]
 
+    @property
+    def tokens(self) -> Tensor:
+        """(B, T, D + X) what is kept of a patch, and what merged tokens are made of."""
+        if self.carried is None:
+            return self.features
+        return torch.cat([self.features, self.carried], dim=2)
+
     def rows(self, images: slice | Sequence[int] | Tensor) -> VisionRecord:
         """The record of some of the images, in the given order; a slice gives views, not copies."""
         if isinstance(images, slice):
@@ -132,7 +148,7 @@ class VisionRecord:
             features=self.features[images],
             hidden={block: tensor[images] for block, tensor in self.hidden.items()},
             image_ids=None if self.image_ids is None else tuple(self.image_ids[i] for i in numbers),
-            **{name: pick(getattr(self, name)) for name in OPTIONAL},
+            **{name: pick(getattr(self, name)) for name in _FIELDS},
         )
 
     def take(
@@ -155,7 +171,7 @@ class VisionRecord:
         heads = ("cls_attention", "keys")
         found = {name: pick_in_heads(getattr(self, name)) for name in heads}
         found |= {
-            name: pick(getattr(self, name)) for name in OPTIONAL if name not in (*heads, "cls")
+            name: pick(getattr(self, name)) for name in _FIELDS if name not in (*heads, "cls")
         }
         return replace(
             once,
@@ -181,7 +197,7 @@ class VisionRecord:
             features=torch.cat([part.features for part in parts]),
             hidden={b: torch.cat([part.hidden[b] for part in parts]) for b in first.hidden},
             image_ids=tuple(i for part in parts for i in part.image_ids or ()) if named else None,
-            **{name: join([getattr(part, name) for part in parts]) for name in OPTIONAL},
+            **{name: join([getattr(part, name) for part in parts]) for name in _FIELDS},
         )
 
     def to(
@@ -196,7 +212,7 @@ class VisionRecord:
             self,
             features=self.features.to(device=device, dtype=dtype),
             hidden={b: t.to(device=device, dtype=dtype) for b, t in self.hidden.items()},
-            **{name: move(getattr(self, name)) for name in OPTIONAL},
+            **{name: move(getattr(self, name)) for name in _FIELDS},
         )
 
 
@@ -204,7 +220,7 @@ class VisionRecord:
 class Kept:
     """The visual tokens that go on to the projector and the language model.
 
-    tokens  (B, N, D) in the dtype of the record's features; rows past `count` are zero
+    tokens  (B, N, D + X) as `VisionRecord.tokens`, in their dtype; rows past `count` are zero
     index   (B, N) int64, the source patch of each token; -1 for CLS, merged tokens and padding, and
             NEWLINE - r for the newline embedding after row r of an image's map, the token of which
             is zero
@@ -328,7 +344,7 @@ def keep(
     layout = raster if layout is None else torch.where(whole, raster, layout)
     places = (budget - int(cls_token))[:, None]
     kept = whole | (rank < places)
-    pool = record.features
+    pool = record.tokens
     if cls_token:
         if record.cls is None:
             raise ValueError("cls_token=True needs a record with a CLS token; pass cls_token=False")

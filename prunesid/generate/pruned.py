@@ -311,7 +311,7 @@ class _Recipe:
     params: Mapping[str, Any]
     plans: encoding.Plans | None = None
     asking: _Asking | None = None
-    widths: dict[str, int] = field(default_factory=dict)
+    widths: dict[str, list[int]] = field(default_factory=dict)
 
     @torch.no_grad()
     def apply(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -329,17 +329,16 @@ class _Recipe:
         whole = records.all_tokens()
         widths: dict[str, list[int]] = {kind: [] for kind in self.adapter.placeholders}
         for medium in _media(records):
-            widths[medium.kind].append(self._width(whole, medium))
+            widths[medium.kind] += self._widths(whole, medium)
         runs = find_runs(ids, mask, self.adapter.placeholders, widths)
         if self.asking is not None:
-            records = self._asked(self.asking, records, runs, ids, mask)
+            records = self._asked(self.asking, records, whole, runs, ids, mask)
         kept = reduced
         if kept is None:
             kept = records.compress(self.method, budget=self.budget, seed=self.seed, **self.params)
         entering: dict[str, list[Entering]] = {kind: [] for kind in self.adapter.placeholders}
         for medium in _media(records):
-            own = self.adapter.enter(kept_crops(kept, medium), medium.layout)
-            entering[medium.kind].append(own)
+            entering[medium.kind] += self.adapter.parts(kept_crops(kept, medium), medium.layout)
         each = [entering[run.kind][run.number] for run in runs]
         counts = [len(medium) for medium in each]
         if counts == [run.width for run in runs]:
@@ -367,7 +366,13 @@ class _Recipe:
         return records, kept
 
     def _asked(
-        self, asking: _Asking, records: Records, runs: list[Run], ids: Tensor, mask: Tensor
+        self,
+        asking: _Asking,
+        records: Records,
+        whole: Kept,
+        runs: list[Run],
+        ids: Tensor,
+        mask: Tensor,
     ) -> Records:
         """The records with the relevance of each medium to what its prompt asks."""
         prompts = [row[real].tolist() for row, real in zip(ids, mask, strict=True)]
@@ -377,15 +382,16 @@ class _Recipe:
         vectors = {}
         for name, (medium,) in records.inputs.items():
             vectors[name] = each[rows[medium.kind, met[medium.kind]]]
-            met[medium.kind] += 1
+            met[medium.kind] += len(self._widths(whole, medium))
         return records.asked({name: name for name in vectors}, vectors, asking.encoder)
 
-    def _width(self, whole: Kept, medium: Medium) -> int:
-        """Tokens of a medium of which nothing is dropped."""
+    def _widths(self, whole: Kept, medium: Medium) -> list[int]:
+        """Tokens of each part of a medium of which nothing is dropped."""
         sizes = whole.count[list(medium.rows)].tolist()
         key = json.dumps([medium.kind, sizes, dict(medium.layout)], sort_keys=True)
         if key not in self.widths:
-            self.widths[key] = len(self.adapter.enter(kept_crops(whole, medium), medium.layout))
+            parts = self.adapter.parts(kept_crops(whole, medium), medium.layout)
+            self.widths[key] = list(map(len, parts))
         return self.widths[key]
 
     def _mask(self, given: Mapping[str, Any]) -> Tensor:

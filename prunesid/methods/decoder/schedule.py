@@ -60,7 +60,7 @@ class Choice:
     """What becomes of the V visual tokens of one prompt.
 
     keep       (k,) int64 places among them, ascending
-    merged     (m, E) hidden states of new tokens, which follow the kept ones, or None
+    merged     (m, E + X) new tokens, made of `View.tokens`, which follow the kept ones, or None
     positions  (m, P) int64 rotary positions of the new tokens; where positions are renumbered they
                have no effect
     macs       multiply-adds that choosing took

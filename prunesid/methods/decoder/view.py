@@ -20,6 +20,7 @@ class View:
     source         (V,) int64 number of each visual token at the decoder's input, -1 if merged
     position       (V, P) int64 rotary positions of each visual token
     hidden         (V, E) the layer's output; text_hidden (A, E)
+    tokens         (V, E + X) the same with what later layers add: what merged tokens are made of
     keys           (V, heads * d) the layer's keys as cached, rotated; text_keys (A, heads * d)
     inputs         (T, E) visual tokens at the decoder's input; text_inputs (A, E)
     cls_attention  (T,) mean over heads of the vision tower's CLS attention, where it was given
@@ -30,6 +31,7 @@ class View:
     source: Tensor
     position: Tensor
     hidden: Tensor
+    tokens: Tensor
     text_hidden: Tensor
     keys: Tensor
     text_keys: Tensor

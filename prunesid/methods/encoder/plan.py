@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Model families whose encoder runs plans: CLIP towers, each crop or frame by a plan of its own.
 FAMILIES = ("llava", "llava_next", "mini_gemini", "video_llava")
 # Those whose encoder takes images of any size, and so a smaller one as it is.
-ANY_SIZE = ("qwen2_5_vl", "qwen2_vl")
+ANY_SIZE = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl")
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def _merge(
     selected, left  (B, T) bool: the centers, and what the extra token is made of. Both are neighbors
     copies          (B, G) int64: the last G centers where they are there a second time, else -1
     """
-    features = record.features.double()
+    features = record.tokens.double()
     batch, tokens, channels = features.shape
     copies = centers[:, :0] if copies is None else copies
     own = selected.sum(dim=1) + (copies >= 0).sum(dim=1)

@@ -131,10 +131,10 @@ def save_tiny_qwen(folder: Path, family: str, *, sharpness: float = 20.0) -> Non
     settings |= {"image_processor_type": "Qwen2VLImageProcessor"}
     path.write_text(json.dumps(settings))
     if family == "qwen3_vl":
-        # Of whole clips: 4 to 60 merged tokens in each of two frames.
+        # Of whole clips, so that those of 8 frames have 15 to 120 merged tokens.
         video = settings | {
             "video_processor_type": "Qwen3VLVideoProcessor",
-            "size": {"shortest_edge": 8 * 28 * 28, "longest_edge": 120 * 28 * 28},
+            "size": {"shortest_edge": 30 * 28 * 28, "longest_edge": 240 * 28 * 28},
         }
         (folder / "video_preprocessor_config.json").write_text(json.dumps(video))
 

@@ -351,7 +351,7 @@ def test_other_families_say_which_ones_can(family, method, tiny_llava, tmp_path)
 def test_which_families_run_what():
     clip = ("llava", "llava_next", "mini_gemini", "video_llava")
     assert encoder.families_of("tome") == clip
-    assert encoder.families_of("downsample") == (*clip, "qwen2_5_vl", "qwen2_vl")
+    assert encoder.families_of("downsample") == (*clip, "qwen2_5_vl", "qwen2_vl", "qwen3_vl")
     with pytest.raises(ValueError, match="Did you mean 'tome'"):
         encoder.families_of("tom")
 

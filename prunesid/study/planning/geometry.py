@@ -29,6 +29,11 @@ _QWEN2_VL = {
     "vocab_size": 152064, "hidden_size": 8192, "intermediate_size": 29568, "num_hidden_layers": 80,
     "num_attention_heads": 64, "num_key_value_heads": 8, "tie_word_embeddings": False,
 }  # fmt: skip
+_QWEN3_VL = {
+    "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 22016, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 128,
+    "tie_word_embeddings": False,
+}  # fmt: skip
 _SMALL_TOWER = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
     "num_attention_heads": 12, "image_size": 224,
@@ -38,6 +43,7 @@ DEFAULTS: Mapping[str, Config] = {
     "qwen2": _QWEN2,
     "qwen2_vl_text": _QWEN2_VL,
     "qwen2_5_vl_text": _QWEN2_VL,
+    "qwen3_vl_text": _QWEN3_VL,
     "clip_vision_model": _SMALL_TOWER | {"patch_size": 32},
     "siglip_vision_model": _SMALL_TOWER | {"patch_size": 16},
     "qwen2_vl_vision": {
@@ -48,6 +54,12 @@ DEFAULTS: Mapping[str, Config] = {
         "depth": 32, "hidden_size": 3584, "intermediate_size": 3420, "num_heads": 16,
         "out_hidden_size": 3584, "patch_size": 14, "spatial_merge_size": 2,
         "temporal_patch_size": 2,
+    },
+    "qwen3_vl_vision": {
+        "depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16,
+        "out_hidden_size": 3584, "patch_size": 16, "spatial_merge_size": 2,
+        "temporal_patch_size": 2, "num_position_embeddings": 2304,
+        "deepstack_visual_indexes": [8, 16, 24],
     },
 }  # fmt: skip
 # What an image of 640 x 480 pixels, COCO's usual size, has where its size decides its tokens.
@@ -63,7 +75,7 @@ class Geometry:
     tower_tokens  tokens of one crop (or frame) in the tower, CLS included
     crop_tokens   tokens of one crop that are pruned and enter the language model; newlines, which
                   enter beside them, are not counted
-    width         width of the tokens that are pruned
+    width         width of the tokens that are pruned, with what they carry
     crops         crops of an image at the most, or what a clip is cut into along time
     usual_crops   of an image of COCO's usual size, 640 x 480 pixels
     fixed         whether every crop has `crop_tokens`; else they are those of a usual image
@@ -163,7 +175,9 @@ def _decoder_parameters(text: Config, decoder: Transformer, tied: bool) -> int:
     width, queries = decoder.width, decoder.heads * decoder.head_dim
     keys = decoder.kv_heads * decoder.head_dim
     biases = queries + 2 * keys if text["model_type"].startswith("qwen2") else 0
-    block = 2 * width * (queries + keys) + biases + 3 * width * decoder.ffn + 2 * width
+    # Qwen3 norms every head's query and key.
+    norms = 2 * decoder.head_dim if text["model_type"].startswith("qwen3") else 0
+    block = 2 * width * (queries + keys) + biases + norms + 3 * width * decoder.ffn + 2 * width
     return decoder.layers * block + width + text["vocab_size"] * width * (1 if tied else 2)
 
 
@@ -276,6 +290,22 @@ def _qwen2_5_vl(config: Config, frames: int | None) -> Geometry:
     return _qwen(config, frames, vision, tower, block, norms=1, out=vision["out_hidden_size"])
 
 
+def _qwen3_vl(config: Config, frames: int | None) -> Geometry:
+    """Blocks as Qwen2-VL's; learned positions, and further mergers with a wider norm."""
+    vision = _tower(config, "qwen3_vl_vision")
+    width, ffn = vision["hidden_size"], vision["intermediate_size"]
+    tower = Transformer(
+        vision["depth"], width, ffn, vision["num_heads"], vision["num_heads"],
+        width // vision["num_heads"], 2,
+    )  # fmt: skip
+    block = 4 * width * width + 2 * width * ffn + 9 * width + ffn
+    positions = (vision["num_position_embeddings"] + 1) * width
+    return _qwen(
+        config, frames, vision, tower, block, norms=2, out=vision["out_hidden_size"],
+        further=len(vision["deepstack_visual_indexes"]), rest=positions,
+    )  # fmt: skip
+
+
 def _tower(config: Config, model_type: str) -> dict[str, Any]:
     """The tower's part; published checkpoints call it by the whole model's type."""
     part = config.get("vision_config") or {}
@@ -284,10 +314,11 @@ def _tower(config: Config, model_type: str) -> dict[str, Any]:
 
 def _qwen(
     config: Config, frames: int | None, vision: Config, tower: Transformer, block: int, *,
-    norms: int, out: int,
+    norms: int, out: int, further: int = 0, rest: int = 0,
 ) -> Geometry:  # fmt: skip
     """Patches of an image of any size, merged two by two; `norms` vectors in the merger's norm.
 
+    further  mergers beside it, each with a norm of merged patches; rest: other parameters of the tower
     Frames are taken to have the usual size of images; `temporal_patch_size` of them are one crop.
     """
     text = _text(config, f"{config['model_type']}_text")
@@ -299,13 +330,14 @@ def _qwen(
     joined = tower.width * merge**2
     crops = math.ceil((frames or 1) / vision["temporal_patch_size"])
     embedding = 3 * vision["temporal_patch_size"] * patch * patch * tower.width
-    merger = norms * tower.width + joined * joined + joined + joined * out + out
+    layers = joined * joined + joined + joined * out + out
+    mergers = norms * tower.width + layers + further * (norms * joined + layers)
     return Geometry(
         model_type=config["model_type"], tower=tower, tower_tokens=merged * merge**2,
-        crop_tokens=merged, width=out, crops=crops, usual_crops=crops, fixed=False,
-        extra_macs=merged * (joined * joined + joined * out), decoder=decoder,
+        crop_tokens=merged, width=out * (1 + further), crops=crops, usual_crops=crops, fixed=False,
+        extra_macs=merged * (1 + further) * (joined * joined + joined * out), decoder=decoder,
         vocabulary=text["vocab_size"],
-        parameters=tower.layers * block + embedding + merger
+        parameters=tower.layers * block + embedding + mergers + rest
         + _decoder_parameters(text, decoder, tied), axes=3,
     )  # fmt: skip
 
@@ -369,5 +401,5 @@ _IMAGES_ALONE: Mapping[str, Callable[[Config], Geometry]] = {
 }  # fmt: skip
 _CLIPS_TOO: Mapping[str, Callable[[Config, int | None], Geometry]] = {
     "video_llava": _video_llava, "llava_onevision": _llava_onevision, "qwen2_vl": _qwen2_vl,
-    "qwen2_5_vl": _qwen2_5_vl,
+    "qwen2_5_vl": _qwen2_5_vl, "qwen3_vl": _qwen3_vl,
 }  # fmt: skip

@@ -40,6 +40,13 @@ TINY = {
         },
         "text_config": QWEN_TEXT,
     },
+    "qwen3_vl": {
+        "vision_config": {
+            "depth": 3, "hidden_size": 32, "intermediate_size": 40, "num_heads": 2,
+            "out_hidden_size": 64, "deepstack_visual_indexes": [0, 1],
+        },
+        "text_config": QWEN_TEXT | {"head_dim": 24},
+    },
 }  # fmt: skip
 
 
@@ -56,7 +63,7 @@ def test_parameters_are_those_of_the_real_model(model_type):
 
 @pytest.mark.parametrize("model_type", DEFAULTS)
 def test_defaults_are_those_of_transformers(model_type):
-    if model_type.startswith("qwen2_"):
+    if model_type.startswith(("qwen2_", "qwen3_")):
         whole, part = model_type.rsplit("_", 1)
         both = CONFIG_MAPPING[whole]().to_dict()
         own = both | both[f"{part}_config"]
@@ -111,6 +118,7 @@ def test_mini_gemini_reads_the_same_from_both_of_its_forms():
         ("LanguageBind/Video-LLaVA-7B-hf", 7.37, 2048),
         ("Qwen/Qwen2-VL-7B-Instruct", 8.29, 391),
         ("Qwen/Qwen2.5-VL-7B-Instruct", 8.29, 391),
+        ("Qwen/Qwen3-VL-8B-Instruct", 8.77, 300),
         ("llava-hf/llava-onevision-qwen2-7b-ov-hf", 8.03, 7290),
     ],
 )
@@ -128,6 +136,7 @@ def test_published_models_have_the_sizes_that_they_are_known_by(name, billions, 
         # Frames in pairs, each as large as a usual image.
         ("Qwen/Qwen2-VL-7B-Instruct", 7, 4 * 391, 4),
         ("Qwen/Qwen2.5-VL-7B-Instruct", 8, 4 * 391, 4),
+        ("Qwen/Qwen3-VL-8B-Instruct", 8, 4 * 300, 4),
     ],
 )
 def test_clips_have_the_tokens_of_their_frames(name, frames, tokens, crops):

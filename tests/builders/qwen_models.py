@@ -201,7 +201,11 @@ def whole_prompt(tokenizer, merge_size: int, kinds, question: str, inputs) -> di
     types = torch.zeros_like(ids)
     for number, pad in enumerate(PADS.values(), start=1):
         types[ids == tokenizer.convert_tokens_to_ids(pad)] = number
-    passed = {name: value for name, value in inputs.items() if name not in ("media_types", "video_seconds")}
+    passed = {
+        name: value
+        for name, value in inputs.items()
+        if name not in ("media_types", "video_seconds")
+    }
     return {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),

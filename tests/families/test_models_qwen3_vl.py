@@ -17,17 +17,16 @@ from prunesid import families, prune
 from prunesid.core.costs import Sizes
 from prunesid.core.questions import Question
 from prunesid.core.record import Kept, VisionRecord
-from prunesid.families.adapter import around
+from prunesid.families.adapter import around, positions_of
 from prunesid.families.inputs.qwen3 import preprocess, times
 from prunesid.generate import engine
 from prunesid.images.records import Records
-from prunesid.methods.features import list_feature_methods, register, requirements
+from prunesid.methods.features import Needs, list_feature_methods, register
 from prunesid.methods.features.pool import pooled_grid
 from prunesid.study.files.features import read_features, write_features
 from prunesid.study.files.kept import load_kept, save_kept
 
 WIDTH, FURTHER = 48, 96
-CONTEXTS = (QUESTION, "how many bars are taller than 3 ? A 1 B 2", "what color is the star ?")
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +128,8 @@ def test_kept_tokens_are_the_stock_model_with_the_others_removed(adapter, plain,
         expected, ids = removed_by_hand(plain, asked(adapter, media), dropped[name], 5)
         entering = engine.enter(adapter, kept, records.inputs[name])
         prompt = adapter.prompt(QUESTION, kinds_of(media))
-        texts = around(prompt.texts, entering)
-        parts = [adapter.embed(torch.tensor(texts[0], dtype=torch.int64))]
-        for part, text in zip(entering, texts[1:], strict=True):
-            parts += [part.embeddings, adapter.embed(torch.tensor(text, dtype=torch.int64))]
-        positions, _ = families.adapter.positions_of(list(map(len, texts)), entering)
-        hidden = adapter.run(torch.cat(parts)[None], adapter.new_cache(), positions=positions[:, None])
-        torch.testing.assert_close(adapter.logits(hidden[0]), expected, atol=1e-4, rtol=1e-4)
+        found = logits(adapter, entering, prompt)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
         assert adapter.generate(entering, prompt, 5) == ids
         text = [token for token in ids if token not in adapter.end_ids]
         assert answer.answer == adapter.decode(text)
@@ -144,40 +138,39 @@ def test_kept_tokens_are_the_stock_model_with_the_others_removed(adapter, plain,
     assert len(answers) > 4
 
 
+def logits(adapter, entering, prompt):
+    """Logits (S, vocabulary) of a whole prompt."""
+    texts = around(prompt.texts, entering)
+    parts = [adapter.embed(torch.tensor(texts[0], dtype=torch.int64))]
+    for part, text in zip(entering, texts[1:], strict=True):
+        parts += [part.embeddings, adapter.embed(torch.tensor(text, dtype=torch.int64))]
+    positions, _ = positions_of(list(map(len, texts)), entering)
+    hidden = adapter.run(torch.cat(parts)[None], adapter.new_cache(), positions=positions[:, None])
+    return adapter.logits(hidden[0])
+
+
 def test_what_later_layers_add_reaches_the_answer(adapter):
-    """With other channels carried, logits differ: the equalities above are not of zeros."""
+    """The equalities above are not of zeros."""
     records = adapter.encode(adapter.preprocess([picture(84, 140)]), names=["a"])
-    kept = records.all_tokens()
+    kept, prompt = records.all_tokens(), adapter.prompt(QUESTION, ["image"])
     assert kept.tokens.shape[2] == WIDTH + FURTHER
-    questions = [Question(str(n), "a", text, {"max_new_tokens": 6}) for n, text in enumerate(CONTEXTS)]
-    found = [
-        [each.answer for each in engine.answer(adapter, one, records.inputs, questions)]
-        for one in (kept, dataclasses.replace(kept, tokens=kept.tokens.clone()))
-    ]
-    assert found[0] == found[1]
-    bare = kept.tokens.clone()
-    bare[:, :, WIDTH:] = 0
-    changed = dataclasses.replace(kept, tokens=bare)
-    assert found[0] != [e.answer for e in engine.answer(adapter, changed, records.inputs, questions)]
+    whole = logits(adapter, engine.enter(adapter, kept, records.inputs["a"]), prompt)
+    for layer in (1, 2):
+        kept.tokens[:, :, layer * WIDTH : (layer + 1) * WIDTH] = 0
+        bare = logits(adapter, engine.enter(adapter, kept, records.inputs["a"]), prompt)
+        assert float((bare - whole)[-1].abs().max()) > 0.1
+        whole = bare
 
 
 def test_nothing_is_chosen_by_what_tokens_carry(adapter):
     records = adapter.encode(
-        adapter.preprocess([picture(84, 140)]), requirements("cls_topk"), names=["a"]
+        adapter.preprocess([picture(84, 140)]), Needs(cls_attention=True, projected=True), ["a"]
     )
     (record,) = records.groups
     other = dataclasses.replace(record, carried=torch.randn_like(record.carried))
     turned = dataclasses.replace(records, groups=(other,))
     for method in ("prunesid", "divprune", "cls_topk", "random", "grid"):
-        if method == "divprune":
-            projected = {"projected": record.features}
-            pair = [
-                dataclasses.replace(each, groups=(dataclasses.replace(each.groups[0], **projected),))
-                for each in (records, turned)
-            ]
-        else:
-            pair = [records, turned]
-        one, two = (each.compress(method, budget=6) for each in pair)
+        one, two = (each.compress(method, budget=6) for each in (records, turned))
         assert torch.equal(one.index, two.index)
         assert torch.equal(one.tokens[:, :, :WIDTH], two.tokens[:, :, :WIDTH])
         own = one.index[0]

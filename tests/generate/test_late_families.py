@@ -15,7 +15,8 @@ from prunesid.generate.late import answer_late
 from prunesid.images.records import IMAGE, VIDEO
 
 CASES = [(family, IMAGE) for family in FAMILIES] + [
-    (family, VIDEO) for family in ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "video_llava")
+    (family, VIDEO)
+    for family in ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "video_llava")
 ]
 CONTEXTS = ("is there a red circle ?", "how many bars are taller than 3 ? A 1 B 2")
 

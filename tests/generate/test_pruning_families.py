@@ -20,7 +20,8 @@ GREEDY = {"do_sample": False, "max_new_tokens": 4}
 IMAGES = (IMAGE, (1, 2, 0))
 CLIPS = (VIDEO, (1, 0, 2))
 CASES = [(family, *IMAGES) for family in FAMILIES] + [
-    (family, *CLIPS) for family in ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "video_llava")
+    (family, *CLIPS)
+    for family in ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "video_llava")
 ]
 
 
@@ -98,7 +99,8 @@ def embedded(adapter, short, number, kind):
         outputs = short["mm_encoder_outputs"][kind]
         layers = [outputs.pooler_output, *(getattr(outputs, "deepstack_features", None) or ())]
         tokens = torch.cat(
-            [torch.cat([own.reshape(-1, own.shape[-1]) for own in layer]) for layer in layers], dim=1
+            [torch.cat([own.reshape(-1, own.shape[-1]) for own in layer]) for layer in layers],
+            dim=1,
         )
         first = int((short["input_ids"][:number] == adapter.placeholders[kind]).sum())
         embeddings[here] = tokens[first : first + int(here.sum())]

@@ -41,7 +41,13 @@ IMAGES = {
     "llava_next": 88, "llava_onevision": 88, "mini_gemini": 16, "qwen2_vl": 25, "qwen2_5_vl": 25,
     "qwen3_vl": 25, "video_llava": 16,
 }  # fmt: skip
-CLIPS = {"llava_onevision": 33, "qwen2_vl": 24, "qwen2_5_vl": 24, "qwen3_vl": 24, "video_llava": 136}
+CLIPS = {
+    "llava_onevision": 33,
+    "qwen2_vl": 24,
+    "qwen2_5_vl": 24,
+    "qwen3_vl": 24,
+    "video_llava": 136,
+}
 
 
 def late_arms(tokens: int) -> tuple[Arm, ...]:

@@ -104,7 +104,7 @@ def embedded(adapter, short, number, kind):
         )
         first = int((short["input_ids"][:number] == adapter.placeholders[kind]).sum())
         embeddings[here] = tokens[first : first + int(here.sum())]
-    if embeddings.shape[2] > adapter.words(ids).shape[2]:
+    if embeddings.shape[2] > adapter.model.get_input_embeddings().embedding_dim:
         inputs["input_ids"] = ids
         del inputs["inputs_embeds"]
         if here.any():

@@ -65,14 +65,14 @@ class Crop:
 class Entering:
     """What enters the language model for one medium.
 
-    embeddings  (N, E) as the projector, and whatever the family puts between crops, give them; of a
-                family whose later layers add to a token more channels (`Adapter.embed`)
+    embeddings  (N, E) as the projector, and whatever the family puts between crops, give them; of more
+                channels where later layers of the language model add to them (`Adapter.embed`)
     positions   (3, N) int64 rotary positions from the first visual token's on (time, row, column);
                 None where they are 0..N-1
     span        how far the position of the text behind the medium moves on; N where they are
-    before      text of its own in front of it, behind that of the prompt
-    continues   whether it is a later part of the medium that the one before it is of, so that no text
-                of the prompt stands between them
+    before      tokens of text that the medium brings, in front of it and after that of the prompt
+    continues   whether it is a later part of the same medium as the one before it, so that no text of
+                the prompt stands between them
     """
 
     embeddings: Tensor
@@ -107,7 +107,7 @@ def kept_crops(kept: Kept, medium: Medium) -> list[Crop]:
 
 
 def around(texts: Sequence[Sequence[int]], entering: Sequence[Entering]) -> list[tuple[int, ...]]:
-    """A prompt's texts around its media -> those around all that enters, of which media may be parts.
+    """A prompt's texts around its media -> those around all that enters: media, or their parts.
 
     One more than what enters, or as many where the text after the last medium is left out.
     """

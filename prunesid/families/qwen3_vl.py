@@ -87,7 +87,7 @@ class Qwen3VL(Qwen2VL):
         return found
 
     def parts(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> list[Entering]:
-        """Every temporal patch of a clip by itself, after its time; positions begin with it."""
+        """Every temporal patch of a clip by itself, after its time and between its own marks."""
         if layout["kind"] != VIDEO:
             return [self.enter(crops, layout)]
         single = {**layout, "grid_thw": [1, *layout["grid_thw"][1:]], "seconds": None}

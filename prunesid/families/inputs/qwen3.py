@@ -52,7 +52,7 @@ def times(clip: Clip, length: int) -> list[float]:
 def together(
     images: Any, settings: Mapping[str, Any], clip: Clip
 ) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    """A clip's frames, scaled to the size that depends on their number, as they are to be taken."""
+    """A clip's frames, scaled to the size that their number leaves them; the processor keeps it."""
     if settings.get("do_resize") is False:
         return list(clip.frames), {}
     length = qwen.temporal(images, settings)

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from prunesid.core.record import EMBEDDINGS
-from prunesid.methods.encoder.plan import Shape
+from prunesid.core.rectangle import Box
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,6 @@ class Transformer:
     @classmethod
     def decoder(cls, config: Any) -> Transformer:
         """Of a Llama- or Qwen2-like configuration: gated FFN, perhaps grouped queries."""
-        return cls._of(config, ffn_matrices=3)
-
-    @classmethod
-    def encoder(cls, config: Any) -> Transformer:
-        """Of a CLIP-like vision configuration: plain FFN."""
-        return cls._of(config, ffn_matrices=2)
-
-    @classmethod
-    def _of(cls, config: Any, ffn_matrices: int) -> Transformer:
         heads = config.num_attention_heads
         return cls(
             layers=config.num_hidden_layers,
@@ -52,8 +43,15 @@ class Transformer:
             heads=heads,
             kv_heads=getattr(config, "num_key_value_heads", None) or heads,
             head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-            ffn_matrices=ffn_matrices,
+            ffn_matrices=3,
         )
+
+    @classmethod
+    def encoder(cls, config: Any) -> Transformer:
+        """Of a CLIP-like vision configuration: plain FFN."""
+        heads, width = config.num_attention_heads, config.hidden_size
+        ffn = config.intermediate_size
+        return cls(config.num_hidden_layers, width, ffn, heads, heads, width // heads, 2)
 
     def layer_macs(self, tokens: int, fed: int | None = None) -> int:
         """Multiply-adds of one layer that `tokens` tokens enter; `fed` of them, or all, see its FFN."""
@@ -103,6 +101,37 @@ class TextTower:
 
 
 @dataclass(frozen=True)
+class EncoderShape:
+    """An encoder with a square of patches (and CLS), for one crop of an image or frame of a clip.
+
+    layers  blocks of the encoder
+    read    how many of them run until the features are read
+    side    rows of its patches, and columns
+    shown   those of the patches that show the image; None: all
+    """
+
+    layers: int
+    read: int
+    side: int
+    shown: Box | None = None
+
+    @property
+    def box(self) -> Box:
+        """The patches that a method has to choose from."""
+        return self.shown or Box(0, 0, self.side, self.side)
+
+    @property
+    def tokens(self) -> int:
+        """T: how many these are."""
+        return self.box.size
+
+    @classmethod
+    def of(cls, layers: int, patches: int, layer: int) -> EncoderShape:
+        """Of an encoder whose features are hidden state `layer`, as a configuration counts it."""
+        return cls(layers, layer % (layers + 1), round(patches**0.5))
+
+
+@dataclass(frozen=True)
 class Sizes:
     """The sizes of a model; `encoder_tokens` of one image (or crop) enter the tower, CLS included.
 
@@ -114,7 +143,7 @@ class Sizes:
     decoder: Transformer
     encoder: Transformer | None
     encoder_tokens: int
-    encoding: Shape | None = None
+    encoding: EncoderShape | None = None
     text: TextTower | None = None
 
     def relevance_macs(self, visual: Visual, encoder: str) -> int:
@@ -154,7 +183,7 @@ class Sizes:
             Transformer(**values["decoder"]),
             None if encoder is None else Transformer(**encoder),
             values["encoder_tokens"],
-            None if encoding is None else Shape(**encoding),
+            None if encoding is None else EncoderShape(**encoding),
             None
             if text is None
             else TextTower(**{**text, "layers": Transformer(**text["layers"])}),

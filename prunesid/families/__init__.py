@@ -15,17 +15,19 @@ import torch
 from prunesid.core.parameters import Param
 from prunesid.core.registry import Registry, unknown
 from prunesid.families.adapter import Adapter, Prompt
+from prunesid.families.declared import Family, family_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 __all__ = [
     "Adapter",
+    "Family",
     "Prompt",
     "adapt",
     "check_options",
     "families",
-    "inputs_of",
+    "family_of",
     "load",
     "modules_of",
     "options_of",
@@ -71,15 +73,7 @@ def load(
 
 def check_options(model_type: str, options: Mapping[str, object]) -> None:
     """ValueError, naming the choices, where a checkpoint of this type cannot be loaded so."""
-    # Published checkpoints of Mini-Gemini call themselves otherwise.
-    family = _FAMILIES["mini_gemini" if model_type == "mgm" else model_type]
-    family.checked(model_type, options)
-
-
-def inputs_of(model_type: str) -> dict[str, str]:
-    """What a family makes of images and questions by default: {"padding": ..., "prompt": ...}."""
-    family = _FAMILIES["mini_gemini" if model_type == "mgm" else model_type]
-    return {"padding": family.PADDING, "prompt": family.PROMPT}
+    _FAMILIES[family_of(model_type).name].checked(model_type, options)
 
 
 def options_of(path: str | Path) -> Mapping[str, Param]:

@@ -21,6 +21,7 @@ from prunesid.core.costs import Sizes, Transformer
 from prunesid.core.parameters import Param, Value, check_parameters
 from prunesid.core.record import EMBEDDINGS, Kept
 from prunesid.families.adapter import Crop, Entering, Prompt, around, positions_of
+from prunesid.families.declared import encoder_refusal
 from prunesid.families.inputs.conversations import (
     CHECKPOINT,
     CONVERSATIONS,
@@ -31,7 +32,7 @@ from prunesid.families.inputs.conversations import (
 from prunesid.families.towers.clip_text import ClipText
 from prunesid.images.records import IMAGE, VIDEO, Records
 from prunesid.images.relevance import question_text, unit_of_mean
-from prunesid.methods.encoder import Plans, families_of, plans, refusal
+from prunesid.methods.encoder import Plans, plans
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,10 +50,6 @@ class TransformersAdapter:
     """What a user may choose when loading a checkpoint."""
     CHAT_TEMPLATE: ClassVar[str | None] = None
     """Jinja template for checkpoints whose processor has none."""
-    PADDING: ClassVar[str]
-    """What becomes of an image's aspect ratio by default, for the table of what was run."""
-    PROMPT: ClassVar[str]
-    """The conversation that a question is asked in by default, for the same table."""
 
     num_blocks: int
     feature_block: int
@@ -182,15 +179,15 @@ class TransformersAdapter:
         return self.processor.tokenizer.convert_ids_to_tokens(self.placeholders[kind])
 
     def plans(self, method: str, budget: int, params: Mapping[str, object]) -> Plans:
-        family = self.model.config.model_type
-        if family not in families_of(method):
-            raise ValueError(refusal(method, family))
+        refused = encoder_refusal(method, self.model.config.model_type)
+        if refused is not None:
+            raise ValueError(refused)
         return plans(method, self.sizes.encoding, budget, crops=self.most_crops, **params)
 
     def reduce(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
     ) -> tuple[Kept, Records]:
-        raise ValueError(refusal(plans.method, self.model.config.model_type))
+        raise ValueError(encoder_refusal(plans.method, self.model.config.model_type))
 
     def parts(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> list[Entering]:
         return [self.enter(crops, layout)]

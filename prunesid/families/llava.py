@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from prunesid.core.costs import Sizes, Transformer
+from prunesid.core.costs import EncoderShape, Sizes, Transformer
 from prunesid.core.parameters import Param
 from prunesid.core.record import Kept, VisionRecord
 from prunesid.families import register
@@ -37,7 +37,7 @@ from prunesid.families.towers.clip_text import OPTION, ClipText
 from prunesid.families.towers.planned_crops import Views, reduce_views
 from prunesid.images.records import CENTER, IMAGE, PADDED, Medium, Records
 from prunesid.images.relevance import reading
-from prunesid.methods.encoder import Plans, shape_of
+from prunesid.methods.encoder import Plans
 from prunesid.methods.features import NO_NEEDS, Needs
 
 if TYPE_CHECKING:
@@ -58,8 +58,6 @@ class Llava(TransformersAdapter):
         "conv_template": conv_template(VICUNA_V1),
         "text_tower": OPTION,
     }
-    PADDING = "to a square, in the mean color"
-    PROMPT = VICUNA_V1
 
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         super().__init__(model, processor, **options)
@@ -73,9 +71,7 @@ class Llava(TransformersAdapter):
             Transformer.decoder(config.text_config),
             Transformer.encoder(config.vision_config),
             encoder_tokens=1 + self.num_tokens,
-            encoding=shape_of(
-                config.model_type, self.num_blocks, self.num_tokens, config.vision_feature_layer
-            ),
+            encoding=EncoderShape.of(self.num_blocks, self.num_tokens, config.vision_feature_layer),
         )
         named = self.options.get("text_tower")
         if named is not None:

@@ -63,8 +63,6 @@ class LlavaNext(Llava):
         "conv_template": conv_template(VICUNA_V1, CHATML_DIRECT),
         "text_tower": Llava.OPTIONS["text_tower"],
     }
-    PADDING = "base crop stretched; sub-crops padded in black"
-    PROMPT = f"{VICUNA_V1}, {CHATML_DIRECT} or mistral_instruct, by the language model"
 
     @classmethod
     def checked(cls, model_type: str, options: Mapping[str, object]) -> dict[str, Value]:

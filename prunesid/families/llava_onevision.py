@@ -93,8 +93,6 @@ class LlavaOnevision(TransformersAdapter):
         "newline": Param(DROP, str, CHOICES["newline"]),
         "conv_template": conv_template(QWEN_1_5),
     }
-    PADDING = "base crop stretched; map padded in black; several images in one prompt to a square"
-    PROMPT = QWEN_1_5
 
     # The cost of its tower has no formula here: a map is one row, but several crops of the tower.
 

@@ -50,8 +50,6 @@ INPUTS = {
 class Qwen2VL(TransformersAdapter):
     """Adapter; see `prunesid.families.Adapter` for the shapes."""
 
-    PADDING = "none, the aspect ratio stays"
-    PROMPT = "the checkpoint's chat template"
     TIMED: ClassVar[bool] = False
     """Whether the seconds of a clip count in its positions."""
 

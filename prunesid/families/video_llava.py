@@ -65,8 +65,6 @@ class VideoLlava(Llava):
         "frame_resize": Param(BILINEAR, str, (BILINEAR, PROCESSOR)),
         "conv_template": conv_template(LLAVA_V1, VICUNA_V1),
     }
-    PADDING = "images to a square, in the mean color; frames cropped"
-    PROMPT = LLAVA_V1
     # The form that the checkpoint's page gives, for a processor without a template.
     CHAT_TEMPLATE: ClassVar[str] = (
         "{% for message in messages %}{% if message['role'] == 'user' %}USER: "

@@ -9,10 +9,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, LlamaConfig, Qwen2Config
 
-from prunesid.core.costs import Sizes, Transformer, Visual, account
+from prunesid.core.costs import EncoderShape, Sizes, Transformer, Visual, account
 from prunesid.core.record import VisionRecord
 from prunesid.methods import features
-from prunesid.methods.encoder import Shape
 
 LLAVA = Transformer.decoder(
     LlamaConfig(
@@ -164,6 +163,6 @@ def test_the_merged_tokens_of_visionzip_counted_by_hand():
 
 @pytest.mark.parametrize("encoder", [TOWER, None])
 def test_sizes_survive_json(encoder):
-    sizes = Sizes(LLAVA, encoder, 577, encoder and Shape(24, 23, 24))
+    sizes = Sizes(LLAVA, encoder, 577, encoder and EncoderShape(24, 23, 24))
     assert Sizes.from_json(json.loads(json.dumps(sizes.to_json()))) == sizes
     assert sizes.visual(576) == (encoder and Visual(576, 1024, 64, 4096))

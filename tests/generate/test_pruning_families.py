@@ -11,6 +11,7 @@ from builders.video_llava_models import clip
 import prunesid
 from prunesid import families
 from prunesid.families.adapter import around
+from prunesid.families.declared import families_of
 from prunesid.generate.engine import enter
 from prunesid.images.records import IMAGE, VIDEO
 from prunesid.methods import encoder
@@ -170,7 +171,7 @@ INSIDE = [
     (method, *case)
     for method in encoder.list_encoder_methods()
     for case in CASES
-    if case[0] in encoder.families_of(method)
+    if case[0] in families_of(method)
 ]
 
 

@@ -41,8 +41,6 @@ class MiniGemini(Llava):
     """Adapter; see `prunesid.families.Adapter` for the shapes."""
 
     OPTIONS: ClassVar[Mapping[str, Param]] = {"text_tower": Llava.OPTIONS["text_tower"]}
-    PADDING = "to a square, in the mean color"
-    PROMPT = VICUNA_V1
 
     def __init__(self, model: Any, processor: MiniGeminiProcessor, **options: object) -> None:
         super().__init__(model, processor, **options)

@@ -39,9 +39,6 @@ __all__ = [
     "without_needs",
 ]
 
-# Families whose images, kept whole, enter the language model with newlines.
-NEWLINED = ("llava_next", "llava_onevision")
-
 
 @dataclass(frozen=True)
 class LateMethod:
@@ -93,9 +90,12 @@ def requirements(method: str, **params: object) -> Needs:
     return needs
 
 
-def refusal(method: str, family: str, **params: object) -> str | None:
-    """The message for a family whose images give the method no CLS attention; None where they do."""
-    if family not in NEWLINED or requirements(method, **params) == NO_NEEDS:
+def refusal(method: str, family: str, newlines: bool, **params: object) -> str | None:
+    """The message for a family whose images give the method no CLS attention; None where they do.
+
+    newlines  whether its images, kept whole, enter the language model with newlines
+    """
+    if not newlines or requirements(method, **params) == NO_NEEDS:
         return None
     return (
         f"{method} reads the CLS attention of every token that enters; in the model family "

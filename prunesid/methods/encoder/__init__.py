@@ -22,27 +22,25 @@ import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from prunesid.core.costs import EncoderShape
 from prunesid.core.parameters import Param
 from prunesid.core.parametric import ParametricRegistry, Resolved, Source
 from prunesid.core.rectangle import Box
-from prunesid.methods.encoder.plan import ANY_SIZE, FAMILIES, Plan, Shape, shape_of
+from prunesid.methods.encoder.plan import Plan
 
 __all__ = [
     "Grid",
     "Plan",
     "Plans",
-    "Shape",
-    "families_of",
     "function_of",
     "list_encoder_methods",
     "modules_of",
     "parameters",
     "plan",
     "plans",
-    "refusal",
     "register",
     "resolve",
-    "shape_of",
+    "shrinks",
     "source_of",
 ]
 
@@ -89,20 +87,12 @@ def list_encoder_methods() -> list[str]:
     return _METHODS.names()
 
 
-def families_of(method: str) -> tuple[str, ...]:
-    """The model families that the method runs on."""
-    return FAMILIES if _METHODS[method].grid is None else (*FAMILIES, *ANY_SIZE)
+def shrinks(method: str) -> bool:
+    """Whether the method does nothing but shrink the image, which encoders of any size allow."""
+    return _METHODS[method].grid is not None
 
 
-def refusal(method: str, family: object) -> str:
-    """The message for a family that the method does not run on."""
-    return (
-        f"{method} acts inside the vision encoder, which is not supported for the model family "
-        f"{family!r}. Families that it runs on: {', '.join(families_of(method))}."
-    )
-
-
-def plan(method: str, shape: Shape, budget: int, **params: object) -> Plan:
+def plan(method: str, shape: EncoderShape, budget: int, **params: object) -> Plan:
     """How `method` leaves at most `budget` tokens of a crop in an encoder of `shape`.
 
     A budget of all patches or more changes nothing. ValueError on unknown names and values, and on
@@ -132,7 +122,7 @@ class Plans:
     method: str
     budget: int
     params: Resolved
-    shape: Shape | None
+    shape: EncoderShape | None
 
     def of(self, share: int, shown: Box | None = None) -> Plan:
         """The plan of a crop that gets `share` tokens; `shown` as `Shape` has it.
@@ -155,7 +145,7 @@ class Plans:
 
 
 def plans(
-    method: str, shape: Shape | None, budget: int, *, crops: int = 1, **params: object
+    method: str, shape: EncoderShape | None, budget: int, *, crops: int = 1, **params: object
 ) -> Plans:
     """`plan` for every crop of an image that has at most `crops` of them.
 

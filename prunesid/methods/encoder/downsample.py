@@ -11,8 +11,9 @@ the budget has room for.
 
 from __future__ import annotations
 
+from prunesid.core.costs import EncoderShape
 from prunesid.methods.encoder import register
-from prunesid.methods.encoder.plan import Plan, Shape
+from prunesid.methods.encoder.plan import Plan
 
 
 def smaller_grid(whole: tuple[int, int], budget: int) -> tuple[int, int]:
@@ -24,7 +25,7 @@ def smaller_grid(whole: tuple[int, int], budget: int) -> tuple[int, int]:
 
 
 @register("downsample", grid=smaller_grid)
-def downsample(shape: Shape, budget: int) -> Plan:
+def downsample(shape: EncoderShape, budget: int) -> Plan:
     """All patches of the smaller image, in raster order; every index is -1."""
     # One patch shows some of any image.
     sides = range(shape.side, 0, -1)

@@ -14,47 +14,6 @@ from prunesid.core.rectangle import Box
 if TYPE_CHECKING:
     from prunesid.core.costs import Transformer
 
-# Model families whose encoder runs plans: CLIP towers, each crop or frame by a plan of its own.
-FAMILIES = ("llava", "llava_next", "mini_gemini", "video_llava")
-# Those whose encoder takes images of any size, and so a smaller one as it is.
-ANY_SIZE = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl")
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a plan depends on, for one crop of an image or frame of a clip.
-
-    layers  blocks of the encoder
-    read    how many of them run until the features are read
-    side    rows of its patches, and columns
-    shown   those of the patches that show the image; None: all
-    """
-
-    layers: int
-    read: int
-    side: int
-    shown: Box | None = None
-
-    @property
-    def box(self) -> Box:
-        """The patches that a method has to choose from."""
-        return self.shown or Box(0, 0, self.side, self.side)
-
-    @property
-    def tokens(self) -> int:
-        """T: how many these are."""
-        return self.box.size
-
-
-def shape_of(family: str, layers: int, patches: int, feature_layer: int) -> Shape | None:
-    """The shape of a family's encoder, None where the family is none of `FAMILIES`.
-
-    feature_layer  `vision_feature_layer` as the model's configuration has it
-    """
-    if family not in FAMILIES:
-        return None
-    return Shape(layers, feature_layer % (layers + 1), round(patches**0.5))
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -22,10 +22,11 @@ without pruning, so that a budget of all other patches leaves each as the unmodi
 
 from __future__ import annotations
 
+from prunesid.core.costs import EncoderShape
 from prunesid.core.parameters import Param
 from prunesid.core.parametric import Source
 from prunesid.methods.encoder import register
-from prunesid.methods.encoder.plan import Plan, Shape
+from prunesid.methods.encoder.plan import Plan
 
 SPLIT, RASTER = "split", "raster"
 
@@ -62,7 +63,7 @@ def even_schedule(tokens: int, left: int, blocks: int) -> tuple[int, ...]:
         golden=("tome",),
     ),
 )
-def tome(shape: Shape, budget: int, *, order: str, proportional: bool) -> Plan:
+def tome(shape: EncoderShape, budget: int, *, order: str, proportional: bool) -> Plan:
     """Exactly `budget` tokens; the index is -1 for merged ones.
 
     info: selected, (B, T) bool, the first patch of each merged token.

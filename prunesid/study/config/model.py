@@ -7,19 +7,18 @@ them can be planned, checked and estimated before a checkpoint is downloaded.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prunesid.core.costs import EncoderShape
 from prunesid.core.registry import unknown
-from prunesid.methods.encoder import Shape, shape_of
+from prunesid.families import declared
+from prunesid.families.declared import Geometry
 from prunesid.study.config.documents import ConfigError
-from prunesid.study.planning.geometry import Geometry, geometry
 from prunesid.study.planning.published_models import published_model, published_models
 
 POCKET = "pocket"
-# transformers' `vision_feature_layer` where LLaVA's config.json states none.
-USUAL_LAYER = -2
 WEIGHTS = Path(__file__).resolve().parents[2] / "pocket" / "weights"
 
 
@@ -40,7 +39,7 @@ class Vision:
     depth: int | None = None
     layers: int | None = None
     family: str | None = None
-    encoding: Shape | None = None
+    encoding: EncoderShape | None = None
     axes: int = 1
     crops: int = 1
 
@@ -56,20 +55,14 @@ def vision_of(config: Mapping[str, Any], frames: int | None = None) -> Vision:
     frames  of a clip, for what clips meet; None for images
     """
     try:
-        known = geometry(config, frames)
+        known = declared.geometry(config, frames)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):  # a field has another meaning
         known = None
     if known is not None:
         tokens = known.tokens if known.fixed else None
-        # Published checkpoints of Mini-Gemini call it otherwise.
-        stated = config.get("mm_vision_select_layer", USUAL_LAYER)
-        layer = config.get("vision_feature_layer", stated)
-        encoding: Shape | None = None
-        if isinstance(layer, int):  # a list of several is left to the adapter, which refuses it
-            encoding = shape_of(known.model_type, known.tower.layers, known.crop_tokens, layer)
+        family = declared.family_of(str(config.get("model_type"))).name
         return Vision(
-            tokens, known.tower.layers, known.decoder.layers, known.model_type, encoding,
-            known.axes,
+            tokens, known.tower.layers, known.decoder.layers, family, known.encoding, known.axes,
             known.crops,
         )  # fmt: skip
     vision, decoder = (config.get(f"{part}_config") or {} for part in ("vision", "text"))
@@ -85,14 +78,14 @@ def vision_of(config: Mapping[str, Any], frames: int | None = None) -> Vision:
 
 
 def read_config(model: str) -> Mapping[str, Any]:
-    """What is known of the model's config.json.
+    """What is known of the model's config.json: the file, and below it the table of published models.
 
     ConfigError, naming the choices, where there is no such model, or nothing is known of it yet.
     """
-    path = model_config(model)
+    path, published = model_config(model), published_model(model)
+    below = {} if published is None else published.config
     if path is not None:
-        return json.loads(path.read_text(encoding="utf-8"))
-    published = published_model(model)
+        return _over(below, json.loads(path.read_text(encoding="utf-8")))
     if published is not None:
         return published.config
     raise ConfigError(
@@ -106,17 +99,31 @@ def read_config(model: str) -> Mapping[str, Any]:
     )
 
 
+def _over(below: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+    """What is stated, and of the rest what lies below; parts are treated alike."""
+    parts = {
+        name: _over(below[name], part)
+        for name, part in stated.items()
+        if isinstance(part, dict) and isinstance(below.get(name), dict)
+    }
+    return {**below, **stated, **parts}
+
+
 def geometry_of(model: str, frames: int | None = None) -> Geometry:
     """The sizes of a study's model, for clips of `frames` frames or, where that is None, images.
 
     ConfigError for a model type that is not known.
     """
     config = read_config(model)
-    found = geometry(config, frames)
+    found = declared.geometry(config, frames)
     if found is None:
         raise ConfigError(
             [f"model: nothing is known of the sizes of '{config.get('model_type')}' models"]
         )
+    published = published_model(model)
+    if published is not None and published.parameters is not None:
+        count = published.parameters
+        return replace(found, counted=lambda: count)
     return found
 
 

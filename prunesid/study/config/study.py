@@ -12,6 +12,7 @@ from typing import Any
 
 from prunesid.core.crops import CHOICES
 from prunesid.core.registry import unknown
+from prunesid.families import declared
 from prunesid.images.media import FRAMES
 from prunesid.images.relevance import TEXT_TOWER, encoder_of
 from prunesid.methods import decoder, encoder, features
@@ -21,7 +22,6 @@ from prunesid.study.config.documents import ConfigError, check, read_schema, rea
 from prunesid.study.config.kept_patches import Patches, parse_patches
 from prunesid.study.config.model import Vision, read_config, vision_of
 from prunesid.study.config.plugins import load_plugins
-from prunesid.study.planning.geometry import refuse_without_clips
 
 ROOT = Path(__file__).resolve().parents[3]
 CALIBRATED = "calibrated"
@@ -224,7 +224,7 @@ def _vision(
     shown = [None] * bool(images or not clips) + [frames] * bool(clips)
     if clips:
         try:
-            refuse_without_clips(str(config.get("model_type")))
+            declared.refuse_without_clips(str(config.get("model_type")))
         except ValueError as error:
             problems.append(f"benchmarks {', '.join(clips)} show clips: {error}")
     return max((vision_of(config, each) for each in shown), key=lambda found: found.tokens or 0)
@@ -335,8 +335,9 @@ def _infeasible_encoding(vision: Vision, arms: Iterable[Arm]) -> list[str]:
     for arm in arms:
         if not arm.encodes or arm.budget is None:
             continue
-        if vision.family is not None and vision.family not in encoder.families_of(arm.method):
-            problems.append(f"arm {arm.name}: {encoder.refusal(arm.method, vision.family)}")
+        refused = vision.family and declared.encoder_refusal(arm.method, vision.family)
+        if refused:
+            problems.append(f"arm {arm.name}: {refused}")
         elif vision.encoding is not None:
             try:
                 encoder.plans(
@@ -362,10 +363,12 @@ def _infeasible_crops(options: Mapping[str, Any], arms: Iterable[Arm]) -> list[s
 
 def _infeasible_late(vision: Vision, arms: Iterable[Arm]) -> list[str]:
     problems = []
+    family = declared.find(str(vision.family))
+    newlines = family is not None and family.newlines
     for arm in arms:
         if not arm.is_late:
             continue
-        refused = decoder.refusal(arm.method, str(vision.family), **arm.params)
+        refused = decoder.refusal(arm.method, str(vision.family), newlines, **arm.params)
         if refused is not None:
             problems.append(f"arm {arm.name}: {refused}")
         elif vision.layers is not None and arm.budget is not None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from prunesid.study.planning.geometry import Geometry
+from prunesid.families.declared import Geometry
 from prunesid.study.planning.rates import SHIPPED
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

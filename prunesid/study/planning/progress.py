@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
+from prunesid.families.declared import Geometry
 from prunesid.images.relevance import TEXT_TOWER, reading
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.pocket.benchmarks import items
@@ -23,7 +24,6 @@ from prunesid.study.config.study import Benchmark, Study
 from prunesid.study.files import kept as kept_file
 from prunesid.study.files.features import Head, read_head
 from prunesid.study.files.questions import Questions, read_questions
-from prunesid.study.planning.geometry import Geometry
 from prunesid.study.planning.hardware import BYTES, passes
 from prunesid.study.planning.published_models import PublishedTask, published_task
 from prunesid.study.planning.rates import Work

@@ -20,9 +20,10 @@ FOLDER = Path(__file__).resolve().parents[3] / "configs" / "published"
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """`config` holds fields of its config.json."""
+    """`config` holds fields of its config.json; `parameters` are its weights, None where not counted."""
 
     config: Mapping[str, Any]
+    parameters: int | None = None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from torch import Tensor
 from prunesid.core.crops import CHOICES
 from prunesid.core.parametric import UPSTREAM, Source
 from prunesid.core.record import VisionRecord
+from prunesid.families import declared
 from prunesid.methods import decoder, features
 from prunesid.methods.places import DECODER, ENCODER, listed, place_of, resolve, source_of
 from prunesid.study.config.arm import text
@@ -221,12 +222,8 @@ def crops_table() -> str:
 
 def families_table() -> str:
     """How images and questions are prepared by default, by model family."""
-    from prunesid import families
-
-    rows = []
-    for family in families.families():
-        found = families.inputs_of(family)
-        rows.append((f"`{family}`", found["padding"], found["prompt"]))
+    found = map(declared.family_of, declared.names())
+    rows = [(f"`{family.name}`", family.padding, family.prompt) for family in found]
     return _markdown(("family", "images", "prompt"), rows)
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from prunesid.methods.encoder import Shape
+from prunesid.core.costs import EncoderShape
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.model import Vision, is_hub_name, model_config, read_config, read_vision
 
@@ -31,12 +31,14 @@ def cache(folder, name, config):
 
 def test_a_published_model_is_known_before_it_is_downloaded(empty_cache):
     assert model_config(LLAVA) is None
-    assert read_vision(LLAVA) == Vision(576, 24, 32, "llava", Shape(layers=24, read=23, side=24))
-    assert read_vision("llava-hf/llava-v1.6-vicuna-7b-hf") == Vision(
-        2880, 24, 32, "llava_next", Shape(layers=24, read=23, side=24), crops=5
+    assert read_vision(LLAVA) == Vision(
+        576, 24, 32, "llava", EncoderShape(layers=24, read=23, side=24)
     )
-    assert read_vision("LanguageBind/Video-LLaVA-7B-hf").encoding == Shape(24, 23, 16)
-    assert read_vision("YanweiLi/MGM-7B").encoding == Shape(24, 23, 24)
+    assert read_vision("llava-hf/llava-v1.6-vicuna-7b-hf") == Vision(
+        2880, 24, 32, "llava_next", EncoderShape(layers=24, read=23, side=24), crops=5
+    )
+    assert read_vision("LanguageBind/Video-LLaVA-7B-hf").encoding == EncoderShape(24, 23, 16)
+    assert read_vision("YanweiLi/MGM-7B").encoding == EncoderShape(24, 23, 24)
     # Its images have no fixed number of tokens.
     assert read_vision("Qwen/Qwen2-VL-7B-Instruct") == Vision(None, 32, 28, "qwen2_vl", axes=3)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prunesid.study.planning.geometry import geometry
+from prunesid.families.declared import geometry
 from prunesid.study.planning.hardware import (  # fmt: skip
     GPUS,
     gpu_named,

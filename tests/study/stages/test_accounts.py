@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from prunesid.core.costs import Sizes, Transformer
+from prunesid.core.costs import EncoderShape, Sizes, Transformer
 from prunesid.core.questions import Answer
 from prunesid.core.rectangle import Box
 from prunesid.images.records import ALWAYS, CLS, SUB_CROPS, Medium
-from prunesid.methods.encoder import Plan, Shape
+from prunesid.methods.encoder import Plan
 from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.files.features import Head
 from prunesid.study.stages.costs import COLUMNS, pools_of, read_accounts, spent
@@ -61,7 +61,7 @@ def test_an_encoder_pass_of_its_own_takes_the_place_of_the_usual_one():
 
 
 def head(media, grids, members, crops=None, encoder=SIZES.encoder):
-    sizes = Sizes(LAYER, encoder, 17, Shape(layers=3, read=2, side=4))
+    sizes = Sizes(LAYER, encoder, 17, EncoderShape(layers=3, read=2, side=4))
     return Head({"img": media}, members, grids, None, crops or {}, sizes, "", {}, {})
 
 

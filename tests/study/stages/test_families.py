@@ -10,6 +10,7 @@ from builders.family_models import FAMILIES
 from builders.video_llava_models import save_tiny_video_llava
 from builders.videos import write_clips
 
+from prunesid.families.declared import families_of
 from prunesid.methods import encoder
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, Arm, make_arm, shared_budgets
@@ -79,7 +80,7 @@ def inside(family: str, budget: int) -> tuple[Arm, ...]:
     return tuple(
         make_arm({"budget": budget, "method": method})
         for method in encoder.list_encoder_methods()
-        if family in encoder.families_of(method)
+        if family in families_of(method)
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForImageTextToText, ConvNextConfig, ConvNextModel
+from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
 
-from prunesid.study.planning.geometry import DEFAULTS, _convnext, geometry
+from prunesid.families.declared import family_of, geometry
+from prunesid.families.declared.mini_gemini import convnext_macs
 from prunesid.study.planning.published_models import published_model, published_models
 
 TEXT = {
@@ -61,15 +62,21 @@ def test_parameters_are_those_of_the_real_model(model_type):
     assert geometry({"model_type": model_type, **TINY[model_type]}).parameters == count
 
 
-@pytest.mark.parametrize("model_type", DEFAULTS)
-def test_defaults_are_those_of_transformers(model_type):
-    if model_type.startswith(("qwen2_", "qwen3_")):
-        whole, part = model_type.rsplit("_", 1)
-        both = CONFIG_MAPPING[whole]().to_dict()
-        own = both | both[f"{part}_config"]
-    else:
-        own = CONFIG_MAPPING[model_type]().to_dict()
-    assert {name: own[name] for name in DEFAULTS[model_type]} == dict(DEFAULTS[model_type])
+@pytest.mark.parametrize("model_type", TINY)
+def test_what_is_left_out_is_what_transformers_says(model_type):
+    whole = CONFIG_MAPPING[model_type]().to_dict()
+    if model_type == "llava_onevision":
+        whole["vision_aspect_ratio"] = "anyres_max_9"
+    assert geometry({"model_type": model_type}) == geometry(whole)
+
+
+@pytest.mark.parametrize("name", published_models())
+def test_the_table_of_published_models_says_what_transformers_does(name):
+    published = published_model(name)
+    family = family_of(published.config["model_type"])
+    whole = family.configuration(published.config)
+    assert geometry(whole.to_dict()) == geometry(published.config)
+    assert family.parameters(published.config) == published.parameters
 
 
 @pytest.mark.parametrize("model_type", ["qwen2_vl", "qwen2_5_vl"])
@@ -84,20 +91,17 @@ def test_the_older_flat_configuration_of_qwen_says_the_same(model_type):
 
 
 def test_tied_embeddings_count_once():
-    tied = LLAVA | {"text_config": TEXT | {"tie_word_embeddings": True}}
+    tied = LLAVA | {
+        "tie_word_embeddings": True,
+        "text_config": TEXT | {"tie_word_embeddings": True},
+    }
     difference = [geometry({"model_type": "llava", **c}).parameters for c in (LLAVA, tied)]
     assert difference[0] - difference[1] == TEXT["vocab_size"] * TEXT["hidden_size"]
 
 
-def test_the_convnext_is_transformers_own_but_for_the_last_norm():
+def test_four_times_the_cells_of_a_convnext_are_four_times_the_work():
     depths, widths = [1, 2, 3, 1], [8, 16, 32, 64]
-    config = ConvNextConfig(depths=depths, hidden_sizes=widths, layer_scale_init_value=1e-6)
-    with torch.device("meta"):
-        model = ConvNextModel(config)
-    count = sum(parameter.numel() for parameter in model.parameters())
-    assert _convnext(depths, widths, 8)[0] == count - 2 * widths[-1]
-    # Four times the cells, four times the work.
-    assert _convnext(depths, widths, 32)[1] == 4 * _convnext(depths, widths, 16)[1]
+    assert convnext_macs(depths, widths, 32) == 4 * convnext_macs(depths, widths, 16)
 
 
 def test_mini_gemini_reads_the_same_from_both_of_its_forms():

@@ -1,0 +1,152 @@
+"""The sizes of a model, from its config.json alone, and what most families have in common.
+
+A config.json leaves out what is its class's default. What it states is read as it stands, and
+transformers, which takes seconds to import, is asked for nothing but the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from prunesid.core.costs import EncoderShape, Transformer
+
+# What an image of 640 x 480 pixels, COCO's usual size, has where its size decides its tokens.
+USUAL_PIXELS = (640, 480)
+
+
+def configured(config: Mapping[str, Any]) -> Any:
+    """transformers' configuration of a config.json; ValueError where it cannot be one."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING
+
+    try:
+        return CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
+    except (AttributeError, StrictDataclassError) as error:
+        raise ValueError(f"config.json: {error}") from error
+
+
+class Stated:
+    """The fields of a config.json, or of a part of it, as attributes.
+
+    What it leaves out, or states as null, is what `whole`, called once, makes of it.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], whole: Callable[[], Any]) -> None:
+        self._fields = fields
+        self._whole = whole
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        value = self._fields.get(name)
+        return getattr(self._complete, name) if value is None else value
+
+    @cached_property
+    def _complete(self) -> Any:
+        return self._whole()
+
+    def stated(self, name: str) -> Any:
+        """A field that need not be one of transformers'; None where it is left out."""
+        return self._fields.get(name)
+
+    def part(self, name: str, flat: bool = False) -> Stated:
+        """The configuration of a part; `flat` says that its fields may stand at the top level."""
+        own = self._fields.get(name)
+        if own is None and flat:
+            own = {key: value for key, value in self._fields.items() if key != "model_type"}
+        return Stated(own or {}, lambda: getattr(self._complete, name))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a model's cost depends on.
+
+    tower         blocks of the vision tower
+    tower_tokens  tokens of one crop (or frame) in the tower, CLS included
+    crop_tokens   tokens of one crop that are pruned and enter the language model; newlines, which
+                  enter beside them, are not counted
+    width         width of the tokens that are pruned
+    crops         crops of an image at the most, or what a clip is cut into along time
+    usual_crops   of an image of COCO's usual size, 640 x 480 pixels
+    fixed         whether every crop has `crop_tokens`; else they are those of a usual image
+    extra_macs    multiply-adds per crop beside the tower: further towers, mergers
+    decoder       layers of the language model
+    vocabulary    its output layer
+    axes          rotary positions of a token in the language model: one, or time, row and column
+    encoding      what methods that act in the encoder plan by; None where the family takes none
+    counted       counts the weights of the whole model
+    """
+
+    tower: Transformer
+    tower_tokens: int
+    crop_tokens: int
+    width: int
+    crops: int
+    usual_crops: int
+    fixed: bool
+    extra_macs: int
+    decoder: Transformer
+    vocabulary: int
+    axes: int = 1
+    encoding: EncoderShape | None = None
+    counted: Callable[[], int] = field(default=lambda: 0, compare=False, repr=False)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Weights of the whole model."""
+        return self.counted()
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens of an image with the most crops, or of a clip."""
+        return self.crops * self.crop_tokens
+
+    @property
+    def usual_tokens(self) -> int:
+        """Visual tokens of an image of the usual size, or of a clip."""
+        return self.usual_crops * self.crop_tokens
+
+    @property
+    def crop_macs(self) -> int:
+        """Multiply-adds of one crop before the language model."""
+        return self.tower.macs([self.tower_tokens] * self.tower.layers) + self.extra_macs
+
+    @property
+    def token_macs(self) -> float:
+        """Multiply-adds of a token that enters the language model, at the usual length."""
+        tokens = self.usual_tokens
+        return self.decoder.macs([tokens] * self.decoder.layers) / tokens
+
+
+def vit(
+    config: Stated, *, tiles: int = 0, frames: int = 1, pooling: int = 1,
+    projects_first: bool = False, flat: bool = False, layer: object = None,
+) -> Geometry:  # fmt: skip
+    """LLaVA's kind: a CLIP or SigLIP tower, a projector of two layers, a decoder.
+
+    An image is seen whole and, where it is large, as up to `tiles` parts of the tower's size.
+    `projects_first` says that tokens are pruned after the projector; `pooling` divides the sides of
+    their grid. `flat` as in `Stated.part`, of the decoder; `layer` is the tower's that is read where
+    the family names the field otherwise.
+    """
+    vision, text = config.part("vision_config"), config.part("text_config", flat)
+    tower, decoder = Transformer.encoder(vision), Transformer.decoder(text)
+    side = vision.image_size // vision.patch_size
+    patches = side**2
+    cls = vision.model_type == "clip_vision_model"
+    usual = min(tiles, math.prod(math.ceil(edge / vision.image_size) for edge in USUAL_PIXELS))
+    if cls and layer is None:
+        layer = config.vision_feature_layer
+    return Geometry(
+        tower=tower, tower_tokens=patches + cls, crop_tokens=math.ceil(side / pooling) ** 2,
+        width=decoder.width if projects_first else tower.width, crops=frames * (1 + tiles),
+        usual_crops=frames * (1 + usual), fixed=True,
+        extra_macs=patches * (tower.width + decoder.width) * decoder.width, decoder=decoder,
+        vocabulary=text.vocab_size,
+        # Several layers are left to the adapter, which refuses them.
+        encoding=EncoderShape.of(tower.layers, patches, layer) if isinstance(layer, int) else None,
+    )  # fmt: skip

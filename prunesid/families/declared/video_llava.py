@@ -1,0 +1,17 @@
+"""Video-LLaVA. What its images and its frames meet is of one size; without a number, clips count."""
+
+from prunesid.families.declared import PLANNED, Family, declare
+from prunesid.families.declared.geometry import vit
+from prunesid.families.inputs.conversations import LLAVA_V1
+from prunesid.images.media import FRAMES
+
+declare(
+    Family(
+        "video_llava",
+        lambda config, frames: vit(config, frames=frames or FRAMES),
+        padding="images to a square, in the mean color; frames cropped",
+        prompt=LLAVA_V1,
+        clips=True,
+        encoder=PLANNED,
+    )
+)

@@ -278,6 +278,7 @@ def view(
         source=torch.arange(len(visual)),
         position=torch.arange(len(visual))[:, None] if position is None else position[:, None],
         hidden=visual,
+        tokens=visual,
         text_hidden=text,
         keys=keys[inputs.SYS : inputs.SYS + inputs.T],
         text_keys=keys[-inputs.TEXT :],

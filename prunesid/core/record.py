@@ -27,6 +27,9 @@ OPTIONAL = (
     "last_cls_attention",
 )
 
+# With the channels that tokens carry, which no method asks for.
+_FIELDS = (*OPTIONAL, "carried")
+
 # Encoders of a question that patches are compared with: CLIP's text tower, or the language model's
 # own embeddings.
 CLIP, EMBEDDINGS = "clip", "embeddings"
@@ -45,6 +48,8 @@ class VisionRecord:
     """The vision features of a batch of images or crops; everything but `features` is optional.
 
     features       (B, T, D) patch tokens as they go to the projector, CLS removed; any float dtype
+    carried        (B, T, X) further channels that go wherever a token goes, and by which nothing is
+                   chosen: what later layers of the language model add to it. Not beside CLS
     cls            (B, D) CLS token of the same block
     cls_attention  (B, H, T) attention from CLS to the patches in the block that made `features`
     keys           (B, H, T, d) keys of that block
@@ -82,6 +87,7 @@ class VisionRecord:
     grid: tuple[int, int] | None = None
     image_ids: tuple[str, ...] | None = None
     relevance_by: str = CLIP
+    carried: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.features.ndim != 3 or 0 in self.features.shape:
@@ -95,6 +101,9 @@ class VisionRecord:
         self._expect("cls_attention", self.cls_attention, (images, None, tokens))
         self._expect("keys", self.keys, (images, None, tokens, None))
         self._expect("projected", self.projected, (images, tokens, None))
+        self._expect("carried", self.carried, (images, tokens, None))
+        if self.carried is not None and self.cls is not None:
+            raise ValueError("a CLS token has no channels to stand beside those that patches carry")
         self._expect("joint", self.joint, (images, tokens, None))
         self._expect("relevance", self.relevance, (images, tokens))
         self._expect("last_attention", self.last_attention, (images, tokens))
@@ -126,6 +135,13 @@ class VisionRecord:
     def num_tokens(self) -> int:
         return self.features.shape[1]
 
+    @property
+    def tokens(self) -> Tensor:
+        """(B, T, D + X) what is kept of a patch, and what merged tokens are made of."""
+        if self.carried is None:
+            return self.features
+        return torch.cat([self.features, self.carried], dim=2)
+
     def rows(self, images: slice | Sequence[int] | Tensor) -> VisionRecord:
         """The record of some of the images, in the given order; a slice gives views, not copies."""
         if isinstance(images, slice):
@@ -142,7 +158,7 @@ class VisionRecord:
             features=self.features[images],
             hidden={block: tensor[images] for block, tensor in self.hidden.items()},
             image_ids=None if self.image_ids is None else tuple(self.image_ids[i] for i in numbers),
-            **{name: pick(getattr(self, name)) for name in OPTIONAL},
+            **{name: pick(getattr(self, name)) for name in _FIELDS},
         )
 
     def take(
@@ -165,7 +181,7 @@ class VisionRecord:
         heads = ("cls_attention", "keys")
         found = {name: pick_in_heads(getattr(self, name)) for name in heads}
         found |= {
-            name: pick(getattr(self, name)) for name in OPTIONAL if name not in (*heads, "cls")
+            name: pick(getattr(self, name)) for name in _FIELDS if name not in (*heads, "cls")
         }
         return replace(
             once,
@@ -191,7 +207,7 @@ class VisionRecord:
             features=torch.cat([part.features for part in parts]),
             hidden={b: torch.cat([part.hidden[b] for part in parts]) for b in first.hidden},
             image_ids=tuple(i for part in parts for i in part.image_ids or ()) if named else None,
-            **{name: join([getattr(part, name) for part in parts]) for name in OPTIONAL},
+            **{name: join([getattr(part, name) for part in parts]) for name in _FIELDS},
         )
 
     def to(
@@ -206,7 +222,7 @@ class VisionRecord:
             self,
             features=self.features.to(device=device, dtype=dtype),
             hidden={b: t.to(device=device, dtype=dtype) for b, t in self.hidden.items()},
-            **{name: move(getattr(self, name)) for name in OPTIONAL},
+            **{name: move(getattr(self, name)) for name in _FIELDS},
         )
 
 
@@ -214,7 +230,7 @@ class VisionRecord:
 class Kept:
     """The visual tokens that go on to the projector and the language model.
 
-    tokens  (B, N, D) in the dtype of the record's features; rows past `count` are zero
+    tokens  (B, N, D + X) as `VisionRecord.tokens`, in their dtype; rows past `count` are zero
     index   (B, N) int64 source patch of each token. It is -1 for CLS, merged tokens and padding,
             NEWLINE - r for the newline embedding after row r of an image's map, whose token is zero
     count   (B,) int64 real tokens per image
@@ -335,7 +351,7 @@ def keep(
     layout = raster if layout is None else torch.where(whole, raster, layout)
     places = (budget - int(cls_token))[:, None]
     kept = whole | (rank < places)
-    pool = record.features
+    pool = record.tokens
     if cls_token:
         if record.cls is None:
             raise ValueError("cls_token=True needs a record with a CLS token; pass cls_token=False")

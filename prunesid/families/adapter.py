@@ -65,15 +65,21 @@ class Crop:
 class Entering:
     """What enters the language model for one medium.
 
-    embeddings  (N, E) as the projector, and whatever the family puts between crops, give them
+    embeddings  (N, E) as the projector, and whatever the family puts between crops, give them; of more
+                channels where later layers of the language model add to them (`Adapter.embed`)
     positions   (3, N) int64 rotary positions from the first visual token's on (time, row, column);
                 None where they are 0..N-1
     span        how far the position of the text behind the medium moves on; N where they are
+    before      tokens of text that the medium brings, in front of it and after that of the prompt
+    continues   whether it is a later part of the same medium as the one before it, so that no text of
+                the prompt stands between them
     """
 
     embeddings: Tensor
     positions: Tensor | None = None
     span: int | None = None
+    before: tuple[int, ...] = ()
+    continues: bool = False
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -98,6 +104,18 @@ def kept_crops(kept: Kept, medium: Medium) -> list[Crop]:
         )
         for row, count, grid in zip(rows, counts, grids, strict=True)
     ]
+
+
+def around(texts: Sequence[Sequence[int]], entering: Sequence[Entering]) -> list[tuple[int, ...]]:
+    """A prompt's texts around its media -> those around all that enters: media, or their parts.
+
+    One more than what enters, or as many where the text after the last medium is left out.
+    """
+    prompts = iter(texts)
+    found = [
+        (*(() if part.continues else next(prompts)), *part.before) for part in entering
+    ]  # fmt: skip
+    return [*found, *map(tuple, prompts)]
 
 
 def positions_of(texts: Sequence[int], media: Sequence[Entering]) -> tuple[Tensor, int]:
@@ -201,6 +219,10 @@ class Adapter(Protocol):
         """
         ...
 
+    def parts(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> list[Entering]:
+        """The same, in parts where a family has text within a medium."""
+        ...
+
     def text(self, context: str, kinds: Sequence[str]) -> str:
         """A question on media of these kinds in the model's conversation, ready for the answer.
 
@@ -224,7 +246,11 @@ class Adapter(Protocol):
         ...
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token ids (...) -> language model inputs (..., E)."""
+        """Token ids (...) -> language model inputs (..., E).
+
+        Of a family whose later layers add to tokens (..., E + X): behind the E channels those that are
+        added after the first layer, after the second and so on.
+        """
         ...
 
     def new_cache(self) -> Any:
@@ -239,7 +265,7 @@ class Adapter(Protocol):
         mask: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
-        """Decoder over (B, S, E), appending to `cache` -> final hidden states (B, S, E).
+        """Decoder over what `embed` gives, (B, S, E), appending to `cache` -> final hidden states.
 
         `mask` is additive, (B, 1, S, cached + S); without it the block is causal. `positions` is
         (B, S) int64, or (3, B, S) for a decoder with three; without it they follow the cache's

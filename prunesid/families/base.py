@@ -5,6 +5,7 @@ Needs transformers >= 5.18 (`mm_encoder_outputs`).
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -19,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from prunesid.core.costs import Sizes, Transformer
 from prunesid.core.parameters import Param, Value, check_parameters
 from prunesid.core.record import EMBEDDINGS, Kept
-from prunesid.families.adapter import Entering, Prompt, positions_of
+from prunesid.families.adapter import Crop, Entering, Prompt, around, positions_of
 from prunesid.families.declared import encoder_refusal
 from prunesid.families.inputs.conversations import (
     CHECKPOINT,
@@ -183,7 +184,7 @@ class TransformersAdapter:
 
     def question_of(self, ids: Sequence[int]) -> Tensor:
         text = [token for token in ids if token not in self.not_text]
-        return unit_of_mean(self.embed(torch.tensor(text, dtype=torch.int64)))
+        return unit_of_mean(self.words(torch.tensor(text, dtype=torch.int64)))
 
     def _mark(self, kind: str) -> str:
         return self.processor.tokenizer.convert_ids_to_tokens(self.placeholders[kind])
@@ -199,8 +200,19 @@ class TransformersAdapter:
     ) -> tuple[Kept, Records]:
         raise ValueError(encoder_refusal(plans.method, self.model.config.model_type))
 
-    @torch.no_grad()
+    def parts(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> list[Entering]:
+        return [self.enter(crops, layout)]
+
+    @abstractmethod
+    def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
+        """See `prunesid.families.Adapter`."""
+
     def embed(self, ids: Tensor) -> Tensor:
+        return self.words(ids)
+
+    @torch.no_grad()
+    def words(self, ids: Tensor) -> Tensor:
+        """The language model's embeddings (..., E) of token ids (...)."""
         return self.model.get_input_embeddings()(ids.to(self.device))
 
     def new_cache(self) -> DynamicCache:
@@ -239,8 +251,9 @@ class TransformersAdapter:
 
     @torch.no_grad()
     def generate(self, media: Sequence[Entering], prompt: Prompt, max_new_tokens: int) -> list[int]:
-        ids = list(prompt.texts[0])
-        for medium, text in zip(media, prompt.texts[1:], strict=True):
+        texts = around(prompt.texts, media)
+        ids = list(texts[0])
+        for medium, text in zip(media, texts[1:], strict=True):
             # The placeholder only holds the place, whatever the kind of the medium.
             ids += [*[self.placeholders[IMAGE]] * len(medium), *text]
         inputs = torch.tensor([ids], device=self.device)
@@ -249,7 +262,7 @@ class TransformersAdapter:
             own = {IMAGE: [medium.embeddings for medium in media]}
             given["mm_encoder_outputs"] = self.encoder_outputs(own)
         if any(medium.positions is not None for medium in media):
-            positions, _ = positions_of(list(map(len, prompt.texts)), media)
+            positions, _ = positions_of(list(map(len, texts)), media)
             given["position_ids"] = positions[:, None].to(self.device)
         output = self.model.generate(
             input_ids=inputs,

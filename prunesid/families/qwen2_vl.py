@@ -55,7 +55,7 @@ class Qwen2VL(TransformersAdapter):
 
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         super().__init__(model, processor, **options)
-        if self.decoder.has_sliding_layers:
+        if getattr(self.decoder, "has_sliding_layers", False):
             raise ValueError("decoders with sliding-window attention are not supported")
         self.tower = model.model.visual
         self.num_blocks = len(self.tower.blocks)
@@ -74,6 +74,11 @@ class Qwen2VL(TransformersAdapter):
     def tower_order(self, grids: Tensor) -> Tensor | None:
         """Raster number of the merged token at each place of the tower's sequence; None: the same."""
         return None
+
+    def seconds(self, inputs: Mapping[str, Tensor]) -> Sequence[Any]:
+        """What is known of the time of each clip of a batch, for its layout; None where nothing is."""
+        times = inputs.get("second_per_grid_ts")
+        return [None] * len(inputs["video_grid_thw"]) if times is None else times.tolist()
 
     @torch.no_grad()
     def encode(
@@ -101,8 +106,7 @@ class Qwen2VL(TransformersAdapter):
         for kind, (pixels, grid) in INPUTS.items():
             if pixels in inputs:
                 grids = inputs[grid].tolist()
-                times = inputs.get("second_per_grid_ts") if kind == VIDEO else None
-                seconds = [None] * len(grids) if times is None else times.tolist()
+                seconds = self.seconds(inputs) if kind == VIDEO else [None] * len(grids)
                 layouts[kind] = [
                     {"view": WHOLE, "kind": kind, "grid_thw": own, "seconds": second}
                     for own, second in zip(grids, seconds, strict=True)

@@ -24,7 +24,8 @@ BEFORE, VISUAL, AFTER, GONE = range(4)
 class Columns:
     """B prompts of S columns.
 
-    hidden    (B, S, E)
+    hidden    (B, S, E + X); X channels, a multiple of E, are still to come: E of them are added to a
+              token after each of the next layers
     kind      (B, S) int64, BEFORE, VISUAL, AFTER or GONE
     source    (B, S) int64, number of a visual token at the decoder's input; -1 for others
     place     (B, S) int64, a permutation of 0..S-1 per row: order in the sequence, GONE last
@@ -125,6 +126,12 @@ def _append(columns: Columns, choices: Sequence[Choice]) -> Columns:
     counts = [len(tokens) for tokens in merged]
     if not any(counts):
         return columns
+    for each in merged:
+        if each.shape[1] != hidden.shape[2]:
+            raise ValueError(
+                f"merged tokens have {each.shape[1]} channels, the tokens {hidden.shape[2]}: they are "
+                "made of View.tokens, which hold what later layers add"
+            )
     new = pad_sequence(merged, batch_first=True)
     old = columns.kind
     number = torch.arange(new.shape[1], device=old.device).expand(len(choices), -1)

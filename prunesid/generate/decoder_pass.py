@@ -10,10 +10,10 @@ Two modes, which give the same answers:
             layer. A batch works too (shorter rows are padded on the right); time batches of one.
 
 Works with the decoders of transformers that are built like Llama and Qwen2 (`LlamaModel`,
-`Qwen2Model`, `MistralModel`, `Qwen3Model`, and with M-RoPE `Qwen2VLTextModel` and
-`Qwen2_5_VLTextModel`): `layers`, `rotary_emb`, `norm`, full causal attention. Nothing is patched;
-the layers keep their attention implementation, which must take additive masks (SDPA or eager)
-wherever a batch is ragged.
+`Qwen2Model`, `MistralModel`, `Qwen3Model`, and with M-RoPE `Qwen2VLTextModel`,
+`Qwen2_5_VLTextModel` and `Qwen3VLTextModel`): `layers`, `rotary_emb`, `norm`, full causal attention.
+Nothing is patched; the layers keep their attention implementation, which must take additive masks
+(SDPA or eager) wherever a batch is ragged.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ class Prefilled:
         self.kept = kept
         self.selection_macs = selection_macs
         self.cached = _counts(segments)
-        self.columns = replace(final, hidden=decoder.norm(final.hidden))
+        self.columns = replace(final, hidden=decoder.norm(_states(decoder, final.hidden)))
         rows = torch.arange(len(final), device=final.kind.device)
         self.last = self.columns.hidden[rows, _last_text(final)]
 
     @torch.no_grad()
     def advance(self, embeddings: Tensor) -> Tensor:
-        """One new token per prompt (B, E) -> its final hidden state (B, E)."""
+        """One new token per prompt (B, E + X) -> its final hidden state (B, E)."""
         hidden = embeddings[:, None]
         for segment in self.segments:
             position = segment.following + self._steps
@@ -94,7 +94,7 @@ class Prefilled:
                 mask = additive(torch.cat([seen, new], dim=1)[:, None], hidden.dtype)
             hidden = _run(self._decoder, hidden, position, mask, self.cache, segment.layers)
         self._steps += 1
-        return self._decoder.norm(hidden)[:, 0]
+        return self._decoder.norm(_states(self._decoder, hidden))[:, 0]
 
     @property
     def steps(self) -> int:
@@ -158,7 +158,7 @@ def prefill_shared(
     prefixes   columns of everything before the text behind the images
     following  (P,) int64 rotary position of the first token behind each prefix
     owner      (B,) int64 the prefix of each prompt
-    text       (B, A, E) the text behind the images; kind (B, A) int64 AFTER, or GONE for padding
+    text       (B, A, E + X) the text behind the images; kind (B, A) int64 AFTER, or GONE for padding
 
     What comes before a question cannot depend on it until the question decides what stays.
     """
@@ -285,22 +285,30 @@ def _run(
     cache: LayerCaches,
     layers: range,
 ) -> Tensor:
+    states, *later = hidden.split(decoder.config.hidden_size, dim=2)
     # Layers cannot run on nothing, the prefix of questions without an image.
     if not hidden.shape[1]:
-        return hidden
-    rotary = _rotary(decoder, hidden, position)
+        return torch.cat([states, *later[len(layers) :]], dim=2)
+    rotary = _rotary(decoder, states, position)
     for number in layers:
         # Without position_ids: from numbers with gaps, flash attention would take one prompt for
         # several.
         output = decoder.layers[number](
-            hidden,
+            states,
             attention_mask=mask,
             past_key_values=cache,
             use_cache=True,
             position_embeddings=rotary,
         )
-        hidden = output[0] if isinstance(output, tuple) else output
-    return hidden
+        states = output[0] if isinstance(output, tuple) else output
+        if later:
+            states = states + later.pop(0)
+    return torch.cat([states, *later], dim=2) if later else states
+
+
+def _states(decoder: Any, hidden: Tensor) -> Tensor:
+    """(..., E + X) as `Columns` has them -> (..., E) without what is still to come."""
+    return hidden[..., : decoder.config.hidden_size]
 
 
 def _rotary(decoder: Any, hidden: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
@@ -337,15 +345,17 @@ def _view(
     keys = cache.held(after)[row]
     skipped = columns.kind.shape[1] - queries.shape[1]
     # As the layer rotated them: in its dtype, at its positions.
-    cos, sin = _rotary(decoder, columns.hidden, columns.position[row, text][None])
+    tokens = columns.hidden[row]
+    hidden, inputs = _states(decoder, tokens), _states(decoder, prompts.hidden[row])
+    cos, sin = _rotary(decoder, hidden, columns.position[row, text][None])
     states = queries[row, text - skipped].reshape(len(text), -1, keys.shape[2])
-    hidden, inputs = columns.hidden[row], prompts.hidden[row]
     places = torch.empty_like(columns.place[row])
     places[whole] = torch.arange(len(whole), device=whole.device)
     return View(
         source=columns.source[row, visual],
         position=columns.position[row, visual],
         hidden=hidden[visual],
+        tokens=tokens[visual],
         text_hidden=hidden[text],
         keys=keys[:, visual].transpose(0, 1).flatten(1),
         text_keys=keys[:, text].transpose(0, 1).flatten(1),

@@ -15,7 +15,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prunesid.core.questions import Answer, Question, Stopping
 from prunesid.core.record import Kept
-from prunesid.families.adapter import Adapter, Entering, Prompt, kept_crops, positions_of
+from prunesid.families.adapter import (
+    Adapter,
+    Entering,
+    Prompt,
+    around,
+    kept_crops,
+    positions_of,
+)
 from prunesid.generate.batches import block_size, image_numbers
 from prunesid.generate.decoding import Asked, Inputs, check_inputs, decode, prepare
 from prunesid.generate.prefix import prefix_owners
@@ -62,10 +69,10 @@ def answer(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     check_inputs(kept, inputs, questions)
-    found: list[tuple[str, int]] = [("", 0)] * len(questions)
+    found: list[tuple[str, int, int]] = [("", 0, 0)] * len(questions)
     for batch in _batches(_group(adapter, questions, inputs, kept.count.tolist()), batch_size):
-        for place, text, tokens in _answer_batch(adapter, kept, inputs, batch):
-            found[place] = text, tokens
+        for place, text, tokens, between in _answer_batch(adapter, kept, inputs, batch):
+            found[place] = text, tokens, between
         if progress is not None:
             progress(sum(len(asked) for group in batch for asked in group.packs))
     return [
@@ -74,9 +81,9 @@ def answer(
             question.image_id,
             text,
             tokens,
-            text=_prompt(adapter, question, inputs[question.shown]).text_tokens,
+            text=_prompt(adapter, question, inputs[question.shown]).text_tokens + between,
         )
-        for question, (text, tokens) in zip(questions, found, strict=True)
+        for question, (text, tokens, between) in zip(questions, found, strict=True)
     ]
 
 
@@ -95,8 +102,12 @@ def _prompt(adapter: Adapter, question: Question, media: Sequence[Medium]) -> Pr
 
 
 def enter(adapter: Adapter, kept: Kept, media: Sequence[Medium]) -> list[Entering]:
-    """What enters the language model for each of an input's media."""
-    return [adapter.enter(kept_crops(kept, medium), medium.layout) for medium in media]
+    """What enters the language model for an input's media, one after the other."""
+    return [
+        part
+        for medium in media
+        for part in adapter.parts(kept_crops(kept, medium), medium.layout)
+    ]  # fmt: skip
 
 
 def _group(
@@ -145,42 +156,42 @@ def _fill(asked: Sequence[Asked]) -> tuple[tuple[Asked, ...], ...]:
 @dataclass(frozen=True, eq=False)
 class _Prefix:
     """Everything up to the last visual token of an input: embeddings (S, E), positions (3, S) where
-    they are not 0..S-1, the position that follows, and how many of the tokens are visual."""
+    they are not 0..S-1, the position that follows, and how many of the tokens are visual, how many
+    text within media."""
 
     embeddings: Tensor
     positions: Tensor | None
     following: int
     visual: int
+    between: int
 
 
-def _prefix(adapter: Adapter, media: Sequence[Entering], texts: Sequence[Tensor]) -> _Prefix:
-    parts = [
-        part for text, own in zip(texts, media, strict=True) for part in (text, own.embeddings)
-    ]
-    empty = adapter.embed(torch.zeros(0, dtype=torch.int64))
-    positions, following = positions_of([len(text) for text in texts], media)
-    turned = any(own.positions is not None for own in media)
-    visual = sum(map(len, media))
-    return _Prefix(torch.cat([empty, *parts]), positions if turned else None, following, visual)
+def _prefix(
+    adapter: Adapter, media: Sequence[Entering], prompt: Sequence[tuple[int, ...]]
+) -> _Prefix:
+    texts = around(prompt, media)
+    parts = [adapter.embed(torch.zeros(0, dtype=torch.int64))]
+    for text, own in zip(texts, media, strict=True):
+        parts += [adapter.embed(torch.tensor(text, dtype=torch.int64)), own.embeddings]
+    positions, following = positions_of(list(map(len, texts)), media)
+    return _Prefix(
+        torch.cat(parts),
+        positions if any(own.positions is not None for own in media) else None,
+        following,
+        visual=sum(map(len, media)),
+        between=sum(len(own.before) for own in media),
+    )
 
 
 def _answer_batch(
     adapter: Adapter, kept: Kept, inputs: Inputs, groups: Sequence[_Group]
-) -> list[tuple[int, str, int]]:
-    """(place, answer, visual tokens) of every question of the groups."""
+) -> list[tuple[int, str, int, int]]:
+    """(place, answer, visual tokens, text within media) of every question of the groups."""
     cache = adapter.new_cache()
-    texts = {
-        text: adapter.embed(torch.tensor(text, dtype=torch.int64))
-        for text in {text for group in groups for text in group.before}
-    }
     prefixes = [
-        _prefix(
-            adapter,
-            enter(adapter, kept, inputs[group.name]),
-            [texts[text] for text in group.before],
-        )
+        _prefix(adapter, enter(adapter, kept, inputs[group.name]), group.before)
         for group in groups
-    ]
+    ]  # fmt: skip
     lengths = [len(prefix.embeddings) for prefix in prefixes]
     if max(lengths):
         # Padding stands on the right, so the plain causal mask already hides it.
@@ -197,13 +208,13 @@ def _answer_batch(
         spent, answers = decode(adapter, cache, owners, following, asked)
         found += answers
         cache.crop(-spent)
-    visual = {
-        asked.place: prefix.visual
+    shown = {
+        asked.place: (prefix.visual, prefix.between)
         for group, prefix in zip(groups, prefixes, strict=True)
         for pack in group.packs
         for asked in pack
     }
-    return [(place, text, visual[place]) for place, text in found]
+    return [(place, text, *shown[place]) for place, text in found]
 
 
 def _positions(prefixes: Sequence[_Prefix], device: torch.device) -> Tensor | None:

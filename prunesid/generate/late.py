@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prunesid.core.questions import Answer, Question
 from prunesid.core.record import Kept
-from prunesid.families.adapter import Adapter, Entering, positions_of
+from prunesid.families.adapter import Adapter, Entering, around, positions_of
 from prunesid.generate.batches import block_size
 from prunesid.generate.columns import AFTER, BEFORE, GONE, VISUAL, Columns
 from prunesid.generate.decoder_pass import Prefilled, prefill_shared, rotary_axes
@@ -49,20 +49,21 @@ class LateAnswers:
 
 @dataclass(frozen=True)
 class _Row:
-    """One question: its visual input and that one's block, media and visual tokens, the texts before
-    its media, itself."""
+    """One question: its visual input and that one's block, media, visual tokens and text within media,
+    the texts before its media, itself."""
 
     image: str
     block: int
     media: int
     visual: int
+    between: int
     before: tuple[tuple[int, ...], ...]
     asked: Asked
 
     @property
     def text(self) -> int:
         """Tokens of its prompt that are not visual."""
-        return sum(map(len, self.before)) + len(self.asked.after)
+        return sum(map(len, self.before)) + self.between + len(self.asked.after)
 
 
 @torch.inference_mode()
@@ -180,15 +181,16 @@ def _rows(
     """The questions, block by block of `size` inputs; those of equal counts and of one input are
     neighbors."""
     places = {name: number for number, name in enumerate(inputs)}
-    visual: dict[str, int] = {}
+    shown: dict[str, tuple[int, int]] = {}
     rows = []
     for place, question in enumerate(questions):
         name = question.shown
         media = inputs[name]
         before, asked = prepare(adapter, place, question, media)
-        if name not in visual:
-            visual[name] = sum(map(len, enter(adapter, kept, media)))
-        rows.append(_Row(name, places[name] // size, len(media), visual[name], before, asked))
+        if name not in shown:
+            parts = enter(adapter, kept, media)
+            shown[name] = sum(map(len, parts)), sum(len(part.before) for part in parts)
+        rows.append(_Row(name, places[name] // size, len(media), *shown[name], before, asked))
     return sorted(
         rows, key=lambda row: (row.block, row.media, row.visual, places[row.image], row.before)
     )
@@ -264,7 +266,8 @@ def _prefixes(
     """Media and the text before each, for P prompts, padded on the right -> columns of all up to the
     last visual token, (P,) rotary position of the first token behind."""
     hidden, kinds, positions, following = [], [], [], []
-    for media, texts in shown:
+    for media, prompt in shown:
+        texts = around(prompt, media)
         parts = [adapter.embed(torch.zeros(0, dtype=torch.int64))]
         kind: list[int] = []
         for text, medium in zip(texts, media, strict=True):

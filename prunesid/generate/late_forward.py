@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
@@ -27,11 +28,13 @@ class Prompts:
     """B prompts of S tokens, as the model is given them.
 
     visual         (B, S) bool, the placeholders of visual tokens
+    tokens         (V, E + X) all visual tokens, prompt by prompt, with what later layers add to them
     schedules      (B)
     cls_attention  (B, T) as `prefill` has it, T those of the prompt that has most
     """
 
     visual: Tensor
+    tokens: Tensor
     schedules: Sequence[Schedule]
     cls_attention: Tensor | None = None
 
@@ -74,7 +77,8 @@ def dropping(decoder: Any, prompts: Prompts) -> Iterator[None]:
         if isinstance(past_key_values, DroppedCache):
             if inputs_embeds.shape[1] != 1:
                 raise ValueError("after the prompt, tokens come one at a time")
-            hidden = past_key_values.state.advance(inputs_embeds[:, 0])[:, None]
+            new = _widened(inputs_embeds, prompts.tokens.shape[1])
+            hidden = past_key_values.state.advance(new[:, 0])[:, None]
             return BaseModelOutputWithPast(hidden, past_key_values)
         columns = _columns(decoder, prompts, inputs_embeds, attention_mask, position_ids)
         # Beams and several sequences repeat each prompt.
@@ -113,6 +117,8 @@ def _columns(
         raise ValueError(
             f"the decoder got {rows} prompts of {width} tokens, the block {tuple(visual.shape)}"
         )
+    hidden = _widened(embeddings, prompts.tokens.shape[1])
+    hidden[visual] = prompts.tokens[_repeated(prompts.visual, rows)].to(hidden)
     real = torch.ones_like(visual) if mask is None else mask.bool()
     order = torch.arange(width, device=device).expand(rows, -1)
     last = torch.where(visual, order, -1).amax(dim=1, keepdim=True)
@@ -127,12 +133,24 @@ def _columns(
         position = position_ids[-axes:].permute(1, 2, 0)
     else:
         position = position_ids[:, :, None]
-    return Columns.of(embeddings, kind, position.expand(rows, -1, -1))
+    return Columns.of(hidden, kind, position.expand(rows, -1, -1))
+
+
+def _widened(embeddings: Tensor, width: int) -> Tensor:
+    """(B, S, E) -> (B, S, width), a copy; later layers add nothing to text."""
+    return pad(embeddings, (0, width - embeddings.shape[2]), mode="constant").clone()
+
+
+def _repeated(visual: Tensor, rows: int) -> Tensor:
+    """Numbers of the visual tokens of prompts that are each repeated, `rows` prompts in all."""
+    counts = visual.sum(dim=1).tolist()
+    each = torch.arange(sum(counts)).split(counts)
+    return torch.cat([own.repeat(rows // len(counts)) for own in each])
 
 
 def _in_place(final: Columns, prompts: Columns) -> Tensor:
     """(B, S, E) final hidden states at the prompts' own columns, 0 for dropped and merged tokens."""
-    found = torch.zeros_like(prompts.hidden)
+    found = prompts.hidden.new_zeros(*prompts.kind.shape, final.hidden.shape[2])
     for row in range(len(prompts)):
         for kind in (BEFORE, AFTER):
             found[row, prompts.row(row, kind)] = final.hidden[row, final.row(row, kind)]

@@ -328,7 +328,7 @@ class _Recipe:
     params: Mapping[str, Any]
     plans: Plans | None = None
     asking: _Asking | None = None
-    widths: dict[str, int] = field(default_factory=dict)
+    widths: dict[str, list[int]] = field(default_factory=dict)
 
     @contextmanager
     def applied(self, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -365,17 +365,16 @@ class _Recipe:
         late = METHODS[self.method].place == DECODER
         widths: dict[str, list[int]] = {kind: [] for kind in self.adapter.placeholders}
         for medium in _media(records):
-            widths[medium.kind].append(self._width(whole, medium))
+            widths[medium.kind] += self._widths(whole, medium)
         runs = find_runs(ids, mask, self.adapter.placeholders, widths)
         if self.asking is not None:
-            records = self._asked(self.asking, records, runs, ids, mask)
+            records = self._asked(self.asking, records, whole, runs, ids, mask)
         kept = whole if late else reduced
         if kept is None:
             kept = records.compress(self.method, budget=self.budget, seed=self.seed, **self.params)
         entering: dict[str, list[Entering]] = {kind: [] for kind in self.adapter.placeholders}
         for medium in _media(records):
-            own = self.adapter.enter(kept_crops(kept, medium), medium.layout)
-            entering[medium.kind].append(own)
+            entering[medium.kind] += self.adapter.parts(kept_crops(kept, medium), medium.layout)
         each = [entering[run.kind][run.number] for run in runs]
         found = {name: value for name, value in given.items() if name not in visual}
         counts = [len(medium) for medium in each]
@@ -397,9 +396,11 @@ class _Recipe:
         found["mm_encoder_outputs"] = self.adapter.encoder_outputs(embeddings)
         if any(medium.positions is not None for medium in each):
             found["position_ids"] = _positions(short, runs, each).to(ids.device)
-        return found, self._late(records, runs, found["input_ids"]) if late else None
+        return found, self._late(records, runs, each, found["input_ids"]) if late else None
 
-    def _late(self, records: Records, runs: Sequence[Run], ids: Tensor) -> Prompts:
+    def _late(
+        self, records: Records, runs: Sequence[Run], entering: Sequence[Entering], ids: Tensor
+    ) -> Prompts:
         """The prompts of a method inside the language model; a budget is meant for each medium."""
         from prunesid.generate.late_forward import Prompts
 
@@ -407,30 +408,36 @@ class _Recipe:
         depth, axes = len(decoder.layers), rotary_axes(decoder)
         visual = torch.isin(ids, torch.tensor([*self.adapter.placeholders.values()]).to(ids))
         own: list[list[Run]] = [[] for _ in ids]
-        for run in runs:
+        media = [0] * len(ids)
+        for run, part in zip(runs, entering, strict=True):
             own[run.row].append(run)
+            media[run.row] += not part.continues
         schedules = [
             plan_media(
-                self.method, Shape(depth, sum(run.width for run in each), axes), len(each),
-                self.budget, self.params,
+                self.method,
+                Shape(depth, sum(run.width for run in each), axes),
+                count,
+                self.budget,
+                self.params,
             )
-            for each in own
-        ]  # fmt: skip
+            for each, count in zip(own, media, strict=True)
+        ]
+        tokens = torch.cat([part.embeddings for part in entering])
         if not requirements(self.method, **self.params).last_cls_attention:
-            return Prompts(visual, schedules)
+            return Prompts(visual, tokens, schedules)
         whole = records.all_tokens()
         attention = records.gather(whole.index, "last_cls_attention")
-        media: dict[str, list[Medium]] = {}
+        shown: dict[str, list[Medium]] = {}
         for medium in _media(records):
-            media.setdefault(medium.kind, []).append(medium)
+            shown.setdefault(medium.kind, []).append(medium)
         each_row = [
             entering_attention(
-                attention, whole, [media[run.kind][run.number] for run in each],
+                attention, whole, [shown[run.kind][run.number] for run in each],
                 sum(run.width for run in each), f"prompt {row}",
             )
             for row, each in enumerate(own)
         ]  # fmt: skip
-        return Prompts(visual, schedules, pad_sequence(each_row, batch_first=True))
+        return Prompts(visual, tokens, schedules, pad_sequence(each_row, batch_first=True))
 
     def _read(self, visual: Mapping[str, Any]) -> tuple[Records, Kept | None]:
         """What the tower leaves, and, of a method that acts in it, what is kept."""
@@ -442,7 +449,13 @@ class _Recipe:
         return records, kept
 
     def _asked(
-        self, asking: _Asking, records: Records, runs: list[Run], ids: Tensor, mask: Tensor
+        self,
+        asking: _Asking,
+        records: Records,
+        whole: Kept,
+        runs: list[Run],
+        ids: Tensor,
+        mask: Tensor,
     ) -> Records:
         """The records with the relevance of each medium to what its prompt asks."""
         prompts = [row[real].tolist() for row, real in zip(ids, mask, strict=True)]
@@ -452,15 +465,16 @@ class _Recipe:
         vectors = {}
         for name, (medium,) in records.inputs.items():
             vectors[name] = each[rows[medium.kind, met[medium.kind]]]
-            met[medium.kind] += 1
+            met[medium.kind] += len(self._widths(whole, medium))
         return records.asked({name: name for name in vectors}, vectors, asking.encoder)
 
-    def _width(self, whole: Kept, medium: Medium) -> int:
-        """Tokens of a medium of which nothing is dropped."""
+    def _widths(self, whole: Kept, medium: Medium) -> list[int]:
+        """Tokens of each part of a medium of which nothing is dropped."""
         sizes = whole.count[list(medium.rows)].tolist()
         key = json.dumps([medium.kind, sizes, dict(medium.layout)], sort_keys=True)
         if key not in self.widths:
-            self.widths[key] = len(self.adapter.enter(kept_crops(whole, medium), medium.layout))
+            parts = self.adapter.parts(kept_crops(whole, medium), medium.layout)
+            self.widths[key] = list(map(len, parts))
         return self.widths[key]
 
     def _mask(self, given: Mapping[str, Any]) -> Tensor:

@@ -1,7 +1,8 @@
 """Batches of prompts whose media take fewer tokens: where each stands, and what is left.
 
-A batch is (B, S) token ids with a mask of the real ones, padded on one side. A medium stands in its
-prompt as a run of placeholders, one for every token by which it enters the language model.
+A batch is (B, S) token ids with a mask of the real ones, padded on one side. A medium, or each of its
+parts where text stands between them, is a run of placeholders in its prompt, one for every token by
+which it enters the language model.
 """
 
 from __future__ import annotations

@@ -249,6 +249,12 @@ class Records:
             )
             for record, rows in zip(self.groups, self.members, strict=True)
         ]
+        for record, part in zip(self.groups, parts, strict=True):
+            if record.carried is not None and part.tokens.shape[2] == record.features.shape[2]:
+                raise ValueError(
+                    f"{method} makes tokens of the features alone; these carry further channels, with "
+                    "which VisionRecord.tokens holds them"
+                )
         kept = self._in_order(parts)
         nothing = budgets == 0
         return kept.without(nothing.to(kept.count.device)) if bool(nothing.any()) else kept
@@ -307,7 +313,7 @@ class Records:
         for record in self.groups:
             index, count = whole_index([record.num_tokens] * len(record))
             device = record.features.device
-            parts.append(Kept(record.features, index.to(device), count.to(device)))
+            parts.append(Kept(record.tokens, index.to(device), count.to(device)))
         return self.with_cls(self._in_order(parts))
 
     def asked(
@@ -344,7 +350,7 @@ class Records:
         return replace(self, groups=tuple(groups), members=kept, inputs=inputs)
 
     def gather(
-        self, index: Tensor, name: str = "features", sources: Sequence[int] | None = None
+        self, index: Tensor, name: str = "tokens", sources: Sequence[int] | None = None
     ) -> Tensor:
         """A field (B, T, ...) of the records for patches by their index (R', N) -> (R', N, ...).
 

@@ -28,5 +28,6 @@ FAMILIES = {
     "mini_gemini": save_tiny_mini_gemini,
     "qwen2_vl": lambda folder, _: save_tiny_qwen(folder, "qwen2_vl"),
     "qwen2_5_vl": lambda folder, _: save_tiny_qwen(folder, "qwen2_5_vl"),
+    "qwen3_vl": lambda folder, _: save_tiny_qwen(folder, "qwen3_vl"),
     "video_llava": save_tiny_video_llava,
 }

@@ -15,6 +15,8 @@ from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTe
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLTextModel
+from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfig
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
 
 from prunesid.generate.columns import AFTER, BEFORE, GONE, VISUAL, Columns
 
@@ -48,9 +50,14 @@ class Qwen25VL(WithOutput):
     decoder = Qwen2_5_VLTextModel
 
 
+class Qwen3VL(WithOutput):
+    decoder = Qwen3VLTextModel
+
+
 MROPE = {
     "qwen2_vl": (Qwen2VLTextConfig, Qwen2VL, 2),
     "qwen2_5_vl": (Qwen2_5_VLTextConfig, Qwen25VL, 1),
+    "qwen3_vl": (Qwen3VLTextConfig, Qwen3VL, 2),
 }
 SECTIONS = [1, 2, 1]
 
@@ -59,6 +66,7 @@ def build(family="llama grouped", layers=6, dtype=torch.float64, seed=0):
     """A decoder with attention sharp enough that tokens differ."""
     config, model, kv_heads = {**FAMILIES, **MROPE, "qwen3": QWEN3}[family]
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": SECTIONS}
+    rope |= {"mrope_interleaved": True} if family == "qwen3_vl" else {}
     torch.manual_seed(seed)
     found = model(
         config(
@@ -70,6 +78,9 @@ def build(family="llama grouped", layers=6, dtype=torch.float64, seed=0):
     )  # fmt: skip
     with torch.no_grad():
         for layer in found.model.layers:
+            if family == "qwen3_vl":
+                # What is normed has no scale of its own.
+                layer.self_attn.q_norm.weight.mul_(4)
             layer.self_attn.q_proj.weight.mul_(12)
             layer.self_attn.k_proj.weight.mul_(12)
             layer.self_attn.o_proj.weight.mul_(8)
@@ -110,11 +121,12 @@ def batch(prompts, side="right", positions=None):
     positions  those of each prompt's tokens, tuples of any length
     """
     width = max(sum(map(len, each)) for each in prompts)
+    channels = prompts[0][0].shape[1]
     rows, kinds, turned = [], [], []
     for number, (before, visual, after) in enumerate(prompts):
         kind = [BEFORE] * len(before) + [VISUAL] * len(visual) + [AFTER] * len(after)
         gap = width - len(kind)
-        padding = torch.full((gap, WIDTH), 7.0, dtype=before.dtype)
+        padding = torch.full((gap, channels), 7.0, dtype=before.dtype)
         parts = [before, visual, after]
         place = {"left": 0, "inside": 2, "right": 3}[side]
         at = sum(map(len, parts[:place]))

@@ -1,4 +1,4 @@
-"""Tiny Qwen2-VL and Qwen2.5-VL models of the real classes, and how the unmodified model is asked."""
+"""Tiny Qwen2-VL, Qwen2.5-VL and Qwen3-VL models of the real classes, and how the unmodified is asked."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ TEMPLATE = (
 
 
 def save_tiny_qwen(folder: Path, family: str, *, sharpness: float = 20.0) -> None:
-    """Random weights of `family` ("qwen2_vl" or "qwen2_5_vl"): 4 vision, 3 language blocks.
+    """Random weights of `family` ("qwen2_vl", "qwen2_5_vl" or "qwen3_vl"): 4 vision, 3 language blocks.
 
     Images have 4 to 30 merged tokens. Windows of Qwen2.5-VL hold 2 x 2 merged tokens; its blocks 1
-    and 3 attend to the whole image.
+    and 3 attend to the whole image. What blocks 0 and 2 of Qwen3-VL's tower leave is added after its
+    first two language blocks.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
@@ -43,10 +44,13 @@ def save_tiny_qwen(folder: Path, family: str, *, sharpness: float = 20.0) -> Non
         PreTrainedTokenizerFast,
         Qwen2_5_VLConfig,
         Qwen2VLConfig,
+        Qwen3VLConfig,
     )
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     words = [*SPECIAL, *WORDS, "system", "user", "assistant", *SYSTEM.split()]
+    if family == "qwen3_vl":
+        words += ["seconds>", *(f"<{tenth / 10:.1f}" for tenth in range(80))]
     vocabulary = {word: number for number, word in enumerate(dict.fromkeys(words))}
     whole = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     whole.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -62,12 +66,21 @@ def save_tiny_qwen(folder: Path, family: str, *, sharpness: float = 20.0) -> Non
     tower = {"depth": 4, "num_heads": 2, "initializer_range": 0.02}
     if family == "qwen2_vl":
         tower |= {"embed_dim": 32, "hidden_size": 48, "mlp_ratio": 2}
+    elif family == "qwen3_vl":
+        # Patches as large as in the others, so that their images have as many tokens.
+        tower |= {
+            "hidden_size": 32, "out_hidden_size": 48, "intermediate_size": 48, "patch_size": 14,
+            "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 2],
+        }  # fmt: skip
     else:
         tower |= {
             "hidden_size": 32, "out_hidden_size": 48, "intermediate_size": 48,
             "window_size": 56, "fullatt_block_indexes": [1, 3],
         }  # fmt: skip
-    config = {"qwen2_vl": Qwen2VLConfig, "qwen2_5_vl": Qwen2_5_VLConfig}[family](
+    configs = {
+        "qwen2_vl": Qwen2VLConfig, "qwen2_5_vl": Qwen2_5_VLConfig, "qwen3_vl": Qwen3VLConfig,
+    }  # fmt: skip
+    config = configs[family](
         vision_config=tower,
         text_config={
             "hidden_size": 48,
@@ -78,6 +91,7 @@ def save_tiny_qwen(folder: Path, family: str, *, sharpness: float = 20.0) -> Non
             "vocab_size": len(vocabulary),
             "max_position_embeddings": 512,
             "bos_token_id": None,
+            **({"head_dim": 12} if family == "qwen3_vl" else {}),
             "eos_token_id": vocabulary["<|im_end|>"],
             "rope_parameters": {
                 "rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 2]
@@ -94,7 +108,12 @@ def save_tiny_qwen(folder: Path, family: str, *, sharpness: float = 20.0) -> Non
         # The default start is so small that the image hardly reaches the answer.
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-    model.model.visual.merger.mlp[2].weight.data *= 4
+    tower = model.model.visual
+    if family == "qwen3_vl":
+        for merger in (tower.merger, *tower.deepstack_merger_list):
+            merger.linear_fc2.weight.data *= 4
+    else:
+        tower.merger.mlp[2].weight.data *= 4
     model.lm_head.weight.data *= sharpness
     # Makes short answers common.
     model.lm_head.weight.data[vocabulary["<|im_end|>"]] *= 2
@@ -111,6 +130,13 @@ def save_tiny_qwen(folder: Path, family: str, *, sharpness: float = 20.0) -> Non
     # As published checkpoints have it.
     settings |= {"image_processor_type": "Qwen2VLImageProcessor"}
     path.write_text(json.dumps(settings))
+    if family == "qwen3_vl":
+        # Of whole clips, so that those of 8 frames have 15 to 120 merged tokens.
+        video = settings | {
+            "video_processor_type": "Qwen3VLVideoProcessor",
+            "size": {"shortest_edge": 30 * 28 * 28, "longest_edge": 240 * 28 * 28},
+        }
+        (folder / "video_preprocessor_config.json").write_text(json.dumps(video))
 
 
 def picture(height: int, width: int, seed: int = 0):
@@ -148,14 +174,24 @@ def kinds_of(media):
 
 
 def whole_prompt(tokenizer, merge_size: int, kinds, question: str, inputs) -> dict:
-    """The unmodified model's inputs for a question on media of these kinds, encoded as `inputs`."""
+    """The unmodified model's inputs for a question on media of these kinds, encoded as `inputs`.
+
+    Where there are `video_seconds` every temporal patch of a clip stands by itself, after its time.
+    """
     waiting = {
         "image": iter(inputs.get("image_grid_thw", ())),
         "video": iter(inputs.get("video_grid_thw", ())),
     }
-    visual = ""
+    visual, times = "", iter(inputs.get("video_seconds", torch.zeros(0)).tolist())
     for kind in kinds:
-        count = int(next(waiting[kind]).prod()) // merge_size**2
+        grid = next(waiting[kind])
+        count = int(grid.prod()) // merge_size**2
+        if kind == VIDEO and "video_seconds" in inputs:
+            frames = int(grid[0])
+            for _ in range(frames):
+                visual += f"<{next(times):.1f} seconds><|vision_start|>"
+                visual += f"{PADS[kind] * (count // frames)}<|vision_end|>"
+            continue
         visual += f"<|vision_start|>{PADS[kind] * count}<|vision_end|>"
     text = (
         f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{visual}{question}<|im_end|>\n"
@@ -165,7 +201,11 @@ def whole_prompt(tokenizer, merge_size: int, kinds, question: str, inputs) -> di
     types = torch.zeros_like(ids)
     for number, pad in enumerate(PADS.values(), start=1):
         types[ids == tokenizer.convert_tokens_to_ids(pad)] = number
-    passed = {name: value for name, value in inputs.items() if name != "media_types"}
+    passed = {
+        name: value
+        for name, value in inputs.items()
+        if name not in ("media_types", "video_seconds")
+    }
     return {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),

@@ -22,14 +22,17 @@ class Trace:
     entering: list[int]
 
 
-def run(model, before, visual, after, new, stages, choose, renumbered, positions=None):
+def run(model, before, visual, after, new, stages, choose, renumbered, positions=None, added=()):
     """`stages`: layers after which tokens are dropped; `choose(number, facts)` -> the places among
-    the visual tokens that stay, and a list of merged states, each with its center's place, or [].
+    the visual tokens that stay, and a list of merged ones, each its state and what is still to be
+    added to it, with its center's place, or [].
 
     `positions` of all tokens, the new ones too: tuples of one or three; 0, 1, ... without them.
+    `added` (V, E) to the visual tokens after each of the first layers; who merges them merges it too.
     """
     decoder = model.model
     states = torch.cat([before, visual, after, new])
+    added = [torch.cat([before * 0, each, after * 0, new * 0]) for each in added]
     sources = list(range(len(visual)))
     head = len(before)
     positions = positions or [(place,) for place in range(len(states))]
@@ -38,6 +41,8 @@ def run(model, before, visual, after, new, stages, choose, renumbered, positions
         trace.entering.append(len(sources))
         attention, keys = attention_of(decoder, layer, states, positions)
         states = layer_output(decoder, layer, states, positions)
+        if added:
+            states = states + added.pop(0)
         if number not in stages:
             continue
         tail = head + len(sources)
@@ -45,6 +50,7 @@ def run(model, before, visual, after, new, stages, choose, renumbered, positions
         facts = {
             "attention": attention[text][:, head:tail],
             "states": states[head:tail],
+            "added": [each[head:tail] for each in added],
             "text_states": states[text],
             "keys": keys[head:tail],
             "text_keys": keys[text],
@@ -56,8 +62,13 @@ def run(model, before, visual, after, new, stages, choose, renumbered, positions
         stay, merged = choose(stages.index(number), facts)
         columns = [*range(head), *[head + place for place in stay]]
         rest = list(range(tail, len(states)))
-        extra = torch.stack([state for state, _ in merged]) if merged else states[:0]
-        states = torch.cat([states[columns], extra, states[rest]])
+        for index, values in enumerate([states, *added]):
+            new_ones = torch.stack([means[index] for means, _ in merged]) if merged else values[:0]
+            values = torch.cat([values[columns], new_ones, values[rest]])
+            if index:
+                added[index - 1] = values
+            else:
+                states = values
         sources = [sources[place] for place in stay]
         trace.kept.append(sources)
         sources = sources + [-1] * len(merged)
@@ -87,12 +98,17 @@ def attention_of(decoder, layer, states, positions):
     def heads(tensor):
         return tensor.view(len(states), -1, module.head_dim)
 
+    def normed_heads(tensor, name):
+        """Qwen3 norms the heads of queries and keys."""
+        return getattr(module, name, lambda each: each)(heads(tensor))
+
     def turned(tensor):
         half = module.head_dim // 2
         swapped = torch.cat([-tensor[..., half:], tensor[..., :half]], dim=-1)
         return tensor * cos[:, None] + swapped * sin[:, None]
 
-    queries, keys = turned(heads(module.q_proj(normed))), turned(heads(module.k_proj(normed)))
+    queries = turned(normed_heads(module.q_proj(normed), "q_norm"))
+    keys = turned(normed_heads(module.k_proj(normed), "k_norm"))
     group = queries.shape[1] // keys.shape[1]
     hidden = torch.ones(len(states), len(states), dtype=torch.bool).triu(1)
     matrices = []
@@ -103,12 +119,20 @@ def attention_of(decoder, layer, states, positions):
 
 
 def angles_of(decoder, position):
-    """The angle of each pair of channels; in M-RoPE sections of pairs turn with time, row, column."""
+    """The angle of each pair of channels; in M-RoPE sections of pairs turn with time, row, column.
+
+    Interleaved, rows and columns take turns with time as long as their sections last.
+    """
     frequencies = decoder.rotary_emb.inv_freq.float()
     axis = [0] * len(frequencies)
     if len(position) == 3:
         sections = decoder.config.rope_parameters["mrope_section"]
         axis = [number for number, size in enumerate(sections) for _ in range(size)]
+        if decoder.config.rope_parameters.get("mrope_interleaved"):
+            axis = [
+                place % 3 if place < 3 * sections[place % 3] else 0
+                for place in range(len(frequencies))
+            ]
     return torch.stack([position[own] * f for own, f in zip(axis, frequencies, strict=True)])
 
 
@@ -157,14 +181,18 @@ def sparsevlm(counts, recycle=True):
             return stay, []
         number = int(0.3 * len(dropped)) + 1
         again = sorted(dropped, key=lambda place: (-float(p[place]), place))[:number]
+        carried = [facts["states"], *facts["added"]]
         merged = merge(facts["states"][again], int(number / 10) + 1)
-        return stay, [(mean, again[center]) for mean, center in merged]
+        return stay, [
+            ([each[again][members].mean(dim=0) for each in carried], again[center])
+            for members, center in merged
+        ]
 
     return choose
 
 
 def merge(points, count):
-    """Density-peak clustering -> the mean and the center of each cluster, that of highest score first."""
+    """Density-peak clustering -> members and center of each cluster, that of highest score first."""
     total, width = points.shape
     distance = [
         [float((points[i] - points[j]).norm()) / math.sqrt(width) for j in range(total)]
@@ -184,7 +212,7 @@ def merge(points, count):
     for i in range(total):
         if i not in centers:
             members[min(centers, key=lambda center: distance[i][center])].append(i)
-    return [(points[members[center]].mean(dim=0), center) for center in centers]
+    return [(members[center], center) for center in centers]
 
 
 def mustdrop(overall, individual, protected=()):

@@ -48,6 +48,13 @@ TINY = {
         },
         "text_config": QWEN_TEXT,
     },
+    "qwen3_vl": {
+        "vision_config": {
+            "depth": 3, "hidden_size": 32, "intermediate_size": 40, "num_heads": 2,
+            "out_hidden_size": 64, "deepstack_visual_indexes": [0, 1],
+        },
+        "text_config": QWEN_TEXT | {"head_dim": 24},
+    },
 }  # fmt: skip
 
 
@@ -122,6 +129,7 @@ def test_mini_gemini_reads_the_same_from_both_of_its_forms():
         ("LanguageBind/Video-LLaVA-7B-hf", 7.37, 2048),
         ("Qwen/Qwen2-VL-7B-Instruct", 8.29, 391),
         ("Qwen/Qwen2.5-VL-7B-Instruct", 8.29, 391),
+        ("Qwen/Qwen3-VL-8B-Instruct", 8.77, 300),
         ("llava-hf/llava-onevision-qwen2-7b-ov-hf", 8.03, 7290),
     ],
 )
@@ -139,6 +147,7 @@ def test_published_models_have_the_sizes_that_they_are_known_by(name, billions, 
         # Frames in pairs, each as large as a usual image.
         ("Qwen/Qwen2-VL-7B-Instruct", 7, 4 * 391, 4),
         ("Qwen/Qwen2.5-VL-7B-Instruct", 8, 4 * 391, 4),
+        ("Qwen/Qwen3-VL-8B-Instruct", 8, 4 * 300, 4),
     ],
 )
 def test_clips_have_the_tokens_of_their_frames(name, frames, tokens, crops):

@@ -26,7 +26,7 @@ MEDIA = {
 }
 
 
-@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl"])
+@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def folder(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     save_tiny_qwen(folder, request.param)
@@ -136,8 +136,9 @@ def test_a_budget_of_all_tokens_changes_nothing(adapter):
     assert outline.inputs == records.inputs and outline.sizes == records.sizes
     assert torch.equal(kept.index, whole.index) and torch.equal(kept.tokens, whole.tokens)
     for medium in (medium for own in records.inputs.values() for medium in own):
-        one, other = (adapter.enter(kept_crops(k, medium), medium.layout) for k in (kept, whole))
-        assert torch.equal(one.positions, other.positions) and one.span == other.span
+        one, other = (adapter.parts(kept_crops(k, medium), medium.layout) for k in (kept, whole))
+        for mine, theirs in zip(one, other, strict=True):
+            assert torch.equal(mine.positions, theirs.positions) and mine.span == theirs.span
 
 
 def test_a_medium_gives_the_same_alone_and_in_a_batch(adapter):

@@ -16,7 +16,14 @@ from prunesid.images.records import IMAGE, VIDEO
 
 CASES = [(family, IMAGE) for family in FAMILIES] + [
     (family, VIDEO)
-    for family in ("internvl", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "video_llava")
+    for family in (
+        "internvl",
+        "llava_onevision",
+        "qwen2_vl",
+        "qwen2_5_vl",
+        "qwen3_vl",
+        "video_llava",
+    )
 ]
 CONTEXTS = ("is there a red circle ?", "how many bars are taller than 3 ? A 1 B 2")
 

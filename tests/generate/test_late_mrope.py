@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from builders import reference_late as reference
-from builders.late_models import MROPE, batch, build, mrope, prompt
+from builders.late_models import MROPE, WIDTH, batch, build, mrope, prompt
 
 from prunesid.generate.columns import AFTER, BEFORE, GONE, VISUAL, Columns
 from prunesid.generate.decoder_pass import MODES, prefill, prefill_shared, rotary_axes
@@ -66,30 +66,52 @@ def prompts_of(dtype=torch.float64):
     return texts, positions
 
 
+def additions(seed, layers, dtype=torch.float64):
+    """What is added to the visual tokens after each of the first layers, (TOKENS, E) each."""
+    generator = torch.Generator().manual_seed(200 + seed)
+    return [
+        torch.randn(TOKENS, WIDTH, generator=generator, dtype=torch.float64).to(dtype)
+        for _ in range(layers)
+    ]
+
+
+def carrying(parts, later):
+    """A prompt whose visual tokens carry these additions, and whose text carries zeros."""
+    return tuple(
+        torch.cat([part, *(later if place == 1 else [part * 0] * len(later))], dim=1)
+        for place, part in enumerate(parts)
+    )
+
+
 @torch.no_grad()
-def decoded(model, state):
+def decoded(model, state, added=0):
     """Greedy tokens (B, STEPS) and the logits (B, STEPS + 1, vocabulary) they come from."""
     logits, tokens = [model.lm_head(state.last)], []
     for _ in range(STEPS):
         tokens.append(logits[-1].argmax(-1))
-        logits.append(model.lm_head(state.advance(model.model.embed_tokens(tokens[-1]))))
+        new = torch.nn.functional.pad(model.model.embed_tokens(tokens[-1]), (0, added * WIDTH))
+        logits.append(model.lm_head(state.advance(new)))
     return torch.stack(tokens, dim=1), torch.stack(logits, dim=1)
 
 
+@pytest.mark.parametrize("added", [0, 1, 4, 8])
 @pytest.mark.parametrize("family", MROPE)
 @pytest.mark.parametrize("case", ["fastv", "dart", "sparsevlm"])
-def test_a_method_equals_its_reference(case, family):
+def test_a_method_equals_its_reference(case, family, added):
+    """Also where tokens carry what the first `added` layers, of 6, add to them."""
     model, schedule = build(family), planned(case)
-    assert schedule.positions == "original"
+    assert schedule.positions == "original" and schedule.stages[0].after == 0
     choose = reference_choice(case, schedule)
-    for each, own in zip(*prompts_of(), strict=True):
-        state = prefill(model.model, batch([each], positions=[own]), schedule)
-        tokens, logits = decoded(model, state)
+    for seed, (each, own) in enumerate(zip(*prompts_of(), strict=True)):
+        later = additions(seed, added)
+        wide = carrying(each, later)
+        state = prefill(model.model, batch([wide], positions=[own]), schedule)
+        tokens, logits = decoded(model, state, added)
         behind = [(own[-1][0] + step,) * 3 for step in range(1, STEPS + 1)]
         with torch.no_grad():
             expected = reference.run(
                 model, *each, model.model.embed_tokens(tokens[0]),
-                [stage.after for stage in schedule.stages], choose, False, [*own, *behind],
+                [stage.after for stage in schedule.stages], choose, False, [*own, *behind], later,
             )  # fmt: skip
         assert [found[0].tolist() for found in state.kept] == expected.kept
         assert state.entering[0].tolist() == expected.entering
@@ -117,20 +139,24 @@ def test_mustdrop_by_thresholds_equals_its_reference(family):
         torch.testing.assert_close(logits, expected.logits[-1], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("added", [0, 2])
 @pytest.mark.parametrize("case", CASES)
-def test_modes_and_batches_give_the_same(case):
+def test_modes_and_batches_give_the_same(case, added):
     model, schedule = build("qwen2_vl", dtype=torch.float32), planned(case)
     prompts, positions = prompts_of(torch.float32)
+    prompts = [
+        carrying(each, additions(seed, added, torch.float32)) for seed, each in enumerate(prompts)
+    ]
     single = [
         prefill(model.model, batch([each], positions=[own]), schedule)
         for each, own in zip(prompts, positions, strict=True)
     ]
-    expected = [decoded(model, state) for state in single]
+    expected = [decoded(model, state, added) for state in single]
     assert len({tuple(tokens[0].tolist()) for tokens, _ in expected}) > 1
     for mode in MODES:
         for side in ("left", "right", "inside"):
             state = prefill(model.model, batch(prompts, side, positions), schedule, mode=mode)
-            tokens, logits = decoded(model, state)
+            tokens, logits = decoded(model, state, added)
             for row, (alone, one) in enumerate(zip(single, expected, strict=True)):
                 assert torch.equal(tokens[row], one[0][0])
                 torch.testing.assert_close(logits[row], one[1][0], rtol=1e-4, atol=1e-4)
@@ -138,12 +164,18 @@ def test_modes_and_batches_give_the_same(case):
                 assert torch.equal(state.cached[row], alone.cached[0])
 
 
+@pytest.mark.parametrize("added", [0, 3])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", ["fastv", "sparsevlm"])
-def test_a_shared_prefix_changes_nothing(case, mode):
+def test_a_shared_prefix_changes_nothing(case, mode, added):
     model, schedule = build("qwen2_5_vl"), planned(case)
-    media = [(prompt(1, before=2), GRIDS[2]), (prompt(2, before=6), GRIDS[0])]
-    texts = [prompt(30 + row, after=4 + 2 * row)[2] for row in range(4)]
+    media = [
+        (carrying(prompt(1, before=2), additions(1, added)), GRIDS[2]),
+        (carrying(prompt(2, before=6), additions(2, added)), GRIDS[0]),
+    ]
+    texts = [
+        carrying(prompt(30 + row, after=4 + 2 * row), additions(row, added))[2] for row in range(4)
+    ]
     owner = [1, 0, 0, 1]
     plain = batch(
         [(*media[each][0][:2], text) for each, text in zip(owner, texts, strict=True)],
@@ -168,7 +200,8 @@ def test_a_shared_prefix_changes_nothing(case, mode):
         mode=mode,
     )
     torch.testing.assert_close(shared.last, alone.last)
-    for one, other in zip(decoded(model, shared), decoded(model, alone), strict=True):
+    both = (decoded(model, state, added) for state in (shared, alone))
+    for one, other in zip(*both, strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -232,6 +265,19 @@ def test_renumbering_has_no_meaning(method):
     columns = batch([prompt(1)], positions=[mrope(3, (1, 4, 10), 7)])
     with pytest.raises(ValueError, match="'renumbered' has no meaning"):
         prefill(model.model, columns, Schedule(positions="renumbered"))
+
+
+def test_merged_tokens_have_to_carry_what_is_still_to_come():
+    model, (each, *_) = build("qwen3_vl"), prompts_of()[0]
+    columns = batch([carrying(each, additions(0, 2))], positions=[prompts_of()[1][0]])
+
+    def narrow(view):
+        assert view.tokens.shape[1] == 2 * view.hidden.shape[1]
+        own = view.hidden[:2].mean(dim=0, keepdim=True)
+        return Choice(torch.arange(4), own, view.position[:1])
+
+    with pytest.raises(ValueError, match="merged tokens have 32 channels, the tokens 64"):
+        prefill(model.model, columns, Schedule((Stage(0, narrow),)))
 
 
 def test_positions_have_to_fit_the_decoder():

@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText
 from prunesid import families
 from prunesid.core.needs import Needs
 from prunesid.core.questions import Question
-from prunesid.families.adapter import positions_of
+from prunesid.families.adapter import around, positions_of
 from prunesid.generate import engine
 from prunesid.generate.columns import AFTER, BEFORE, VISUAL, Columns
 from prunesid.generate.decoder_pass import MODES, prefill
@@ -32,7 +32,7 @@ ARMS = {
 }
 
 
-@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl"])
+@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def folder(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     save_tiny_qwen(folder, request.param)
@@ -59,13 +59,14 @@ def records(adapter):
 
 def whole(adapter, entering, prompt):
     """The columns of one whole prompt."""
-    parts = [adapter.embed(torch.tensor(prompt.texts[0]))]
-    kinds = [BEFORE] * len(prompt.texts[0])
-    for number, (medium, text) in enumerate(zip(entering, prompt.texts[1:], strict=True), 2):
+    texts = around(prompt.texts, entering)
+    parts = [adapter.embed(torch.tensor(texts[0]))]
+    kinds = [BEFORE] * len(texts[0])
+    for number, (medium, text) in enumerate(zip(entering, texts[1:], strict=True), 2):
         parts += [medium.embeddings, adapter.embed(torch.tensor(text))]
         kinds += [VISUAL] * len(medium)
-        kinds += [AFTER if number == len(prompt.texts) else BEFORE] * len(text)
-    positions, _ = positions_of(list(map(len, prompt.texts)), entering)
+        kinds += [AFTER if number == len(texts) else BEFORE] * len(text)
+    positions, _ = positions_of(list(map(len, texts)), entering)
     return Columns.of(torch.cat(parts)[None], torch.tensor([kinds]), positions.T[None])
 
 

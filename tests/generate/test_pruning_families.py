@@ -12,6 +12,7 @@ import prunesid
 from prunesid import families
 from prunesid.core.questions import Question
 from prunesid.core.record import Kept
+from prunesid.families.adapter import around
 from prunesid.families.declared import families_of
 from prunesid.generate.engine import enter
 from prunesid.generate.late import answer_late
@@ -24,7 +25,14 @@ IMAGES = (IMAGE, (1, 2, 0))
 CLIPS = (VIDEO, (1, 0, 2))
 CASES = [(family, *IMAGES) for family in FAMILIES] + [
     (family, *CLIPS)
-    for family in ("internvl", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "video_llava")
+    for family in (
+        "internvl",
+        "llava_onevision",
+        "qwen2_vl",
+        "qwen2_5_vl",
+        "qwen3_vl",
+        "video_llava",
+    )
 ]
 
 
@@ -57,16 +65,18 @@ def given(adapter, samples, kind):
     if "batch_num_images" in visual:
         visual["batch_num_images"] = torch.tensor([len(own) for own in samples if own])
     records = adapter.encode(visual)
+    # The prompt holds the times already.
+    visual.pop("video_seconds", None)
     for medium in (medium for own in records.inputs.values() for medium in own):
-        whole += [len(own) for own in enter(adapter, records.all_tokens(), [medium])]
+        whole.append(enter(adapter, records.all_tokens(), [medium]))
     for number, own in enumerate(samples):
-        texts = adapter.prompt(f"{QUESTION} {number}", [kind] * len(own)).texts
+        parts = [part for _ in own for part in whole.pop(0)]
+        texts = around(adapter.prompt(f"{QUESTION} {number}", [kind] * len(own)).texts, parts)
         row = list(texts[0])
-        for text in texts[1:]:
-            width = whole.pop(0)
-            own = [adapter.placeholders[kind]] * width
+        for part, text in zip(parts, texts[1:], strict=True):
+            own = [adapter.placeholders[kind]] * len(part)
             if (adapter.model.config.model_type, kind) == ("internvl", VIDEO):
-                own = frames_of(adapter, width)
+                own = frames_of(adapter, len(part))
             row += own + list(text)
         rows.append(row)
     if adapter.model.config.model_type == "internvl":
@@ -106,18 +116,30 @@ def new_tokens(adapter, inputs, **how):
 
 
 def embedded(adapter, short, number, kind):
-    """Prompt `number` alone, as embeddings put together without the model's own insertion."""
+    """Prompt `number` alone, as embeddings put together without the model's own insertion.
+
+    Of a model whose later layers add to tokens as ids, since embeddings say nothing of that.
+    """
     kind = adapter.taken_as.get(kind, kind)
     real = short["attention_mask"][number].bool()
     ids = short["input_ids"][number, real][None]
     here = ids == adapter.placeholders[kind]
     embeddings = adapter.embed(ids.masked_fill(here, 0))
+    inputs = {"inputs_embeds": embeddings, "attention_mask": torch.ones_like(ids)}
     if here.any():
-        outputs = short["mm_encoder_outputs"][kind].pooler_output
-        tokens = torch.cat([own.reshape(-1, own.shape[-1]) for own in outputs])
+        outputs = short["mm_encoder_outputs"][kind]
+        layers = [outputs.pooler_output, *(getattr(outputs, "deepstack_features", None) or ())]
+        tokens = torch.cat(
+            [torch.cat([own.reshape(-1, own.shape[-1]) for own in layer]) for layer in layers],
+            dim=1,
+        )
         first = int((short["input_ids"][:number] == adapter.placeholders[kind]).sum())
         embeddings[here] = tokens[first : first + int(here.sum())]
-    inputs = {"inputs_embeds": embeddings, "attention_mask": torch.ones_like(ids)}
+    if embeddings.shape[2] > adapter.model.get_input_embeddings().embedding_dim:
+        inputs["input_ids"] = ids
+        del inputs["inputs_embeds"]
+        if here.any():
+            inputs["mm_encoder_outputs"] = adapter.encoder_outputs({kind: [embeddings[here]]})
     if "position_ids" in short:
         inputs["position_ids"] = short["position_ids"][:, [number]][:, :, real]
     return inputs
@@ -167,7 +189,10 @@ def test_beams_of_a_batch_are_those_of_its_prompts(case):
         short = prunesid.prune(model, adapter.processor, inputs, budget=budget)
         found = new_tokens(adapter, short, **beams)
         for number in range(len(samples)):
-            alone = model.generate(**embedded(adapter, short, number, kind), **beams)
+            own = embedded(adapter, short, number, kind)
+            alone = model.generate(**own, **beams)
+            # Where ids are given, they come back in front.
+            alone = alone[:, own["input_ids"].shape[1] :] if "input_ids" in own else alone
             assert [found[number]] == answers(adapter, alone.tolist())
     finally:
         model.lm_head.weight.data = weight
@@ -210,8 +235,8 @@ def late_budget(adapter, samples):
     """About two thirds of what a medium takes, which three layers allow."""
     records = adapter.encode(adapter.preprocess([medium for own in samples for medium in own]))
     media = [medium for own in records.inputs.values() for medium in own]
-    whole = enter(adapter, records.all_tokens(), media)
-    return round(0.65 * min(map(len, whole)))
+    whole = records.all_tokens()
+    return round(0.65 * min(sum(map(len, enter(adapter, whole, [each]))) for each in media))
 
 
 @pytest.mark.parametrize("method", ["fastv", "sparsevlm"])

@@ -54,11 +54,11 @@ def test_several_images_and_none_answer_the_same_shared_or_alone(tiny_llava, arm
     assert len(set(answers[0])) > 2
 
 
-@pytest.mark.parametrize("family", ["llava_next", "qwen2_vl"])
+@pytest.mark.parametrize("family", ["llava_next", "qwen2_vl", "qwen3_vl"])
 def test_crops_and_frames_are_chosen_by_the_question_shared_or_alone(tiny_llava, tmp_path, family):
     FAMILIES[family](tmp_path / family, tiny_llava)
     shown = [[PICTURES[0]], [PICTURES[0]], PICTURES[1:], [PICTURES[1]], [PICTURES[1]]]
-    if family == "qwen2_vl":
+    if family != "llava_next":
         shown += [[clip(6, seed=3), PICTURES[0]], [clip(4)], []]
     arm = {"method": "cdpruner", "budget": 10}
     answers = [
@@ -69,8 +69,9 @@ def test_crops_and_frames_are_chosen_by_the_question_shared_or_alone(tiny_llava,
     assert answers[0] != ask(PruneSID(str(tmp_path / family), **arm | {"method": "dpp"}), shown)
 
 
-def test_methods_inside_the_language_model_take_any_number_of_media(tiny_llava, tmp_path):
-    FAMILIES["qwen2_vl"](tmp_path / "qwen", tiny_llava)
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl"])
+def test_methods_inside_the_language_model_take_any_number_of_media(tiny_llava, tmp_path, family):
+    FAMILIES[family](tmp_path / "qwen", tiny_llava)
     clips = [*([clip(4, seed=seed)] for seed in range(6)), [clip(6, seed=3), PICTURES[0]], []]
     for model, shown, budget in ((tiny_llava, SHOWN, 10), (tmp_path / "qwen", clips, 14)):
         arm = {"method": "fastv", "budget": budget}

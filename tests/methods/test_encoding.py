@@ -358,7 +358,7 @@ def test_other_families_say_which_ones_can(family, method, tiny_llava, tmp_path)
 def test_which_families_run_what():
     clip = ("llava", "llava_next", "mini_gemini", "video_llava")
     assert families_of("tome") == clip
-    assert set(families_of("downsample")) == {*clip, "qwen2_5_vl", "qwen2_vl"}
+    assert set(families_of("downsample")) == {*clip, "qwen2_5_vl", "qwen2_vl", "qwen3_vl"}
     with pytest.raises(ValueError, match="Did you mean 'tome'"):
         families_of("tom")
 

@@ -26,9 +26,12 @@ def tower_of(vision: Stated, width: int, ffn: int, ffn_matrices: int) -> Transfo
     return Transformer(vision.depth, width, ffn, heads, heads, width // heads, ffn_matrices)
 
 
-def merged(config: Stated, frames: int | None, tower: Transformer, out: int) -> Geometry:
+def merged(
+    config: Stated, frames: int | None, tower: Transformer, out: int, further: int = 0
+) -> Geometry:
     """Patches of an image of any size, merged two by two into tokens of width `out`.
 
+    Each of `further` mergers makes as many channels again, which tokens carry.
     Frames are taken to have the usual size of images; `temporal_patch_size` of them are one crop.
     Before transformers 5 the language model's fields stood at the top level.
     """
@@ -38,8 +41,9 @@ def merged(config: Stated, frames: int | None, tower: Transformer, out: int) -> 
     tokens, joined = rows * columns, tower.width * merge**2
     crops = math.ceil((frames or 1) / vision.temporal_patch_size)
     return Geometry(
-        tower=tower, tower_tokens=tokens * merge**2, crop_tokens=tokens, width=out, crops=crops,
-        usual_crops=crops, fixed=False, extra_macs=tokens * (joined * joined + joined * out),
+        tower=tower, tower_tokens=tokens * merge**2, crop_tokens=tokens, width=out * (1 + further), crops=crops,
+        usual_crops=crops, fixed=False,
+        extra_macs=tokens * (1 + further) * (joined * joined + joined * out),
         decoder=Transformer.decoder(text), vocabulary=text.vocab_size, axes=3,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Images and clips -> the inputs of Qwen2-VL and Qwen2.5-VL, with or without torchvision.
+"""Images and clips -> the inputs of Qwen's families, with or without torchvision.
 
 transformers' video processor, and with it the families' processor, needs torchvision. The image
 processor does not, and it makes the same patches: a clip is its frames' patches, two frames (or
@@ -7,7 +7,7 @@ what temporal_patch_size says) put together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,12 +27,29 @@ CLIP_SIZE = {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28}
 SHARED_SETTINGS = (*PIXEL_SETTINGS, "patch_size", "temporal_patch_size", "merge_size")
 
 
+Sizing = Callable[[Any, Mapping[str, Any], "Clip"], tuple[Sequence[Any], Mapping[str, Any]]]
+
+
+def by_frame(
+    images: Any, settings: Mapping[str, Any], clip: Clip
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """A clip's frames, and the limits within which the image processor scales each."""
+    length = temporal(images, settings)
+    return list(clip.frames), {"size": _size(settings, len(clip.frames), images, length)}
+
+
 def preprocess(
-    processor: Any, media: Sequence[Image | Clip], *, timed: bool = False
+    processor: Any,
+    media: Sequence[Image | Clip],
+    *,
+    timed: bool = False,
+    sizing: Sizing = by_frame,
 ) -> dict[str, Tensor]:
     """Media -> pixel_values and image_grid_thw, pixel_values_videos and video_grid_thw.
 
-    timed  also second_per_grid_ts, the seconds that a temporal patch of each clip lasts
+    timed   also second_per_grid_ts, the seconds that a temporal patch of each clip lasts
+    sizing  from the image processor, the settings for clips and a clip: its frames, and with which
+            settings the image processor takes them
 
     Where there are both, `media_types` (M,) says which are images (1) and clips (2). A clip's frames
     are taken as they are; the last is repeated where temporal_patch_size does not divide them.
@@ -46,34 +63,30 @@ def preprocess(
         found |= {name: own[name] for name in ("pixel_values", "image_grid_thw")}
     if clips:
         settings = video_settings(processor)
-        parts = [_clip(processor.image_processor, settings, clip) for clip in clips]
+        parts = [_clip(processor.image_processor, settings, clip, sizing) for clip in clips]
         found["pixel_values_videos"] = torch.cat([patches for patches, _ in parts])
         found["video_grid_thw"] = torch.tensor([grid for _, grid in parts])
         if timed:
-            length = _temporal(processor.image_processor, settings)
+            length = temporal(processor.image_processor, settings)
             seconds = [length / clip.rate for clip in clips]
             found["second_per_grid_ts"] = torch.tensor(seconds, dtype=torch.float32)
     return found
 
 
-def _temporal(images: Any, settings: Mapping[str, Any]) -> int:
+def temporal(images: Any, settings: Mapping[str, Any]) -> int:
+    """Frames of a temporal patch."""
     return settings.get("temporal_patch_size") or images.temporal_patch_size
 
 
 def _clip(
-    images: Any, settings: Mapping[str, Any], clip: Clip
+    images: Any, settings: Mapping[str, Any], clip: Clip, sizing: Sizing
 ) -> tuple[Tensor, tuple[int, int, int]]:
     """Patches (P, channels * time * height * width) and grid (frames, rows, columns) of a clip."""
-    length = _temporal(images, settings)
-    frames = [*clip.frames, *[clip.frames[-1]] * (-len(clip.frames) % length)]
-    shared = chosen(settings, SHARED_SETTINGS)
-    found = images(
-        frames,
-        size=_size(settings, len(clip.frames), images, length),
-        input_data_format="channels_last",
-        return_tensors="pt",
-        **shared,
-    )
+    length = temporal(images, settings)
+    own, given = sizing(images, settings, clip)
+    frames = [*own, *[own[-1]] * (-len(own) % length)]
+    shared = {**chosen(settings, SHARED_SETTINGS), **given}
+    found = images(frames, input_data_format="channels_last", return_tensors="pt", **shared)
     _, rows, columns = found["image_grid_thw"][0].tolist()
     # As an image, every frame fills its temporal patch by itself.
     single = found["pixel_values"].unflatten(1, (3, length, -1))[:, :, 0]
@@ -82,12 +95,18 @@ def _clip(
     return patches, (len(frames) // length, rows, columns)
 
 
-def _size(settings: Mapping[str, Any], frames: int, images: Any, length: int) -> dict[str, int]:
-    """Least and most pixels of a frame, as transformers' video processor has them."""
-    size = dict(settings.get("size") or CLIP_SIZE)
+def limits(settings: Mapping[str, Any], default: Mapping[str, int]) -> dict[str, int]:
+    """Least and most pixels, shortest_edge and longest_edge, as files of either layout say."""
+    size = dict(settings.get("size") or default)
     for edge, name in (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels")):
         if settings.get(name) is not None:
             size[edge] = settings[name]
+    return size
+
+
+def _size(settings: Mapping[str, Any], frames: int, images: Any, length: int) -> dict[str, int]:
+    """Least and most pixels of a frame, as transformers' video processor has them."""
+    size = limits(settings, CLIP_SIZE)
     if settings.get("cap_pixels_per_frame"):
         # 90 % of the tokens of a whole clip, which its frames share.
         side = images.patch_size * images.merge_size

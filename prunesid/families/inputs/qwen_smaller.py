@@ -1,4 +1,4 @@
-"""Smaller images and frames for Qwen2-VL's and Qwen2.5-VL's towers, from the patches of larger ones."""
+"""Smaller images and frames for the towers of Qwen's families, from the patches of larger ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Qwen2-VL or Qwen2.5-VL vision tower leaves behind, read by forward hooks.
+"""What a Qwen2-VL, Qwen2.5-VL or Qwen3-VL vision tower leaves behind, read by forward hooks.
 
 The tower sees frames (an image is one, a clip one per temporal patch) as sequences of patches, in
 which the merge_size x merge_size patches of a merged token are neighbors. The merger makes the
@@ -41,6 +41,7 @@ def read_qwen(
                    attention's column means to 1e-5
     last_cls_attention  the same, mean over heads
     projected      the features, which are as wide as the language model
+    carried        of a tower that has any, the outputs of its further mergers side by side
 
     ValueError for layers that the tower lacks.
     """
@@ -66,6 +67,8 @@ def read_qwen(
         return [own.unflatten(0, shape) for own, shape in zip(pieces, shapes, strict=True)]
 
     features = by_medium(merged.pooler_output, undo=False)
+    further = getattr(merged, "deepstack_features", None)
+    carried = by_medium(torch.cat(further, dim=1), undo=False) if further else None
     hidden = {i: by_medium(_mean(seen[f"hidden {i}"], unit)) for i in sorted(needs.layers)}
     heads = block.attn.num_heads
     keys = attention = None
@@ -89,6 +92,7 @@ def read_qwen(
                 attention[medium].mean(dim=1) if attention and needs.last_cls_attention else None
             ),
             hidden={i: layer[medium] for i, layer in hidden.items()},
+            carried=None if carried is None else carried[medium],
             grid=(rows // tower.spatial_merge_size, columns // tower.spatial_merge_size),
         )
         for medium, (_, rows, columns) in enumerate(grids.tolist())

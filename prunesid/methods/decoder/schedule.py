@@ -62,7 +62,7 @@ class Choice:
     """The choice at one stage among the V visual tokens of one prompt.
 
     keep       (k,) int64 places of the kept tokens, ascending
-    merged     (m, E) hidden states of new tokens, which follow the kept ones, or None
+    merged     (m, E + X) new tokens, made of `View.tokens`, which follow the kept ones, or None
     positions  (m, P) int64 rotary positions of the new tokens; without effect if renumbered
     macs       multiply-adds of choosing
     """

@@ -161,7 +161,7 @@ def _choose(view: View, count: int, recycle: bool, noise: float) -> Choice:
     centers, member = density_peaks(states, clusters, noise=noise)
     return Choice(
         keep,
-        merged=cluster_means(states, member, clusters),
+        merged=cluster_means(view.tokens[again], member, clusters),
         positions=view.position[again[centers]],
         macs=macs + best * states.numel(),
     )

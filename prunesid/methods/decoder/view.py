@@ -20,6 +20,7 @@ class View:
     source         (V,) int64 number of each visual token at the decoder's input, -1 if merged
     position       (V, P) int64 rotary positions of each visual token
     hidden         (V, E) the layer's output for visual tokens; text_hidden (A, E) for text
+    tokens         (V, E + X) hidden, and what later layers add: merged tokens are made of it
     keys           (V, heads * d) the layer's keys as cached, rotated; text_keys (A, heads * d)
     inputs         (T, E) visual tokens at the decoder's input; text_inputs (A, E)
     cls_attention  (T,) mean over heads of the vision tower's CLS attention, if it was given
@@ -31,6 +32,7 @@ class View:
     source: Tensor
     position: Tensor
     hidden: Tensor
+    tokens: Tensor
     text_hidden: Tensor
     keys: Tensor
     text_keys: Tensor

@@ -40,7 +40,7 @@ def pool(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
     def run(images: VisionRecord, count: int) -> Kept:
         rows, columns = images.grid or (1, images.num_tokens)
         size = pooled_grid(rows, columns, count)
-        maps = images.features.double().transpose(1, 2).unflatten(2, (rows, columns))
+        maps = images.tokens.double().transpose(1, 2).unflatten(2, (rows, columns))
         pooled = F.adaptive_avg_pool2d(maps, size).flatten(2).transpose(1, 2)
         shape = pooled.shape[:2]
         device = images.features.device

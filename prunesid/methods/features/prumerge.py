@@ -180,7 +180,7 @@ def _merge(
 
     Selected tokens and those left are candidates for neighbors.
     """
-    features = record.features.double()
+    features = record.tokens.double()
     batch, tokens, channels = features.shape
     copies = centers[:, :0] if copies is None else copies
     own = selected.sum(dim=1) + (copies >= 0).sum(dim=1)

@@ -19,6 +19,8 @@ from prunesid.core.record import OPTIONAL, VisionRecord
 from prunesid.images.records import Medium, Records, row_names
 
 _HIDDEN = "hidden."
+# With the features, whatever reads them.
+_CARRIED = "carried"
 # The newline embedding, of which there is one for all groups.
 _NEWLINE = "newline"
 _NEWLINE_TENSOR = f"all.{_NEWLINE}"
@@ -75,8 +77,9 @@ def _contents(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
 def _tensors(record: VisionRecord) -> dict[str, torch.Tensor]:
     optional = {name: getattr(record, name) for name in OPTIONAL}
     hidden = {f"{_HIDDEN}{block}": value for block, value in record.hidden.items()}
-    present = {key: value for key, value in optional.items() if value is not None}
-    return {"features": record.features, **present, **hidden}
+    always = {"features": record.features, _CARRIED: record.carried}
+    present = {key: value for key, value in (always | optional).items() if value is not None}
+    return present | hidden
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Head:
 
         It is what they are, and not the code that made them. Fields that are not stored add nothing.
         """
-        read = {"layout", "features", _NEWLINE, *fields}
+        read = {"layout", "features", _CARRIED, _NEWLINE, *fields}
         named = {name: value for name, value in self.material.items() if name != "code"}
         return named | {"contents": {n: v for n, v in self.contents.items() if n in read}}
 
@@ -159,7 +162,7 @@ def read_features(
         for number, (grid, rows) in enumerate(zip(head.grids, head.members, strict=True)):
             prefix = f"{number}."
             own = {n.removeprefix(prefix): n for n in stored if n.startswith(prefix)}
-            read = {"features", *(OPTIONAL if fields is None else fields)}
+            read = {"features", _CARRIED, *(OPTIONAL if fields is None else fields)}
             hidden = {
                 int(key.removeprefix(_HIDDEN)): name
                 for key, name in own.items() if key.startswith(_HIDDEN)

@@ -39,9 +39,15 @@ ARMS = (
 CLIP_BUDGET = 24
 # Tokens of an image, and of a clip, in families that take them.
 IMAGES = {
-    "internvl": 20, "llava_next": 88, "llava_onevision": 88, "mini_gemini": 16, "qwen2_vl": 25, "qwen2_5_vl": 25,
+    "internvl": 20,
+    "llava_next": 88,
+    "llava_onevision": 88,
+    "mini_gemini": 16,
+    "qwen2_vl": 25,
+    "qwen2_5_vl": 25,
+    "qwen3_vl": 25,
     "video_llava": 16,
-}  # fmt: skip
+}
 # What a clip's prompt says between its frames enters, and counts, whatever is kept.
 LABELS = {"internvl": 7 * 3}
 CLIPS = {
@@ -49,6 +55,7 @@ CLIPS = {
     "llava_onevision": 33,
     "qwen2_vl": 24,
     "qwen2_5_vl": 24,
+    "qwen3_vl": 24,
     "video_llava": 136,
 }
 

@@ -29,6 +29,7 @@ TOKENS = {
     "mini_gemini": {"pocket_mme": 16},
     "qwen2_vl": {"pocket_mme": 5 * 5, "msvd_qa": 3 * 2 * 3},
     "qwen2_5_vl": {"pocket_mme": 5 * 5, "msvd_qa": 3 * 2 * 3},
+    "qwen3_vl": {"pocket_mme": 5 * 5, "msvd_qa": 3 * 2 * 3},
     "video_llava": {"pocket_mme": 16, "msvd_qa": 6 * (1 + 16)},
 }
 BUDGET = 12

@@ -1,0 +1,20 @@
+"""Qwen3-VL."""
+
+from __future__ import annotations
+
+from prunesid.families.declared import ANY_SIZE, Family, declare
+from prunesid.families.declared.geometry import Geometry, Stated
+from prunesid.families.declared.qwen2_vl import PADDING, PROMPT, merged, tower_of
+
+
+def read(config: Stated, frames: int | None) -> Geometry:
+    """Further mergers make what the first layers of the language model add to a token."""
+    vision = config.part("vision_config")
+    tower = tower_of(vision, vision.hidden_size, vision.intermediate_size, 2)
+    further = len(vision.deepstack_visual_indexes)
+    return merged(config, frames, tower, vision.out_hidden_size, further)
+
+
+declare(
+    Family("qwen3_vl", read, padding=PADDING, prompt=PROMPT, clips=True, encoder=ANY_SIZE)
+)  # fmt: skip

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from prunesid.study.analysis.arm_facts import ARM_COLUMNS
 from prunesid.study.config.ablation import Ablation, load_ablation, parse_ablation
 from prunesid.study.config.arm import Arm
 from prunesid.study.config.documents import check, read_schema
 from prunesid.study.config.study import Benchmark
-from prunesid.study.stages.arm_facts import ARM_COLUMNS
 from prunesid.study.stages.costs import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
 
 from prunesid.families.declared import family_of, geometry
 from prunesid.families.declared.mini_gemini import convnext_macs
-from prunesid.study.planning.published_models import published_model, published_models
+from prunesid.study.config.published_models import published_model, published_models
 
 TEXT = {
     "model_type": "llama", "vocab_size": 96, "hidden_size": 40, "intermediate_size": 56,

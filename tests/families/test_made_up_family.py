@@ -115,7 +115,7 @@ def test_declarations_and_shipped_models_need_neither_transformers_nor_an_adapte
 import sys
 from prunesid.families import declared
 from prunesid.study.config.model import geometry_of, read_config
-from prunesid.study.planning.published_models import published_models
+from prunesid.study.config.published_models import published_models
 
 class Blocked:
     def find_spec(self, name, *rest):

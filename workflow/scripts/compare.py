@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from prunesid.study.analysis.arm_facts import write_arms
 from prunesid.study.analysis.comparison import compare_samples, sample, write_comparison
 from prunesid.study.analysis.measurement import read_scores
 from prunesid.study.analysis.pairs import compare_pairs
 from prunesid.study.analysis.strata import by_stratum
 from prunesid.study.job import Job
-from prunesid.study.stages.arm_facts import write_arms
 from prunesid.study.stages.shard import by_benchmark
 
 job = Job(snakemake)

@@ -17,7 +17,7 @@ from prunesid.families import declared
 from prunesid.families.declared import Geometry
 from prunesid.pocket import WEIGHTS
 from prunesid.study.config.documents import ConfigError
-from prunesid.study.planning.published_models import published_model, published_models
+from prunesid.study.config.published_models import published_model, published_models
 
 POCKET = "pocket"
 

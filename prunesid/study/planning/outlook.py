@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from prunesid.study.config.published_models import published_task
 from prunesid.study.config.study import ROOT, Study, load_study
 from prunesid.study.planning.hardware import GPUS, memory_bytes, rates, weight_bytes
 from prunesid.study.planning.progress import Step, image_bytes, largest_shape, size_of, steps
-from prunesid.study.planning.published_models import published_task
 from prunesid.study.planning.rates import Rates
 from prunesid.study.stages.needs import needs_of
 

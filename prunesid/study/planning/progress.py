@@ -21,12 +21,12 @@ from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.pocket.benchmarks import items
 from prunesid.study.config.arm import Arm
 from prunesid.study.config.model import geometry_of
+from prunesid.study.config.published_models import PublishedTask, published_task
 from prunesid.study.config.study import Benchmark, Study
 from prunesid.study.files.features import Head, read_head
 from prunesid.study.files.questions import Questions, read_questions
 from prunesid.study.layout import Layout
 from prunesid.study.planning.hardware import BYTES, passes
-from prunesid.study.planning.published_models import PublishedTask, published_task
 from prunesid.study.planning.rates import Work
 from prunesid.study.provenance.code import files_behind
 from prunesid.study.provenance.contents import features_material, score_material

@@ -62,7 +62,7 @@ STAGES = {
     "score": Stage(("prunesid.study.stages.scores", _TASKS)),
     "compare": Stage(
         (
-            "prunesid.study.stages.arm_facts",
+            "prunesid.study.analysis.arm_facts",
             "prunesid.study.analysis.comparison",
             "prunesid.study.analysis.pairs",
             "prunesid.study.analysis.strata",

@@ -188,12 +188,12 @@ def test_what_acts_in_the_encoder_is_planned_for_the_families_that_can(given, tm
     assert "tome acts inside the vision encoder" in found and "downsample" not in found
     shallow = with_tower(tmp_path, model_type="llava", vision_feature_layer=-3)
     found = problems(chosen | {"model": shallow})
-    assert "arm method-tome: budget 64: a block merges half" in found
+    assert "arm method-tome: budget 64: a block merges at most half" in found
     assert "3 blocks leave at least 72 of 576" in found
     assert "downsample" not in found and "budget-128" not in found
     crops = with_tower(tmp_path, model_type="llava_next", vision_feature_layer=-1)
     found = problems(chosen | {"model": crops})
-    assert "budget 64 shared among 5 crops: budget 12: a block merges half" in found
+    assert "budget 64 shared among 5 crops: budget 12: a block merges at most half" in found
     assert "downsample" not in found and "budget-192" not in found
     parse_study(chosen | {"model": with_tower(tmp_path, model_type="llava")})
 

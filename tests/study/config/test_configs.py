@@ -10,10 +10,10 @@ from builders.synthetic_scores import ROOT
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.config.documents import read_yaml
 from prunesid.study.config.model import POCKET
+from prunesid.study.config.published_models import published_models, published_task
 from prunesid.study.config.study import CLIPS, load_study
 from prunesid.study.planning.checks.tasks import task_data
 from prunesid.study.planning.outlook import ESTIMATE, MODELS, commented, outlook, row, sentence
-from prunesid.study.planning.published_models import published_models, published_task
 from prunesid.study.report.paper import load_paper
 
 PATHS = {path.name: path for path in sorted((ROOT / "configs").glob("*.yaml"))}

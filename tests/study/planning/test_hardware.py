@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prunesid.families.declared import geometry
+from prunesid.study.config.published_models import published_model
 from prunesid.study.planning.hardware import (  # fmt: skip
     GPUS,
     gpu_named,
@@ -13,7 +14,6 @@ from prunesid.study.planning.hardware import (  # fmt: skip
     rates,
     weight_bytes,
 )
-from prunesid.study.planning.published_models import published_model
 from prunesid.study.planning.rates import SHIPPED, Rates, Work
 
 A100, H100 = GPUS

@@ -116,7 +116,7 @@ def test_an_edit_changes_what_depends_on_it_and_damage_is_mended(project):
     assert "figure" in plan
 
     compress = "budgets = _budgets(budget, record)", "budgets = _budgets(budget, record) - 8"
-    project.edit("methods/__init__.py", *compress)
+    project.edit("methods/features/__init__.py", *compress)
     estimate, plan, _ = project.run()
     assert left(estimate) == planned(plan) == {"select", "answer", "score"}
     shorter = project.selections()
@@ -124,7 +124,7 @@ def test_an_edit_changes_what_depends_on_it_and_damage_is_mended(project):
         lost = 0 if "tome" in arm else 8
         assert [len(row) for row in shorter[arm]] == [len(row) - lost for row in kept]
 
-    project.edit("methods/__init__.py", *reversed(compress))
+    project.edit("methods/features/__init__.py", *reversed(compress))
     project.edit("study/stages/features.py", "Records.cat(parts)", "_turned(Records.cat(parts))")
     project.edit("study/stages/features.py", "def _encoded(", TURNED + "def _encoded(")
     estimate, plan, _ = project.run()

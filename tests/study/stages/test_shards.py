@@ -18,6 +18,7 @@ from prunesid.generate.engine import answer
 from prunesid.generate.late import answer_late
 from prunesid.images.records import Records
 from prunesid.pocket.benchmarks import render
+from prunesid.study.analysis.arm_facts import write_arms
 from prunesid.study.config.arm import shared_budgets
 from prunesid.study.config.study import parse_study
 from prunesid.study.files.features import read_head
@@ -27,7 +28,6 @@ from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_keys
 from prunesid.study.stages import device
 from prunesid.study.stages.answers import answer_benchmark
-from prunesid.study.stages.arm_facts import write_arms
 from prunesid.study.stages.budgets import read_budgets, write_budgets
 from prunesid.study.stages.costs import write_accounts
 from prunesid.study.stages.encoding import encode_arms

@@ -14,6 +14,7 @@ from prunesid.families import load
 from prunesid.generate.late import answer_late
 from prunesid.methods.features import compress
 from prunesid.pocket.benchmarks import render
+from prunesid.study.analysis.arm_facts import write_arms
 from prunesid.study.config.arm import VANILLA, make_arm, shared_budgets
 from prunesid.study.files.features import read_features
 from prunesid.study.files.kept import kept_digest, load_kept, save_kept
@@ -21,7 +22,6 @@ from prunesid.study.provenance.contents import model_path
 from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_keys
 from prunesid.study.stages.answers import answer_benchmark, material_of
-from prunesid.study.stages.arm_facts import write_arms
 from prunesid.study.stages.budgets import read_budgets, write_budgets
 from prunesid.study.stages.costs import write_accounts
 from prunesid.study.stages.encoding import encode_arms

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
+from prunesid.study.config.published_models import published_task
 from prunesid.study.planning.checks.finding import MISSING, OK, Finding
 from prunesid.study.planning.checks.hub import Hub, NotReachable, NotThere
 from prunesid.study.planning.checks.tasks import TaskData, known_data, task_data
-from prunesid.study.planning.published_models import published_task
 
 
 def check_data(hub: Hub, tasks: Iterable[str]) -> Iterator[tuple[Finding, float]]:

@@ -33,7 +33,7 @@ CHANGING = {
     "encode": "images.media images.records methods.encoder methods.encoder.merging methods.encoder.tome study.stages.encoding families.towers.clip_pass",
     "answer": "core.record study.stages.answers study.stages.arm_answers generate.engine study.files.kept families.llava",
     "score": "study.stages.scores core.questions lmms.scoring lmms.grades lmms.tasks.utils",
-    "compare": "study.stages.arm_facts study.analysis.comparison study.analysis.pairs study.analysis.strata study.analysis.statistics",
+    "compare": "study.analysis.arm_facts study.analysis.comparison study.analysis.pairs study.analysis.strata study.analysis.statistics",
 }  # fmt: skip
 STRANGE = (
     "study.report",

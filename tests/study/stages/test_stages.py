@@ -387,7 +387,7 @@ def test_mustdrops_key_set_comes_from_the_stored_features(work, tmp_path):
         )  # fmt: skip
         assert read_answers(store.get(keys[arm.name])) == direct.answers
     (tmp_path / "answers.json").unlink()
-    with pytest.raises(ValueError, match="holds no last_cls_attention"):
+    with pytest.raises(ValueError, match="hold no last_cls_attention"):
         answer_benchmark(
             work[1], RUNTIME, work[0] / "features.safetensors", tmp_path / "selections.json",
             [mustdrop], Store(tmp_path / "other"), tmp_path / "answers.json",

@@ -151,3 +151,8 @@ def test_an_edit_changes_what_depends_on_it_and_damage_is_mended(project):
     assert left(estimate) == planned(plan) == {"encode", "select", "answer", "score"}
     assert "answers.json named damaged entries of the store" in plan
     assert tables() == before
+
+    # A run that was killed before it made a dropped table again leaves scores that need no new one.
+    (project.folder / PART / "selections.json").unlink()
+    _, plan, _ = project.run()
+    assert "select" in planned(plan)

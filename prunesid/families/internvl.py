@@ -1,25 +1,27 @@
 """InternVL3 (transformers' `InternVLForConditionalGeneration`): images in tiles, and clips.
 
-An image is stretched to the grid of tiles whose aspect ratio is nearest and cut into them, in raster
-order; where there are several, a thumbnail of the whole image comes last. Frames of a clip are a tile
-each. Every tile is a row, and a budget is shared evenly by the rows of an image or clip: the inputs
-that the model's processor makes do not say how tiles lie side by side, so they are not put together.
+An image is stretched to the grid of tiles whose aspect ratio is nearest and cut into them, in
+raster order; where there are several, a thumbnail of the whole image comes last. Frames of a clip
+are a tile each. Every tile is a row, and a budget is shared evenly by the rows of an image or clip:
+the inputs that the model's processor makes do not say how tiles lie side by side, so they are not
+put together.
 
 A tile's patches (1,024 of 448 pixels) enter as a quarter as many tokens: pixel shuffle puts the
-channels of 2 x 2 patches one after another, and the projector follows. What is chosen from, by the option
+channels of 2 x 2 patches one after another, and the projector follows. Methods choose, by the
+option:
 
-choose  "tokens": the tokens after pixel shuffle, before the projector (`towers.internvit`
+choose  "tokens": among the tokens after pixel shuffle, before the projector (`towers.internvit`
         says what a token has of its four patches)
-        "patches": the patches before it. A budget of N tokens keeps 4 N patches, and four of them are
-        a token again: those of a cell that is kept whole are as pixel shuffle has them, the others
-        are put together cell by cell (`tokens_of`)
+        "patches": among the patches before it. A budget of N tokens keeps 4 N patches, and four of
+        them are a token again: those of a cell that is kept whole are as pixel shuffle has them,
+        the others are put together cell by cell (`tokens_of`)
 
 A method inside the encoder that only shrinks the image gives every tile fewer patches; others are
 refused, as they leave no squares for pixel shuffle.
 
-A clip enters as in the unmodified model, its frames' tokens apart by what the prompt says between them
-("Frame2:"); that text enters whatever is kept, counts among the tokens that enter, and a method inside
-the language model may drop it. An image enters as tokens alone.
+A clip enters as in the unmodified model: text of the prompt stands between the tokens of its frames
+("Frame2:"). That text enters whatever is kept, counts among the tokens that enter, and a method
+inside the language model may drop it. An image enters as tokens alone.
 """
 
 from __future__ import annotations
@@ -27,24 +29,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param
 from prunesid.core.record import GRID, Kept, VisionRecord
 from prunesid.families import register
 from prunesid.families.adapter import Crop, Entering
-from prunesid.families.base import TransformersAdapter
-from prunesid.families.inputs.images_and_clips import CLIP_TYPE, IMAGE_TYPE
+from prunesid.families.base import Adapter, one_row_each
+from prunesid.families.inputs.images_and_clips import CLIP_TYPE, IMAGE_TYPE, Media, numbered
 from prunesid.families.inputs.processors import (
     PIXEL_SETTINGS,
-    VideoParts,
     chosen,
     load_video_parts,
     video_settings,
@@ -62,7 +61,6 @@ from prunesid.images.records import (
     grouped,
     whole_index,
 )
-from prunesid.images.relevance import reading
 from prunesid.methods.encoder import Plans
 
 if TYPE_CHECKING:
@@ -77,8 +75,8 @@ MARKS = ("start_image_token", "end_image_token", "video_token")
 
 
 @register("internvl")
-class InternVL(TransformersAdapter):
-    """Adapter; see `prunesid.families.Adapter` for the shapes."""
+class InternVL(Adapter):
+    """Adapter; see `prunesid.families.base.Adapter` for the shapes."""
 
     OPTIONS: ClassVar[Mapping[str, Param]] = {"choose": Param(TOKENS, str, (TOKENS, PATCHES))}
     taken_as: ClassVar[Mapping[str, str]] = {VIDEO: IMAGE}
@@ -89,13 +87,12 @@ class InternVL(TransformersAdapter):
         super().__init__(model, processor, **options)
         config = model.config
         refuse_other_models(config)
+        self.feature_block = feature_block(config, "internvl_vision", "default")
         vision = config.vision_config
         self.num_blocks = vision.num_hidden_layers
-        self.feature_block = feature_block(config.vision_feature_layer, self.num_blocks)
         self.side = vision.image_size[0] // vision.patch_size[0]
         self.tile_tokens = self.side**2 // 4
         self.most_crops = most_tiles(processor.image_processor)
-        tokenizer = processor.tokenizer
         tokenizer = processor.tokenizer
         lacking = [name for name in MARKS if getattr(tokenizer, name, None) is None]
         if lacking:
@@ -104,11 +101,9 @@ class InternVL(TransformersAdapter):
         self.placeholders[VIDEO] = tokenizer.convert_tokens_to_ids(video)
         self.not_text |= set(tokenizer.convert_tokens_to_ids([self.start, self.end, video]))
 
-    @staticmethod
-    def load_processor(path: str | Path) -> VideoParts:
-        return load_video_parts(path)
+    load_processor = staticmethod(load_video_parts)
 
-    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+    def preprocess(self, media: Media) -> dict[str, Tensor]:
         """`pixel_values` (all tiles, 3, S, S), `image_tiles` (M,) and `media_types` (M,)."""
         pixels = []
         types = []
@@ -174,15 +169,10 @@ class InternVL(TransformersAdapter):
         pixels = visual["pixel_values"]
         return ids, {"pixel_values": pixels, TILES: tiles, "media_types": types}
 
-    @torch.no_grad()
-    def encode(
-        self,
-        inputs: Mapping[str, Tensor],
-        needs: Needs = NO_NEEDS,
-        names: Sequence[str] | None = None,
+    def records(
+        self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
     ) -> Records:
         """ValueError where pixels are not those of `image_tiles`."""
-        needs = reading(needs, self.text_tower)
         pixels, media = inputs["pixel_values"], self._media(inputs)
         tiles = sum(len(medium.rows) for medium in media)
         if len(pixels) != tiles:
@@ -240,15 +230,13 @@ class InternVL(TransformersAdapter):
         images = [IMAGE_TYPE] * len(counts)
         types = inputs["media_types"].tolist() if "media_types" in inputs else images
         joined = {JOINED: 4} if self.options["choose"] == PATCHES else {}
-        media: list[Medium] = []
-        first = 0
-        for count, number in zip(counts, types, strict=True):
-            rows = tuple(range(first, first + count))
-            own = {VIDEO: {"frames": count}, IMAGE: {}}
-            kind = VIDEO if number == CLIP_TYPE else IMAGE
-            media.append(Medium(kind, rows, {"view": WHOLE, **joined, **own[kind]}))
-            first += count
-        return media
+        shared = {"view": WHOLE, **joined}
+        return numbered(
+            (VIDEO, count, {**shared, "frames": count})
+            if number == CLIP_TYPE
+            else (IMAGE, count, shared)
+            for count, number in zip(counts, types, strict=True)
+        )
 
     def _projected(self, record: VisionRecord) -> Tensor:
         """A patch is compared as the token that its cell makes."""
@@ -294,27 +282,14 @@ class InternVL(TransformersAdapter):
         return text.replace(clip, f"{self._before_frame(1)}{clip}{self.end}")
 
     def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
-        own = [tokens for each in media.values() for tokens in each]
-        # One row a token: beam search repeats the rows of a prompt.
-        return {IMAGE: BaseModelOutputWithPooling(pooler_output=torch.cat(own)[:, None])}
+        return {IMAGE: one_row_each([tokens for each in media.values() for tokens in each])}
 
 
 def refuse_other_models(config: Any) -> None:
-    """ValueError unless the tower is InternViT's, square, read at one block, its sides halved."""
+    """ValueError unless tiles and patches are square, and pixel shuffle halves the sides."""
     vision = config.vision_config
-    if vision.model_type != "internvl_vision":
-        raise ValueError(
-            f"the internvl adapter needs an internvl_vision tower, not {vision.model_type}"
-        )
     if len({*vision.image_size}) > 1 or len({*vision.patch_size}) > 1:
         raise ValueError("the internvl adapter needs square tiles and patches")
-    strategy = config.vision_feature_select_strategy
-    if strategy != "default":
-        raise ValueError(f"vision_feature_select_strategy must be 'default', not {strategy!r}")
-    layer = config.vision_feature_layer
-    states = vision.num_hidden_layers + 1
-    if not isinstance(layer, int) or not -states < layer < states or layer % states == 0:
-        raise ValueError(f"vision_feature_layer must name one block's output, not {layer!r}")
     if config.downsample_ratio != 0.5:
         raise ValueError(f"downsample_ratio must be 0.5, not {config.downsample_ratio}")
 

@@ -167,7 +167,7 @@ def test_errors_name_the_choices(tmp_path, tiny_llava, adapter, inputs):
     with pytest.raises(ValueError, match="No model at"):
         families.load(tmp_path / "nothing")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match="Available: llava"):
+    with pytest.raises(ValueError, match="Available: internvl, llava"):
         families.load(tmp_path)
     with pytest.raises(ValueError, match="Did you mean 'float32'"):
         families.load(tiny_llava, dtype="float23")

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from prunesid.families.inputs.images_and_clips import split, types_of
+from prunesid.families.inputs.images_and_clips import Media, split, types_of
 from prunesid.families.inputs.processors import PIXEL_SETTINGS, chosen, video_settings
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from prunesid.images.media import Clip
 
 # Pixels of a frame where the checkpoint does not say: those of transformers' video processor.
@@ -40,7 +38,7 @@ def by_frame(
 
 def preprocess(
     processor: Any,
-    media: Sequence[Image | Clip],
+    media: Media,
     *,
     timed: bool = False,
     sizing: Sizing = by_frame,

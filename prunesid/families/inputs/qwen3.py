@@ -11,12 +11,10 @@ from torch import Tensor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
 
 from prunesid.families.inputs import qwen
-from prunesid.families.inputs.images_and_clips import split
+from prunesid.families.inputs.images_and_clips import Media, split
 from prunesid.families.inputs.processors import video_settings
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from prunesid.images.media import Clip
 
 # Pixels of a clip where the checkpoint does not say: those of transformers' video processor.
@@ -24,7 +22,7 @@ CLIP_SIZE = {"shortest_edge": 128 * 32 * 32, "longest_edge": 768 * 32 * 32}
 SECONDS = "video_seconds"
 
 
-def preprocess(processor: Any, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+def preprocess(processor: Any, media: Media) -> dict[str, Tensor]:
     """`qwen.preprocess`; beside clips also SECONDS, the time of each of their temporal patches.
 
     It is float64, clip after clip, and the mean of the first and the last frame's, as in transformers'

@@ -1,4 +1,4 @@
-"""What an InternViT tower (transformers' `InternVLVisionModel`) leaves, and pixel shuffle."""
+"""The InternViT tower (transformers' `InternVLVisionModel`), and pixel shuffle."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunesid.core.needs import Needs
 from prunesid.core.record import VisionRecord
 from prunesid.families.towers.clip import Names, read_clip
-from prunesid.methods.features import Needs
 
 # Queries and keys as attention multiplies them: after their norms, which some towers have.
 NAMES = Names("encoder.layer", "attention", "q_norm", "k_norm")

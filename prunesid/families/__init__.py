@@ -79,7 +79,7 @@ def check_options(model_type: str, options: Mapping[str, object]) -> None:
 
 
 def options_of(path: str | Path) -> Mapping[str, Param]:
-    """What a user may choose when loading the checkpoint at `path`."""
+    """Choices of a user when loading the checkpoint at `path`."""
     return _family(path).OPTIONS
 
 

@@ -1,4 +1,4 @@
-"""Prompts, and what of a medium goes from a method into the language model."""
+"""Prompts, and media on their way from a method into the language model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """What is kept of a crop or frame.
+    """The kept tokens of a crop or frame.
 
     tokens  (n, D)
     index   (n,) the patch of each, below 0 for none, as in `Kept`
@@ -56,7 +56,7 @@ class Crop:
 
 @dataclass(frozen=True, eq=False)
 class Entering:
-    """What enters the language model for one medium.
+    """The input of the language model for one medium.
 
     embeddings  (N, E) as the projector, and whatever the family puts between crops, give them;
                 more channels where later layers of the language model add to them (`Adapter.embed`)
@@ -83,7 +83,7 @@ class Entering:
 
 
 def kept_crops(kept: Kept, medium: Medium) -> list[Crop]:
-    """What is kept of the crops of a medium, without padding."""
+    """The kept tokens of each crop of a medium, without padding."""
     rows = list(medium.rows)
     counts = kept.count[rows].tolist()
     grids = kept.info[GRID][rows].tolist() if GRID in kept.info else [None] * len(rows)

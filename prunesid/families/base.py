@@ -49,7 +49,7 @@ class Adapter(ABC):
     """
 
     OPTIONS: ClassVar[Mapping[str, Param]] = {}
-    """What a user may choose when loading a checkpoint."""
+    """Choices of a user when loading a checkpoint."""
     CHAT_TEMPLATE: ClassVar[str | None] = None
     """Jinja template for checkpoints whose processor has none."""
 
@@ -67,7 +67,7 @@ class Adapter(ABC):
     end_ids: frozenset[int]
     """Tokens that end an answer."""
     sizes: Sizes
-    """What the cost of a prompt depends on."""
+    """Sizes that the cost of a prompt depends on."""
     decoder: Any
     """The language model's own decoder, for methods that drop tokens inside it."""
     placeholders: dict[str, int]
@@ -101,7 +101,7 @@ class Adapter(ABC):
 
     @classmethod
     def checked(cls, model_type: str, options: Mapping[str, object]) -> dict[str, Value]:
-        """All options of a checkpoint of this type; ValueError, naming the choices, on wrong ones."""
+        """All options of a checkpoint of this type; ValueError, naming the choices, for others."""
         return check_parameters(f"the model family {model_type}", cls.OPTIONS, options)
 
     @classmethod
@@ -163,7 +163,7 @@ class Adapter(ABC):
         return CONVERSATIONS[self.conv_template].text(marks + context)
 
     def with_marks(self, text: str) -> str:
-        """A prompt with what the model's processor puts around the mark of a medium; nothing here."""
+        """A prompt with what the model's processor puts around marks of media; here nothing."""
         return text
 
     def of_prompts(
@@ -207,9 +207,11 @@ class Adapter(ABC):
         """One user message in the checkpoint's own chat template."""
         named = {} if self.processor.chat_template else {"chat_template": self.CHAT_TEMPLATE}
         return self.processor.apply_chat_template(
-            [{"role": "user", "content": list(content)}], add_generation_prompt=True,
-            tokenize=False, **named,
-        )  # fmt: skip
+            [{"role": "user", "content": list(content)}],
+            add_generation_prompt=True,
+            tokenize=False,
+            **named,
+        )
 
     def _tokenize(self, context: str, kinds: Sequence[str]) -> Prompt:
         text, tokenizer = self.with_marks(self.text(context, kinds)), self.processor.tokenizer
@@ -246,7 +248,7 @@ class Adapter(ABC):
         return self.text_tower.vector(question_text(context, map(self._mark, self.placeholders)))
 
     def question_of(self, ids: Sequence[int]) -> Tensor:
-        """As `question` by EMBEDDINGS, from the token ids of the whole prompt without placeholders."""
+        """As `question` by EMBEDDINGS, from the ids of the whole prompt without placeholders."""
         text = [token for token in ids if token not in self.not_text]
         return unit_of_mean(self.words(torch.tensor(text, dtype=torch.int64)))
 
@@ -254,7 +256,7 @@ class Adapter(ABC):
         return self.processor.tokenizer.convert_ids_to_tokens(self.placeholders[kind])
 
     def plans(self, method: str, budget: int, params: Mapping[str, object]) -> Plans:
-        """`prunesid.methods.encoder.plans` for this model; ValueError where the family takes none."""
+        """`methods.encoder.plans` for this model; ValueError where the family takes none."""
         refused = encoder_refusal(method, self.model.config.model_type)
         if refused is not None:
             raise ValueError(refused)
@@ -265,7 +267,7 @@ class Adapter(ABC):
     ) -> tuple[Kept, Records]:
         """The model's inputs -> what a pass by `plans` leaves, and the outline of the records.
 
-        `names` as in `encode`; rows, inputs and sizes are those of its records, features are zeros.
+        `names` as in `encode`; rows, inputs and sizes are those of its records, features zeros.
         ValueError where the family takes none.
         """
         raise ValueError(encoder_refusal(plans.method, self.model.config.model_type))
@@ -274,9 +276,14 @@ class Adapter(ABC):
         """As `enter`, in parts where a family has text within a medium."""
         return [self.enter(crops, layout)]
 
+    @torch.no_grad()
+    def project(self, tokens: Tensor) -> Tensor:
+        """Pruned tokens (..., D) -> language model inputs (..., E), by the projector."""
+        return self.model.model.multi_modal_projector(tokens.to(self.device, self.dtype))
+
     @abstractmethod
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
-        """What is kept of a medium's crops -> what enters the language model.
+        """Kept tokens of a medium's crops -> what enters the language model.
 
         A medium of which everything is kept enters as the unmodified model has it.
         """
@@ -327,7 +334,7 @@ class Adapter(ABC):
         return self.model.lm_head(hidden)
 
     def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
-        """{kind: what enters (N, E) for each of its media} -> the model's `mm_encoder_outputs`."""
+        """{kind: embeddings (N, E) of each of its media} -> the model's `mm_encoder_outputs`."""
         own: dict[str, Any] = {kind: list(each) for kind, each in media.items()}
         return {k: BaseModelOutputWithPooling(pooler_output=each) for k, each in own.items()}
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -42,12 +42,7 @@ from prunesid.families import register
 from prunesid.families.adapter import Crop, Entering
 from prunesid.families.base import Adapter, one_row_each
 from prunesid.families.inputs.images_and_clips import CLIP_TYPE, IMAGE_TYPE, Media, numbered
-from prunesid.families.inputs.processors import (
-    PIXEL_SETTINGS,
-    chosen,
-    load_video_parts,
-    video_settings,
-)
+from prunesid.families.inputs.processors import frame_pixels, load_video_parts
 from prunesid.families.towers.clip import feature_block
 from prunesid.families.towers.internvit import read_internvit, shuffle_record, shuffled, tokens_of
 from prunesid.images.featureless import outline
@@ -62,11 +57,6 @@ from prunesid.images.records import (
     whole_index,
 )
 from prunesid.methods.encoder import Plans
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from prunesid.images.media import Clip
 
 TOKENS, PATCHES = "tokens", "patches"
 # How many tiles each image or frame has, in the order of the pixels.
@@ -105,14 +95,17 @@ class InternVL(Adapter):
 
     def preprocess(self, media: Media) -> dict[str, Tensor]:
         """`pixel_values` (all tiles, 3, S, S), `image_tiles` (M,) and `media_types` (M,)."""
-        pixels = []
-        types = []
+        images, side = self.processor.image_processor, self.model.config.vision_config.image_size[0]
+        pixels, types = [], []
         for medium in media:
             if hasattr(medium, "convert"):
-                pixels.append(self._tiles(self.pictures([medium])[0]))
+                shown = self.pictures([medium])
+                found = images(shown, crop_to_patches=True, return_tensors="pt")
+                pixels.append(found["pixel_values"])
                 types.append(IMAGE_TYPE)
             else:
-                pixels.append(self._frames(medium))
+                frames = frame_pixels(self.processor, medium.frames, side, crop_to_patches=False)
+                pixels.append(frames)
                 types.append(CLIP_TYPE)
         return {
             "pixel_values": torch.cat(pixels),
@@ -120,27 +113,10 @@ class InternVL(Adapter):
             "media_types": torch.tensor(types),
         }
 
-    def _tiles(self, picture: Image) -> Tensor:
-        found = self.processor.image_processor([picture], crop_to_patches=True, return_tensors="pt")
-        return found["pixel_values"]
-
-    def _frames(self, clip: Clip) -> Tensor:
-        """(F, 3, S, S)"""
-        height, width = self.model.config.vision_config.image_size
-        found = self.processor.image_processor(
-            list(clip.frames),
-            crop_to_patches=False,
-            size={"height": height, "width": width},
-            input_data_format="channels_last",
-            return_tensors="pt",
-            **chosen(video_settings(self.processor), PIXEL_SETTINGS),
-        )
-        return found["pixel_values"]
-
     def of_prompts(
         self, ids: Tensor, visual: Mapping[str, Any]
     ) -> tuple[Tensor, Mapping[str, Any]]:
-        """Which tiles are of one image, and which of one clip, is what the prompts alone say.
+        """The prompts alone tell which tiles are of one image, and which of one clip.
 
         Images between "Frame1:", "Frame2:" and so on, as the processor writes it, are one clip.
         """
@@ -248,11 +224,6 @@ class InternVL(Adapter):
         return rows.repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1, 2)
 
     @torch.no_grad()
-    def project(self, tokens: Tensor) -> Tensor:
-        """Tokens after pixel shuffle (..., 4 D) -> language model inputs (..., E)."""
-        return self.model.model.multi_modal_projector(tokens.to(self.device, self.dtype))
-
-    @torch.no_grad()
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
         tokens = [crop.tokens for crop in crops]
         if JOINED in layout:
@@ -301,7 +272,7 @@ def most_tiles(image_processor: Any) -> int:
 
 
 def _runs(tokens: Sequence[int], wanted: int) -> list[tuple[int, int]]:
-    """Where a token stands in a row: the first place of each run, and the one after its last."""
+    """Runs of a token: the first place of each, and the place after its last."""
     found = []
     place = 0
     for token, own in groupby(tokens):

@@ -1,10 +1,10 @@
 """LLaVA (transformers' `LlavaForConditionalGeneration`): LLaVA-1.5 and Pocket-LLaVA.
 
-Only CLIP towers whose CLS token is dropped (`vision_feature_select_strategy="default"`) and a single
-feature layer are supported. How images and questions are prepared, by the options:
+Only CLIP towers whose CLS token is dropped (`vision_feature_select_strategy="default"`) and a
+single feature layer are supported. Images and questions are prepared by the options:
 
 aspect         "pad": an image is padded to a square with the processor's mean color, as the authors
-               do in training and evaluation; "crop": the processor takes the middle square of it, as
+               do in training and evaluation; "crop": the processor takes its middle square, as
                transformers does. A square image is the same in both
 conv_template  "vicuna_v1": Vicuna's system prompt first, as the authors do; "checkpoint": the
                checkpoint's own chat template. By default the first where it fits the checkpoint
@@ -74,7 +74,7 @@ class Llava(Adapter):
 
     @property
     def view(self) -> str:
-        """What the first crop of an image shows of it."""
+        """The part of an image that its first crop shows."""
         return PADDED if self.options.get("aspect") == PAD else CENTER
 
     def pictures(self, media: Media) -> list[Any]:
@@ -106,7 +106,7 @@ class Llava(Adapter):
         return {}
 
     def join(self, features: Tensor) -> Tensor:
-        """What the CLIP tower has of patches -> the record's `joint`."""
+        """The CLIP tower's features of patches -> the record's `joint`."""
         if self.text_tower is None:
             raise ValueError("patches are compared with texts by a text tower, and there is none")
         return self.text_tower.join(self.model.model.vision_tower, features)
@@ -127,11 +127,11 @@ class Llava(Adapter):
         return Views([(self.model.model.vision_tower, pixels)], media)
 
     def finish(self, left: Reduced, inputs: Mapping[str, Tensor], rows: list[int]) -> Tensor:
-        """What the tower leaves of the crops `rows` -> the tokens (n, N, D) that `encode` has."""
+        """The tower's tokens of the crops `rows` -> tokens (n, N, D) as `encode` has them."""
         return left.kept.tokens
 
     def read(self, views: Views, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
-        """Fields that `encode` reads from the towers: features are those that go to the projector."""
+        """Fields that `encode` reads from the towers; features are those for the projector."""
         crops = views.share is not None
         return VisionRecord.cat(
             [
@@ -139,11 +139,6 @@ class Llava(Adapter):
                 for tower, own in views.seen
             ]
         )
-
-    @torch.no_grad()
-    def project(self, tokens: Tensor) -> Tensor:
-        """Visual tokens (..., D) -> language model inputs (..., E)."""
-        return self.model.model.multi_modal_projector(tokens.to(self.device, self.dtype))
 
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
         (crop,) = crops

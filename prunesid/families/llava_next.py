@@ -3,8 +3,8 @@
 An image is a base crop and 1 to 4 sub-crops (see `anyres`), all patches of each a row. Methods
 treat them as their authors do, unless a user chooses otherwise by the options
 (`prunesid.core.crops`); so a padding patch is a patch like others here, and `Records.compress`
-leaves it out where it has to. Only CLIP towers whose CLS token is dropped and a single feature layer
-are supported.
+leaves it out where it has to. Only CLIP towers whose CLS token is dropped and a single feature
+layer are supported.
 
 An image of which everything that the model shows is kept enters as the unmodified model has it:
 base crop, then the high-resolution map without its padding, a newline after each row.
@@ -73,7 +73,7 @@ class LlavaNext(Llava):
         self.most_crops = most_crops(model.config)
 
     def preprocess(self, media: Media) -> dict[str, Tensor]:
-        """`pixel_values` (M, most crops, 3, H, W), padded with crops of zeros, and `image_sizes`."""
+        """`pixel_values` (M, most crops, 3, H, W), padded by crops of zeros, and `image_sizes`."""
         found = self.processor.image_processor(self.pictures(media), return_tensors="pt")
         return {name: found[name] for name in ("pixel_values", "image_sizes")}
 

@@ -61,12 +61,7 @@ from prunesid.families.inputs.images_and_clips import (
     split,
     types_of,
 )
-from prunesid.families.inputs.processors import (
-    PIXEL_SETTINGS,
-    chosen,
-    load_video_parts,
-    video_settings,
-)
+from prunesid.families.inputs.processors import frame_pixels, load_video_parts
 from prunesid.families.towers.clip import SIGLIP_NAMES, feature_block, read_clip
 from prunesid.images.records import IMAGE, PADDED, VIDEO, WHOLE, Records, by_grid
 
@@ -111,8 +106,8 @@ class LlavaOnevision(Adapter):
         Images: `pixel_values` (I, most crops, 3, H, W), `image_sizes` and `batch_num_images`, each
         alone in its prompt. Where there are several, also `pixel_values_squares` (I, 3, H, W), as
         the processor makes them of images that share a prompt: only `encode` is told which do.
-        Clips: `pixel_values_videos` (V, F, 3, H, W). ValueError where they differ in their number of
-        frames.
+        Clips: `pixel_values_videos` (V, F, 3, H, W). ValueError where their numbers of frames
+        differ.
         """
         pictures, clips = split(media)
         inputs = types_of(media)
@@ -120,8 +115,11 @@ class LlavaOnevision(Adapter):
             inputs |= self._pictures(self.pictures(pictures))
         if clips:
             frames = same_length(clips)
-            pixels = self._frames([frame for clip in clips for frame in clip.frames])
-            inputs["pixel_values_videos"] = pixels.unflatten(0, (len(clips), frames))
+            shown = [frame for clip in clips for frame in clip.frames]
+            # A frame is as the base crop of an image, which is all of it.
+            side = self.model.config.vision_config.image_size
+            crops = frame_pixels(self.processor, shown, side, image_grid_pinpoints=[[side, side]])
+            inputs["pixel_values_videos"] = crops[:, 0].unflatten(0, (len(clips), frames))
         return inputs
 
     def _pictures(self, pictures: Sequence[Image]) -> dict[str, Tensor]:
@@ -132,19 +130,6 @@ class LlavaOnevision(Adapter):
             together = self.processor.image_processor([pictures], return_tensors="pt")
             inputs[SQUARES] = together["pixel_values"][:, 0]
         return inputs
-
-    def _frames(self, frames: Sequence[Any]) -> Tensor:
-        """(F, 3, H, W): each frame as the base crop of an image, which is all of it."""
-        size = self.model.config.vision_config.image_size
-        found = self.processor.image_processor(
-            list(frames),
-            size={"height": size, "width": size},
-            image_grid_pinpoints=[[size, size]],
-            input_data_format="channels_last",
-            return_tensors="pt",
-            **chosen(video_settings(self.processor), PIXEL_SETTINGS),
-        )
-        return found["pixel_values"][:, 0]
 
     def records(
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None

@@ -69,11 +69,11 @@ class Qwen2VL(Adapter):
         return preprocess(self.processor, media, timed=self.TIMED)
 
     def tower_order(self, grids: Tensor) -> Tensor | None:
-        """Raster number of the merged token at each place of the tower's sequence, or None if equal."""
+        """Raster number of the merged token at each place of the tower's sequence; None: equal."""
         return None
 
     def seconds(self, inputs: Mapping[str, Tensor]) -> Sequence[Any]:
-        """Time of each clip of a batch, as far as its layout needs it; None where nothing is known."""
+        """Time of each clip of a batch, as its layout needs it; None where it is not known."""
         times = inputs.get("second_per_grid_ts")
         return [None] * len(inputs["video_grid_thw"]) if times is None else times.tolist()
 

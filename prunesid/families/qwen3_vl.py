@@ -41,7 +41,7 @@ class Qwen3VL(Qwen2VL):
         return preprocess(self.processor, media)
 
     def seconds(self, inputs: Mapping[str, Tensor]) -> Sequence[Any]:
-        """Times of the temporal patches of each clip, where the prompt does not hold them already."""
+        """Times of the temporal patches of each clip, where the prompt does not hold them."""
         frames = inputs["video_grid_thw"][:, 0].tolist()
         if SECONDS not in inputs:
             return [None] * len(frames)

@@ -1,4 +1,4 @@
-"""Video-LLaVA (transformers' `VideoLlavaForConditionalGeneration`): images, and clips of a few frames.
+"""Video-LLaVA (transformers' `VideoLlavaForConditionalGeneration`): images, short clips.
 
 transformers keeps the CLS token of every frame: 257 tokens, 2056 for 8 frames, where the paper
 counts 2048. A clip of which every patch is kept enters so; otherwise, by the option:
@@ -7,7 +7,7 @@ frame_cls  "drop": no CLS, so that 136 tokens are 8 x 17 patches; "keep": CLS st
            patches of its frame and takes one of its places, 8 x (CLS and 16 patches)
 
 Images enter without CLS, as in the unmodified model. Where a method acts inside the encoder, CLS is
-that of its pass. How images, frames and questions are prepared, by the options:
+that of its pass. Images, frames and questions are prepared by the options:
 
 aspect         of images, as in `llava`; of frames always the middle square
 frame_resize   "bilinear": normalized frames are scaled bilinearly without antialiasing, as the
@@ -55,7 +55,7 @@ BILINEAR, PROCESSOR = "bilinear", "processor"
 
 @register("video_llava")
 class VideoLlava(Llava):
-    """Adapter; see `prunesid.families.base.Adapter` for the shapes. A clip's frames are its crops."""
+    """Adapter; see `prunesid.families.base.Adapter` for shapes. A clip's frames are crops."""
 
     OPTIONS: ClassVar[Mapping[str, Param]] = {
         "frame_cls": Param(DROP, str, (DROP, KEEP)),
@@ -131,7 +131,7 @@ class VideoLlava(Llava):
 
 
 def scaled_frames(clip: Clip, side: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(F, 3, side, side): the middle square of normalized frames, the shorter side scaled to `side`.
+    """(F, 3, side, side): the middle of normalized frames, the shorter side scaled to `side`.
 
     As LanguageBind's video processor does it by pytorchvideo's ShortSideScale and torchvision's
     CenterCropVideo, roundings included.

@@ -73,7 +73,9 @@ def test_configurations_and_planning_know_it(made_up, tiny_llava):
     assert [shape.crops for shape in shapes] == [3, 5]
     assert {shape.parameters for shape in shapes} == {geometry_of(str(tiny_llava)).parameters}
     assert "made_up" in declared.families_of("tome")
-    with pytest.raises(ValueError, match=r"llava models take no clips; internvl, llava_onevision, made_up"):
+    with pytest.raises(
+        ValueError, match=r"llava models take no clips; internvl, llava_onevision, made_up"
+    ):
         declared.refuse_without_clips("llava")
 
 

@@ -23,6 +23,7 @@ from prunesid.generate import engine
 from prunesid.images.records import Records
 from prunesid.methods.features import Needs, list_feature_methods, register
 from prunesid.methods.features.pool import pooled_grid
+from prunesid.methods.registry import METHODS
 from prunesid.study.files.features import read_features, write_features
 from prunesid.study.files.kept import load_kept, save_kept
 
@@ -192,9 +193,7 @@ def test_averages_carry_the_averages(adapter):
 
 
 def test_a_method_that_makes_tokens_of_features_alone_is_refused(adapter, monkeypatch):
-    from prunesid.methods import features
-
-    monkeypatch.setattr(features._METHODS, "_entries", dict(features._METHODS._entries))
+    monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))
     assert "first_only" not in list_feature_methods()
 
     @register("first_only")

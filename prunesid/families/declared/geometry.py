@@ -63,7 +63,7 @@ class Stated:
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a model's cost depends on.
+    """Sizes that the cost of a model depends on.
 
     tower         blocks of the vision tower
     tower_tokens  tokens of one crop (or frame) in the tower, CLS included
@@ -123,15 +123,21 @@ class Geometry:
 
 
 def vit(
-    config: Stated, *, tiles: int = 0, frames: int = 1, pooling: int = 1,
-    projects_first: bool = False, flat: bool = False, layer: object = None,
-) -> Geometry:  # fmt: skip
+    config: Stated,
+    *,
+    tiles: int = 0,
+    frames: int = 1,
+    pooling: int = 1,
+    projects_first: bool = False,
+    flat: bool = False,
+    layer: object = None,
+) -> Geometry:
     """LLaVA's kind: a CLIP or SigLIP tower, a projector of two layers, a decoder.
 
     An image is seen whole and, where it is large, as up to `tiles` parts of the tower's size.
     `projects_first` says that tokens are pruned after the projector; `pooling` divides the sides of
-    their grid. `flat` as in `Stated.part`, of the decoder; `layer` is the tower's that is read where
-    the family names the field otherwise.
+    their grid. `flat` as in `Stated.part`, of the decoder; `layer` is the tower's that is read,
+    where the family names the field otherwise.
     """
     vision, text = config.part("vision_config"), config.part("text_config", flat)
     tower, decoder = Transformer.encoder(vision), Transformer.decoder(text)
@@ -142,11 +148,16 @@ def vit(
     if cls and layer is None:
         layer = config.vision_feature_layer
     return Geometry(
-        tower=tower, tower_tokens=patches + cls, crop_tokens=math.ceil(side / pooling) ** 2,
-        width=decoder.width if projects_first else tower.width, crops=frames * (1 + tiles),
-        usual_crops=frames * (1 + usual), fixed=True,
-        extra_macs=patches * (tower.width + decoder.width) * decoder.width, decoder=decoder,
+        tower=tower,
+        tower_tokens=patches + cls,
+        crop_tokens=math.ceil(side / pooling) ** 2,
+        width=decoder.width if projects_first else tower.width,
+        crops=frames * (1 + tiles),
+        usual_crops=frames * (1 + usual),
+        fixed=True,
+        extra_macs=patches * (tower.width + decoder.width) * decoder.width,
+        decoder=decoder,
         vocabulary=text.vocab_size,
         # Several layers are left to the adapter, which refuses them.
         encoding=EncoderShape.of(tower.layers, patches, layer) if isinstance(layer, int) else None,
-    )  # fmt: skip
+    )

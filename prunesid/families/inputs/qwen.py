@@ -49,8 +49,8 @@ def preprocess(
     sizing  from the image processor, the settings for clips and a clip: its frames, and with which
             settings the image processor takes them
 
-    Where there are both, `media_types` (M,) says which are images (1) and clips (2). A clip's frames
-    are taken as they are; the last is repeated where temporal_patch_size does not divide them.
+    Where there are both, `media_types` (M,) says which are images (1) and clips (2). Frames are
+    taken as they are; the last is repeated where temporal_patch_size does not divide them.
     ValueError on an image whose sides differ by more than a factor of 200.
     """
     pictures, clips = split(media)

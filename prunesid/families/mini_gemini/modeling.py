@@ -63,7 +63,7 @@ class MiniGeminiModel(LlavaModel):
         return patches + self.mining(patches, self.vision_tower_aux(pixel_values_aux))
 
     def mine_together(self, tokens: Tensor, holder: Tensor, pixel_values_aux: Tensor) -> Tensor:
-        """As `mine`, of tokens (B, N, D) that hold several patches; `holder` (B, T) says which hold each."""
+        """As `mine`, of tokens (B, N, D); `holder` (B, T) is the token that holds each patch."""
         cells = self.vision_tower_aux(pixel_values_aux)
         return tokens + self.mining.together(tokens, holder, cells)
 

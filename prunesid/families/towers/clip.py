@@ -51,8 +51,9 @@ def read_clip(
     Everything that `needs` names but `projected` and `joint`, and CLS; `first_cls_attention`, by
     which a budget is shared among the crops of an image, only where pixels are such `crops`. Of a
     tower without CLS, features, cls_attention, keys and hidden alone. Features come before the
-    tower's last layer norm. Hooks keep the tower on SDPA, which returns no attention maps; attention
-    recomputed here equals eager attention to 1e-5. ValueError for layers that the tower lacks.
+    tower's last layer norm. Hooks keep the tower on SDPA, which returns no attention maps;
+    attention recomputed here equals eager attention to 1e-5. ValueError for layers that the tower
+    lacks.
     """
     if not names.cls:
         needs = replace(needs, last_attention=False, last_keys=False, last_cls_attention=False)
@@ -107,7 +108,7 @@ def read_clip(
 
 
 def _one_head(query: Tensor, key: Tensor) -> Tensor:
-    """Queries and keys (B, 1 + T, D) -> (B, T) float32, attention from CLS by one head of width D."""
+    """Queries and keys (B, 1 + T, D) -> (B, T) float32: CLS's attention, by one head of width D."""
     # It sums many products: in float32 whatever the model's dtype.
     scores = query[:, :1].float() * key.shape[-1] ** -0.5 @ key.float().transpose(-1, -2)
     return scores.softmax(-1)[:, 0, 1:]

@@ -20,7 +20,7 @@ NAMES = Names("encoder.layer", "attention", "q_norm", "k_norm")
 def read_internvit(
     tower: Any, pixels: Tensor, feature_block: int, needs: Needs, normed: bool
 ) -> VisionRecord:
-    """As `read_clip`; `normed`: features (and CLS) after the tower's last layer norm, if it has one."""
+    """As `read_clip`; `normed`: features and CLS after the tower's last layer norm, if any."""
     record = read_clip(tower, pixels, feature_block, needs, names=NAMES)
     if not normed or record.cls is None:
         return record
@@ -50,7 +50,7 @@ def shuffled(patches: Tensor) -> Tensor:
 
 
 def shuffle_record(record: VisionRecord) -> VisionRecord:
-    """The record of tokens after pixel shuffle: of each, what its four patches have.
+    """The record of tokens after pixel shuffle, from the fields of their four patches.
 
     features, keys, last_keys, hidden  the channels of the four one after another
     cls            four copies of CLS, which a cell of nothing but CLS would be
@@ -88,7 +88,7 @@ def tokens_of(patches: Tensor, index: Tensor, side: int) -> Tensor:
     index  (n,) int64 the patch of each in a square of `side`; below 0 for none (merged, CLS)
 
     The four patches of a cell that is kept whole are the token of pixel shuffle. Other patches go
-    cell by cell, four at a time; then come those of no patch. The last patch fills up the last token.
+    cell by cell, four at a time; then come those of no patch. The last patch fills the last token.
     Tokens stand by the cell of their first patch, so that all patches give pixel shuffle.
     """
     place = torch.empty(side * side, dtype=torch.int64)

@@ -37,9 +37,9 @@ def read_qwen(
     hidden         outputs of blocks, mean over the patches of a merged token
     keys           of the last block, as its linear layer gives them (without rotary positions),
                    mean over the patches of a merged token
-    cls_attention  attention received in the last block within the frame: mean over its queries (with
-                   rotary positions), sum over the patches of a merged token. It equals eager
-                   attention's column means to 1e-5
+    cls_attention  attention received in the last block within the frame: mean over its queries
+                   (with rotary positions), sum over the patches of a merged token. It equals
+                   eager attention's column means to 1e-5
     last_cls_attention  the same, mean over heads
     projected      the features, which are as wide as the language model
     carried        of a tower that has any, the outputs of its further mergers side by side

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -115,10 +116,7 @@ class Llava(Adapter):
     def reduce(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
     ) -> tuple[Kept, Records]:
-        def finish(left: Reduced, rows: list[int]) -> Tensor:
-            return self.finish(left, inputs, rows)
-
-        return reduce_views(self.views(inputs), plans, names, finish)
+        return reduce_views(self.views(inputs), plans, names, partial(self.finish, inputs))
 
     def views(self, inputs: Mapping[str, Tensor]) -> Views:
         """The crops that `encode` reads, before the towers."""
@@ -126,7 +124,7 @@ class Llava(Adapter):
         media = numbered((IMAGE, 1, {"view": self.view}) for _ in pixels)
         return Views([(self.model.model.vision_tower, pixels)], media)
 
-    def finish(self, left: Reduced, inputs: Mapping[str, Tensor], rows: list[int]) -> Tensor:
+    def finish(self, inputs: Mapping[str, Tensor], left: Reduced, rows: list[int]) -> Tensor:
         """The tower's tokens of the crops `rows` -> tokens (n, N, D) as `encode` has them."""
         return left.kept.tokens
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def chosen(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: settings[name] for name in names if settings.get(name) is not None}
 
 
-def frame_pixels(processor: Any, frames: Sequence[Any], side: int, **given: Any) -> Tensor:
+def frame_pixels(processor: Any, frames: Iterable[Any], side: int, **given: Any) -> Tensor:
     """Frames of clips as the image processor makes them, side x side, set up as for clips."""
     found = processor.image_processor(
         list(frames),

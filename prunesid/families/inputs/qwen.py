@@ -24,16 +24,22 @@ CLIP_SIZE = {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28}
 # What images and clips of a checkpoint might do differently.
 SHARED_SETTINGS = (*PIXEL_SETTINGS, "patch_size", "temporal_patch_size", "merge_size")
 
-
 Sizing = Callable[[Any, Mapping[str, Any], "Clip"], tuple[Sequence[Any], Mapping[str, Any]]]
 
 
 def by_frame(
     images: Any, settings: Mapping[str, Any], clip: Clip
 ) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    """A clip's frames, and the limits within which the image processor scales each."""
-    length = temporal(images, settings)
-    return list(clip.frames), {"size": _size(settings, len(clip.frames), images, length)}
+    """A clip's frames, and the pixels of each as transformers' video processor limits them."""
+    size = limits(settings, CLIP_SIZE)
+    if settings.get("cap_pixels_per_frame"):
+        # 90 % of the tokens of a whole clip, which its frames share.
+        side, frames = images.patch_size * images.merge_size, len(clip.frames)
+        total = int(settings.get("max_video_tokens", 128000) * side * side * 0.9)
+        share = total * temporal(images, settings) // frames
+        least = int(size["shortest_edge"] * 1.05)
+        size["longest_edge"] = max(min(size["longest_edge"], share), least)
+    return list(clip.frames), {"size": size}
 
 
 def preprocess(
@@ -99,16 +105,4 @@ def limits(settings: Mapping[str, Any], default: Mapping[str, int]) -> dict[str,
     for edge, name in (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels")):
         if settings.get(name) is not None:
             size[edge] = settings[name]
-    return size
-
-
-def _size(settings: Mapping[str, Any], frames: int, images: Any, length: int) -> dict[str, int]:
-    """Least and most pixels of a frame, as transformers' video processor has them."""
-    size = limits(settings, CLIP_SIZE)
-    if settings.get("cap_pixels_per_frame"):
-        # 90 % of the tokens of a whole clip, which its frames share.
-        side = images.patch_size * images.merge_size
-        total = int(settings.get("max_video_tokens", 128000) * side * side * 0.9)
-        least = int(size["shortest_edge"] * 1.05)
-        size["longest_edge"] = max(min(size["longest_edge"], total * length // frames), least)
     return size

@@ -78,7 +78,7 @@ class MiniGemini(Llava):
         sharp = inputs["pixel_values_aux"].to(self.device, self.dtype)
         return replace(record, features=self.model.model.mine(record.features, sharp))
 
-    def finish(self, left: Reduced, inputs: Mapping[str, Tensor], rows: list[int]) -> Tensor:
+    def finish(self, inputs: Mapping[str, Tensor], left: Reduced, rows: list[int]) -> Tensor:
         sharp = inputs["pixel_values_aux"][rows].to(self.device, self.dtype)
         return self.model.model.mine_together(left.kept.tokens, left.holder, sharp)
 

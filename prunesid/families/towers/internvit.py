@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from prunesid.families.towers.clip import Names, read_clip
 
 # Queries and keys as attention multiplies them: after their norms, which some towers have.
 NAMES = Names("encoder.layer", "attention", "q_norm", "k_norm")
+ATTENTION = ("cls_attention", "last_attention", "first_cls_attention", "last_cls_attention")
 
 
 @torch.no_grad()
@@ -57,28 +59,25 @@ def shuffle_record(record: VisionRecord) -> VisionRecord:
     cls_attention, last_attention, first_cls_attention, last_cls_attention  the sum over the four
     """
 
-    def summed(attention: Tensor | None) -> Tensor | None:
-        if attention is None:
+    order = cell_order(math.isqrt(record.num_tokens))
+
+    def summed(attention: Tensor | None) -> Any:
+        return None if attention is None else attention[..., order].unflatten(-1, (-1, 4)).sum(-1)
+
+    def joined(patches: Tensor | None, axis: int = 1) -> Any:
+        if patches is None:
             return None
-        cells = attention[..., cell_order(record.grid[0] if record.grid else 0)]
-        return cells.unflatten(-1, (-1, 4)).sum(-1)
+        return shuffled(patches.transpose(1, axis)).transpose(1, axis)
 
-    def joined(patches: Tensor | None) -> Tensor | None:
-        return None if patches is None else shuffled(patches)
-
-    keys = record.keys
     return replace(
         record,
         features=shuffled(record.features),
         cls=None if record.cls is None else record.cls.repeat(1, 4),
-        cls_attention=summed(record.cls_attention),
-        keys=None if keys is None else shuffled(keys.transpose(1, 2)).transpose(1, 2),
-        last_attention=summed(record.last_attention),
+        keys=joined(record.keys, axis=2),
         last_keys=joined(record.last_keys),
-        first_cls_attention=summed(record.first_cls_attention),
-        last_cls_attention=summed(record.last_cls_attention),
         hidden={layer: shuffled(own) for layer, own in record.hidden.items()},
         grid=None if record.grid is None else (record.grid[0] // 2, record.grid[1] // 2),
+        **{name: summed(getattr(record, name)) for name in ATTENTION},
     )
 
 

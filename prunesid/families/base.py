@@ -201,7 +201,7 @@ class Adapter(ABC):
     def records(
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
     ) -> Records:
-        """As `encode`, of needs that hold what relevance is computed from."""
+        """As `encode`; `needs` name the fields that relevance is computed from, not relevance."""
 
     def _render(self, content: Sequence[Mapping[str, str]]) -> str:
         """One user message in the checkpoint's own chat template."""

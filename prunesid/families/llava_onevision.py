@@ -14,8 +14,8 @@ crop after crop in the order that the method gave them, by the option:
 newline  "drop": without newlines. "rows": the tokens of the map in raster order, a newline after
          each of its rows that holds one; then tokens that come from no patch (merged).
 
-The tower has no CLS token; the attention that a patch receives stands in for CLS attention, and is
-unpadded and shrunk, or pooled, like the features. So are keys and the outputs of other blocks.
+The tower has no CLS token; the attention that a patch receives takes the place of CLS attention. It
+is unpadded and shrunk, or pooled, like the features; so are keys and the outputs of other blocks.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class LlavaOnevision(Adapter):
         return Records.named(groups, members, media, names)
 
     def _read(self, pixels: Tensor, needs: Needs) -> VisionRecord:
-        """Of crops or frames (B, 3, H, W), projected."""
+        """The record of crops or frames (B, 3, H, W), projected."""
         model, block = self.model.model, self.feature_block
         record = read_clip(model.vision_tower, pixels, block, needs, names=SIGLIP_NAMES)
         return replace(record, features=model.multi_modal_projector(record.features))
@@ -190,7 +190,7 @@ class LlavaOnevision(Adapter):
         return found
 
     def _clips(self, pixels: Tensor, needs: Needs) -> list[Shown]:
-        """Of clips (V, F, 3, H, W)."""
+        """Rows and layouts of clips (V, F, 3, H, W)."""
         record = pool_record(self._read(pixels.flatten(0, 1), needs))
         frames = [record.rows(slice(row, row + 1)) for row in range(len(record))]
         size = pixels.shape[1]

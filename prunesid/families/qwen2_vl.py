@@ -152,12 +152,11 @@ class Qwen2VL(Adapter):
         return found
 
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
-        """Tokens of a smaller image stand where the model has that image's.
+        """Tokens of a smaller image have the positions that the model gives that image.
 
-        Of others those without a patch of their own stand at the center of their frame.
-
-        Where a frame has only such tokens, as many as the cells of a smaller grid of its shape (as
-        `pool` makes them), each stands at the center of its cell.
+        Other tokens have the position of their patch, and those of no patch the center of their
+        frame. Where a frame has only tokens of no patch, as many as the cells of a smaller grid of
+        its shape (as `pool` makes them), each has the center of its cell.
         """
         frames = len(crops)
         tokens = torch.cat([crop.tokens for crop in crops]).to(self.device, self.dtype)

@@ -47,7 +47,7 @@ class Family:
 
     name         model type, as `config.model_type` has it
     read         the sizes of a model; `frames` are those of a clip, None for images
-    padding      what becomes of an image's aspect ratio by default, in words
+    padding      how an image's aspect ratio is treated by default, in words
     prompt       the conversation that questions are asked in by default, in words
     clips        whether it takes clips
     newlines     whether images that are kept whole enter the language model with newlines

@@ -1,7 +1,7 @@
 """The sizes of a model, from its config.json alone, and what most families have in common.
 
-A config.json leaves out what is its class's default. What it states is read as it stands, and
-transformers, which takes seconds to import, is asked for nothing but the rest.
+A config.json leaves out the defaults of its class. Fields that it states are read as they stand;
+transformers, which takes seconds to import, is asked for the rest alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from prunesid.core.costs import EncoderShape, Transformer
 
-# What an image of 640 x 480 pixels, COCO's usual size, has where its size decides its tokens.
+# COCO's usual size: the pixels of an image whose size decides its tokens.
 USUAL_PIXELS = (640, 480)
 
 
@@ -77,7 +77,7 @@ class Geometry:
     decoder       layers of the language model
     vocabulary    its output layer
     axes          rotary positions of a token in the language model: one, or time, row and column
-    encoding      what methods that act in the encoder plan by; None where the family takes none
+    encoding      sizes that methods inside the encoder plan by; None where the family takes none
     counted       counts the weights of the whole model
     """
 

@@ -1,4 +1,4 @@
-"""Processors in parts: transformers' own of families that take clips need torchvision."""
+"""Processors in parts: transformers' own need torchvision where a family takes clips."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def load_video_parts(path: str | Path) -> Parts:
 
 
 def video_settings(processor: Any) -> Mapping[str, Any]:
-    """Of `load_video_parts` or of transformers' own processor."""
+    """The settings for clips, of `load_video_parts` or of transformers' own processor."""
     video = processor.video_processor
     return video if isinstance(video, Mapping) else video.to_dict()
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Pixels of a frame where the checkpoint does not say: those of transformers' video processor.
 CLIP_SIZE = {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28}
-# What images and clips of a checkpoint might do differently.
+# Settings in which images and clips of a checkpoint may differ.
 SHARED_SETTINGS = (*PIXEL_SETTINGS, "patch_size", "temporal_patch_size", "merge_size")
 
 Sizing = Callable[[Any, Mapping[str, Any], "Clip"], tuple[Sequence[Any], Mapping[str, Any]]]
@@ -52,8 +52,8 @@ def preprocess(
     """Media -> pixel_values and image_grid_thw, pixel_values_videos and video_grid_thw.
 
     timed   also second_per_grid_ts, the seconds that a temporal patch of each clip lasts
-    sizing  from the image processor, the settings for clips and a clip: its frames, and with which
-            settings the image processor takes them
+    sizing  (image processor, settings for clips, clip) -> the clip's frames, and the settings with
+            which the image processor takes them
 
     Where there are both, `media_types` (M,) says which are images (1) and clips (2). Frames are
     taken as they are; the last is repeated where temporal_patch_size does not divide them.

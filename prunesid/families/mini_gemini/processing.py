@@ -40,7 +40,7 @@ class MiniGeminiProcessor:
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> MiniGeminiProcessor:
-        """Of a model's folder or hub id: its configuration and its tokenizer."""
+        """The processor of a folder or hub id, from its configuration and tokenizer."""
         from transformers import AutoConfig
 
         return cls.of(AutoConfig.from_pretrained(path), path)

@@ -1,8 +1,8 @@
 """Model families: images -> VisionRecord, kept tokens -> language model.
 
 A family is one file (or one package) in this folder that registers an adapter for its
-`config.model_type`, and one of the same name in `declared`, which says what it can do and how large its
-models are; nothing outside this folder knows which family runs.
+`config.model_type`, and one of the same name in `declared`, which says what it can do and how
+large its models are; nothing outside this folder knows which family runs.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import torch
 
 from prunesid.core.parameters import Param
 from prunesid.core.registry import Registry, unknown
-from prunesid.families.adapter import Adapter, Prompt
+from prunesid.families.adapter import Prompt
 from prunesid.families.declared import Family, family_of, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from prunesid.families.base import Adapter
+
 __all__ = [
-    "Adapter",
     "Family",
     "Prompt",
     "adapt",
@@ -78,7 +79,7 @@ def check_options(model_type: str, options: Mapping[str, object]) -> None:
 
 
 def options_of(path: str | Path) -> Mapping[str, Param]:
-    """What a user may choose when loading the checkpoint at `path`."""
+    """Choices of a user when loading the checkpoint at `path`."""
     return _family(path).OPTIONS
 
 
@@ -88,7 +89,7 @@ def adapt(model: Any, processor: Any, **options: object) -> Adapter:
 
 
 def modules_of(model_type: str) -> list[str]:
-    """The modules, or the package, that load checkpoints of this type; of our own, none is imported.
+    """The modules, or the package, that load checkpoints of this type; ours are not imported.
 
     ValueError, naming the choices, for an unknown type.
     """

@@ -1,11 +1,11 @@
-"""What the adapters of transformers' image-text-to-text models have in common.
+"""The contract of a model family, and what transformers' image-text-to-text models share.
 
 Needs transformers >= 5.18 (`mm_encoder_outputs`).
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, DynamicCach
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.core.costs import Sizes, Transformer
+from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param, Value, check_parameters
 from prunesid.core.record import EMBEDDINGS, Kept
 from prunesid.families.adapter import Crop, Entering, Prompt, around, positions_of
@@ -31,33 +32,48 @@ from prunesid.families.inputs.conversations import (
 )
 from prunesid.families.towers.clip_text import ClipText
 from prunesid.images.records import IMAGE, VIDEO, Records
-from prunesid.images.relevance import question_text, unit_of_mean
+from prunesid.images.relevance import question_text, reading, unit_of_mean
 from prunesid.methods.encoder import Plans, plans
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from prunesid.images.media import Clip
+    from prunesid.families.inputs.images_and_clips import Media
 
 
-class TransformersAdapter:
-    """A model `forward` of which takes `mm_encoder_outputs`; see `prunesid.families.Adapter`.
+class Adapter(ABC):
+    """A model whose `forward` takes `mm_encoder_outputs`.
 
-    A family sets the class attributes, and num_blocks and feature_block in `__init__`.
+    Shapes: T visual tokens of width D, language model of width E, batches of B. A family sets the
+    class attributes, and num_blocks and feature_block in `__init__`.
     """
 
     OPTIONS: ClassVar[Mapping[str, Param]] = {}
-    """What a user may choose when loading a checkpoint."""
+    """Choices of a user when loading a checkpoint."""
     CHAT_TEMPLATE: ClassVar[str | None] = None
     """Jinja template for checkpoints whose processor has none."""
 
     taken_as: ClassVar[Mapping[str, str]] = {}
+    """Kind of medium -> the kind that the model takes it as, where that is another."""
 
     num_blocks: int
+    """Blocks of the vision tower."""
     feature_block: int
+    """0-based block whose output is the model's usual visual feature."""
     num_tokens: int | None = None
+    """Visual tokens of an image before compression; None where they depend on its size."""
     most_crops: int = 1
     """Crops of an image at the most, as far as that is known before there are any."""
+    end_ids: frozenset[int]
+    """Tokens that end an answer."""
+    sizes: Sizes
+    """Sizes that the cost of a prompt depends on."""
+    decoder: Any
+    """The language model's own decoder, for methods that drop tokens inside it."""
+    placeholders: dict[str, int]
+    """Kind of medium ("image", "video") -> the token that stands for it in a prompt."""
+    text_tower: ClipText | None
+    """CLIP's, which compares patches with a question; None where the model was loaded without."""
 
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         config = model.config
@@ -79,13 +95,13 @@ class TransformersAdapter:
             *(getattr(config, name, None) for name in marks),
         }
         # A family whose tower is CLIP's loads what its option names.
-        self.text_tower: ClipText | None = None
+        self.text_tower = None
         # Every arm asks the same questions.
         self._prompts: dict[tuple[str, tuple[str, ...]], Prompt] = {}
 
     @classmethod
     def checked(cls, model_type: str, options: Mapping[str, object]) -> dict[str, Value]:
-        """All options of a checkpoint of this type; ValueError, naming the choices, on wrong ones."""
+        """All options of a checkpoint of this type; ValueError, naming the choices, for others."""
         return check_parameters(f"the model family {model_type}", cls.OPTIONS, options)
 
     @classmethod
@@ -104,6 +120,7 @@ class TransformersAdapter:
         return AutoProcessor.from_pretrained(path)
 
     def prompt(self, context: str, kinds: Sequence[str]) -> Prompt:
+        """The token ids of `text`."""
         key = (context, tuple(kinds))
         if key not in self._prompts:
             self._prompts[key] = self._tokenize(context, kinds)
@@ -123,12 +140,20 @@ class TransformersAdapter:
         rendered = self._render([{"type": "text", "text": PROBE}]) if has_own else None
         return original_name(names, rendered, self.processor.tokenizer)
 
-    def pictures(self, media: Sequence[Image | Clip]) -> list[Image]:
+    def pictures(self, media: Media) -> list[Image]:
+        """Images as RGB, padded where the family pads; its processor does the rest.
+
+        ValueError where one is a clip.
+        """
         if not all(hasattr(medium, "convert") for medium in media):
             raise ValueError("this model family takes images, not clips")
         return [medium.convert("RGB") for medium in media]  # type: ignore[union-attr]
 
     def text(self, context: str, kinds: Sequence[str]) -> str:
+        """A question on media of these kinds in the model's conversation, ready for the answer.
+
+        A mark stands where each medium goes: where the context has none, before it, a line each.
+        """
         # Some tasks place the images themselves; then the text is taken as it stands.
         own = any(self._mark(kind) in context for kind in set(kinds))
         if self.conv_template == CHECKPOINT:
@@ -138,21 +163,55 @@ class TransformersAdapter:
         return CONVERSATIONS[self.conv_template].text(marks + context)
 
     def with_marks(self, text: str) -> str:
-        """A prompt with what the model's processor puts around the mark of a medium; nothing here."""
+        """A prompt with what the model's processor puts around marks of media; here nothing."""
         return text
 
     def of_prompts(
         self, ids: Tensor, visual: Mapping[str, Any]
     ) -> tuple[Tensor, Mapping[str, Any]]:
+        """Prompts (B, S) and visual inputs that the model's processor made, ready for `encode`.
+
+        Every medium is one run of its kind's placeholder in the ids; the inputs tell media apart.
+        """
         return ids, visual
+
+    @abstractmethod
+    def preprocess(self, media: Media) -> dict[str, Tensor]:
+        """Images and clips -> the model's inputs, as its processor makes them of `pictures`."""
+
+    @torch.no_grad()
+    def encode(
+        self,
+        inputs: Mapping[str, Tensor],
+        needs: Needs = NO_NEEDS,
+        names: Sequence[str] | None = None,
+    ) -> Records:
+        """The model's inputs -> the records of what the vision tower gives.
+
+        needs  optional fields of the records that are wanted; CLS always comes where there is one.
+               In place of relevance, which is a question's, comes what it is computed from
+               (`prunesid.images.relevance`)
+        names  input that each medium belongs to, those of one input next to each other; without
+               them every medium is an input named by its number, and random choices depend on the
+               content of its features
+        """
+        return self.records(inputs, reading(needs, self.text_tower), names)
+
+    @abstractmethod
+    def records(
+        self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
+    ) -> Records:
+        """As `encode`; `needs` name the fields that relevance is computed from, not relevance."""
 
     def _render(self, content: Sequence[Mapping[str, str]]) -> str:
         """One user message in the checkpoint's own chat template."""
         named = {} if self.processor.chat_template else {"chat_template": self.CHAT_TEMPLATE}
         return self.processor.apply_chat_template(
-            [{"role": "user", "content": list(content)}], add_generation_prompt=True,
-            tokenize=False, **named,
-        )  # fmt: skip
+            [{"role": "user", "content": list(content)}],
+            add_generation_prompt=True,
+            tokenize=False,
+            **named,
+        )
 
     def _tokenize(self, context: str, kinds: Sequence[str]) -> Prompt:
         text, tokenizer = self.with_marks(self.text(context, kinds)), self.processor.tokenizer
@@ -175,6 +234,12 @@ class TransformersAdapter:
         return Prompt(tuple(map(tuple, texts)))
 
     def question(self, encoder: str, context: str, kinds: Sequence[str]) -> Tensor:
+        """A question on media of these kinds as the vector (C,) that patches are compared with.
+
+        encoder  CLIP or EMBEDDINGS, see `prunesid.images.relevance`
+
+        ValueError for CLIP without a text tower.
+        """
         if encoder == EMBEDDINGS:
             texts = self.prompt(context, kinds).texts
             return self.question_of([token for text in texts for token in text])
@@ -183,6 +248,7 @@ class TransformersAdapter:
         return self.text_tower.vector(question_text(context, map(self._mark, self.placeholders)))
 
     def question_of(self, ids: Sequence[int]) -> Tensor:
+        """As `question` by EMBEDDINGS, from the ids of the whole prompt without placeholders."""
         text = [token for token in ids if token not in self.not_text]
         return unit_of_mean(self.words(torch.tensor(text, dtype=torch.int64)))
 
@@ -190,6 +256,7 @@ class TransformersAdapter:
         return self.processor.tokenizer.convert_ids_to_tokens(self.placeholders[kind])
 
     def plans(self, method: str, budget: int, params: Mapping[str, object]) -> Plans:
+        """`methods.encoder.plans` for this model; ValueError where the family takes none."""
         refused = encoder_refusal(method, self.model.config.model_type)
         if refused is not None:
             raise ValueError(refused)
@@ -198,16 +265,35 @@ class TransformersAdapter:
     def reduce(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
     ) -> tuple[Kept, Records]:
+        """The model's inputs -> what a pass by `plans` leaves, and the outline of the records.
+
+        `names` as in `encode`; rows, inputs and sizes are those of its records, features zeros.
+        ValueError where the family takes none.
+        """
         raise ValueError(encoder_refusal(plans.method, self.model.config.model_type))
 
     def parts(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> list[Entering]:
+        """As `enter`, in parts where a family has text within a medium."""
         return [self.enter(crops, layout)]
+
+    @torch.no_grad()
+    def project(self, tokens: Tensor) -> Tensor:
+        """Pruned tokens (..., D) -> language model inputs (..., E), by the projector."""
+        return self.model.model.multi_modal_projector(tokens.to(self.device, self.dtype))
 
     @abstractmethod
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
-        """See `prunesid.families.Adapter`."""
+        """Kept tokens of a medium's crops -> what enters the language model.
+
+        A medium of which everything is kept enters as the unmodified model has it.
+        """
 
     def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (...) -> language model inputs (..., E).
+
+        Where later layers add to tokens (..., E + X): first the E channels, then those that are
+        added after the first layer, after the second and so on.
+        """
         return self.words(ids)
 
     @torch.no_grad()
@@ -216,6 +302,7 @@ class TransformersAdapter:
         return self.model.get_input_embeddings()(ids.to(self.device))
 
     def new_cache(self) -> DynamicCache:
+        """An empty KV cache, to be handed to `run`."""
         return DynamicCache(config=self.model.config)
 
     @torch.no_grad()
@@ -227,6 +314,12 @@ class TransformersAdapter:
         mask: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
+        """Decoder over what `embed` gives, (B, S, E), appending to `cache` -> final hidden states.
+
+        `mask` is additive, (B, 1, S, cached + S); without it the block is causal. `positions` is
+        (B, S) int64, or (3, B, S) for a decoder with three; without it they follow the cache's
+        length.
+        """
         return self.decoder(
             inputs_embeds=embeddings,
             attention_mask=mask,
@@ -237,20 +330,21 @@ class TransformersAdapter:
 
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
+        """Final hidden states (..., E) -> logits (..., vocabulary)."""
         return self.model.lm_head(hidden)
 
     def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
-        found = {}
-        for kind, own in media.items():
-            embeddings: Any = list(own)
-            found[kind] = BaseModelOutputWithPooling(pooler_output=embeddings)
-        return found
+        """{kind: embeddings (N, E) of each of its media} -> the model's `mm_encoder_outputs`."""
+        own: dict[str, Any] = {kind: list(each) for kind, each in media.items()}
+        return {k: BaseModelOutputWithPooling(pooler_output=each) for k, each in own.items()}
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Token ids -> text, special tokens left out."""
         return self.processor.tokenizer.decode(list(ids), skip_special_tokens=True)
 
     @torch.no_grad()
     def generate(self, media: Sequence[Entering], prompt: Prompt, max_new_tokens: int) -> list[int]:
+        """The model's own greedy `generate()`: ids of one answer."""
         texts = around(prompt.texts, media)
         ids = list(texts[0])
         for medium, text in zip(media, texts[1:], strict=True):
@@ -272,3 +366,12 @@ class TransformersAdapter:
             **given,
         )
         return output[0, len(ids) :].tolist()
+
+
+def one_row_each(tokens: Sequence[Tensor]) -> BaseModelOutputWithPooling:
+    """Tokens (N, E) of media -> an encoder output with a row for each token.
+
+    For models that flatten the first two dimensions. Beam search repeats rows of the first prompt
+    by prompt, so no row may hold tokens of two prompts.
+    """
+    return BaseModelOutputWithPooling(pooler_output=torch.cat(list(tokens))[:, None])

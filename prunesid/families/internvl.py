@@ -1,25 +1,27 @@
 """InternVL3 (transformers' `InternVLForConditionalGeneration`): images in tiles, and clips.
 
-An image is stretched to the grid of tiles whose aspect ratio is nearest and cut into them, in raster
-order; where there are several, a thumbnail of the whole image comes last. Frames of a clip are a tile
-each. Every tile is a row, and a budget is shared evenly by the rows of an image or clip: the inputs
-that the model's processor makes do not say how tiles lie side by side, so they are not put together.
+An image is stretched to the grid of tiles whose aspect ratio is nearest and cut into them, in
+raster order; where there are several, a thumbnail of the whole image comes last. Frames of a clip
+are a tile each. Every tile is a row, and a budget is shared evenly by the rows of an image or clip:
+the inputs that the model's processor makes do not say how tiles lie side by side, so they are not
+put together.
 
 A tile's patches (1,024 of 448 pixels) enter as a quarter as many tokens: pixel shuffle puts the
-channels of 2 x 2 patches one after another, and the projector follows. What is chosen from, by the option
+channels of 2 x 2 patches one after another, and the projector follows. Methods choose, by the
+option:
 
-choose  "tokens": the tokens after pixel shuffle, before the projector (`towers.internvit`
+choose  "tokens": among the tokens after pixel shuffle, before the projector (`towers.internvit`
         says what a token has of its four patches)
-        "patches": the patches before it. A budget of N tokens keeps 4 N patches, and four of them are
-        a token again: those of a cell that is kept whole are as pixel shuffle has them, the others
-        are put together cell by cell (`tokens_of`)
+        "patches": among the patches before it. A budget of N tokens keeps 4 N patches, and four of
+        them are a token again: those of a cell that is kept whole are as pixel shuffle has them,
+        the others are put together cell by cell (`tokens_of`)
 
 A method inside the encoder that only shrinks the image gives every tile fewer patches; others are
 refused, as they leave no squares for pixel shuffle.
 
-A clip enters as in the unmodified model, its frames' tokens apart by what the prompt says between them
-("Frame2:"); that text enters whatever is kept, counts among the tokens that enter, and a method inside
-the language model may drop it. An image enters as tokens alone.
+A clip enters as in the unmodified model: text of the prompt stands between the tokens of its frames
+("Frame2:"). That text enters whatever is kept, counts among the tokens that enter, and a method
+inside the language model may drop it. An image enters as tokens alone.
 """
 
 from __future__ import annotations
@@ -27,28 +29,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param
 from prunesid.core.record import GRID, Kept, VisionRecord
 from prunesid.families import register
 from prunesid.families.adapter import Crop, Entering
-from prunesid.families.base import TransformersAdapter
-from prunesid.families.inputs.images_and_clips import CLIP_TYPE, IMAGE_TYPE
-from prunesid.families.inputs.processors import (
-    PIXEL_SETTINGS,
-    VideoParts,
-    chosen,
-    load_video_parts,
-    video_settings,
-)
+from prunesid.families.base import Adapter, one_row_each
+from prunesid.families.inputs.images_and_clips import CLIP_TYPE, IMAGE_TYPE, Media, numbered
+from prunesid.families.inputs.processors import frame_pixels, load_video_parts
 from prunesid.families.towers.clip import feature_block
 from prunesid.families.towers.internvit import read_internvit, shuffle_record, shuffled, tokens_of
 from prunesid.images.featureless import outline
@@ -62,13 +56,7 @@ from prunesid.images.records import (
     grouped,
     whole_index,
 )
-from prunesid.images.relevance import reading
 from prunesid.methods.encoder import Plans
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from prunesid.images.media import Clip
 
 TOKENS, PATCHES = "tokens", "patches"
 # How many tiles each image or frame has, in the order of the pixels.
@@ -77,8 +65,8 @@ MARKS = ("start_image_token", "end_image_token", "video_token")
 
 
 @register("internvl")
-class InternVL(TransformersAdapter):
-    """Adapter; see `prunesid.families.Adapter` for the shapes."""
+class InternVL(Adapter):
+    """Adapter; see `prunesid.families.base.Adapter` for the shapes."""
 
     OPTIONS: ClassVar[Mapping[str, Param]] = {"choose": Param(TOKENS, str, (TOKENS, PATCHES))}
     taken_as: ClassVar[Mapping[str, str]] = {VIDEO: IMAGE}
@@ -89,13 +77,12 @@ class InternVL(TransformersAdapter):
         super().__init__(model, processor, **options)
         config = model.config
         refuse_other_models(config)
+        self.feature_block = feature_block(config, "internvl_vision", "default")
         vision = config.vision_config
         self.num_blocks = vision.num_hidden_layers
-        self.feature_block = feature_block(config.vision_feature_layer, self.num_blocks)
         self.side = vision.image_size[0] // vision.patch_size[0]
         self.tile_tokens = self.side**2 // 4
         self.most_crops = most_tiles(processor.image_processor)
-        tokenizer = processor.tokenizer
         tokenizer = processor.tokenizer
         lacking = [name for name in MARKS if getattr(tokenizer, name, None) is None]
         if lacking:
@@ -104,20 +91,21 @@ class InternVL(TransformersAdapter):
         self.placeholders[VIDEO] = tokenizer.convert_tokens_to_ids(video)
         self.not_text |= set(tokenizer.convert_tokens_to_ids([self.start, self.end, video]))
 
-    @staticmethod
-    def load_processor(path: str | Path) -> VideoParts:
-        return load_video_parts(path)
+    load_processor = staticmethod(load_video_parts)
 
-    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+    def preprocess(self, media: Media) -> dict[str, Tensor]:
         """`pixel_values` (all tiles, 3, S, S), `image_tiles` (M,) and `media_types` (M,)."""
-        pixels = []
-        types = []
+        images, side = self.processor.image_processor, self.model.config.vision_config.image_size[0]
+        pixels, types = [], []
         for medium in media:
             if hasattr(medium, "convert"):
-                pixels.append(self._tiles(self.pictures([medium])[0]))
+                shown = self.pictures([medium])
+                found = images(shown, crop_to_patches=True, return_tensors="pt")
+                pixels.append(found["pixel_values"])
                 types.append(IMAGE_TYPE)
             else:
-                pixels.append(self._frames(medium))
+                frames = frame_pixels(self.processor, medium.frames, side, crop_to_patches=False)
+                pixels.append(frames)
                 types.append(CLIP_TYPE)
         return {
             "pixel_values": torch.cat(pixels),
@@ -125,27 +113,10 @@ class InternVL(TransformersAdapter):
             "media_types": torch.tensor(types),
         }
 
-    def _tiles(self, picture: Image) -> Tensor:
-        found = self.processor.image_processor([picture], crop_to_patches=True, return_tensors="pt")
-        return found["pixel_values"]
-
-    def _frames(self, clip: Clip) -> Tensor:
-        """(F, 3, S, S)"""
-        height, width = self.model.config.vision_config.image_size
-        found = self.processor.image_processor(
-            list(clip.frames),
-            crop_to_patches=False,
-            size={"height": height, "width": width},
-            input_data_format="channels_last",
-            return_tensors="pt",
-            **chosen(video_settings(self.processor), PIXEL_SETTINGS),
-        )
-        return found["pixel_values"]
-
     def of_prompts(
         self, ids: Tensor, visual: Mapping[str, Any]
     ) -> tuple[Tensor, Mapping[str, Any]]:
-        """Which tiles are of one image, and which of one clip, is what the prompts alone say.
+        """The prompts alone tell which tiles are of one image, and which of one clip.
 
         Images between "Frame1:", "Frame2:" and so on, as the processor writes it, are one clip.
         """
@@ -174,15 +145,10 @@ class InternVL(TransformersAdapter):
         pixels = visual["pixel_values"]
         return ids, {"pixel_values": pixels, TILES: tiles, "media_types": types}
 
-    @torch.no_grad()
-    def encode(
-        self,
-        inputs: Mapping[str, Tensor],
-        needs: Needs = NO_NEEDS,
-        names: Sequence[str] | None = None,
+    def records(
+        self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
     ) -> Records:
         """ValueError where pixels are not those of `image_tiles`."""
-        needs = reading(needs, self.text_tower)
         pixels, media = inputs["pixel_values"], self._media(inputs)
         tiles = sum(len(medium.rows) for medium in media)
         if len(pixels) != tiles:
@@ -240,15 +206,13 @@ class InternVL(TransformersAdapter):
         images = [IMAGE_TYPE] * len(counts)
         types = inputs["media_types"].tolist() if "media_types" in inputs else images
         joined = {JOINED: 4} if self.options["choose"] == PATCHES else {}
-        media: list[Medium] = []
-        first = 0
-        for count, number in zip(counts, types, strict=True):
-            rows = tuple(range(first, first + count))
-            own = {VIDEO: {"frames": count}, IMAGE: {}}
-            kind = VIDEO if number == CLIP_TYPE else IMAGE
-            media.append(Medium(kind, rows, {"view": WHOLE, **joined, **own[kind]}))
-            first += count
-        return media
+        shared = {"view": WHOLE, **joined}
+        return numbered(
+            (VIDEO, count, {**shared, "frames": count})
+            if number == CLIP_TYPE
+            else (IMAGE, count, shared)
+            for count, number in zip(counts, types, strict=True)
+        )
 
     def _projected(self, record: VisionRecord) -> Tensor:
         """A patch is compared as the token that its cell makes."""
@@ -258,11 +222,6 @@ class InternVL(TransformersAdapter):
         half = self.side // 2
         rows = tokens.unflatten(1, (half, half))
         return rows.repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1, 2)
-
-    @torch.no_grad()
-    def project(self, tokens: Tensor) -> Tensor:
-        """Tokens after pixel shuffle (..., 4 D) -> language model inputs (..., E)."""
-        return self.model.model.multi_modal_projector(tokens.to(self.device, self.dtype))
 
     @torch.no_grad()
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
@@ -294,27 +253,14 @@ class InternVL(TransformersAdapter):
         return text.replace(clip, f"{self._before_frame(1)}{clip}{self.end}")
 
     def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
-        own = [tokens for each in media.values() for tokens in each]
-        # One row a token: beam search repeats the rows of a prompt.
-        return {IMAGE: BaseModelOutputWithPooling(pooler_output=torch.cat(own)[:, None])}
+        return {IMAGE: one_row_each([tokens for each in media.values() for tokens in each])}
 
 
 def refuse_other_models(config: Any) -> None:
-    """ValueError unless the tower is InternViT's, square, read at one block, its sides halved."""
+    """ValueError unless tiles and patches are square, and pixel shuffle halves the sides."""
     vision = config.vision_config
-    if vision.model_type != "internvl_vision":
-        raise ValueError(
-            f"the internvl adapter needs an internvl_vision tower, not {vision.model_type}"
-        )
     if len({*vision.image_size}) > 1 or len({*vision.patch_size}) > 1:
         raise ValueError("the internvl adapter needs square tiles and patches")
-    strategy = config.vision_feature_select_strategy
-    if strategy != "default":
-        raise ValueError(f"vision_feature_select_strategy must be 'default', not {strategy!r}")
-    layer = config.vision_feature_layer
-    states = vision.num_hidden_layers + 1
-    if not isinstance(layer, int) or not -states < layer < states or layer % states == 0:
-        raise ValueError(f"vision_feature_layer must name one block's output, not {layer!r}")
     if config.downsample_ratio != 0.5:
         raise ValueError(f"downsample_ratio must be 0.5, not {config.downsample_ratio}")
 
@@ -326,7 +272,7 @@ def most_tiles(image_processor: Any) -> int:
 
 
 def _runs(tokens: Sequence[int], wanted: int) -> list[tuple[int, int]]:
-    """Where a token stands in a row: the first place of each run, and the one after its last."""
+    """Runs of a token: the first place of each, and the place after its last."""
     found = []
     place = 0
     for token, own in groupby(tokens):

@@ -1,57 +1,53 @@
 """LLaVA (transformers' `LlavaForConditionalGeneration`): LLaVA-1.5 and Pocket-LLaVA.
 
-Only CLIP towers whose CLS token is dropped (`vision_feature_select_strategy="default"`) and a single
-feature layer are supported. How images and questions are prepared, by the options:
+Only CLIP towers whose CLS token is dropped (`vision_feature_select_strategy="default"`) and a
+single feature layer are supported. Images and questions are prepared by the options:
 
-aspect         "pad": an image is padded to a square with the processor's mean color, as the authors do
-               in training and evaluation; "crop": the processor takes the middle square of it, as
+aspect         "pad": an image is padded to a square with the processor's mean color, as the authors
+               do in training and evaluation; "crop": the processor takes its middle square, as
                transformers does. A square image is the same in both
 conv_template  "vicuna_v1": Vicuna's system prompt first, as the authors do; "checkpoint": the
                checkpoint's own chat template. By default the first where it fits the checkpoint
                (see `conversations.original_name`)
-text_tower     folder or hub id of the CLIP model that the tower was taken from, for methods that compare
-               patches with a question by CLIP (`prunesid.families.towers.clip_text`); without it such methods do
-               so by the language model's embeddings
+text_tower     folder or hub id of the CLIP model that the tower was taken from, for methods that
+               compare patches with a question by CLIP (`towers.clip_text`); without it they do so
+               by the language model's embeddings
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from prunesid.core.costs import EncoderShape, Sizes, Transformer
-from prunesid.core.needs import NO_NEEDS, Needs
+from prunesid.core.needs import Needs
 from prunesid.core.parameters import Param
 from prunesid.core.record import Kept, VisionRecord
 from prunesid.families import register
 from prunesid.families.adapter import Crop, Entering
-from prunesid.families.base import TransformersAdapter
+from prunesid.families.base import Adapter
 from prunesid.families.inputs.conversations import VICUNA_V1, conv_template
+from prunesid.families.inputs.images_and_clips import Media, numbered
 from prunesid.families.inputs.square import mean_color, squared
 from prunesid.families.towers.clip import feature_block, read_clip
 from prunesid.families.towers.clip_pass import Reduced
 from prunesid.families.towers.clip_text import OPTION, ClipText
 from prunesid.families.towers.planned_crops import Views, reduce_views
-from prunesid.images.records import CENTER, IMAGE, PADDED, Medium, Records
-from prunesid.images.relevance import reading
+from prunesid.images.records import CENTER, IMAGE, PADDED, Records
 from prunesid.methods.encoder import Plans
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from prunesid.images.media import Clip
 
 PAD, CROP = "pad", "crop"
 ASPECT = Param(PAD, str, (PAD, CROP))
 
 
 @register("llava")
-class Llava(TransformersAdapter):
-    """Adapter; see `prunesid.families.Adapter` for the shapes."""
+class Llava(Adapter):
+    """Adapter; see `prunesid.families.base.Adapter` for the shapes."""
 
     OPTIONS: ClassVar[Mapping[str, Param]] = {
         "aspect": ASPECT,
@@ -62,9 +58,8 @@ class Llava(TransformersAdapter):
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         super().__init__(model, processor, **options)
         config = model.config
-        refuse_other_towers(config)
         self.num_blocks = config.vision_config.num_hidden_layers
-        self.feature_block = feature_block(config.vision_feature_layer, self.num_blocks)
+        self.feature_block = feature_block(config, "clip_vision_model", "default")
         side = config.vision_config.image_size // config.vision_config.patch_size
         self.num_tokens = side * side
         self.sizes = Sizes(
@@ -80,41 +75,39 @@ class Llava(TransformersAdapter):
 
     @property
     def view(self) -> str:
-        """What the first crop of an image shows of it."""
+        """The part of an image that its first crop shows."""
         return PADDED if self.options.get("aspect") == PAD else CENTER
 
-    def pictures(self, media: Sequence[Image | Clip]) -> list[Image]:
+    def pictures(self, media: Media) -> list[Any]:
         found = super().pictures(media)
         if self.options.get("aspect") != PAD:
             return found
         color = mean_color(self.processor.image_processor)
         return [squared(picture, color) for picture in found]
 
-    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+    def preprocess(self, media: Media) -> dict[str, Tensor]:
         found = self.processor.image_processor(self.pictures(media), return_tensors="pt")
         return {"pixel_values": found["pixel_values"]}
 
-    @torch.no_grad()
-    def encode(
-        self,
-        inputs: Mapping[str, Tensor],
-        needs: Needs = NO_NEEDS,
-        names: Sequence[str] | None = None,
+    def records(
+        self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
     ) -> Records:
-        needs = reading(needs, self.text_tower)
-        record = self.beside(self.read(inputs, needs), needs)
-        return Records.named([record], [range(len(record))], self._media(len(record)), names)
-
-    def beside(self, record: VisionRecord, needs: Needs) -> VisionRecord:
-        """The record with the needed ones of `projected` and `joint`."""
+        views = self.views(inputs)
+        record = self.read(views, inputs, needs)
+        others: dict[str, Any] = {"share": views.share, "crops": views.crops}
         if needs.projected:
             record = replace(record, projected=self.project(record.features))
+            others |= self.beside_crops()
         if needs.joint and record.joint is None:
             record = replace(record, joint=self.join(record.features))
-        return record
+        return Records.named([record], [range(len(record))], views.media, names, **others)
+
+    def beside_crops(self) -> dict[str, Tensor]:
+        """Projected embeddings that methods may choose beside those of crops, as in `Records`."""
+        return {}
 
     def join(self, features: Tensor) -> Tensor:
-        """What the CLIP tower has of patches -> the record's `joint`."""
+        """The CLIP tower's features of patches -> the record's `joint`."""
         if self.text_tower is None:
             raise ValueError("patches are compared with texts by a text tower, and there is none")
         return self.text_tower.join(self.model.model.vision_tower, features)
@@ -123,48 +116,28 @@ class Llava(TransformersAdapter):
     def reduce(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
     ) -> tuple[Kept, Records]:
-        def finish(left: Reduced, rows: list[int]) -> Tensor:
-            return self.finish(left, inputs, rows)
-
-        return reduce_views(self.views(inputs), plans, names, finish)
+        return reduce_views(self.views(inputs), plans, names, partial(self.finish, inputs))
 
     def views(self, inputs: Mapping[str, Tensor]) -> Views:
         """The crops that `encode` reads, before the towers."""
         pixels = inputs["pixel_values"]
-        return Views([(self.model.model.vision_tower, pixels)], self._media(len(pixels)))
+        media = numbered((IMAGE, 1, {"view": self.view}) for _ in pixels)
+        return Views([(self.model.model.vision_tower, pixels)], media)
 
-    def finish(self, left: Reduced, inputs: Mapping[str, Tensor], rows: list[int]) -> Tensor:
-        """What the tower leaves of the crops `rows` -> the tokens (n, N, D) that `encode` has."""
+    def finish(self, inputs: Mapping[str, Tensor], left: Reduced, rows: list[int]) -> Tensor:
+        """The tower's tokens of the crops `rows` -> tokens (n, N, D) as `encode` has them."""
         return left.kept.tokens
 
-    def _media(self, count: int) -> list[Medium]:
-        return [Medium(IMAGE, (row,), {"view": self.view}) for row in range(count)]
-
-    def read(self, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
-        """What `encode` reads from the towers: the features are those that go to the projector."""
-        tower = self.model.model.vision_tower
-        return read_clip(tower, inputs["pixel_values"], self.feature_block, needs)
-
-    @torch.no_grad()
-    def project(self, tokens: Tensor) -> Tensor:
-        """Visual tokens (..., D) -> language model inputs (..., E)."""
-        return self.model.model.multi_modal_projector(tokens.to(self.device, self.dtype))
+    def read(self, views: Views, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
+        """Fields that `encode` reads from the towers; features are those for the projector."""
+        crops = views.share is not None
+        return VisionRecord.cat(
+            [
+                read_clip(tower, own, self.feature_block, needs, crops=crops)
+                for tower, own in views.seen
+            ]
+        )
 
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
         (crop,) = crops
         return Entering(self.project(crop.tokens))
-
-
-def refuse_other_towers(config: Any) -> None:
-    """ValueError unless the tower is CLIP's, read at one block, without its CLS token."""
-    family = config.model_type
-    tower = config.vision_config.model_type
-    if tower != "clip_vision_model":
-        raise ValueError(f"the {family} adapter needs a clip_vision_model tower, not {tower}")
-    strategy = config.vision_feature_select_strategy
-    if strategy != "default":
-        raise ValueError(f"vision_feature_select_strategy must be 'default', not {strategy!r}")
-    layer = config.vision_feature_layer
-    states = config.vision_config.num_hidden_layers + 1
-    if not isinstance(layer, int) or not -states < layer < states or layer % states == 0:
-        raise ValueError(f"vision_feature_layer must name one block's output, not {layer!r}")

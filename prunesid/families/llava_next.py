@@ -1,12 +1,13 @@
 """LLaVA-NeXT (transformers' `LlavaNextForConditionalGeneration`): LLaVA-1.6.
 
-An image is a base crop and 1 to 4 sub-crops (see `anyres`), all patches of each a row. Methods treat
-them as their authors do, unless a user chooses otherwise by the options (`prunesid.core.crops`); so a
-padding patch is a patch like others here, and `Records.compress` leaves it out where it has to.
-Only CLIP towers whose CLS token is dropped and a single feature layer are supported.
+An image is a base crop and 1 to 4 sub-crops (see `anyres`), all patches of each a row. Methods
+treat them as their authors do, unless a user chooses otherwise by the options
+(`prunesid.core.crops`); so a padding patch is a patch like others here, and `Records.compress`
+leaves it out where it has to. Only CLIP towers whose CLS token is dropped and a single feature
+layer are supported.
 
-An image of which everything that the model shows is kept enters as the unmodified model has it: base
-crop, then the high-resolution map without its padding, a newline after each row.
+An image of which everything that the model shows is kept enters as the unmodified model has it:
+base crop, then the high-resolution map without its padding, a newline after each row.
 
 A method inside the encoder sees the crops one by one. Patches of the padding are not merged with
 others unless `unpad` is "never".
@@ -19,13 +20,12 @@ text_tower     as of LLaVA (`prunesid.families.llava`)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from prunesid.core.crops import OPTIONS, ROWS, Crops
-from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param, Value
 from prunesid.core.record import NEWLINE
 from prunesid.core.rectangle import Box
@@ -42,21 +42,15 @@ from prunesid.families.inputs.anyres import (
     with_newlines,
 )
 from prunesid.families.inputs.conversations import CHATML_DIRECT, VICUNA_V1, conv_template
+from prunesid.families.inputs.images_and_clips import Media, numbered
 from prunesid.families.llava import Llava
-from prunesid.families.towers.clip import read_clip
 from prunesid.families.towers.planned_crops import Views
-from prunesid.images.records import IMAGE, SUB_CROPS, WHOLE, Medium, Records
-from prunesid.images.relevance import reading
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from prunesid.images.media import Clip
+from prunesid.images.records import IMAGE, SUB_CROPS, WHOLE
 
 
 @register("llava_next")
 class LlavaNext(Llava):
-    """Adapter; see `prunesid.families.Adapter` for the shapes."""
+    """Adapter; see `prunesid.families.base.Adapter` for the shapes."""
 
     OPTIONS: ClassVar[Mapping[str, Param]] = {
         **OPTIONS,
@@ -78,54 +72,28 @@ class LlavaNext(Llava):
         self.num_tokens = None
         self.most_crops = most_crops(model.config)
 
-    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
-        """`pixel_values` (M, most crops, 3, H, W), padded with crops of zeros, and `image_sizes`."""
+    def preprocess(self, media: Media) -> dict[str, Tensor]:
+        """`pixel_values` (M, most crops, 3, H, W), padded by crops of zeros, and `image_sizes`."""
         found = self.processor.image_processor(self.pictures(media), return_tensors="pt")
         return {name: found[name] for name in ("pixel_values", "image_sizes")}
 
-    def _crops(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, list[Medium]]:
-        """Pixels (R, 3, S, S) of all crops, and the media."""
-        side, media, pixels = self.side, list[Medium](), list[Tensor]()
-        first = 0
+    def views(self, inputs: Mapping[str, Tensor]) -> Views:
+        side, pixels = self.side, list[Tensor]()
+        shown_media: list[tuple[str, int, dict[str, Any]]] = []
         for size, own in zip(inputs["image_sizes"].tolist(), inputs["pixel_values"], strict=True):
             grid = crop_grid(size, self.model.config)
             shown = shown_box(size, grid, side)
             parts = [Box(0, 0, side, side), *(shown.within(box) for box in crop_boxes(grid, side))]
-            layout: dict[str, Any] = {
-                "view": WHOLE, "shown": shown.values,
-                SUB_CROPS: {"grid": list(grid), "parts": [part.values for part in parts]},
-            }  # fmt: skip
-            media.append(Medium(IMAGE, tuple(range(first, first + len(parts))), layout))
+            cut = {"grid": list(grid), "parts": [part.values for part in parts]}
+            layout = {"view": WHOLE, "shown": shown.values, SUB_CROPS: cut}
+            shown_media.append((IMAGE, len(parts), layout))
             pixels.append(own[: len(parts)])
-            first += len(parts)
-        return torch.cat(pixels), media
-
-    @property
-    def _facts(self) -> dict[str, Any]:
-        """What records hold beside features."""
+        seen = [(self.model.model.vision_tower, torch.cat(pixels))]
         chosen = {name: value for name, value in self.options.items() if value is not None}
-        return {"share": self.most_crops, "crops": chosen}
+        return Views(seen, numbered(shown_media), self.most_crops, chosen)
 
-    def views(self, inputs: Mapping[str, Tensor]) -> Views:
-        pixels, media = self._crops(inputs)
-        return Views([(self.model.model.vision_tower, pixels)], media, **self._facts)
-
-    @torch.no_grad()
-    def encode(
-        self,
-        inputs: Mapping[str, Tensor],
-        needs: Needs = NO_NEEDS,
-        names: Sequence[str] | None = None,
-    ) -> Records:
-        needs = reading(needs, self.text_tower)
-        pixels, media = self._crops(inputs)
-        tower = self.model.model.vision_tower
-        record = read_clip(tower, pixels, self.feature_block, needs, crops=True)
-        facts = self._facts
-        if needs.projected:
-            facts["newline"] = self.model.model.image_newline.detach()
-        record = self.beside(record, needs)
-        return Records.named([record], [range(len(record))], media, names, **facts)
+    def beside_crops(self) -> dict[str, Tensor]:
+        return {"newline": self.model.model.image_newline.detach()}
 
     @torch.no_grad()
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:

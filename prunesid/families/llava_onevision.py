@@ -1,21 +1,21 @@
 """LLaVA-OneVision (transformers' `LlavaOnevisionForConditionalGeneration`): images, and clips.
 
-The model projects before it packs: tokens are pruned as the language model gets them, so nothing is
-left to project. An image alone in its prompt is two rows: the base crop, and the high-resolution map
-as the model has it, unpadded and shrunk (see `anyres_max`). The images of a prompt of several have
-no map: each is padded to a square, and that is its one row. The rows of a clip are its frames, which
-the model pools: 27 x 27 patches to 14 x 14 tokens. A budget is shared evenly by the rows of an image
-or clip.
+The model projects before it packs: tokens are pruned as the language model gets them, with nothing
+left to project. An image alone in its prompt is two rows: the base crop, and the high-resolution
+map as the model has it, unpadded and shrunk (see `anyres_max`). The images of a prompt of several
+have no map: each is padded to a square, its one row. The rows of a clip are its frames, which the
+model pools: 27 x 27 patches to 14 x 14 tokens. A budget is shared evenly by the rows of an image or
+clip.
 
-A medium of which everything is kept enters as the unmodified model has it: a newline embedding
-stands behind each row of the map, behind the one crop, or behind the last frame. Otherwise the tokens
-enter crop after crop in the order that the method gave them, without newlines; by the option
+A medium of which everything is kept enters as the unmodified model has it, with a newline embedding
+after each row of the map, after the one crop, or after the last frame. Otherwise the tokens enter
+crop after crop in the order that the method gave them, by the option:
 
-newline  "drop": so. "rows": the tokens of the map in raster order, a newline behind each of its rows
-         that holds one; then tokens that come from no patch (merged).
+newline  "drop": without newlines. "rows": the tokens of the map in raster order, a newline after
+         each of its rows that holds one; then tokens that come from no patch (merged).
 
-The tower has no CLS token; the attention that a patch receives stands in for CLS attention, and is
-unpadded and shrunk, or pooled, like the features. So are keys and the outputs of other blocks.
+The tower has no CLS token; the attention that a patch receives takes the place of CLS attention. It
+is unpadded and shrunk, or pooled, like the features; so are keys and the outputs of other blocks.
 """
 
 from __future__ import annotations
@@ -23,21 +23,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.core.crops import CHOICES, DROP
-from prunesid.core.needs import NO_NEEDS, Needs
+from prunesid.core.needs import Needs
 from prunesid.core.parameters import Param
 from prunesid.core.record import VisionRecord
 from prunesid.core.rectangle import Box
 from prunesid.families import register
 from prunesid.families.adapter import Crop, Entering
-from prunesid.families.base import TransformersAdapter
+from prunesid.families.base import Adapter, one_row_each
 from prunesid.families.inputs.anyres import (
     check_resolutions,
     crop_grid,
@@ -56,38 +54,30 @@ from prunesid.families.inputs.anyres_max import (
 from prunesid.families.inputs.conversations import QWEN_1_5, conv_template
 from prunesid.families.inputs.images_and_clips import (
     IMAGE_TYPE,
+    Media,
     in_order,
+    numbered,
     same_length,
     split,
     types_of,
 )
-from prunesid.families.inputs.processors import (
-    PIXEL_SETTINGS,
-    VideoParts,
-    chosen,
-    load_video_parts,
-    video_settings,
-)
-from prunesid.families.towers.clip import feature_block
-from prunesid.families.towers.siglip import read_siglip
-from prunesid.images.records import IMAGE, PADDED, VIDEO, WHOLE, Medium, Records, by_grid
-from prunesid.images.relevance import reading
+from prunesid.families.inputs.processors import frame_pixels, load_video_parts
+from prunesid.families.towers.clip import SIGLIP_NAMES, feature_block, read_clip
+from prunesid.images.records import IMAGE, PADDED, VIDEO, WHOLE, Records, by_grid
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from prunesid.images.media import Clip
-
 Shown = tuple[str, list[VisionRecord], dict[str, Any]]
 """Kind, rows and layout of a medium."""
 
-# What an image is where its prompt shows others too.
+# Pixels of an image in a prompt that shows others too.
 SQUARES = "pixel_values_squares"
 
 
 @register("llava_onevision")
-class LlavaOnevision(TransformersAdapter):
-    """Adapter; see `prunesid.families.Adapter` for the shapes."""
+class LlavaOnevision(Adapter):
+    """Adapter; see `prunesid.families.base.Adapter` for the shapes."""
 
     OPTIONS: ClassVar[Mapping[str, Param]] = {
         "newline": Param(DROP, str, CHOICES["newline"]),
@@ -99,28 +89,25 @@ class LlavaOnevision(TransformersAdapter):
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         super().__init__(model, processor, **options)
         config = model.config
-        refuse_other_towers(config)
+        self.feature_block = feature_block(config, "siglip_vision_model", "full")
         check_resolutions(config, processor.image_processor)
         if self.decoder.has_sliding_layers:
             raise ValueError("decoders with sliding-window attention are not supported")
         vision = config.vision_config
         self.num_blocks = vision.num_hidden_layers
-        self.feature_block = feature_block(config.vision_feature_layer, self.num_blocks)
         self.side = vision.image_size // vision.patch_size
         self.most_crops = most_crops_kept(config)
 
-    @staticmethod
-    def load_processor(path: str | Path) -> VideoParts:
-        return load_video_parts(path)
+    load_processor = staticmethod(load_video_parts)
 
-    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
-        """What the model takes of images and of clips, and `media_types` (M,) where there are both.
+    def preprocess(self, media: Media) -> dict[str, Tensor]:
+        """Inputs of images and of clips, and `media_types` (M,) where there are both.
 
         Images: `pixel_values` (I, most crops, 3, H, W), `image_sizes` and `batch_num_images`, each
-        alone in its prompt. Where there are several, also `pixel_values_squares` (I, 3, H, W), what
-        the processor makes of images that share a prompt: only `encode` is told which do.
-        Clips: `pixel_values_videos` (V, F, 3, H, W). ValueError where they differ in their number of
-        frames.
+        alone in its prompt. Where there are several, also `pixel_values_squares` (I, 3, H, W), as
+        the processor makes them of images that share a prompt: only `encode` is told which do.
+        Clips: `pixel_values_videos` (V, F, 3, H, W). ValueError where their numbers of frames
+        differ.
         """
         pictures, clips = split(media)
         inputs = types_of(media)
@@ -128,8 +115,11 @@ class LlavaOnevision(TransformersAdapter):
             inputs |= self._pictures(self.pictures(pictures))
         if clips:
             frames = same_length(clips)
-            pixels = self._frames([frame for clip in clips for frame in clip.frames])
-            inputs["pixel_values_videos"] = pixels.unflatten(0, (len(clips), frames))
+            shown = [frame for clip in clips for frame in clip.frames]
+            # A frame is as the base crop of an image, which is all of it.
+            side = self.model.config.vision_config.image_size
+            crops = frame_pixels(self.processor, shown, side, image_grid_pinpoints=[[side, side]])
+            inputs["pixel_values_videos"] = crops[:, 0].unflatten(0, (len(clips), frames))
         return inputs
 
     def _pictures(self, pictures: Sequence[Image]) -> dict[str, Tensor]:
@@ -141,28 +131,10 @@ class LlavaOnevision(TransformersAdapter):
             inputs[SQUARES] = together["pixel_values"][:, 0]
         return inputs
 
-    def _frames(self, frames: Sequence[Any]) -> Tensor:
-        """(F, 3, H, W): the base crop of an image, which is all of it, is what becomes of a frame."""
-        size = self.model.config.vision_config.image_size
-        found = self.processor.image_processor(
-            list(frames),
-            size={"height": size, "width": size},
-            image_grid_pinpoints=[[size, size]],
-            input_data_format="channels_last",
-            return_tensors="pt",
-            **chosen(video_settings(self.processor), PIXEL_SETTINGS),
-        )
-        return found["pixel_values"][:, 0]
-
-    @torch.no_grad()
-    def encode(
-        self,
-        inputs: Mapping[str, Tensor],
-        needs: Needs = NO_NEEDS,
-        names: Sequence[str] | None = None,
+    def records(
+        self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
     ) -> Records:
         """ValueError for inputs without images and clips."""
-        needs = reading(needs, self.text_tower)
         images: list[Shown] = []
         clips: list[Shown] = []
         if "pixel_values" in inputs:
@@ -175,20 +147,19 @@ class LlavaOnevision(TransformersAdapter):
             clips = self._clips(inputs["pixel_values_videos"], needs)
         if not images and not clips:
             raise ValueError("inputs hold neither images nor clips")
-        rows: list[VisionRecord] = []
-        media: list[Medium] = []
-        for kind, own, layout in in_order(inputs, images, clips):
-            media.append(Medium(kind, tuple(range(len(rows), len(rows) + len(own))), layout))
-            rows += own
+        shown = in_order(inputs, images, clips)
+        media = numbered((kind, len(own), layout) for kind, own, layout in shown)
+        rows = [row for _, own, _ in shown for row in own]
         if needs.projected:
             rows = [replace(row, projected=row.features) for row in rows]
         groups, members = by_grid([(row, [number]) for number, row in enumerate(rows)])
         return Records.named(groups, members, media, names)
 
     def _read(self, pixels: Tensor, needs: Needs) -> VisionRecord:
-        """Of crops or frames (B, 3, H, W), projected."""
-        record = read_siglip(self.model.model.vision_tower, pixels, self.feature_block, needs)
-        return replace(record, features=self.model.model.multi_modal_projector(record.features))
+        """The record of crops or frames (B, 3, H, W), projected."""
+        model, block = self.model.model, self.feature_block
+        record = read_clip(model.vision_tower, pixels, block, needs, names=SIGLIP_NAMES)
+        return replace(record, features=model.multi_modal_projector(record.features))
 
     def _images(
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
@@ -219,7 +190,7 @@ class LlavaOnevision(TransformersAdapter):
         return found
 
     def _clips(self, pixels: Tensor, needs: Needs) -> list[Shown]:
-        """Of clips (V, F, 3, H, W)."""
+        """Rows and layouts of clips (V, F, 3, H, W)."""
         record = pool_record(self._read(pixels.flatten(0, 1), needs))
         frames = [record.rows(slice(row, row + 1)) for row in range(len(record))]
         size = pixels.shape[1]
@@ -251,27 +222,8 @@ class LlavaOnevision(TransformersAdapter):
     def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
         found = super().encoder_outputs(media)
         if VIDEO in found:
-            # The model flattens the first two dimensions. Beam search repeats rows of the first
-            # prompt by prompt, so that no row may hold tokens of two prompts.
-            clips = torch.cat(list(media[VIDEO]))[:, None]
-            found[VIDEO] = BaseModelOutputWithPooling(pooler_output=clips)
+            found[VIDEO] = one_row_each(media[VIDEO])
         return found
-
-
-def refuse_other_towers(config: Any) -> None:
-    """ValueError unless the tower is SigLIP's, read at one block."""
-    tower = config.vision_config.model_type
-    if tower != "siglip_vision_model":
-        raise ValueError(
-            f"the llava_onevision adapter needs a siglip_vision_model tower, not {tower}"
-        )
-    strategy = config.vision_feature_select_strategy
-    if strategy != "full":
-        raise ValueError(f"vision_feature_select_strategy must be 'full', not {strategy!r}")
-    layer = config.vision_feature_layer
-    states = config.vision_config.num_hidden_layers + 1
-    if not isinstance(layer, int) or not -states < layer < states or layer % states == 0:
-        raise ValueError(f"vision_feature_layer must name one block's output, not {layer!r}")
 
 
 def _alone(inputs: Mapping[str, Tensor], names: Sequence[str] | None) -> list[bool]:

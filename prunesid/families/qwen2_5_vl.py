@@ -16,7 +16,7 @@ from prunesid.families.qwen2_vl import Qwen2VL
 
 @register("qwen2_5_vl")
 class Qwen25VL(Qwen2VL):
-    """Adapter; see `prunesid.families.Adapter` for the shapes."""
+    """Adapter; see `prunesid.families.base.Adapter` for the shapes."""
 
     TIMED: ClassVar[bool] = True
 

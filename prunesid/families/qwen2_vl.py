@@ -1,8 +1,8 @@
 """Qwen2-VL (transformers' `Qwen2VLForConditionalGeneration`): images of any size, and clips.
 
-Tokens are pruned behind the patch merger, where they are as wide as the language model, so nothing
+Tokens are pruned after the patch merger, where they are as wide as the language model, so nothing
 is left to project. They keep the rotary positions (time, row, column) that they have in the full
-prompt, and the text behind a medium keeps its own.
+prompt, and the text after a medium keeps its own.
 
 The frames of a clip are its temporal patches (two frames of the video each); a budget is shared
 among them. A smaller image has the positions that the unmodified model gives it; the frames of a
@@ -13,32 +13,31 @@ clip become smaller alike, by the smallest share. For what stands in for CLS att
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from prunesid.core.needs import NO_NEEDS, Needs
+from prunesid.core.needs import Needs
 from prunesid.core.record import GRID, Kept, VisionRecord
 from prunesid.families import register
 from prunesid.families.adapter import Crop, Entering
-from prunesid.families.base import TransformersAdapter
-from prunesid.families.inputs.images_and_clips import CLIP_TYPE, IMAGE_TYPE, in_order
-from prunesid.families.inputs.processors import VideoParts, load_video_parts
+from prunesid.families.base import Adapter
+from prunesid.families.inputs.images_and_clips import (
+    CLIP_TYPE,
+    IMAGE_TYPE,
+    Media,
+    in_order,
+    numbered,
+)
+from prunesid.families.inputs.processors import load_video_parts
 from prunesid.families.inputs.qwen import preprocess
 from prunesid.families.inputs.qwen_smaller import shrink
 from prunesid.families.towers.qwen import read_qwen
 from prunesid.images.featureless import outline
 from prunesid.images.records import IMAGE, VIDEO, WHOLE, Medium, Records, by_grid, grouped
-from prunesid.images.relevance import reading
 from prunesid.methods.encoder import Grid, Plans
 from prunesid.methods.features.pool import pooled_grid
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from prunesid.images.media import Clip
 
 INPUTS = {
     IMAGE: ("pixel_values", "image_grid_thw"),
@@ -47,8 +46,8 @@ INPUTS = {
 
 
 @register("qwen2_vl")
-class Qwen2VL(TransformersAdapter):
-    """Adapter; see `prunesid.families.Adapter` for the shapes."""
+class Qwen2VL(Adapter):
+    """Adapter; see `prunesid.families.base.Adapter` for the shapes."""
 
     TIMED: ClassVar[bool] = False
     """Whether the seconds of a clip count in its positions."""
@@ -64,30 +63,23 @@ class Qwen2VL(TransformersAdapter):
         # The media of a benchmark have few different grids.
         self._positions: dict[tuple[Any, ...], tuple[Tensor, int]] = {}
 
-    @staticmethod
-    def load_processor(path: str | Path) -> VideoParts:
-        return load_video_parts(path)
+    load_processor = staticmethod(load_video_parts)
 
-    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+    def preprocess(self, media: Media) -> dict[str, Tensor]:
         return preprocess(self.processor, media, timed=self.TIMED)
 
     def tower_order(self, grids: Tensor) -> Tensor | None:
-        """Raster number of the merged token at each place of the tower's sequence; None: the same."""
+        """Raster number of the merged token at each place of the tower's sequence; None: equal."""
         return None
 
     def seconds(self, inputs: Mapping[str, Tensor]) -> Sequence[Any]:
-        """What is known of the time of each clip of a batch, for its layout; None where nothing is."""
+        """Time of each clip of a batch, as its layout needs it; None where it is not known."""
         times = inputs.get("second_per_grid_ts")
         return [None] * len(inputs["video_grid_thw"]) if times is None else times.tolist()
 
-    @torch.no_grad()
-    def encode(
-        self,
-        inputs: Mapping[str, Tensor],
-        needs: Needs = NO_NEEDS,
-        names: Sequence[str] | None = None,
+    def records(
+        self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
     ) -> Records:
-        needs = reading(needs, self.text_tower)
         read: dict[str, list[VisionRecord]] = {IMAGE: [], VIDEO: []}
         for kind, (pixels, grid) in INPUTS.items():
             if pixels in inputs:
@@ -111,13 +103,10 @@ class Qwen2VL(TransformersAdapter):
                     {"view": WHOLE, "kind": kind, "grid_thw": own, "seconds": second}
                     for own, second in zip(grids, seconds, strict=True)
                 ]
-        media: list[Medium] = []
-        start = 0
-        for layout in in_order(inputs, layouts[IMAGE], layouts[VIDEO]):
-            rows = tuple(range(start, start + layout["grid_thw"][0]))
-            media.append(Medium(layout["kind"], rows, layout))
-            start += len(rows)
-        return media
+        return numbered(
+            (layout["kind"], layout["grid_thw"][0], layout)
+            for layout in in_order(inputs, layouts[IMAGE], layouts[VIDEO])
+        )
 
     @torch.no_grad()
     def reduce(
@@ -163,12 +152,11 @@ class Qwen2VL(TransformersAdapter):
         return found
 
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
-        """Tokens of a smaller image stand where the model has that image's.
+        """Tokens of a smaller image have the positions that the model gives that image.
 
-        Of others those without a patch of their own stand at the center of their frame.
-
-        Where a frame has only such tokens, as many as the cells of a smaller grid of its shape (as
-        `pool` makes them), each stands at the center of its cell.
+        Other tokens have the position of their patch, and those of no patch the center of their
+        frame. Where a frame has only tokens of no patch, as many as the cells of a smaller grid of
+        its shape (as `pool` makes them), each has the center of its cell.
         """
         frames = len(crops)
         tokens = torch.cat([crop.tokens for crop in crops]).to(self.device, self.dtype)
@@ -178,10 +166,7 @@ class Qwen2VL(TransformersAdapter):
         size = self._grid(layout)
         positions, span = self._rope(layout)
         framed = positions.unflatten(1, (frames, -1))
-        own = [
-            framed[:, frame, _places(crop.index.cpu(), size)]
-            for frame, crop in enumerate(crops)
-        ]  # fmt: skip
+        own = [framed[:, at, _places(crop.index.cpu(), size)] for at, crop in enumerate(crops)]
         return Entering(tokens, torch.cat(own, dim=1), span)
 
     def _rope(self, layout: Mapping[str, Any]) -> tuple[Tensor, int]:

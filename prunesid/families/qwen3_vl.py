@@ -1,16 +1,16 @@
 """Qwen3-VL (transformers' `Qwen3VLForConditionalGeneration`).
 
-As Qwen2-VL, but for two things. Further mergers of its tower make embeddings of the same tokens, which
-the language model adds to them after its first layers (deep-stack): tokens carry them as further
-channels, `VisionRecord.carried`, so that they go, and are averaged, with their token. And before every
-temporal patch of a clip stands its time as text, so that a clip enters in as many parts.
+As Qwen2-VL, but for two things. Further mergers of its tower make embeddings of the same tokens,
+which the language model adds to them after its first layers (deep-stack): tokens carry them as
+further channels, `VisionRecord.carried`, so that they go, and are averaged, with their token. And
+before every temporal patch of a clip stands its time as text: a clip enters in as many parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,33 +20,28 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDe
 
 from prunesid.families import register
 from prunesid.families.adapter import Crop, Entering, Prompt
+from prunesid.families.inputs.images_and_clips import Media
 from prunesid.families.inputs.qwen3 import SECONDS, preprocess
 from prunesid.families.qwen2_vl import Qwen2VL
 from prunesid.images.records import VIDEO
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from prunesid.images.media import Clip
-
 
 @register("qwen3_vl")
 class Qwen3VL(Qwen2VL):
-    """Adapter; see `prunesid.families.Adapter` for the shapes."""
+    """Adapter; see `prunesid.families.base.Adapter` for the shapes."""
 
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         super().__init__(model, processor, **options)
         self.width = model.config.text_config.hidden_size
         self.further = self.width * len(self.tower.deepstack_merger_list)
-        self.start, self.end = (
-            model.config.vision_start_token_id, model.config.vision_end_token_id,
-        )  # fmt: skip
+        self.start = model.config.vision_start_token_id
+        self.end = model.config.vision_end_token_id
 
-    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+    def preprocess(self, media: Media) -> dict[str, Tensor]:
         return preprocess(self.processor, media)
 
     def seconds(self, inputs: Mapping[str, Tensor]) -> Sequence[Any]:
-        """Of each clip the time of its temporal patches, where the prompt does not hold it already."""
+        """Times of the temporal patches of each clip, where the prompt does not hold them."""
         frames = inputs["video_grid_thw"][:, 0].tolist()
         if SECONDS not in inputs:
             return [None] * len(frames)

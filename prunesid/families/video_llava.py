@@ -1,4 +1,4 @@
-"""Video-LLaVA (transformers' `VideoLlavaForConditionalGeneration`): images, and clips of a few frames.
+"""Video-LLaVA (transformers' `VideoLlavaForConditionalGeneration`): images, short clips.
 
 transformers keeps the CLS token of every frame: 257 tokens, 2056 for 8 frames, where the paper
 counts 2048. A clip of which every patch is kept enters so; otherwise, by the option:
@@ -6,50 +6,48 @@ counts 2048. A clip of which every patch is kept enters so; otherwise, by the op
 frame_cls  "drop": no CLS, so that 136 tokens are 8 x 17 patches; "keep": CLS stands before the
            patches of its frame and takes one of its places, 8 x (CLS and 16 patches)
 
-Images enter without CLS, as in the unmodified model. Where a method acts inside the encoder, CLS is that
-of its pass. How images, frames and questions are prepared, by the options:
+Images enter without CLS, as in the unmodified model. Where a method acts inside the encoder, CLS is
+that of its pass. Images, frames and questions are prepared by the options:
 
 aspect         of images, as in `llava`; of frames always the middle square
-frame_resize   "bilinear": normalized frames are scaled bilinearly without antialiasing, as the authors
-               do; "processor": by transformers' image processor. The authors also mirror every second
-               clip by chance, in evaluation too, which is left out
-conv_template  as in `llava`; "llava_v1", with which the authors ask about videos, or "vicuna_v1", with
-               which they ask about images
+frame_resize   "bilinear": normalized frames are scaled bilinearly without antialiasing, as the
+               authors do; "processor": by transformers' image processor. The authors also mirror
+               every second clip by chance, in evaluation too, which is left out
+conv_template  as in `llava`; "llava_v1", with which the authors ask about videos, or "vicuna_v1",
+               with which they ask about images
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param
-from prunesid.core.record import VisionRecord
 from prunesid.families import register
 from prunesid.families.adapter import Crop, Entering
+from prunesid.families.base import one_row_each
 from prunesid.families.inputs.conversations import LLAVA_V1, VICUNA_V1, conv_template
-from prunesid.families.inputs.images_and_clips import in_order, same_length, split, types_of
-from prunesid.families.inputs.processors import Parts, load_parts
+from prunesid.families.inputs.images_and_clips import (
+    Media,
+    in_order,
+    numbered,
+    same_length,
+    split,
+    types_of,
+)
+from prunesid.families.inputs.processors import load_parts
 from prunesid.families.llava import ASPECT, Llava
-from prunesid.families.towers.clip import read_clip
 from prunesid.families.towers.planned_crops import Views
-from prunesid.images.records import ALWAYS, CENTER, CLS, VIDEO, WHEN_WHOLE, Medium, Records
-from prunesid.images.relevance import reading
+from prunesid.images.records import ALWAYS, CENTER, CLS, IMAGE, VIDEO, WHEN_WHOLE
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from prunesid.images.media import Clip
-
 
 DROP, KEEP = "drop", "keep"
 BILINEAR, PROCESSOR = "bilinear", "processor"
@@ -57,7 +55,7 @@ BILINEAR, PROCESSOR = "bilinear", "processor"
 
 @register("video_llava")
 class VideoLlava(Llava):
-    """Adapter; see `prunesid.families.Adapter` for the shapes. A clip's frames are its crops."""
+    """Adapter; see `prunesid.families.base.Adapter` for shapes. A clip's frames are crops."""
 
     OPTIONS: ClassVar[Mapping[str, Param]] = {
         "frame_cls": Param(DROP, str, (DROP, KEEP)),
@@ -73,11 +71,9 @@ class VideoLlava(Llava):
         "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
     )
 
-    @staticmethod
-    def load_processor(path: str | Path) -> Parts:
-        return load_parts(path)
+    load_processor = staticmethod(load_parts)
 
-    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+    def preprocess(self, media: Media) -> dict[str, Tensor]:
         """`pixel_values` (I, 3, H, W) of images, `pixel_values_videos` (V, F, 3, H, W) of clips.
 
         Where there are both, `media_types` (M,) says which are images (1) and clips (2). ValueError
@@ -108,59 +104,34 @@ class VideoLlava(Llava):
         return found["pixel_values"]
 
     def views(self, inputs: Mapping[str, Tensor]) -> Views:
-        model = self.model.model
         seen: list[tuple[Any, Tensor]] = []
-        images: list[Medium] = []
-        clips: list[Medium] = []
+        images: list[tuple[str, int, dict[str, Any]]] = []
+        clips: list[tuple[str, int, dict[str, Any]]] = []
         # The older of two names that transformers' processor gives the images.
         pixels = inputs.get("pixel_values", inputs.get("pixel_values_images"))
         if pixels is not None:
-            seen.append((model.image_tower, pixels))
-            images = self._media(len(pixels))
+            seen.append((self.model.model.image_tower, pixels))
+            images = [(IMAGE, 1, {"view": self.view})] * len(pixels)
         pixels = inputs.get("pixel_values_videos")
         if pixels is not None:
-            frames, size = pixels.flatten(0, 1), pixels.shape[1]
-            seen.append((model.video_tower, frames))
+            seen.append((self.model.model.video_tower, pixels.flatten(0, 1)))
             when = ALWAYS if self.options["frame_cls"] == KEEP else WHEN_WHOLE
-            layout = {"view": CENTER, CLS: when}
-            clips = [
-                Medium(VIDEO, tuple(range(first, first + size)), layout)
-                for first in range(len(images), len(images) + len(frames), size)
-            ]
+            clips = [(VIDEO, pixels.shape[1], {"view": CENTER, CLS: when})] * len(pixels)
         if not seen:
             raise ValueError("inputs hold neither images nor clips")
-        return Views(seen, in_order(inputs, images, clips))
-
-    @torch.no_grad()
-    def encode(
-        self,
-        inputs: Mapping[str, Tensor],
-        needs: Needs = NO_NEEDS,
-        names: Sequence[str] | None = None,
-    ) -> Records:
-        needs, views = reading(needs, self.text_tower), self.views(inputs)
-        record = VisionRecord.cat([
-            read_clip(tower, pixels, self.feature_block, needs) for tower, pixels in views.seen
-        ])  # fmt: skip
-        if needs.projected:
-            record = replace(record, projected=self.project(record.features))
-        return Records.named([record], [range(len(record))], views.media, names)
+        media = numbered([*images, *clips])
+        return Views(seen, in_order(inputs, media[: len(images)], media[len(images) :]))
 
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
         # At once, as the model does: products of other shapes differ in their last bits.
         return Entering(self.project(torch.cat([crop.tokens for crop in crops])))
 
     def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
-        # The model flattens the first two dimensions. Beam search repeats rows of the first prompt by
-        # prompt, so that no row may hold tokens of two prompts.
-        return {
-            kind: BaseModelOutputWithPooling(pooler_output=torch.cat(list(own))[:, None])
-            for kind, own in media.items()
-        }
+        return {kind: one_row_each(own) for kind, own in media.items()}
 
 
 def scaled_frames(clip: Clip, side: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(F, 3, side, side): the middle square of normalized frames, their shorter side scaled to `side`.
+    """(F, 3, side, side): the middle of normalized frames, the shorter side scaled to `side`.
 
     As LanguageBind's video processor does it by pytorchvideo's ShortSideScale and torchvision's
     CenterCropVideo, roundings included.

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from prunesid.core.questions import Question, Stopping
 from prunesid.core.record import Kept
-from prunesid.families.adapter import Adapter
 from prunesid.generate.prefix import attention_mask, pack
 from prunesid.images.records import Medium
+
+if TYPE_CHECKING:
+    from prunesid.families.base import Adapter
 
 Inputs = Mapping[str, Sequence[Medium]]
 """{name of a question's visual input: its media}; their rows are those of a `Kept`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,7 +17,6 @@ from torch.nn.utils.rnn import pad_sequence
 from prunesid.core.questions import Answer, Question, Stopping
 from prunesid.core.record import Kept
 from prunesid.families.adapter import (
-    Adapter,
     Entering,
     Prompt,
     around,
@@ -27,6 +27,9 @@ from prunesid.generate.batches import block_size, image_numbers
 from prunesid.generate.decoding import Asked, Inputs, check_inputs, decode, prepare
 from prunesid.generate.prefix import prefix_owners
 from prunesid.images.records import Medium
+
+if TYPE_CHECKING:
+    from prunesid.families.base import Adapter
 
 # Question tokens of one image in one pass: attention inside a row grows with its square.
 PACKED_TOKENS = 512

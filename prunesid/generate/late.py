@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prunesid.core.questions import Answer, Question
 from prunesid.core.record import Kept
-from prunesid.families.adapter import Adapter, Entering, around, positions_of
+from prunesid.families.adapter import Entering, around, positions_of
 from prunesid.generate.batches import block_size
 from prunesid.generate.columns import AFTER, BEFORE, GONE, VISUAL, Columns
 from prunesid.generate.decoder_pass import Prefilled, prefill_shared, rotary_axes
@@ -26,6 +27,9 @@ from prunesid.generate.engine import enter
 from prunesid.images.records import Medium
 from prunesid.methods.decoder import Schedule, Shape, plan, without_needs
 from prunesid.methods.registry import requirements
+
+if TYPE_CHECKING:
+    from prunesid.families.base import Adapter
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prunesid.core.record import CLIP, Kept
 from prunesid.families import adapt
-from prunesid.families.adapter import Adapter, Entering, kept_crops, positions_of
+from prunesid.families.adapter import Entering, kept_crops, positions_of
 from prunesid.generate.decoder_pass import rotary_axes
 from prunesid.generate.late import entering_attention, plan_media
 from prunesid.generate.shortened_prompts import Run, Shortened, find_runs, shorten
@@ -50,6 +50,7 @@ from prunesid.methods.registry import (
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from prunesid.families.base import Adapter
     from prunesid.generate.late_forward import Prompts
 
 TEXT = ("input_ids", "attention_mask")

@@ -193,7 +193,6 @@ def test_averages_carry_the_averages(adapter):
 
 
 def test_a_method_that_makes_tokens_of_features_alone_is_refused(adapter, monkeypatch):
-
     monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))
     assert "first_only" not in list_feature_methods()
 

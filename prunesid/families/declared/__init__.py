@@ -1,9 +1,9 @@
-"""What a model family can do and how large its models are, known without its adapter or a checkpoint.
+"""Abilities of model families and sizes of their models, known without adapter or checkpoint.
 
-A family is declared by one module of this package, which is quick to import; its adapter is the module
-of the same name in `prunesid.families`:
+A family is declared by one module of this package, which is quick to import; its adapter is the
+module of the same name in `prunesid.families`:
 
-    declare(Family("name", read, padding="none", prompt="the checkpoint's chat template", clips=True))
+    declare(Family("name", read, padding="none", prompt="vicuna_v1", clips=True))
 
 A module of this package is found by itself; others call `declare` or name their module in the
 entry-point group `prunesid.declared`.
@@ -36,18 +36,18 @@ __all__ = [
     "refuse_without_clips",
 ]
 
-# How an encoder gives way to a method: block by block as a plan says, or by taking images of any size,
-# and so a smaller one as it is.
+# How an encoder gives way to a method: block by block as a plan says, or by taking images of any
+# size, and so a smaller one as it is.
 PLANNED, ANY_SIZE = "planned", "any size"
 
 
 @dataclass(frozen=True)
 class Family:
-    """What the rest of the library asks about a family.
+    """Facts about a family that the rest of the library asks for.
 
     name         model type, as `config.model_type` has it
     read         the sizes of a model; `frames` are those of a clip, None for images
-    padding      what becomes of an image's aspect ratio by default, in words
+    padding      how an image's aspect ratio is treated by default, in words
     prompt       the conversation that questions are asked in by default, in words
     clips        whether it takes clips
     newlines     whether images that are kept whole enter the language model with newlines

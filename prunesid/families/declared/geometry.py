@@ -1,7 +1,7 @@
 """The sizes of a model, from its config.json alone, and what most families have in common.
 
-A config.json leaves out what is its class's default. What it states is read as it stands, and
-transformers, which takes seconds to import, is asked for nothing but the rest.
+A config.json leaves out the defaults of its class. Fields that it states are read as they stand;
+transformers, which takes seconds to import, is asked for the rest alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from prunesid.core.costs import EncoderShape, Transformer
 
-# What an image of 640 x 480 pixels, COCO's usual size, has where its size decides its tokens.
+# COCO's usual size: the pixels of an image whose size decides its tokens.
 USUAL_PIXELS = (640, 480)
 
 
@@ -63,7 +63,7 @@ class Stated:
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a model's cost depends on.
+    """Sizes that the cost of a model depends on.
 
     tower         blocks of the vision tower
     tower_tokens  tokens of one crop (or frame) in the tower, CLS included
@@ -77,7 +77,7 @@ class Geometry:
     decoder       layers of the language model
     vocabulary    its output layer
     axes          rotary positions of a token in the language model: one, or time, row and column
-    encoding      what methods that act in the encoder plan by; None where the family takes none
+    encoding      sizes that methods inside the encoder plan by; None where the family takes none
     counted       counts the weights of the whole model
     """
 
@@ -123,15 +123,21 @@ class Geometry:
 
 
 def vit(
-    config: Stated, *, tiles: int = 0, frames: int = 1, pooling: int = 1,
-    projects_first: bool = False, flat: bool = False, layer: object = None,
-) -> Geometry:  # fmt: skip
+    config: Stated,
+    *,
+    tiles: int = 0,
+    frames: int = 1,
+    pooling: int = 1,
+    projects_first: bool = False,
+    flat: bool = False,
+    layer: object = None,
+) -> Geometry:
     """LLaVA's kind: a CLIP or SigLIP tower, a projector of two layers, a decoder.
 
     An image is seen whole and, where it is large, as up to `tiles` parts of the tower's size.
     `projects_first` says that tokens are pruned after the projector; `pooling` divides the sides of
-    their grid. `flat` as in `Stated.part`, of the decoder; `layer` is the tower's that is read where
-    the family names the field otherwise.
+    their grid. `flat` as in `Stated.part`, of the decoder; `layer` is the tower's that is read,
+    where the family names the field otherwise.
     """
     vision, text = config.part("vision_config"), config.part("text_config", flat)
     tower, decoder = Transformer.encoder(vision), Transformer.decoder(text)
@@ -142,11 +148,16 @@ def vit(
     if cls and layer is None:
         layer = config.vision_feature_layer
     return Geometry(
-        tower=tower, tower_tokens=patches + cls, crop_tokens=math.ceil(side / pooling) ** 2,
-        width=decoder.width if projects_first else tower.width, crops=frames * (1 + tiles),
-        usual_crops=frames * (1 + usual), fixed=True,
-        extra_macs=patches * (tower.width + decoder.width) * decoder.width, decoder=decoder,
+        tower=tower,
+        tower_tokens=patches + cls,
+        crop_tokens=math.ceil(side / pooling) ** 2,
+        width=decoder.width if projects_first else tower.width,
+        crops=frames * (1 + tiles),
+        usual_crops=frames * (1 + usual),
+        fixed=True,
+        extra_macs=patches * (tower.width + decoder.width) * decoder.width,
+        decoder=decoder,
         vocabulary=text.vocab_size,
         # Several layers are left to the adapter, which refuses them.
         encoding=EncoderShape.of(tower.layers, patches, layer) if isinstance(layer, int) else None,
-    )  # fmt: skip
+    )

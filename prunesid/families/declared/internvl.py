@@ -6,8 +6,8 @@ from prunesid.core.costs import Transformer
 from prunesid.families.declared import ANY_SIZE, Family, declare
 from prunesid.families.declared.geometry import Geometry, Stated
 
-# The image processor's default, which published checkpoints keep; a thumbnail comes on top. An image
-# of 640 x 480 pixels has as many: 4 x 3 tiles have its aspect ratio.
+# The image processor's default, which published checkpoints keep; a thumbnail comes on top. An
+# image of 640 x 480 pixels has as many: 4 x 3 tiles have its aspect ratio.
 MOST_TILES = 12
 
 
@@ -19,10 +19,17 @@ def read(config: Stated, frames: int | None) -> Geometry:
     tokens, width = patches // 4, 4 * tower.width
     crops = 1 + MOST_TILES if frames is None else frames
     return Geometry(
-        tower=tower, tower_tokens=1 + patches, crop_tokens=tokens, width=width, crops=crops,
-        usual_crops=crops, fixed=True, extra_macs=tokens * (width + decoder.width) * decoder.width,
-        decoder=decoder, vocabulary=text.vocab_size,
-    )  # fmt: skip
+        tower=tower,
+        tower_tokens=1 + patches,
+        crop_tokens=tokens,
+        width=width,
+        crops=crops,
+        usual_crops=crops,
+        fixed=True,
+        extra_macs=tokens * (width + decoder.width) * decoder.width,
+        decoder=decoder,
+        vocabulary=text.vocab_size,
+    )
 
 
 def _side(size: int | list[int]) -> int:

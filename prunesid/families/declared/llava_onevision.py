@@ -22,7 +22,7 @@ declare(
     Family(
         "llava_onevision",
         read,
-        padding="base crop stretched; map padded in black; several images in one prompt to a square",
+        padding="base crop stretched; map padded in black; several images in a prompt to a square",
         prompt=QWEN_1_5,
         clips=True,
         newlines=True,

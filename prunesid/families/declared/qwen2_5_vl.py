@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from prunesid.families.declared import ANY_SIZE, Family, declare
 from prunesid.families.declared.geometry import Geometry, Stated
-from prunesid.families.declared.qwen2_vl import PADDING, PROMPT, merged, tower_of
+from prunesid.families.declared.qwen2_vl import declare_qwen, merged, tower_of
 
 
 def read(config: Stated, frames: int | None) -> Geometry:
@@ -14,6 +13,4 @@ def read(config: Stated, frames: int | None) -> Geometry:
     return merged(config, frames, tower, vision.out_hidden_size)
 
 
-declare(
-    Family("qwen2_5_vl", read, padding=PADDING, prompt=PROMPT, clips=True, encoder=ANY_SIZE)
-)  # fmt: skip
+declare_qwen("qwen2_5_vl", read)

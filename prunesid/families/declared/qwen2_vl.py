@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from prunesid.core.costs import Transformer
 from prunesid.families.declared import ANY_SIZE, Family, declare
 from prunesid.families.declared.geometry import USUAL_PIXELS, Geometry, Stated
-
-PADDING = "none, the aspect ratio stays"
-PROMPT = "the checkpoint's chat template"
 
 
 def read(config: Stated, frames: int | None) -> Geometry:
@@ -41,13 +39,25 @@ def merged(
     tokens, joined = rows * columns, tower.width * merge**2
     crops = math.ceil((frames or 1) / vision.temporal_patch_size)
     return Geometry(
-        tower=tower, tower_tokens=tokens * merge**2, crop_tokens=tokens, width=out * (1 + further), crops=crops,
-        usual_crops=crops, fixed=False,
+        tower=tower,
+        tower_tokens=tokens * merge**2,
+        crop_tokens=tokens,
+        width=out * (1 + further),
+        crops=crops,
+        usual_crops=crops,
+        fixed=False,
         extra_macs=tokens * (1 + further) * (joined * joined + joined * out),
-        decoder=Transformer.decoder(text), vocabulary=text.vocab_size, axes=3,
-    )  # fmt: skip
+        decoder=Transformer.decoder(text),
+        vocabulary=text.vocab_size,
+        axes=3,
+    )
 
 
-declare(
-    Family("qwen2_vl", read, padding=PADDING, prompt=PROMPT, clips=True, encoder=ANY_SIZE)
-)  # fmt: skip
+def declare_qwen(name: str, read: Callable[[Stated, int | None], Geometry]) -> None:
+    """Make known a family of this kind."""
+    prompt = "the checkpoint's chat template"
+    padding = "none, the aspect ratio stays"
+    declare(Family(name, read, padding=padding, prompt=prompt, clips=True, encoder=ANY_SIZE))
+
+
+declare_qwen("qwen2_vl", read)

@@ -1,4 +1,4 @@
-"""Video-LLaVA. What its images and its frames meet is of one size; without a number, clips count."""
+"""Video-LLaVA: one tower size for images and frames; without a number of frames, clips count."""
 
 from prunesid.families.declared import PLANNED, Family, declare
 from prunesid.families.declared.geometry import vit

@@ -37,7 +37,7 @@ def check_resolutions(config: Any, image_processor: Any) -> None:
 
 
 def most_crops(config: Any) -> int:
-    """The crops of an image at the largest of a checkpoint's resolutions, the base crop included."""
+    """The crops of an image at the largest of a checkpoint's resolutions, base crop included."""
     side = config.vision_config.image_size
     return 1 + max(
         height // side * (width // side) for height, width in config.image_grid_pinpoints
@@ -52,7 +52,7 @@ def crop_grid(size: Sequence[int], config: Any) -> tuple[int, int]:
 
 
 def crop_boxes(grid: tuple[int, int], side: int) -> list[Box]:
-    """Where the sub-crops of side x side patches lie in the high-resolution map, in raster order."""
+    """Boxes of the sub-crops of side x side patches in the high-resolution map, in raster order."""
     rows, columns = grid
     return [
         Box(0, 0, side, side).moved(row * side, column * side)
@@ -100,7 +100,7 @@ def map_cells(crops: Sequence[Crop], boxes: Sequence[Box]) -> Tensor:
 def in_rows(
     tokens: Tensor, cells: Tensor, newline: Tensor, rows: Sequence[int] | None = None
 ) -> Tensor:
-    """Tokens (n, E) of the map in raster order, with the embedding `newline` (E,) behind its rows.
+    """Tokens (n, E) of the map in raster order, with the embedding `newline` (E,) after its rows.
 
     cells  (n, 2) from `map_cells`; tokens of no patch come last, in their order
     rows   the rows that get a newline; None: those that hold a token

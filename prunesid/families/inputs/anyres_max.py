@@ -1,8 +1,8 @@
-"""How LLaVA-OneVision makes fewer tokens of its patches: of large images, and of the frames of clips.
+"""Fewer tokens of LLaVA-OneVision's patches: of large images, and of the frames of clips.
 
 With `vision_aspect_ratio` "anyres_max_9" an unpadded high-resolution map of clearly more patches
-than 9 crops have is scaled down bilinearly to about as many; every frame of a clip is, to half its
-sides (27 x 27 patches to 14 x 14). A token is then a mean of up to four patches.
+than 9 crops have is scaled down bilinearly to about as many; so is every frame of a clip, to half
+its sides (27 x 27 patches to 14 x 14). A token is then a mean of up to four patches.
 """
 
 from __future__ import annotations
@@ -57,8 +57,7 @@ def pack_map(tokens: Tensor, grid: tuple[int, int], shown: Box, target: tuple[in
 def pack_record(
     record: VisionRecord, grid: tuple[int, int], shown: Box, target: tuple[int, int]
 ) -> VisionRecord:
-    """The record of sub-crops -> that of their map, one row: every field is packed as features are."""
-
+    """The record of sub-crops -> that of their map, one row; every field is packed alike."""
     return _packed(record, lambda tokens: pack_map(tokens, grid, shown, target), target)
 
 

@@ -1,4 +1,4 @@
-"""How the authors of a model ask it: their conversation templates, by the names of LLaVA's code.
+"""Conversation templates that the authors of a model ask it with, by the names of LLaVA's code.
 
 lmms-eval calls them `conv_template` as well. They are those that the authors evaluate with
 (haotian-liu/LLaVA, LLaVA-VL/LLaVA-NeXT, PKU-YuanGroup/Video-LLaVA, dvlab-research/MGM); the chat
@@ -49,8 +49,8 @@ def _dense(text: str) -> str:
 
 def _vicuna(person: str) -> Conversation:
     system = (
-        f"A chat between a curious {person} and an artificial intelligence assistant. The assistant "
-        f"gives helpful, detailed, and polite answers to the {person}'s questions. "
+        f"A chat between a curious {person} and an artificial intelligence assistant. "
+        f"The assistant gives helpful, detailed, and polite answers to the {person}'s questions. "
     )
     return Conversation(system, "USER: ", " ASSISTANT:")
 
@@ -78,13 +78,13 @@ def conv_template(*names: str) -> Param:
 
 
 def original_name(names: Sequence[str], rendered: str | None, tokenizer: Any) -> str:
-    """Which of the conversations the authors of a checkpoint ask it with, the first that fits.
+    """The first of the conversations that fits a checkpoint, as its authors ask it.
 
-    rendered  PROBE by the checkpoint's own chat template; None where it has none, so that all fit it
+    rendered  PROBE by the checkpoint's own chat template; None where it has none, and all fit
 
-    A conversation fits where the template is its form and the tokenizer knows every word of its system
-    prompt. CHECKPOINT where none fits: a model of another conversation, or one that was trained
-    without a system prompt and lacks its words (Pocket-LLaVA).
+    A conversation fits where the template is its form and the tokenizer knows every word of its
+    system prompt. CHECKPOINT where none fits: a model of another conversation, or one that was
+    trained without a system prompt and lacks its words (Pocket-LLaVA).
     """
     for name in names:
         found = CONVERSATIONS[name]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
+
+from prunesid.images.records import Medium
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -14,19 +16,20 @@ if TYPE_CHECKING:
     from prunesid.images.media import Clip
 
 Each = TypeVar("Each")
+Media: TypeAlias = "Sequence[Image | Clip]"
 
 # mm_token_type_ids of transformers' processors has the same numbers.
 IMAGE_TYPE, CLIP_TYPE = 1, 2
 
 
-def split(media: Sequence[Image | Clip]) -> tuple[list[Image], list[Clip]]:
+def split(media: Media) -> tuple[list[Image], list[Clip]]:
     """The images, and the clips."""
     pictures: list[Any] = [medium for medium in media if hasattr(medium, "convert")]
     clips: list[Any] = [medium for medium in media if not hasattr(medium, "convert")]
     return pictures, clips
 
 
-def types_of(media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+def types_of(media: Media) -> dict[str, Tensor]:
     """`media_types` (M,), 1 for images and 2 for clips; nothing where all are of one kind."""
     types = [IMAGE_TYPE if hasattr(medium, "convert") else CLIP_TYPE for medium in media]
     return {"media_types": torch.tensor(types)} if len(set(types)) > 1 else {}
@@ -48,3 +51,13 @@ def same_length(clips: Sequence[Clip]) -> int:
     if len(counts) > 1:
         raise ValueError(f"clips of one batch have one number of frames, not {sorted(counts)}")
     return counts.pop()
+
+
+def numbered(shown: Iterable[tuple[str, int, Mapping[str, Any]]]) -> list[Medium]:
+    """(kind, number of rows, layout) of media -> the media, which number their rows through."""
+    media: list[Medium] = []
+    first = 0
+    for kind, rows, layout in shown:
+        media.append(Medium(kind, tuple(range(first, first + rows)), layout))
+        first += rows
+    return media

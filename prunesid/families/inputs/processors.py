@@ -1,40 +1,38 @@
-"""Processors in parts: transformers' own of families that take clips need torchvision."""
+"""Processors in parts: transformers' own need torchvision where a family takes clips."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 
-# What a checkpoint's image and video processors may do differently with the pixels of a frame.
+# Settings of pixels in which a checkpoint's image and video processors may differ.
 PIXEL_SETTINGS = (
-    "do_resize", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean",
-    "image_std",
-)  # fmt: skip
+    *("do_resize", "resample", "do_rescale", "rescale_factor"),
+    *("do_normalize", "image_mean", "image_std"),
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What the adapters need of transformers' processor, under the same names."""
+    """The attributes of transformers' processor that adapters use.
+
+    video_processor  the settings of the video processor; None where they are not read
+    """
 
     tokenizer: Any
     image_processor: Any
     chat_template: str | None
+    video_processor: Mapping[str, Any] | None = None
 
     def apply_chat_template(self, conversation: Any, **given: Any) -> Any:
         return self.tokenizer.apply_chat_template(
             conversation, **{"chat_template": self.chat_template, **given}
         )
-
-
-@dataclass(frozen=True, eq=False)
-class VideoParts(Parts):
-    """`video_processor` holds the settings of the video processor."""
-
-    video_processor: Mapping[str, Any]
 
 
 def load_parts(path: str | Path) -> Parts:
@@ -50,17 +48,16 @@ def load_parts(path: str | Path) -> Parts:
     )
 
 
-def load_video_parts(path: str | Path) -> VideoParts:
+def load_video_parts(path: str | Path) -> Parts:
     """As `load_parts`, with the settings for clips."""
     from transformers.video_processing_utils import BaseVideoProcessor
 
-    parts = load_parts(path)
     video = BaseVideoProcessor.get_video_processor_dict(path)[0]
-    return VideoParts(parts.tokenizer, parts.image_processor, parts.chat_template, video)
+    return replace(load_parts(path), video_processor=video)
 
 
 def video_settings(processor: Any) -> Mapping[str, Any]:
-    """Of `VideoParts` or of transformers' own processor."""
+    """The settings for clips, of `load_video_parts` or of transformers' own processor."""
     video = processor.video_processor
     return video if isinstance(video, Mapping) else video.to_dict()
 
@@ -68,3 +65,16 @@ def video_settings(processor: Any) -> Mapping[str, Any]:
 def chosen(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The settings of these names that are set."""
     return {name: settings[name] for name in names if settings.get(name) is not None}
+
+
+def frame_pixels(processor: Any, frames: Iterable[Any], side: int, **given: Any) -> Tensor:
+    """Frames of clips as the image processor makes them, side x side, set up as for clips."""
+    found = processor.image_processor(
+        list(frames),
+        size={"height": side, "width": side},
+        input_data_format="channels_last",
+        return_tensors="pt",
+        **given,
+        **chosen(video_settings(processor), PIXEL_SETTINGS),
+    )
+    return found["pixel_values"]

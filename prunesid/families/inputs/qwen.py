@@ -13,19 +13,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from prunesid.families.inputs.images_and_clips import split, types_of
+from prunesid.families.inputs.images_and_clips import Media, split, types_of
 from prunesid.families.inputs.processors import PIXEL_SETTINGS, chosen, video_settings
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from prunesid.images.media import Clip
 
 # Pixels of a frame where the checkpoint does not say: those of transformers' video processor.
 CLIP_SIZE = {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28}
-# What images and clips of a checkpoint might do differently.
+# Settings in which images and clips of a checkpoint may differ.
 SHARED_SETTINGS = (*PIXEL_SETTINGS, "patch_size", "temporal_patch_size", "merge_size")
-
 
 Sizing = Callable[[Any, Mapping[str, Any], "Clip"], tuple[Sequence[Any], Mapping[str, Any]]]
 
@@ -33,14 +30,21 @@ Sizing = Callable[[Any, Mapping[str, Any], "Clip"], tuple[Sequence[Any], Mapping
 def by_frame(
     images: Any, settings: Mapping[str, Any], clip: Clip
 ) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    """A clip's frames, and the limits within which the image processor scales each."""
-    length = temporal(images, settings)
-    return list(clip.frames), {"size": _size(settings, len(clip.frames), images, length)}
+    """A clip's frames, and the pixels of each as transformers' video processor limits them."""
+    size = limits(settings, CLIP_SIZE)
+    if settings.get("cap_pixels_per_frame"):
+        # 90 % of the tokens of a whole clip, which its frames share.
+        side, frames = images.patch_size * images.merge_size, len(clip.frames)
+        total = int(settings.get("max_video_tokens", 128000) * side * side * 0.9)
+        share = total * temporal(images, settings) // frames
+        least = int(size["shortest_edge"] * 1.05)
+        size["longest_edge"] = max(min(size["longest_edge"], share), least)
+    return list(clip.frames), {"size": size}
 
 
 def preprocess(
     processor: Any,
-    media: Sequence[Image | Clip],
+    media: Media,
     *,
     timed: bool = False,
     sizing: Sizing = by_frame,
@@ -48,11 +52,11 @@ def preprocess(
     """Media -> pixel_values and image_grid_thw, pixel_values_videos and video_grid_thw.
 
     timed   also second_per_grid_ts, the seconds that a temporal patch of each clip lasts
-    sizing  from the image processor, the settings for clips and a clip: its frames, and with which
-            settings the image processor takes them
+    sizing  (image processor, settings for clips, clip) -> the clip's frames, and the settings with
+            which the image processor takes them
 
-    Where there are both, `media_types` (M,) says which are images (1) and clips (2). A clip's frames
-    are taken as they are; the last is repeated where temporal_patch_size does not divide them.
+    Where there are both, `media_types` (M,) says which are images (1) and clips (2). Frames are
+    taken as they are; the last is repeated where temporal_patch_size does not divide them.
     ValueError on an image whose sides differ by more than a factor of 200.
     """
     pictures, clips = split(media)
@@ -101,16 +105,4 @@ def limits(settings: Mapping[str, Any], default: Mapping[str, int]) -> dict[str,
     for edge, name in (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels")):
         if settings.get(name) is not None:
             size[edge] = settings[name]
-    return size
-
-
-def _size(settings: Mapping[str, Any], frames: int, images: Any, length: int) -> dict[str, int]:
-    """Least and most pixels of a frame, as transformers' video processor has them."""
-    size = limits(settings, CLIP_SIZE)
-    if settings.get("cap_pixels_per_frame"):
-        # 90 % of the tokens of a whole clip, which its frames share.
-        side = images.patch_size * images.merge_size
-        total = int(settings.get("max_video_tokens", 128000) * side * side * 0.9)
-        least = int(size["shortest_edge"] * 1.05)
-        size["longest_edge"] = max(min(size["longest_edge"], total * length // frames), least)
     return size

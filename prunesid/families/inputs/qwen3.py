@@ -11,12 +11,10 @@ from torch import Tensor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
 
 from prunesid.families.inputs import qwen
-from prunesid.families.inputs.images_and_clips import split
+from prunesid.families.inputs.images_and_clips import Media, split
 from prunesid.families.inputs.processors import video_settings
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from prunesid.images.media import Clip
 
 # Pixels of a clip where the checkpoint does not say: those of transformers' video processor.
@@ -24,12 +22,12 @@ CLIP_SIZE = {"shortest_edge": 128 * 32 * 32, "longest_edge": 768 * 32 * 32}
 SECONDS = "video_seconds"
 
 
-def preprocess(processor: Any, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+def preprocess(processor: Any, media: Media) -> dict[str, Tensor]:
     """`qwen.preprocess`; beside clips also SECONDS, the time of each of their temporal patches.
 
-    It is float64, clip after clip, and the mean of the first and the last frame's, as in transformers'
-    processor. All frames of a clip together have the least and most pixels that its settings say; one
-    of a single frame, which transformers refuses, shows it twice.
+    It is float64, clip after clip, and the mean of the first and the last frame's, as in
+    transformers' processor. All frames of a clip together have the least and most pixels that its
+    settings say; a clip of one frame, which transformers refuses, shows it twice.
     """
     found = qwen.preprocess(processor, media, sizing=together)
     clips = split(media)[1]
@@ -66,9 +64,14 @@ def together(
         share = min(most, size["longest_edge"] // frames)
         size["longest_edge"] = max(share, int(size["shortest_edge"] * 1.05)) * frames
     height, width = smart_resize(
-        frames, clip.frames.shape[1], clip.frames.shape[2], temporal_factor=length, factor=side,
-        min_pixels=size["shortest_edge"], max_pixels=size["longest_edge"],
-    )  # fmt: skip
+        frames,
+        clip.frames.shape[1],
+        clip.frames.shape[2],
+        temporal_factor=length,
+        factor=side,
+        min_pixels=size["shortest_edge"],
+        max_pixels=size["longest_edge"],
+    )
     return [_scaled(frame, height, width, settings) for frame in clip.frames], {"do_resize": False}
 
 

@@ -21,26 +21,28 @@ def shrink(
     Resized bicubic, antialiased. A medium whose grid stays is what it was.
     """
     sizes = [frames * rows * columns for frames, rows, columns in grids]
-    return torch.cat([
-        own if list(grid) == list(target) else _shrunk(own, grid, target, vision)
-        for own, grid, target in zip(patches.split(sizes), grids, targets, strict=True)
-    ])  # fmt: skip
+    return torch.cat(
+        [
+            own if list(grid) == list(target) else _shrunk(own, grid, target, vision)
+            for own, grid, target in zip(patches.split(sizes), grids, targets, strict=True)
+        ]
+    )
 
 
 def _shrunk(patches: Tensor, grid: Sequence[int], target: Sequence[int], vision: Any) -> Tensor:
-    merge, patch, length = (
-        vision.spatial_merge_size, vision.patch_size, vision.temporal_patch_size,
-    )  # fmt: skip
+    merge, patch, length = vision.spatial_merge_size, vision.patch_size, vision.temporal_patch_size
     frames, rows, columns = grid
     # As the image processor lays patches out: those of a merged token are neighbors.
     apart = patches.float().view(
         frames, rows // merge, columns // merge, merge, merge, -1, length, patch, patch
-    )  # fmt: skip
+    )
     pixels = apart.permute(0, 6, 5, 1, 3, 7, 2, 4, 8)
     pixels = pixels.reshape(frames * length, -1, rows * patch, columns * patch)
     _, rows, columns = target
-    small = F.interpolate(
-        pixels, (rows * patch, columns * patch), mode="bicubic", antialias=True
-    ).view(frames, length, -1, rows // merge, merge, patch, columns // merge, merge, patch)  # fmt: skip
-    together = small.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+    size = (rows * patch, columns * patch)
+    small = F.interpolate(pixels, size, mode="bicubic", antialias=True)
+    cells = small.view(
+        frames, length, -1, rows // merge, merge, patch, columns // merge, merge, patch
+    )
+    together = cells.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
     return together.reshape(frames * rows * columns, patches.shape[1]).to(patches.dtype)

@@ -14,7 +14,7 @@ def mean_color(image_processor: Any) -> tuple[int, ...]:
 
 
 def squared(image: Image, color: tuple[int, ...]) -> Image:
-    """An RGB image in the middle of the smallest square that holds it; a square one is returned itself.
+    """An RGB image in the middle of the smallest square that holds it; a square one is itself.
 
     Where the padding is odd, the side before the image has the pixel less.
     """

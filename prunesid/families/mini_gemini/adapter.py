@@ -1,17 +1,17 @@
 """The adapter of Mini-Gemini.
 
-What is compressed are the 576 tokens that go to the projector: CLIP's patches and what they mined.
+Methods compress the 576 tokens that go to the projector: CLIP's patches with what they mined.
 Everything else in the record (CLS, its attention, keys, other blocks) is the CLIP tower's. Methods
 inside the encoder act in that tower; what is left mines for all patches that it holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,24 +21,20 @@ from prunesid.core.parameters import Param
 from prunesid.core.record import VisionRecord
 from prunesid.families import register
 from prunesid.families.inputs.conversations import VICUNA_V1
+from prunesid.families.inputs.images_and_clips import Media
 from prunesid.families.llava import Llava
 from prunesid.families.mini_gemini.modeling import MiniGeminiForConditionalGeneration
 from prunesid.families.mini_gemini.processing import MARK, MiniGeminiProcessor
-from prunesid.families.towers.clip import read_clip
 from prunesid.families.towers.clip_pass import Reduced
+from prunesid.families.towers.planned_crops import Views
 from prunesid.images.records import CENTER, PADDED
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from prunesid.images.media import Clip
 
 VICUNA_VOCABULARY = 32_000
 
 
 @register("mini_gemini")
 class MiniGemini(Llava):
-    """Adapter; see `prunesid.families.Adapter` for the shapes."""
+    """Adapter; see `prunesid.families.base.Adapter` for the shapes."""
 
     OPTIONS: ClassVar[Mapping[str, Param]] = {"text_tower": Llava.OPTIONS["text_tower"]}
 
@@ -71,19 +67,18 @@ class MiniGemini(Llava):
         )
         return cls(model.to(device), MiniGeminiProcessor.of(model.config, path), **options)
 
-    def preprocess(self, media: Sequence[Image | Clip]) -> dict[str, Tensor]:
+    def preprocess(self, media: Media) -> dict[str, Tensor]:
         return self.processor.images(self.pictures(media))
 
-    def read(self, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
-        model = self.model.model
-        record = read_clip(model.vision_tower, inputs["pixel_values"], self.feature_block, needs)
+    def read(self, views: Views, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
+        record = super().read(views, inputs, needs)
         if needs.joint:
             # CLIP knows its own patches, not what is mined for them.
             record = replace(record, joint=self.join(record.features))
         sharp = inputs["pixel_values_aux"].to(self.device, self.dtype)
-        return replace(record, features=model.mine(record.features, sharp))
+        return replace(record, features=self.model.model.mine(record.features, sharp))
 
-    def finish(self, left: Reduced, inputs: Mapping[str, Tensor], rows: list[int]) -> Tensor:
+    def finish(self, inputs: Mapping[str, Tensor], left: Reduced, rows: list[int]) -> Tensor:
         sharp = inputs["pixel_values_aux"][rows].to(self.device, self.dtype)
         return self.model.model.mine_together(left.kept.tokens, left.holder, sharp)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from prunesid.families.mini_gemini import names
 from prunesid.families.mini_gemini.published_config import translate
@@ -31,7 +32,7 @@ _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 @dataclass(frozen=True)
 class Published:
-    """What a checkpoint holds, in the model's own names."""
+    """The content of a checkpoint, in the model's own names."""
 
     config: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -72,7 +73,7 @@ def read_published(
         found |= {name: stored for name, stored in own.items() if name.startswith(absent)}
         config["vision_config"] = tower_config
     elif (place := places["vision_tower"]) is not None and Path(place).is_dir():
-        config["vision_config"] = _clip_config(place)
+        config["vision_config"] = CLIPVisionConfig.from_pretrained(place).to_dict()
     elif place is None:
         _named("vision_tower", raw, places)
     if absent := _absent(found, names.TOWER_AUX):
@@ -122,7 +123,7 @@ def _absent(found: Mapping[str, _Stored], parts: tuple[str, ...]) -> tuple[str, 
 
 
 def _tower(folder: Path, written: str, given: str | Path | None) -> str | None:
-    """Where a tower is: as given, as written (a path, also beside the checkpoint), or on the hub."""
+    """Place of a tower: as given, as written (perhaps beside the checkpoint), or on the hub."""
     if given is not None:
         return str(given)
     for place in (Path(written), folder / written):
@@ -203,8 +204,6 @@ def _no_safetensors(folder: Path, lacking: list[str]) -> str:
 
 def _clip(place: str) -> tuple[dict[str, _Stored], dict[str, Any]]:
     """The tensors of a CLIP's vision tower, by this model's names, and its configuration."""
-    from transformers import CLIPVisionModel
-
     loaded: Any = CLIPVisionModel.from_pretrained(
         place, use_safetensors=True, dtype="auto", output_loading_info=True
     )
@@ -214,24 +213,14 @@ def _clip(place: str) -> tuple[dict[str, _Stored], dict[str, Any]]:
         raise ValueError(f"The CLIP tower at {place} is not whole: {lacking}")
     prefix = names.TOWER[0]
     found = {
-        prefix + name: _Stored(tuple(tensor.shape), partial(_same, tensor))
+        prefix + name: _Stored(tuple(tensor.shape), tensor.detach)
         for name, tensor in model.state_dict().items()
     }
     return found, model.config.to_dict()
 
 
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _clip_config(place: str) -> dict[str, Any]:
-    from transformers import CLIPVisionConfig
-
-    return CLIPVisionConfig.from_pretrained(place).to_dict()
-
-
 def _ends(folder: Path, raw: Mapping[str, Any]) -> dict[str, Any]:
-    # The published sampling settings are not taken over: decoding is greedy, and they clash with it.
+    # The published sampling settings are not taken over: they clash with greedy decoding.
     file = folder / "generation_config.json"
     own = json.loads(file.read_text()) if file.is_file() else {}
     found = {name: own.get(name, raw.get(name)) for name in _ENDS}

@@ -20,7 +20,7 @@ class MiniGeminiConfig(LlavaConfig):
     image_size_aux      pixels per side of the high-resolution image; the low-resolution one is it,
                         shrunk to the CLIP tower's size
     image_aspect_ratio  "pad": images become square by padding; "square": by cropping
-    image_token_id      what stands for a visual token in a prompt: the first id behind the
+    image_token_id      what stands for a visual token in a prompt: the first id after the
                         vocabulary, or a later one. Published checkpoints have no such token, and
                         the embeddings, which are never asked for it, get no row for it.
 
@@ -75,7 +75,7 @@ class MiniGeminiConfig(LlavaConfig):
 
 
 class PublishedConfig(MiniGeminiConfig):
-    """What published checkpoints call "mgm"; reading one gives a `MiniGeminiConfig`."""
+    """The type "mgm" of published checkpoints; reading one gives a `MiniGeminiConfig`."""
 
     model_type = "mgm"
 

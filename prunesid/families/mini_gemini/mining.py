@@ -30,8 +30,8 @@ class PatchInfoMining(nn.Module):
     def together(self, tokens: Tensor, holder: Tensor, cells: Tensor) -> Tensor:
         """Tokens (B, N, D) that hold the patches of a square grid -> mined features (B, N, D).
 
-        A token attends to all cells that any of its patches covers, as one. Ours; where each token is
-        one patch, it is `forward`.
+        A token attends to all cells that any of its patches covers, as one. Ours; where each token
+        is one patch, it is `forward`.
 
         holder  (B, T) int64 which token holds each patch
         cells   (B, C, H, W); one that several patches share is the patch's that holds its center

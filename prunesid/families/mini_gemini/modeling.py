@@ -63,7 +63,7 @@ class MiniGeminiModel(LlavaModel):
         return patches + self.mining(patches, self.vision_tower_aux(pixel_values_aux))
 
     def mine_together(self, tokens: Tensor, holder: Tensor, pixel_values_aux: Tensor) -> Tensor:
-        """As `mine`, of tokens (B, N, D) that hold several patches; `holder` (B, T) says which hold each."""
+        """As `mine`, of tokens (B, N, D); `holder` (B, T) is the token that holds each patch."""
         cells = self.vision_tower_aux(pixel_values_aux)
         return tokens + self.mining.together(tokens, holder, cells)
 
@@ -82,9 +82,6 @@ class MiniGeminiModel(LlavaModel):
         input_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         pixel_values_aux: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Any,
@@ -99,13 +96,7 @@ class MiniGeminiModel(LlavaModel):
             inputs_embeds = self._embedded(input_ids, seen)
         elif seen is not None:
             raise ValueError("give images with input_ids; inputs_embeds hold them already")
-        return super().forward(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            **kwargs,
-        )
+        return super().forward(inputs_embeds=inputs_embeds, **kwargs)
 
     def _embedded(self, ids: Tensor, seen: BaseModelOutputWithPooling | None) -> Tensor:
         """Token ids (B, S) -> embeddings (B, S, E), the images' tokens at their placeholders."""
@@ -193,10 +184,7 @@ class MiniGeminiForConditionalGeneration(LlavaForConditionalGeneration):
             raise ValueError(f"{path} holds its towers: vision_tower(_aux) have no use")
         loaded: Any = super().from_pretrained(source, output_loading_info=True, **kwargs)
         model, info = loaded
-        problems = {
-            "missing": info["missing_keys"],
-            "unexpected": info["unexpected_keys"],
-        }
+        problems = {kind: info[f"{kind}_keys"] for kind in ("missing", "unexpected")}
         if any(problems.values()):
             raise ValueError(f"{path} does not fit the model: {listed(problems)}")
         if published is not None:

@@ -1,4 +1,4 @@
-"""Which tensor of a published checkpoint is which of the model's: declarative tables.
+"""Names of tensors in published checkpoints and in the model: declarative tables.
 
 A row is a pattern for the beginning of a name, and what takes its place; None leaves the tensor
 out. The first row that matches counts.
@@ -18,7 +18,7 @@ _STAGES = "model.vision_tower_aux.stages."
 
 
 def _trunk(stem: str, stages: str) -> Table:
-    """A ConvNeXt trunk in timm's names, behind the given prefixes (patterns)."""
+    """A ConvNeXt trunk in timm's names, after the given prefixes (patterns)."""
     block = stages + r"(\d+)\.blocks\.(\d+)\."
     layer = _STAGES + r"\1.layers.\2."
     return (

@@ -40,7 +40,7 @@ class MiniGeminiProcessor:
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> MiniGeminiProcessor:
-        """Of a model's folder or hub id: its configuration and its tokenizer."""
+        """The processor of a folder or hub id, from its configuration and tokenizer."""
         from transformers import AutoConfig
 
         return cls.of(AutoConfig.from_pretrained(path), path)
@@ -55,7 +55,7 @@ class MiniGeminiProcessor:
     def __call__(
         self, images: Sequence[Image], text: str | Sequence[str], return_tensors: str = "pt"
     ) -> dict[str, Tensor]:
-        """All that `generate` takes, as torch tensors: images in the order in which the texts show them.
+        """All that `generate` takes, as torch tensors: images in the order of their marks.
 
         Texts are padded on the left. ValueError unless there is a mark for each image.
         """

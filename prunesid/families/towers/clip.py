@@ -1,9 +1,10 @@
-"""What a tower with a CLS token leaves, read by forward hooks: CLIP's, and others laid out as `Names` say."""
+"""Vision transformers read by forward hooks: CLIP's tower, and others laid out as `Names` say."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
@@ -13,101 +14,130 @@ from torch import Tensor
 from prunesid.core.hooks import outputs, split_heads
 from prunesid.core.needs import Needs
 from prunesid.core.record import VisionRecord
+from prunesid.families.towers.received_attention import received_attention
 
 
 @dataclass(frozen=True)
 class Names:
-    """Attributes of a tower, its blocks, and of what gives the attention of a block q and k."""
+    """Attributes of a tower, its blocks, and of the modules that give a block's queries and keys.
+
+    cls  whether there is a CLS token; without it the attention that patches receive takes the place
+         of CLS attention
+    """
 
     blocks: str = "encoder.layers"
     attention: str = "self_attn"
     query: str = "q_proj"
     key: str = "k_proj"
+    cls: bool = True
 
 
 CLIP_NAMES = Names()
+SIGLIP_NAMES = Names(cls=False)
 
 
 @torch.no_grad()
 def read_clip(
-    tower: Any, pixels: Tensor, feature_block: int, needs: Needs, *, crops: bool = False,
+    tower: Any,
+    pixels: Tensor,
+    feature_block: int,
+    needs: Needs,
+    *,
+    crops: bool = False,
     names: Names = CLIP_NAMES,
-) -> VisionRecord:  # fmt: skip
+) -> VisionRecord:
     """One pass over pixels (B, 3, height, width) -> features of a 0-based block, CLS removed.
 
     Everything that `needs` names but `projected` and `joint`, and CLS; `first_cls_attention`, by
-    which a budget is shared among the crops of an image, only where pixels are such `crops`. Hooks keep the tower on
-    SDPA, which returns no attention maps; the CLS row recomputed here equals eager attention to
-    1e-5. ValueError for layers that the tower lacks.
+    which a budget is shared among the crops of an image, only where pixels are such `crops`. Of a
+    tower without CLS, features, cls_attention, keys and hidden alone. Features come before the
+    tower's last layer norm. Hooks keep the tower on SDPA, which returns no attention maps;
+    attention recomputed here equals eager attention to 1e-5. ValueError for layers that the tower
+    lacks.
     """
+    if not names.cls:
+        needs = replace(needs, last_attention=False, last_keys=False, last_cls_attention=False)
     blocks = attrgetter(names.blocks)(tower)
-    attention, queries, keys = map(attrgetter, (names.attention, names.query, names.key))
-    beyond = sorted(layer for layer in needs.layers if not 0 <= layer < len(blocks))
-    if beyond:
-        raise ValueError(f"layers {beyond} are not among 0..{len(blocks) - 1}")
-    own, first, last = (attention(blocks[number]) for number in (feature_block, 0, -1))
+    check_layers(needs.layers, blocks)
+    places = {"own": feature_block, "first": 0, "last": -1}
+    attention = {at: attrgetter(names.attention)(blocks[place]) for at, place in places.items()}
+    by_row = {
+        "own": needs.cls_attention,
+        "first": crops and names.cls and needs.first_cls_attention,
+        "last": needs.last_attention or needs.last_cls_attention,
+    }
+    keyed = {"own": needs.keys, "last": needs.last_keys}
     wanted = {f"hidden {i}": blocks[i] for i in {*needs.layers, feature_block}}
-    if needs.cls_attention:
-        wanted["query"] = queries(own)
-    if needs.cls_attention or needs.keys:
-        wanted["key"] = keys(own)
-    if needs.last_attention or needs.last_cls_attention:
-        wanted["last query"] = queries(last)
-    if needs.last_attention or needs.last_keys or needs.last_cls_attention:
-        wanted["last key"] = keys(last)
-    if crops and needs.first_cls_attention:
-        wanted["first query"] = queries(first)
-        wanted["first key"] = keys(first)
+    for at, own in attention.items():
+        if by_row[at]:
+            wanted[f"{at} query"] = attrgetter(names.query)(own)
+        if by_row[at] or keyed.get(at):
+            wanted[f"{at} key"] = attrgetter(names.key)(own)
     with outputs(wanted) as seen:
         tower(pixels.to(tower.device, tower.dtype))
-    features = seen[f"hidden {feature_block}"]
-    heads = own.num_heads
-    key = split_heads(seen["key"], heads) if "key" in seen else None
-    row = None
-    if needs.cls_attention and key is not None:
-        row = _cls_row(own, seen["query"], seen["key"])
-    last_key = seen.get("last key")
-    last_row = None
-    if needs.last_attention and last_key is not None:
-        # One head of full width sums many products: in float32 whatever the model's dtype.
-        last_query = seen["last query"][:, :1].float() * last_key.shape[-1] ** -0.5
-        scores = last_query @ last_key.float().transpose(-1, -2)
-        last_row = scores.softmax(-1)[:, 0, 1:]
-    last_mean = None
-    if needs.last_cls_attention and last_key is not None:
-        last_mean = _cls_row(last, seen["last query"], last_key).mean(dim=1)
-    first_mean = None
-    if "first key" in seen:
-        first_mean = _cls_row(first, seen["first query"], seen["first key"]).mean(dim=1)
-    side = math.isqrt(features.shape[1] - 1)
+    special = int(names.cls)
+
+    def patches(name: str) -> Tensor:
+        return seen[name][:, special:]
+
+    def row(at: str) -> Tensor:
+        """(B, heads, T) float32: attention from CLS, or received, in a block."""
+        own = attention[at]
+        query, key = (split_heads(seen[f"{at} {of}"], own.num_heads) for of in ("query", "key"))
+        if not names.cls:
+            return received_attention(query, key, own.scale)
+        scores = query[:, :, :1] @ key.transpose(-1, -2) * own.scale
+        return scores.softmax(-1, dtype=torch.float32)[:, :, 0, 1:]
+
+    features, heads = patches(f"hidden {feature_block}"), attention["own"].num_heads
+    side = math.isqrt(features.shape[1])
     return VisionRecord(
-        features=features[:, 1:],
-        cls=features[:, 0],
-        cls_attention=row,
-        keys=key[:, :, 1:] if needs.keys and key is not None else None,
-        last_attention=last_row,
-        last_keys=last_key[:, 1:] if needs.last_keys and last_key is not None else None,
-        first_cls_attention=first_mean,
-        last_cls_attention=last_mean,
-        hidden={layer: seen[f"hidden {layer}"][:, 1:] for layer in needs.layers},
+        features=features,
+        cls=seen[f"hidden {feature_block}"][:, 0] if names.cls else None,
+        cls_attention=row("own") if by_row["own"] else None,
+        keys=split_heads(seen["own key"], heads)[:, :, special:] if needs.keys else None,
+        last_attention=(
+            _one_head(seen["last query"], seen["last key"]) if needs.last_attention else None
+        ),
+        last_keys=patches("last key") if needs.last_keys else None,
+        first_cls_attention=row("first").mean(dim=1) if by_row["first"] else None,
+        last_cls_attention=row("last").mean(dim=1) if needs.last_cls_attention else None,
+        hidden={layer: patches(f"hidden {layer}") for layer in needs.layers},
         grid=(side, side),
     )
 
 
-def _cls_row(attention: Any, query: Tensor, key: Tensor) -> Tensor:
-    """What a block's query and key layers gave (B, 1 + T, D) -> (B, heads, T) float32 from CLS."""
-    cls = split_heads(query, attention.num_heads)[:, :, :1]
-    scores = cls @ split_heads(key, attention.num_heads).transpose(-1, -2) * attention.scale
-    return scores.softmax(-1, dtype=torch.float32)[:, :, 0, 1:]
+def _one_head(query: Tensor, key: Tensor) -> Tensor:
+    """Queries and keys (B, 1 + T, D) -> (B, T) float32: CLS's attention, by one head of width D."""
+    # It sums many products: in float32 whatever the model's dtype.
+    scores = query[:, :1].float() * key.shape[-1] ** -0.5 @ key.float().transpose(-1, -2)
+    return scores.softmax(-1)[:, 0, 1:]
 
 
-def feature_block(vision_feature_layer: int, num_blocks: int) -> int:
-    """0-based block that produces `hidden_states[vision_feature_layer]`.
+def check_layers(layers: Iterable[int], blocks: Sequence[Any]) -> None:
+    """ValueError for layers that are no blocks of a tower."""
+    beyond = sorted(layer for layer in layers if not 0 <= layer < len(blocks))
+    if beyond:
+        raise ValueError(f"layers {beyond} are not among 0..{len(blocks) - 1}")
 
-    hidden_states[i] is the input of block i, so its producer is block i - 1. ValueError where that
-    is the embeddings.
+
+def feature_block(config: Any, tower: str, strategy: str) -> int:
+    """The 0-based block whose output a model takes as its features.
+
+    ValueError unless the tower is of the type `tower`, read at one block, and
+    `vision_feature_select_strategy` is `strategy`.
     """
-    block = vision_feature_layer % (num_blocks + 1) - 1
-    if block < 0:
-        raise ValueError("vision_feature_layer names the embeddings, which no block produces")
-    return block
+    vision = config.vision_config
+    if vision.model_type != tower:
+        raise ValueError(
+            f"models of the family {config.model_type} need the tower {tower}, "
+            f"not {vision.model_type}"
+        )
+    found = config.vision_feature_select_strategy
+    if found != strategy:
+        raise ValueError(f"vision_feature_select_strategy must be {strategy!r}, not {found!r}")
+    layer, states = config.vision_feature_layer, vision.num_hidden_layers + 1
+    if not isinstance(layer, int) or not -states < layer < states or layer % states == 0:
+        raise ValueError(f"vision_feature_layer must name one block's output, not {layer!r}")
+    # hidden_states[i] is the input of block i, so its producer is block i - 1.
+    return layer % states - 1

@@ -1,4 +1,4 @@
-"""A pass of a CLIP tower (transformers' `CLIPVisionModel`) that follows a plan (`prunesid.methods.encoder`).
+"""A pass of a CLIP tower (transformers' `CLIPVisionModel`) by a plan of `prunesid.methods.encoder`.
 
 It runs the tower's own modules and stops at the features. With nothing merged it equals the tower's
 own pass to rounding, which a test holds.
@@ -21,7 +21,7 @@ from prunesid.methods.encoder.plan import Plan
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """What a plan leaves of B crops, of each of which T patches may come out.
+    """The tokens that a plan leaves of B crops, of each of which T patches may come out.
 
     kept    `plan.tokens` tokens each. The index is the patch of a token that was not merged, and -1
             elsewhere and for all tokens of a smaller image. info: selected (B, T) bool, the first
@@ -70,7 +70,7 @@ def reduce_clip(tower: Any, pixels: Tensor, plan: Plan) -> Reduced:
 
 
 def _padding_last(plan: Plan) -> Tensor:
-    """Numbers of all tokens: CLS, the patches that may come out in raster order, then the others."""
+    """Numbers of all tokens: CLS, patches that may come out in raster order, then the others."""
     inside = torch.zeros(plan.side, plan.side, dtype=torch.bool)
     box = plan.box
     inside[box.top : box.bottom, box.left : box.right] = True
@@ -79,7 +79,7 @@ def _padding_last(plan: Plan) -> Tensor:
 
 
 def _attend(layer: Any, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What attention adds to x (B, t, D), `bias` (B, t) on its logits, and its keys (B, H, t, d)."""
+    """Attention of x (B, t, D), `bias` (B, t) on its logits, and its keys (B, H, t, d)."""
     attention, normed = layer.self_attn, layer.layer_norm1(x)
     query, key, value = (
         split_heads(project(normed), attention.num_heads)

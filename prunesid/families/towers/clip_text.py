@@ -1,7 +1,8 @@
 """CLIP's text tower beside a vision tower, for methods that compare patches with a question.
 
-`text_tower` is an option of families whose vision tower is CLIP's: the folder or hub id of a CLIP
-model that it was taken from, such as openai/clip-vit-large-patch14-336 for LLaVA-1.5 and LLaVA-NeXT.
+`text_tower` is an option of families whose vision tower is CLIP's: the folder or hub id of the
+CLIP model that it was taken from, such as openai/clip-vit-large-patch14-336 for LLaVA-1.5 and
+LLaVA-NeXT.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class ClipText:
 
     @torch.no_grad()
     def embed(self, text: str) -> Tensor:
-        """The embeddings (S, C) of a text's segments of 77 tokens, the last filled up with masked ones."""
+        """The embeddings (S, C) of a text's segments of 77 tokens, the last padded and masked."""
         ids = torch.tensor(self._tokenizer(text)["input_ids"])
         mask, rest = torch.ones_like(ids), -len(ids) % self._segment
         device = self._project.weight.device
@@ -76,6 +77,6 @@ class ClipText:
 
     @torch.no_grad()
     def join(self, tower: Any, features: Tensor) -> Tensor:
-        """What a vision tower has of patches (B, T, D) -> (B, T, C) in CLIP's space, float32."""
+        """A vision tower's features of patches (B, T, D) -> (B, T, C) in CLIP's space, float32."""
         norm = tower.post_layernorm
         return self._visual(norm(features.to(norm.weight)).float())

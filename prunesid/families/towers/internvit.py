@@ -1,26 +1,28 @@
-"""What an InternViT tower (transformers' `InternVLVisionModel`) leaves, and pixel shuffle."""
+"""The InternViT tower (transformers' `InternVLVisionModel`), and pixel shuffle."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from prunesid.core.needs import Needs
 from prunesid.core.record import VisionRecord
 from prunesid.families.towers.clip import Names, read_clip
-from prunesid.methods.features import Needs
 
 # Queries and keys as attention multiplies them: after their norms, which some towers have.
 NAMES = Names("encoder.layer", "attention", "q_norm", "k_norm")
+ATTENTION = ("cls_attention", "last_attention", "first_cls_attention", "last_cls_attention")
 
 
 @torch.no_grad()
 def read_internvit(
     tower: Any, pixels: Tensor, feature_block: int, needs: Needs, normed: bool
 ) -> VisionRecord:
-    """As `read_clip`; `normed`: features (and CLS) after the tower's last layer norm, if it has one."""
+    """As `read_clip`; `normed`: features and CLS after the tower's last layer norm, if any."""
     record = read_clip(tower, pixels, feature_block, needs, names=NAMES)
     if not normed or record.cls is None:
         return record
@@ -50,35 +52,32 @@ def shuffled(patches: Tensor) -> Tensor:
 
 
 def shuffle_record(record: VisionRecord) -> VisionRecord:
-    """The record of tokens after pixel shuffle: of each, what its four patches have.
+    """The record of tokens after pixel shuffle, from the fields of their four patches.
 
     features, keys, last_keys, hidden  the channels of the four one after another
     cls            four copies of CLS, which a cell of nothing but CLS would be
     cls_attention, last_attention, first_cls_attention, last_cls_attention  the sum over the four
     """
 
-    def summed(attention: Tensor | None) -> Tensor | None:
-        if attention is None:
+    order = cell_order(math.isqrt(record.num_tokens))
+
+    def summed(attention: Tensor | None) -> Any:
+        return None if attention is None else attention[..., order].unflatten(-1, (-1, 4)).sum(-1)
+
+    def joined(patches: Tensor | None, axis: int = 1) -> Any:
+        if patches is None:
             return None
-        cells = attention[..., cell_order(record.grid[0] if record.grid else 0)]
-        return cells.unflatten(-1, (-1, 4)).sum(-1)
+        return shuffled(patches.transpose(1, axis)).transpose(1, axis)
 
-    def joined(patches: Tensor | None) -> Tensor | None:
-        return None if patches is None else shuffled(patches)
-
-    keys = record.keys
     return replace(
         record,
         features=shuffled(record.features),
         cls=None if record.cls is None else record.cls.repeat(1, 4),
-        cls_attention=summed(record.cls_attention),
-        keys=None if keys is None else shuffled(keys.transpose(1, 2)).transpose(1, 2),
-        last_attention=summed(record.last_attention),
+        keys=joined(record.keys, axis=2),
         last_keys=joined(record.last_keys),
-        first_cls_attention=summed(record.first_cls_attention),
-        last_cls_attention=summed(record.last_cls_attention),
         hidden={layer: shuffled(own) for layer, own in record.hidden.items()},
         grid=None if record.grid is None else (record.grid[0] // 2, record.grid[1] // 2),
+        **{name: summed(getattr(record, name)) for name in ATTENTION},
     )
 
 
@@ -88,7 +87,7 @@ def tokens_of(patches: Tensor, index: Tensor, side: int) -> Tensor:
     index  (n,) int64 the patch of each in a square of `side`; below 0 for none (merged, CLS)
 
     The four patches of a cell that is kept whole are the token of pixel shuffle. Other patches go
-    cell by cell, four at a time; then come those of no patch. The last patch fills up the last token.
+    cell by cell, four at a time; then come those of no patch. The last patch fills the last token.
     Tokens stand by the cell of their first patch, so that all patches give pixel shuffle.
     """
     place = torch.empty(side * side, dtype=torch.int64)

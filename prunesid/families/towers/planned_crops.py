@@ -1,4 +1,4 @@
-"""Crops and frames on their way into CLIP towers, each by a plan of its own (`prunesid.methods.encoder`)."""
+"""Crops and frames on their way into CLIP towers, each by its own `methods.encoder.Plan`."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Finish = Callable[[Reduced, list[int]], Tensor]
 class Views:
     """The crops of a batch before any tower has seen them.
 
-    seen   what sees them, in their order: (tower, pixels (r, 3, S, S))
-    media  what they are of; rows number the crops of all towers through
+    seen   the towers that see them, in their order: (tower, pixels (r, 3, S, S))
+    media  images and clips; rows number the crops of all towers through
     share, crops  as in `Records`
     """
 
@@ -40,7 +40,7 @@ class Views:
 def reduce_views(
     views: Views, plans: Plans, names: Sequence[str] | None, finish: Finish
 ) -> tuple[Kept, Records]:
-    """What is left of every crop, and the outline of their records.
+    """The tokens left of every crop, and the outline of their records.
 
     Crops with one plan go through their tower as one batch.
     """
@@ -87,7 +87,7 @@ def reduce_views(
 
 
 def _numbered(kept: Kept, shown: Box, side: int) -> Kept:
-    """What is kept of the patches `shown`, with the numbers that these have among side x side."""
+    """Kept patches of the box `shown`, with the numbers that they have among side x side."""
     patches = shown.patches(side).to(kept.index.device)
     own = kept.info["selected"]
     selected = own.new_zeros(len(kept), side**2)

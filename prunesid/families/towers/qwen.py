@@ -1,4 +1,4 @@
-"""What a Qwen2-VL, Qwen2.5-VL or Qwen3-VL vision tower leaves behind, read by forward hooks.
+"""Vision towers of Qwen2-VL, Qwen2.5-VL and Qwen3-VL, read by forward hooks.
 
 The tower sees frames (an image is one, a clip one per temporal patch) as sequences of patches, in
 which the merge_size x merge_size patches of a merged token are neighbors. The merger makes the
@@ -17,6 +17,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_
 from prunesid.core.hooks import keywords, outputs, split_heads
 from prunesid.core.needs import Needs
 from prunesid.core.record import VisionRecord
+from prunesid.families.towers.clip import check_layers
 from prunesid.families.towers.received_attention import received_attention
 
 
@@ -36,9 +37,9 @@ def read_qwen(
     hidden         outputs of blocks, mean over the patches of a merged token
     keys           of the last block, as its linear layer gives them (without rotary positions),
                    mean over the patches of a merged token
-    cls_attention  attention received in the last block within the frame: mean over its queries (with
-                   rotary positions), sum over the patches of a merged token. It equals eager
-                   attention's column means to 1e-5
+    cls_attention  attention received in the last block within the frame: mean over its queries
+                   (with rotary positions), sum over the patches of a merged token. It equals
+                   eager attention's column means to 1e-5
     last_cls_attention  the same, mean over heads
     projected      the features, which are as wide as the language model
     carried        of a tower that has any, the outputs of its further mergers side by side
@@ -46,9 +47,7 @@ def read_qwen(
     ValueError for layers that the tower lacks.
     """
     blocks = tower.blocks
-    beyond = sorted(layer for layer in needs.layers if not 0 <= layer < len(blocks))
-    if beyond:
-        raise ValueError(f"layers {beyond} are not among 0..{len(blocks) - 1}")
+    check_layers(needs.layers, blocks)
     block, unit = blocks[-1], tower.spatial_merge_size**2
     wanted = {f"hidden {i}": blocks[i] for i in needs.layers}
     received = needs.cls_attention or needs.last_cls_attention

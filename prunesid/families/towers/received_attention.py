@@ -1,4 +1,4 @@
-"""Attention that tokens receive from one another: their importance in a tower without a CLS token."""
+"""Attention that tokens receive: their importance in a tower without a CLS token."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ SCORES = 2**26
 def received_attention(query: Tensor, key: Tensor, scale: float) -> Tensor:
     """Queries and keys (B, heads, T, d), as attention multiplies them -> (B, heads, T) float32.
 
-    The column means of softmax(q k^T scale): how much of a query's attention goes to each token, on
-    average over the T queries. They sum to 1 in each head, as a CLS row over all tokens does. Images
-    are taken one by one and in chunks of queries, so that neither changes with the batch.
+    The column means of softmax(q k^T scale): the share of a query's attention that goes to each
+    token, on average over the T queries. They sum to 1 in each head, as a CLS row over all tokens
+    does. Images are taken one by one and in chunks of queries, so that neither changes with the
+    batch.
     """
     images, heads, tokens, _ = query.shape
     total = torch.zeros((images, heads, tokens), dtype=torch.float32, device=query.device)

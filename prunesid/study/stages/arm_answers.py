@@ -7,19 +7,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from tqdm import tqdm
 
 from prunesid.core.questions import Answer, Question, write_answers
 from prunesid.core.record import Kept
-from prunesid.families.adapter import Adapter
 from prunesid.generate.decoding import Inputs
 from prunesid.generate.engine import answer
 from prunesid.generate.late import answer_late
 from prunesid.images.relevance import by_question
 from prunesid.study.provenance.store import Store
+
+if TYPE_CHECKING:
+    from prunesid.families.base import Adapter
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from prunesid.families import Adapter, load
+from prunesid.families import load
 from prunesid.study.provenance.contents import model_path
 from prunesid.study.stages.source import Runtime
+
+if TYPE_CHECKING:
+    from prunesid.families.base import Adapter
 
 log = logging.getLogger(__name__)
 SECONDS = 2.0

@@ -12,7 +12,6 @@ import torch
 from tqdm import tqdm
 
 from prunesid.core.record import Kept
-from prunesid.families.adapter import Adapter
 from prunesid.study.files.features import read_head
 from prunesid.study.files.kept import save_kept
 from prunesid.study.provenance.code import code_of
@@ -24,6 +23,7 @@ from prunesid.study.stages.source import Runtime, Source
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from prunesid.families.base import Adapter
     from prunesid.images.media import Clip
     from prunesid.study.config.arm import Arm
     from prunesid.study.files.features import Head

@@ -20,7 +20,7 @@ from prunesid.study.stages.source import Runtime, Source
 if TYPE_CHECKING:
     from prunesid.core.needs import Needs
     from prunesid.core.questions import Question
-    from prunesid.families import Adapter
+    from prunesid.families.base import Adapter
     from prunesid.lmms.tasks import LmmsTask
 
 

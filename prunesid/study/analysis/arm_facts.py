@@ -1,4 +1,4 @@
-"""What each arm of an ablation did with the tokens, before the language model and inside it."""
+"""Facts of each arm of an ablation: its tokens before the language model and inside it."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def questions_needed(
 
 @dataclass(frozen=True)
 class Pairing:
-    """What two arms' scores of the same questions say about the size of a study.
+    """Facts of two arms' scores of the same questions, for the size of a study.
 
     difference     mean score of the arm minus that of the reference, as a share
     discordant     share of questions whose scores differ

@@ -94,7 +94,7 @@ class Study:
 
     @property
     def encoded(self) -> tuple[Benchmark, ...]:
-        """What the vision tower sees: the benchmarks, and the calibration set where an arm asks."""
+        """The benchmarks, and the calibration set where an arm asks for it: all that is encoded."""
         needed = any(arm.dynamic == CALIBRATED for arm in self.arms)
         return (
             (*self.benchmarks, self.calibration) if needed and self.calibration else self.benchmarks
@@ -218,7 +218,7 @@ def parse_study(
 def _vision(
     config: Mapping[str, Any], benchmarks: Iterable[Benchmark], frames: int, problems: list[str]
 ) -> Vision:
-    """What the benchmarks' images and clips meet in the model; of both, what has more tokens."""
+    """The vision facts for the benchmarks' images or clips, whichever have more tokens."""
     clips = [benchmark.name for benchmark in benchmarks if benchmark.shows == CLIPS]
     images = [benchmark.name for benchmark in benchmarks if benchmark.shows != CLIPS]
     shown = [None] * bool(images or not clips) + [frames] * bool(clips)

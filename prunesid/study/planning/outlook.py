@@ -1,9 +1,10 @@
-"""What a whole study takes of named hardware, from nothing: for planning, not for progress.
+"""Cost of a whole study on named hardware, from nothing: for planning, not for progress.
 
     python -m prunesid.study.planning.outlook configs/llava-1.5-7b.yaml
 
-prints it; with --write it replaces what the study's own first comment says (from "Estimated:" to the
-end of the paragraph) and its row in docs/models.md. `make estimate` shows it beside what is done.
+prints it; with --write it replaces the estimate in the study's own first comment (from "Estimated:"
+to the end of the paragraph) and its row in docs/models.md. `make estimate` shows it beside what is
+done.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Outlook:
     memory       of the machine: the features of the largest benchmark's shard are read whole
     checkpoint   the model's weights
     data         what the data sets' files take, and once more what `datasets` makes of them
-    features     what the vision tower leaves behind, for all arms and for those in the encoder
+    features     of the vision tower, for all arms and for those in the encoder
     unknown      benchmarks whose size is not known before they are read
     """
 

@@ -25,7 +25,7 @@ def write_figure(subject: Subject, paths: Sequence[Path], picture: str = FIGURE)
 def write_drawn(
     drawn: Figure, points: pd.DataFrame, paths: Sequence[Path], dots: int = theme.DOTS
 ) -> None:
-    """Write a figure and the numbers behind it; atomic, the same bytes for the same numbers.
+    """Write a figure and its numbers; atomic, the same bytes for the same numbers.
 
     `dots` per inch, of the .png and of images inside the others.
     """

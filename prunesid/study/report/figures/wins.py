@@ -64,10 +64,11 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
         for ax in axes[1:]:  # as wide as the first, which gave up room for its bar
             drawn.colorbar(image, ax=ax, shrink=0.8).ax.set_visible(False)
         panels.note(drawn, [
-            f"Row minus column on average over {sample}, in percentage points of the value with all "
-            f"tokens; from above by that average over all columns. {dots.order_note(ablation)} *: the "
-            f"difference survives Holm's correction over the panel's pairs (p < {panels.LEVEL:g}, sign-flip test over images). "
-            f"The {100 * subject.bootstrap.confidence:g} % intervals are in the CSV beside it.",
+            f"Row minus column on average over {sample}, in percentage points of the value with "
+            "all tokens; from above by that average over all columns. "
+            f"{dots.order_note(ablation)} *: the difference survives Holm's correction over the "
+            f"panel's pairs (p < {panels.LEVEL:g}, sign-flip test over images). The "
+            f"{100 * subject.bootstrap.confidence:g} % intervals are in the CSV beside it.",
         ])  # fmt: skip
     return drawn
 

@@ -177,14 +177,14 @@ def compare_samples(samples: Samples) -> pd.DataFrame:
     return table[["row", "column", *ablation.axes, *WORDS, *NUMBERS]]
 
 
-def write_comparison(table: pd.DataFrame, path: Path) -> None:
-    """The table as CSV, the same bytes for the same scores; atomic."""
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """The table as CSV, the same bytes for the same numbers; atomic."""
     with atomic(path) as part:
         table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def read_comparison(path: Path) -> pd.DataFrame:
-    """A table of `write_comparison`, axes as text and the rest as numbers."""
+    """A comparison that `write_csv` wrote, axes as text and the rest as numbers."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     for name in NUMBERS:
         table[name] = pd.to_numeric(table[name])

@@ -50,7 +50,7 @@ def by_stratum(
 
 
 def read_strata(path: Path) -> pd.DataFrame:
-    """A table that `comparison.write_comparison` wrote."""
+    """A table that `comparison.write_csv` wrote."""
     return pd.read_csv(path, dtype=dict.fromkeys(WORDS, str), keep_default_na=False)
 
 

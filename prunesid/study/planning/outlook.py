@@ -67,18 +67,14 @@ def outlook(study: Study) -> Outlook:
     shape = largest_shape(study)
     layers = max(len(needs_of(study.arms_of(b.name)).layers) for b in study.benchmarks)
     published = [published_task(benchmark.task) for benchmark in study.encoded]
+    speeds = {
+        gpu.name: Rates(rates=rates(shape, gpu, study.dtype, study.batch_size)) for gpu in GPUS
+    }
     features = {b.name: (sizes[b.name].images or 0) * image_bytes(study, b) for b in study.encoded}
     return Outlook(
         gpu_memory=memory_bytes(shape, study.dtype, study.batch_size, 1 + layers),
-        gpu_seconds={
-            gpu.name: _seconds(
-                todo, Rates(rates=rates(shape, gpu, study.dtype, study.batch_size)), on_gpu=True
-            )
-            for gpu in GPUS
-        },
-        cpu_seconds=_seconds(
-            todo, Rates(rates=rates(shape, GPUS[0], study.dtype, study.batch_size)), on_gpu=False
-        ),
+        gpu_seconds={name: _seconds(todo, speed, on_gpu=True) for name, speed in speeds.items()},
+        cpu_seconds=_seconds(todo, speeds[GPUS[0].name], on_gpu=False),
         memory=max(features.values()) / study.shards + 4e9,
         checkpoint=weight_bytes(shape, study.dtype),
         data=sum(2 * (known.download or 0) for known in published if known is not None),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from prunesid.core.files import atomic
+from prunesid.study.analysis.comparison import write_csv
 from prunesid.study.config.ablation import FIGURE
 from prunesid.study.report import theme
 from prunesid.study.report.figures import FIGURES, Subject
@@ -31,7 +31,6 @@ def write_drawn(
     """
     for path in paths:
         if path.suffix == ".csv":
-            with atomic(path) as part:
-                points.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
+            write_csv(points, path)
         else:
             theme.save(drawn, path, dots)

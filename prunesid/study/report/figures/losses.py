@@ -32,7 +32,7 @@ def points(subject: Subject) -> pd.DataFrame:
     own = subject.strata[subject.strata["column"] == column]
     order = [row.key for row in dots.ranking(dots.points(subject), subject.ablation)]
     place = {key: number for number, key in enumerate(order)}
-    own = own.assign(place=own["row"].map(place)).sort_values("place", kind="stable")
+    own = own.sort_values("row", key=lambda names: names.map(place), kind="stable")
     shown = ["row", "kind", "benchmark", "stratum", "questions", "whole", "value", "diff"]
     return own[[*shown, "diff_low", "diff_high"]]
 

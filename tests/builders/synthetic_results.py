@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from builders.synthetic_scores import BENCHMARKS, grouping, scores_of
-from prunesid.study.analysis.comparison import compare, write_comparison
+from prunesid.study.analysis.comparison import compare, write_csv
 from prunesid.study.config.ablation import Ablation
 from prunesid.study.config.study import Bootstrap
 
@@ -24,7 +24,7 @@ def write_results(
         own.to_parquet(folder / str(name) / "scores.parquet", index=False)
     for ablation in chosen:
         table = compare(scores, ablation, BENCHMARKS, Bootstrap(resamples=200))
-        write_comparison(table, folder / "ablations" / ablation.name / "comparison.csv")
+        write_csv(table, folder / "ablations" / ablation.name / "comparison.csv")
     phi = np.linspace(0.4, 0.6, images)
     tables = [
         pd.DataFrame({"benchmark": b.name, "image_id": [f"img{i}" for i in range(images)],

@@ -9,8 +9,8 @@ def adjusted_rand(first: Tensor, second: Tensor) -> Tensor:
     """The adjusted Rand index of two partitions per image (Hubert & Arabie 1985).
 
     first, second (B, T) integers from 0, the group of each token; -1 in both is no token. Returns
-    (B,) float64: 1 for the same partition whatever its groups are called, 0 on average for unrelated
-    ones.
+    (B,) float64: 1 for the same partition whatever its groups are called, 0 on average for
+    unrelated ones.
     """
     one, other = (one_hot(groups.long() + 1)[..., 1:].float() for groups in (first, second))
     table = one.transpose(1, 2) @ other

@@ -1,4 +1,4 @@
-"""What each arm of an ablation did with the tokens, before the language model and inside it."""
+"""Facts of each arm of an ablation: its tokens before the language model and inside it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from prunesid.core.files import atomic
 from prunesid.study.analysis.agreement import adjusted_rand
-from prunesid.study.analysis.comparison import ALL
+from prunesid.study.analysis.comparison import ALL, write_csv
 from prunesid.study.config.ablation import Ablation
 from prunesid.study.config.arm import ALL_TOKENS
 from prunesid.study.files.kept import load_facts
@@ -74,8 +73,8 @@ def write_arms(
             for name, facts in found.items()
         ]
         comparisons += [line | {"benchmark": benchmark} for line in _agreement(ablation, found)]
-    _write(lines, ARM_COLUMNS, arms)
-    _write(comparisons, AGREEMENT_COLUMNS, agreement)
+    write_csv(pd.DataFrame(lines, columns=list(ARM_COLUMNS)), arms)
+    write_csv(pd.DataFrame(comparisons, columns=list(AGREEMENT_COLUMNS)), agreement)
 
 
 def _tokens(scores: pd.DataFrame, benchmark: str, arm: str) -> torch.Tensor:
@@ -116,9 +115,3 @@ def _agreement(ablation: Ablation, facts: Mapping[str, Facts]) -> Iterator[dict[
 def _mean_index(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float | None:
     indices = [adjusted_rand(*pair) for pair in pairs]
     return float(torch.cat(indices).mean()) if indices else None
-
-
-def _write(lines: Sequence[Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:
-    table = pd.DataFrame(lines, columns=list(columns))
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")

@@ -91,7 +91,7 @@ def rank_correlation(
     bootstrap: Bootstrap,
     name: str = "",
 ) -> Correlation:
-    """Spearman's correlation of pairs that are known up to normal errors, independent of each other.
+    """Spearman's correlation of pairs known up to normal errors, independent of each other.
 
     x_error, y_error  standard errors; benchmarks do not share questions, so theirs are independent
     name              spices the random numbers, so that two correlations draw apart

@@ -7,7 +7,7 @@ over benchmarks of the value as a percentage of the all-token arm's, per column 
     row, column           settings as 'axis=value'; 'vanilla' and 'all' for the all-token arm
     one column per axis   its value as text, empty where a line has none
     metric, unit          what is counted
-    arms, seeds           names of the arms behind the line; how many runs the value is a mean of
+    arms, seeds           names of the arms of the line; how many runs the value is a mean of
     value                 the statistic; ci_low, ci_high its bootstrap interval
     spread                standard deviation over seeds, empty for one seed
     diff                  value minus the reference row's in the same column; diff_low, diff_high
@@ -56,7 +56,7 @@ TEST = "sign_flip"
 
 @dataclass(frozen=True)
 class Sample:
-    """What one line is made of: values (R,) of its seeds, replicates (B,) of their mean, tokens."""
+    """The material of a line: values (R,) of its seeds, replicates (B,) of their mean, tokens."""
 
     metric: str
     unit: str
@@ -108,7 +108,7 @@ class Samples:
     def _contributions(
         self, row: Setting, other: Setting, columns: Sequence[Setting], place: int
     ) -> Floats:
-        """What each image (I,) of a benchmark adds to the difference of means over columns."""
+        """The part (I,) of each image of a benchmark in the difference of means over columns."""
         found = [
             self.measured[place].contributions(
                 *(self.cells[setting, column][place].arms for setting in (row, other))
@@ -124,7 +124,7 @@ def sample(
     benchmarks: Sequence[Benchmark],
     bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
 ) -> Samples:
-    """What `compare_samples` and `pairs.compare_pairs` compare.
+    """The samples that `compare_samples` and `pairs.compare_pairs` compare.
 
     `scores` as `measurement.read_scores` gives it. ValueError where an arm's scores are missing.
     """
@@ -177,14 +177,14 @@ def compare_samples(samples: Samples) -> pd.DataFrame:
     return table[["row", "column", *ablation.axes, *WORDS, *NUMBERS]]
 
 
-def write_comparison(table: pd.DataFrame, path: Path) -> None:
-    """The table as CSV, the same bytes for the same scores; atomic."""
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """The table as CSV, the same bytes for the same numbers; atomic."""
     with atomic(path) as part:
         table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def read_comparison(path: Path) -> pd.DataFrame:
-    """A table of `write_comparison`, axes as text and the rest as numbers."""
+    """A comparison that `write_csv` wrote, axes as text and the rest as numbers."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     for name in NUMBERS:
         table[name] = pd.to_numeric(table[name])

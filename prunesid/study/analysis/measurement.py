@@ -15,8 +15,8 @@ from prunesid.study.analysis.statistics import replicates
 from prunesid.study.config.study import Benchmark, Bootstrap
 
 SCORE_COLUMNS = (
-    "benchmark", "arm", "question_id", "image_id", "category", "answer", "target", "score", "weight",
-    "tokens",
+    "benchmark", "arm", "question_id", "image_id", "category", "answer", "target", "score",
+    "weight", "tokens",
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ class Measured:
         return [self.arms.index(name) for name in arms]
 
     def contributions(self, own: Sequence[str], other: Sequence[str]) -> Floats:
-        """What each image (I,) adds to the difference of two means over arms (seeds)."""
+        """The part (I,) of each image in the difference of two means over arms (seeds)."""
         pairs = itertools.product(self.at(own), self.at(other))
         parts = [contributions(self.sums[a], self.sums[b], self.statistic) for a, b in pairs]
         return np.asarray(np.mean(parts, axis=0))

@@ -49,6 +49,6 @@ def _mirrored(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_pairs(path: Path) -> pd.DataFrame:
-    """A table that `comparison.write_comparison` wrote; the names are text."""
+    """A table that `comparison.write_csv` wrote; the names are text."""
     words = dict.fromkeys(("row", "other", "column", "benchmark", "test"), str)
     return pd.read_csv(path, dtype=words, keep_default_na=False)

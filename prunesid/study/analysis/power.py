@@ -18,10 +18,6 @@ POWER = 0.8
 LEVEL = 0.05
 
 
-def _quantiles(power: float, level: float) -> float:
-    return float(norm.ppf(1 - level / 2) + norm.ppf(power))
-
-
 def detectable(
     standard_error: float, images: float = inf, power: float = POWER, level: float = LEVEL
 ) -> float:
@@ -58,12 +54,13 @@ def questions_needed(
             "it must lie between 0 and that share"
         )
     variance = (discordant - difference**2) * design_effect
-    return max(1, ceil(variance * (_quantiles(power, level) / difference) ** 2))
+    quantiles = float(norm.ppf(1 - level / 2) + norm.ppf(power))
+    return max(1, ceil(variance * (quantiles / difference) ** 2))
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """What two arms' scores of the same questions say about the size of a study.
+    """Facts of two arms' scores of the same questions, for the size of a study.
 
     difference     mean score of the arm minus that of the reference, as a share
     discordant     share of questions whose scores differ

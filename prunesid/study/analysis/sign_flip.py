@@ -1,8 +1,8 @@
 """The test of a difference between two arms: swap their answers, image by image.
 
 Questions on one image share what is hard about it, so an image is the smallest thing that can be
-swapped. If two arms are alike, each image might as well have given them the other's answers, and its
-part in the difference the other sign. p is the share of all 2^I choices of signs that bring a
+swapped. If two arms are alike, each image might as well have given them the other's answers, and
+its part in the difference the other sign. p is the share of all 2^I choices of signs that bring a
 difference as large as the one found, either way. No choices are drawn: p is computed, from no seed,
 and goes on below any number of resamples. With one question per image, right or wrong, it is the
 exact McNemar test.
@@ -31,7 +31,7 @@ FADED, BLOCK = 1e-20, 4
 
 
 def contributions(own: Floats, other: Floats, chosen: Statistic) -> Floats:
-    """What each image adds to the statistic's difference of two arms.
+    """The part of each image in the statistic's difference of two arms.
 
     own, other (I, S) sums over images -> (I,), in the statistic's unit: how it changes at the arms'
     midpoint as one image goes from the other's answers to its own. Means add up to their difference

@@ -63,8 +63,9 @@ def bootstrap_p(differences: Floats, images: int) -> tuple[float, float]:
     Student's t of their mean by their standard deviation, with as many degrees of freedom as there
     are `images` but one: unlike the share of resamples beyond 0, it is smooth and has no floor. The
     error is the standard deviation of p over seeds of the resampling (delta method, normal
-    resamples). Without spread, p is 1 for a difference of 0, or else 2 / (B + 1), the least that so
-    many resamples can say. Resamples that are no numbers are left out; NaN if fewer than two are left.
+    resamples). Without spread, p is 1 for a difference of 0, or else 2 / (B + 1), the least that
+    so many resamples can say. Resamples that are no numbers are left out; NaN if fewer than two
+    are left.
     """
     drawn = differences[np.isfinite(differences)]
     count = len(drawn)

@@ -1,11 +1,11 @@
-"""Where an arm loses: its share of right answers by question family and by information score.
+"""An arm's share of right answers by question family and by information score.
 
 One line per row x column x benchmark x stratum:
 
     kind, stratum         'family' and the benchmark's own category, or 'phi' and the third of the
                           images ('low', 'middle', 'high') by their information score
     questions, images     how many
-    whole, value          percent of the score with all tokens, and of the row's arms (mean of seeds)
+    whole, value          percent with all tokens, and of the row's arms (mean of seeds)
     diff                  value minus whole; diff_low, diff_high its interval over images
 """
 
@@ -50,7 +50,7 @@ def by_stratum(
 
 
 def read_strata(path: Path) -> pd.DataFrame:
-    """A table that `comparison.write_comparison` wrote."""
+    """A table that `comparison.write_csv` wrote."""
     return pd.read_csv(path, dtype=dict.fromkeys(WORDS, str), keep_default_na=False)
 
 
@@ -60,9 +60,7 @@ def _lines(
     wide = scores.pivot(index="question_id", columns="arm", values="score")
     about = scores[scores["arm"] == ALL_TOKENS].set_index("question_id").loc[wide.index]
     image, names = pd.factorize(about["image_id"], sort=True)
-    draws = np.concatenate(
-        list(resamples(len(names), bootstrap.resamples, bootstrap.seed, name))
-    )  # fmt: skip
+    draws = np.concatenate(list(resamples(len(names), bootstrap.resamples, bootstrap.seed, name)))
     third = _thirds(phi.set_index("image_id")["phi"].reindex(names))
     members = {(FAMILY, str(c)): (about["category"] == c).to_numpy() for c in _families(about)}
     members |= {(PHI, t): (third == t)[image] for t in THIRDS if (third == t).any()}

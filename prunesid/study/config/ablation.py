@@ -101,7 +101,7 @@ class Ablation:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The methods of the rows, each once, where every row names one and they differ, else none."""
+        """The methods of the rows, each once; none unless every row names one and they differ."""
         named = [row.as_dict().get("method") for row in self.rows]
         if None in named or len(set(named)) < 2:
             return ()
@@ -236,7 +236,7 @@ def _strangers(
     rows: Iterable[Setting],
     columns: Iterable[Setting],
 ) -> list[str]:
-    """What `except` names that is no axis."""
+    """Problems: names in `except` that are no axes."""
     known = (*dict(base), *_axes((*rows, *columns)))
     named = dict.fromkeys(axis for rule in rules for axis in rule)
     return [f"except: {unknown('axis', axis, known)}" for axis in named if axis not in known]

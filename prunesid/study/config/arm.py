@@ -106,8 +106,8 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
         )
     if dynamic is not None and place == ENCODER:
         raise ValueError(
-            f"dynamic: {method} acts inside the encoder, by one plan for all images; they cannot share "
-            "its budget"
+            f"dynamic: {method} acts inside the encoder, by one plan for all images; they cannot "
+            "share its budget"
         )
     groups = resolved.get("num_groups")
     if isinstance(groups, int) and groups > budget:

@@ -38,7 +38,7 @@ class Patches:
 
 @dataclass(frozen=True, eq=False)
 class KeptPatches:
-    """What one arm keeps of an image.
+    """The patches that one arm keeps of an image.
 
     index  (N,) patches in raster order, below 0 for a token that is none (CLS, merged, padding)
     group  (T,) group of every patch, or None for a method without groups
@@ -59,7 +59,7 @@ class KeptPatches:
 
 @dataclass(frozen=True)
 class FirstCrop:
-    """Where an image's first crop is found.
+    """The place of an image's first crop.
 
     keys  {arm: key of the store} of the selections that it is a row of
     row   its number in these
@@ -77,7 +77,8 @@ class FirstCrop:
 class Scene:
     """An image as the tower sees it, (S, S, 3) uint8, its patches' grid, and what arms keep.
 
-    `question` is the one by which arms choose that choose by image and question, '' without such arms.
+    `question` is the one that arms which choose by image and question are given; '' without such
+    arms.
     """
 
     image_id: str

@@ -78,7 +78,7 @@ def with_blocks(document: Mapping[str, Any], depth: int | None) -> tuple[dict[st
 
 
 def _written(key: str) -> int | str | None:
-    """What the key of a label stands for; YAML and JSON write keys as they like."""
+    """The value of a label's key; YAML and JSON write keys as they like."""
     if key == text(None):
         return None
     return int(key) if re.fullmatch(r"-?\d+", key) else key

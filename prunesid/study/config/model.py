@@ -1,4 +1,4 @@
-"""What a study has to know of its model before anything runs: its config.json.
+"""A study's model before anything runs: its config.json.
 
 The file is read where the model lies: in its folder or in the local Hugging Face cache. Of the
 published models in configs/published/models.yaml enough is known without it, so that a study of
@@ -24,7 +24,7 @@ POCKET = "pocket"
 
 @dataclass(frozen=True)
 class Vision:
-    """What a model's config.json says of what images meet; None where it says nothing.
+    """Facts of a model's config.json about its images and layers; None where it says nothing.
 
     tokens    patch tokens of an image with the most crops, or of a clip
     depth     blocks of the vision tower
@@ -50,9 +50,9 @@ def read_vision(model: str) -> Vision:
 
 
 def vision_of(config: Mapping[str, Any], frames: int | None = None) -> Vision:
-    """What a config.json says; of a model type that is not known, what can be read all the same.
+    """The facts of a config.json; of an unknown model type, those that can be read all the same.
 
-    frames  of a clip, for what clips meet; None for images
+    frames  of a clip; None for images
     """
     try:
         known = declared.geometry(config, frames)
@@ -78,7 +78,7 @@ def vision_of(config: Mapping[str, Any], frames: int | None = None) -> Vision:
 
 
 def read_config(model: str) -> Mapping[str, Any]:
-    """What is known of the model's config.json: the file, and below it the table of published models.
+    """The model's config.json: the file, completed by the table of published models.
 
     ConfigError, naming the choices, where there is no such model, or nothing is known of it yet.
     """
@@ -100,7 +100,7 @@ def read_config(model: str) -> Mapping[str, Any]:
 
 
 def _over(below: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
-    """What is stated, and of the rest what lies below; parts are treated alike."""
+    """`below` with the values of `stated` over it, nested mappings alike."""
     parts = {
         name: _over(below[name], part)
         for name, part in stated.items()

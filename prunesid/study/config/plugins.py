@@ -84,7 +84,7 @@ def _load(path: Path) -> Iterator[str]:
 
 
 def _line(error: Exception, path: Path) -> str:
-    """Where in the plug-in it went wrong."""
+    """The line of the plug-in that failed, as text; '' where none is known."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"
     inside = {str(p) for p in files_of(path)}

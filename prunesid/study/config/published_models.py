@@ -1,4 +1,4 @@
-"""What is known of published models and data sets before anything is downloaded.
+"""Facts of published models and data sets, known before anything is downloaded.
 
     published_model("llava-hf/llava-1.5-7b-hf").config["model_type"]
 
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).resolve().parents[3] / "configs" / "published"
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """`config` holds fields of its config.json; `parameters` are its weights, None where not counted."""
+    """`config`: fields of its config.json; `parameters`: its weights, None where not counted."""
 
     config: Mapping[str, Any]
     parameters: int | None = None

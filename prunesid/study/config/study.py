@@ -5,7 +5,7 @@
 Benchmarks and ablations are named by their YAML files in the folders `benchmarks` and `ablations`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class Study:
 
     @property
     def encoded(self) -> tuple[Benchmark, ...]:
-        """What the vision tower sees: the benchmarks, and the calibration set where an arm asks."""
+        """The benchmarks, and the calibration set where an arm asks for it: all that is encoded."""
         needed = any(arm.dynamic == CALIBRATED for arm in self.arms)
         return (
             (*self.benchmarks, self.calibration) if needed and self.calibration else self.benchmarks
@@ -180,7 +180,7 @@ def parse_study(
     problems += _unreadable(filled["model_options"], arms)
     vision = _vision(known, benchmarks, filled["frames"], problems)
     problems += _beyond(vision, filled["model"], arms)
-    problems += _infeasible(vision, arms) + _infeasible_crops(filled["model_options"], arms)
+    problems += _infeasible(vision, filled["model_options"], arms)
     calibration = None
     with _Collecting(problems):
         calibration = _calibration(filled["calibration"], folders, root, benchmarks, arms, origin)
@@ -218,7 +218,7 @@ def parse_study(
 def _vision(
     config: Mapping[str, Any], benchmarks: Iterable[Benchmark], frames: int, problems: list[str]
 ) -> Vision:
-    """What the benchmarks' images and clips meet in the model; of both, what has more tokens."""
+    """The vision facts for the benchmarks' images or clips, whichever have more tokens."""
     clips = [benchmark.name for benchmark in benchmarks if benchmark.shows == CLIPS]
     images = [benchmark.name for benchmark in benchmarks if benchmark.shows != CLIPS]
     shown = [None] * bool(images or not clips) + [frames] * bool(clips)
@@ -325,57 +325,38 @@ def _unreadable(options: Mapping[str, Any], arms: Iterable[Arm]) -> list[str]:
     return problems
 
 
-def _infeasible(vision: Vision, arms: Iterable[Arm]) -> list[str]:
-    """Arms that the family, or the depth of encoder or language model, rules out, where known."""
-    return _infeasible_late(vision, arms) + _infeasible_encoding(vision, arms)
-
-
-def _infeasible_encoding(vision: Vision, arms: Iterable[Arm]) -> list[str]:
-    problems = []
-    for arm in arms:
-        if not arm.encodes or arm.budget is None:
-            continue
-        refused = vision.family and declared.encoder_refusal(arm.method, vision.family)
-        if refused:
-            problems.append(f"arm {arm.name}: {refused}")
-        elif vision.encoding is not None:
-            try:
-                encoder.plans(
-                    arm.method, vision.encoding, arm.budget, crops=vision.crops, **arm.params
-                )
-            except ValueError as error:
-                problems.append(f"arm {arm.name}: {error}")
-    return problems
-
-
-def _infeasible_crops(options: Mapping[str, Any], arms: Iterable[Arm]) -> list[str]:
-    """Arms whose method cannot choose among the tokens of an image's crops as the options ask."""
-    chosen = {name: value for name, value in options.items() if name in CHOICES}
-    problems = []
-    for arm in arms:
-        if arm.selects and not arm.encodes:
-            try:
-                features.crops_of(arm.method, chosen, **arm.params)
-            except ValueError as error:
-                problems.append(f"arm {arm.name}: {error}")
-    return problems
-
-
-def _infeasible_late(vision: Vision, arms: Iterable[Arm]) -> list[str]:
-    problems = []
+def _infeasible(vision: Vision, options: Mapping[str, Any], arms: Sequence[Arm]) -> Iterator[str]:
+    """Arms that the family, the depth of encoder or language model, or the options rule out."""
     family = declared.find(str(vision.family))
     newlines = family is not None and family.newlines
-    for arm in arms:
-        if not arm.is_late:
-            continue
+    chosen = {name: value for name, value in options.items() if name in CHOICES}
+
+    def late(arm: Arm) -> None:
         refused = decoder.refusal(arm.method, str(vision.family), newlines, **arm.params)
         if refused is not None:
-            problems.append(f"arm {arm.name}: {refused}")
-        elif vision.layers is not None and arm.budget is not None:
+            raise ValueError(refused)
+        if vision.layers is not None and arm.budget is not None:
             # Where tokens depend on the image: one that is just too large to keep all.
             shape = decoder.Shape(vision.layers, vision.tokens or arm.budget + 1, vision.axes)
+            decoder.plan(arm.method, shape, arm.budget, **arm.params)
+
+    def encoding(arm: Arm) -> None:
+        refused = vision.family and declared.encoder_refusal(arm.method, vision.family)
+        if refused:
+            raise ValueError(refused)
+        if vision.encoding is not None and arm.budget is not None:
+            encoder.plans(arm.method, vision.encoding, arm.budget, crops=vision.crops, **arm.params)
+
+    def crops(arm: Arm) -> None:
+        features.crops_of(arm.method, chosen, **arm.params)
+
+    for plan, planned in (
+        (late, [arm for arm in arms if arm.is_late]),
+        (encoding, [arm for arm in arms if arm.encodes]),
+        (crops, [arm for arm in arms if arm.selects and not arm.encodes]),
+    ):
+        for arm in planned:
             try:
-                decoder.plan(arm.method, shape, arm.budget, **arm.params)
+                plan(arm)
             except ValueError as error:
-                problems.append(f"arm {arm.name}: {error}")
-    return problems
+                yield f"arm {arm.name}: {error}"

@@ -1,1 +1,1 @@
-"""What a study needs and takes, before it runs and while it does."""
+"""Needs and costs of a study, before it runs and while it does."""

@@ -1,4 +1,4 @@
-"""What a study will cost, before it runs, and how far it is.
+"""Cost of a study before it runs, and how far it is.
 
     python -m prunesid.study.planning.estimate configs/pocket.yaml --cores 2
 
@@ -44,7 +44,7 @@ from prunesid.study.stages.source import runtime_of
 
 @dataclass(frozen=True)
 class Estimate:
-    """What there is to do in a study and how fast it goes."""
+    """Work that is left in a study, and how fast it goes."""
 
     study: Study
     sizes: dict[str, Size]
@@ -97,7 +97,7 @@ def gpu_here() -> Gpu:
 
 
 def finished(study: Study, sizes: dict[str, Size]) -> Iterator[tuple[Work, float]]:
-    """What this study's model has done here, and the seconds that each part took."""
+    """Work that this study's model has done here, and the seconds that each part took."""
     places, runtime = Layout.of(study), runtime_of(study)
     if not places.model.is_dir():  # before its first stage a model on the hub need not be here
         return

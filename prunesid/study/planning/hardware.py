@@ -1,4 +1,4 @@
-"""What a study of a real model takes of a GPU: memory, and seconds by counting.
+"""GPU memory and seconds of a study of a real model, by counting.
 
 A pass costs its multiply-adds at the share of the GPU's peak that long passes reach, and no less
 than starting its kernels and reading the weights takes. What is declared here is a guess until a

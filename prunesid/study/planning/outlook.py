@@ -1,9 +1,10 @@
-"""What a whole study takes of named hardware, from nothing: for planning, not for progress.
+"""Cost of a whole study on named hardware, from nothing: for planning, not for progress.
 
     python -m prunesid.study.planning.outlook configs/llava-1.5-7b.yaml
 
-prints it; with --write it replaces what the study's own first comment says (from "Estimated:" to the
-end of the paragraph) and its row in docs/models.md. `make estimate` shows it beside what is done.
+prints it; with --write it replaces the estimate in the study's own first comment (from "Estimated:"
+to the end of the paragraph) and its row in docs/models.md. `make estimate` shows it beside what is
+done.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Outlook:
     memory       of the machine: the features of the largest benchmark's shard are read whole
     checkpoint   the model's weights
     data         what the data sets' files take, and once more what `datasets` makes of them
-    features     what the vision tower leaves behind, for all arms and for those in the encoder
+    features     of the vision tower, for all arms and for those in the encoder
     unknown      benchmarks whose size is not known before they are read
     """
 
@@ -66,18 +67,14 @@ def outlook(study: Study) -> Outlook:
     shape = largest_shape(study)
     layers = max(len(needs_of(study.arms_of(b.name)).layers) for b in study.benchmarks)
     published = [published_task(benchmark.task) for benchmark in study.encoded]
+    speeds = {
+        gpu.name: Rates(rates=rates(shape, gpu, study.dtype, study.batch_size)) for gpu in GPUS
+    }
     features = {b.name: (sizes[b.name].images or 0) * image_bytes(study, b) for b in study.encoded}
     return Outlook(
         gpu_memory=memory_bytes(shape, study.dtype, study.batch_size, 1 + layers),
-        gpu_seconds={
-            gpu.name: _seconds(
-                todo, Rates(rates=rates(shape, gpu, study.dtype, study.batch_size)), on_gpu=True
-            )
-            for gpu in GPUS
-        },
-        cpu_seconds=_seconds(
-            todo, Rates(rates=rates(shape, GPUS[0], study.dtype, study.batch_size)), on_gpu=False
-        ),
+        gpu_seconds={name: _seconds(todo, speed, on_gpu=True) for name, speed in speeds.items()},
+        cpu_seconds=_seconds(todo, speeds[GPUS[0].name], on_gpu=False),
         memory=max(features.values()) / study.shards + 4e9,
         checkpoint=weight_bytes(shape, study.dtype),
         data=sum(2 * (known.download or 0) for known in published if known is not None),

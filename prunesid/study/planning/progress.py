@@ -1,8 +1,8 @@
-"""How far a study is: what each stage has to do for each benchmark, and what of it is stored.
+"""Progress of a study: the work of each stage for each benchmark, and how much of it is stored.
 
 An arm counts as done where the key of its result, made from everything that determines it, is in
-the store; a stage that leaves one file, where that is not older than the code that makes it. Nothing
-is computed and no model is loaded.
+the store; a stage that leaves one file, where that is not older than the code that makes it.
+Nothing is computed and no model is loaded.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Size:
 class Step:
     """One stage of one benchmark (or, for `compare`, of one ablation).
 
-    `of` and `done` count results: arms where the stage works arm by arm, else files. `left` is what is
-    to be done; `features` are the bytes of features among what that leaves on disk.
+    `of` and `done` count results: arms where the stage works arm by arm, else files. `left` is what
+    is to be done; `features` are the bytes of features among what that leaves on disk.
     """
 
     stage: str
@@ -154,7 +154,7 @@ def steps(study: Study, sizes: Mapping[str, Size]) -> Iterator[Step]:
 
 
 def is_fresh(output: Path, stage: str, made_from: Iterable[Path] = ()) -> bool:
-    """Whether a file is there, and older neither than the code of its stage nor than what it is made from."""
+    """Whether a file is there and no older than its stage's code and what it is made from."""
     if not output.is_file():
         return False
     older = (*files_behind(stage).values(), *(path for path in made_from if path.is_file()))
@@ -317,7 +317,7 @@ def _amount(
 
 
 def image_bytes(study: Study, benchmark: Benchmark) -> float:
-    """What the features of one image take on disk."""
+    """Bytes of the features of one image on disk."""
     shape, tower = shape_of(study, benchmark), dict(study.model_options).get(TEXT_TOWER)
     needs = reading(needs_of(study.arms_of(benchmark.name)), tower)
     per_token = shape.width + shape.tower.width * len(needs.layers)

@@ -1,9 +1,9 @@
-"""What the stages of a study take: rates, shipped or measured, and what follows from them.
+"""Time and space of a study's stages by rates, shipped or measured.
 
-The shipped rates are for Pocket-LLaVA on one core of an AMD EPYC with AVX-512 (torch 2.13), fitted to what
-the default study's stored results took; those of jobs, images and compare, and all sizes, are rough
-guesses. A machine that has finished part of a study has its own: each stage's rates are then scaled by
-how much longer or shorter the finished part took than the shipped rates say.
+The shipped rates are for Pocket-LLaVA on one core of an AMD EPYC with AVX-512 (torch 2.13), fitted
+to what the default study's stored results took; those of jobs, images and compare, and all sizes,
+are rough guesses. A machine that has finished part of a study has its own: each stage's rates are
+then scaled by how much longer or shorter the finished part took than the shipped rates say.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 # Seconds by what they are spent on: starting a job, and then images, or images, tokens or questions
-# of every arm. Answering pays for the visual tokens that are prefilled and for the questions that are
-# asked on them; on a GPU also for passes of the model (prunesid.study.planning.hardware).
+# of every arm. Answering pays for the visual tokens that are prefilled and for the questions that
+# are asked on them; on a GPU also for passes of the model (prunesid.study.planning.hardware).
 SHIPPED: Mapping[str, Mapping[str, float]] = {
     "images": {"jobs": 3, "images": 0.02},
     "features": {"jobs": 8, "images": 0.09},
@@ -46,7 +46,7 @@ class Work:
 
     @property
     def bytes(self) -> float:
-        """What it leaves on disk, but for features."""
+        """Bytes that it leaves on disk, but for features."""
         sizes = BYTES.get(self.stage, {})
         content = sum(sizes.get(what, 0) * count for what, count in self.amount.items())
         return content + ENTRY_BYTES * self.entries

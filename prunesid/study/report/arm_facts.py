@@ -1,4 +1,4 @@
-"""What the arms of an ablation did with the tokens, as a small table below the main one.
+"""The arms' tokens and costs as a small table below the main one.
 
 It tells results apart from their reasons: a threshold that suppresses nothing, a budget that is
 refilled by score, groups that change from seed to seed.
@@ -110,7 +110,7 @@ def facts_table(
 
 
 def _place(cell: Cell) -> str:
-    """Where the arms of a cell act on the tokens; '' for the one that keeps all."""
+    """The place where the arms of a cell act on the tokens; '' for the one that keeps all."""
     arm = cell.arms[0]
     return "" if arm.is_vanilla else ACTS[place_of(arm.method)]
 

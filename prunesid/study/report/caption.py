@@ -1,4 +1,4 @@
-"""What the numbers of a table are, in sentences: definition, intervals, tests, cautions."""
+"""The caption of a table of numbers: definition, intervals, tests, cautions."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,9 +13,9 @@ from prunesid.study.report.paper import Paper
 
 # What the columns of the table of facts mean, by their titles.
 FACTS = {
-    "Acts": "where the method drops tokens: in the vision encoder, early (before the language model, by "
-    "the image or by image and question) or late (inside it, by what is asked; its tokens are the mean "
-    "over layers)",
+    "Acts": "where the method drops tokens: in the vision encoder, early (before the language "
+    "model, by the image or by image and question) or late (inside it, by what is asked; its "
+    "tokens are the mean over layers)",
     "Tokens": "visual tokens per image in a layer of the language model, and their range",
     "Entering": "those in its first layer",
     "KV entries": "visual tokens in the caches of all layers together when decoding starts",
@@ -23,20 +23,21 @@ FACTS = {
     "Suppressed": "share of all tokens",
     "Refilled": "kept although suppressed, to fill the budget",
     "ρ": "redundancy",
-    "Rand, seeds": "adjusted Rand index of the groups of two seeds, 1 where they are the same, 0 for "
-    "unrelated ones",
+    "Rand, seeds": "adjusted Rand index of the groups of two seeds, 1 where they are the same, 0 "
+    "for unrelated ones",
     "Rand, reference": "the same index, of the groups and the reference's",
-    "Encoder": "multiply-adds of the vision tower for an image, by a counted formula as those that follow",
-    "Selection": "of choosing its tokens, for each question where they depend on it, empty where the "
-    "method has no formula",
+    "Encoder": "multiply-adds of the vision tower for an image, by a counted formula as those that "
+    "follow",
+    "Selection": "of choosing its tokens, for each question where they depend on it, empty where "
+    "the method has no formula",
     "LLM": "of the prompt of a question asked alone, up to the answer's first token",
     "Total": "their sum, after ≥ where a part has no formula",
 }
 # How p is found, for all that show it.
 TEST = (
-    "The test swaps the answers of the two rows, image by image, in all possible ways (sign-flip test): "
-    "questions on one image are not taken for independent. Its p is computed and not drawn: it has no "
-    "Monte-Carlo error, and no † depends on a seed."
+    "The test swaps the answers of the two rows, image by image, in all possible ways (sign-flip "
+    "test): questions on one image are not taken for independent. Its p is computed and not drawn: "
+    "it has no Monte-Carlo error, and no † depends on a seed."
 )
 
 
@@ -74,7 +75,7 @@ def paragraphs(
 
 
 def facts_text(columns: Sequence[str]) -> str:
-    """What the columns of a table of facts mean."""
+    """The meanings of the columns of a table of facts."""
     meanings = " ".join(f"{title}: {FACTS[title]}." for title in columns)
     return f"means over benchmarks, images and seeds. {meanings}"
 
@@ -85,7 +86,7 @@ def definition(
     benchmarks: Sequence[Benchmark],
     bootstrap: Bootstrap,
 ) -> str:
-    """What the values are of, and what their intervals and spreads mean."""
+    """The definition of the values, their intervals and spreads."""
     whole = comparison[comparison["row"] == ALL_TOKENS].set_index("benchmark")
     parts = []
     for b in benchmarks:
@@ -146,7 +147,7 @@ def _detectable(
 
 
 def _tokens(comparison: pd.DataFrame, ablation: Ablation) -> str:
-    """Which cells sent another number of tokens to the language model than their budget says."""
+    """The cells that sent another number of tokens to the language model than their budget."""
 
     def unequal() -> Iterator[str]:
         for cell in ablation.cells:
@@ -171,19 +172,19 @@ def _tokens(comparison: pd.DataFrame, ablation: Ablation) -> str:
 
 
 def counts(ablation: Ablation) -> str:
-    """What a budget counts of methods whose authors count otherwise; '' where there are none."""
+    """The budget's meaning for methods whose authors count otherwise; '' without such methods."""
     rows: dict[object, list[str]] = {}
     for row in ablation.rows:
         arm = next(cell for cell in ablation.cells if cell.row == row).arms[0]
         rows.setdefault(arm.resolved().get("budget_counts"), []).append(row.label)
     said = {
         "mean": "a budget is the mean, over all layers, of the tokens that enter a layer. In their "
-        "authors' papers, and in the paper's rows, it is the number that enters each layer after the "
-        "first K; those K see all tokens and do not count. Of the same budget fewer tokens are left "
-        "here (budget_counts: after counts as they do).",
-        "after": "a budget is the number of tokens that enters each layer after the first K, as in their "
-        "authors' papers and in the paper's rows; those K see all tokens, so that the mean over layers "
-        "is larger.",
+        "authors' papers, and in the paper's rows, it is the number that enters each layer after "
+        "the first K; those K see all tokens and do not count. Of the same budget fewer tokens are "
+        "left here (budget_counts: after counts as they do).",
+        "after": "a budget is the number of tokens that enters each layer after the first K, as in "
+        "their authors' papers and in the paper's rows; those K see all tokens, so that the mean "
+        "over layers is larger.",
     }
     return " ".join(
         f"{', '.join(rows[kind])}: {text}" for kind, text in said.items() if kind in rows
@@ -191,17 +192,17 @@ def counts(ablation: Ablation) -> str:
 
 
 def _left_out(ablation: Ablation) -> str:
-    """What a dash in the table means."""
+    """The meaning of a dash in the table."""
     whole = len(ablation.rows) * len(ablation.columns)
     return "–: left out of this ablation." if len(ablation.cells) < whole else ""
 
 
 def _paper(ablation: Ablation, paper: Paper) -> str:
     return (
-        f"The shaded rows repeat table {ablation.table.paper_table} of the paper (all tokens: table "
-        f"{paper.vanilla_table(ablation)}): {paper.model_of(ablation)} on the benchmarks of those "
-        "names. Where model, splits or scoring differ from ours, compare the order of rows and not "
-        "the numbers. The differences between its rows are ours, of the printed numbers."
+        f"The shaded rows repeat table {ablation.table.paper_table} of the paper (all tokens: "
+        f"table {paper.vanilla_table(ablation)}): {paper.model_of(ablation)} on the benchmarks of "
+        "those names. Where model, splits or scoring differ from ours, compare the order of rows and "
+        "not the numbers. The differences between its rows are ours, of the printed numbers."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a finished study ends with: where everything is, and how to get its runs online.
+"""The last message of a finished study: where everything is, how to get its runs online.
 
 python -m prunesid.study.report.closing configs/pocket.yaml --report results/report.html
 """

@@ -1,8 +1,8 @@
-"""How near each method is to its authors' code: what was compared, what came out, what differs and why.
+"""Agreement of each method with its authors' code: what was compared, what differs and why.
 
 The numbers are those that the tests measure on the golden vectors and record in `golden.json`; the
-rest is what the methods' registrations say. `python -m prunesid.study.report.fidelity` writes the tables into
-the documentation, between the marks that it finds there.
+rest is what the methods' registrations say. `python -m prunesid.study.report.fidelity` writes the
+tables into the documentation, between the marks that it finds there.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _recorded() -> dict[str, Agreement]:
 
 
 def agreement(golden: str) -> Agreement:
-    """What was last recorded of a file of golden vectors; KeyError where nothing was."""
+    """The last recorded agreement with a file of golden vectors; KeyError where there is none."""
     return _recorded()[golden]
 
 
@@ -118,7 +118,7 @@ def agreement_table() -> str:
 
 
 def upstream_table() -> str:
-    """Every parameter whose default is not what the authors' code does, both values, and the reason."""
+    """Every parameter whose default differs from the authors' code: both values and the reason."""
     rows = []
     for name, source in followed():
         ours = resolve(name)
@@ -172,7 +172,7 @@ def _order(method: str) -> str:
 
 
 def _sent(method: str) -> str:
-    """What a method sends on of an image, in its order, as it comes out of a run on random numbers."""
+    """The order of a method's tokens, as it comes out of a run on random numbers."""
     side, images = 6, 1
     drawn = torch.Generator().manual_seed(0)
 
@@ -220,7 +220,7 @@ def run_table(columns: Sequence[Column] = COLUMNS) -> str:
 
 
 def crops_table() -> str:
-    """What each method does with an image in crops, where its authors have code for one."""
+    """The methods whose authors have code for an image in crops, with its options."""
     rows = []
     for name in features.list_feature_methods():
         crops = features.authors_crops(name)
@@ -237,7 +237,7 @@ def families_table() -> str:
 
 
 def run_texts() -> str:
-    """What each method's file says of itself, beside its source."""
+    """Each method's own description, beside its source."""
     parts = []
     for name, source in followed():
         known = about(name)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from prunesid.core.files import atomic
+from prunesid.study.analysis.comparison import write_csv
 from prunesid.study.config.ablation import FIGURE
 from prunesid.study.report import theme
 from prunesid.study.report.figures import FIGURES, Subject
@@ -25,13 +25,12 @@ def write_figure(subject: Subject, paths: Sequence[Path], picture: str = FIGURE)
 def write_drawn(
     drawn: Figure, points: pd.DataFrame, paths: Sequence[Path], dots: int = theme.DOTS
 ) -> None:
-    """Write a figure and the numbers behind it; atomic, the same bytes for the same numbers.
+    """Write a figure and its numbers; atomic, the same bytes for the same numbers.
 
     `dots` per inch, of the .png and of images inside the others.
     """
     for path in paths:
         if path.suffix == ".csv":
-            with atomic(path) as part:
-                points.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
+            write_csv(points, path)
         else:
             theme.save(drawn, path, dots)

@@ -30,7 +30,7 @@ STRIDE, HUES = 7, 24
 def kept_points(scenes: Sequence[Scene]) -> pd.DataFrame:
     """A line per kept patch: image_id, phi, arm, patch (raster order), row, column, group, merged.
 
-    `merged` says that it is no kept patch but the center of a merged token. `question` is the scene's.
+    `merged` says that it is no kept patch but the center of a merged token.
     """
     lines = [
         {

@@ -1,4 +1,4 @@
-"""What there is to know of a method before it has run: what its registration and its file say."""
+"""Facts of a method before it has run, from its registration and its file."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def about(method: str, **params: object) -> About:
         module=module,
         params=entry.params,
         needs=_needs(requirements(method, **params)),
-    )  # fmt: skip
+    )
 
 
 def _needs(needs: Needs) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Where one method loses: the change from all tokens in every stratum, with its interval.
+"""One method's change from all tokens in every stratum, with its interval.
 
 Question families stand on the left, thirds of the images by information score on the right. A
 method of several rows is shown by all of them under the first column, one of a single row under
@@ -109,6 +109,6 @@ def _sentences(data: pd.DataFrame, subject: Subject, rows: Sequence[Setting]) ->
         f"Share of right answers minus that with all tokens{under}, {asked.min():,} to "
         f"{asked.max():,} questions in a line; thirds of each benchmark's images by φ. Families "
         "from above by the loss.",
-        f"Bars: {100 * subject.bootstrap.confidence:g} % intervals over images. Hollow: the interval "
-        "holds 0 (not corrected for the number of lines).",
+        f"Bars: {100 * subject.bootstrap.confidence:g} % intervals over images. Hollow: the "
+        "interval holds 0 (not corrected for the number of lines).",
     ]

@@ -1,4 +1,4 @@
-"""A page about one method of an ablation: what it is, what it keeps, where it fails, what it costs."""
+"""A page about one method of an ablation: what it is, keeps and costs, and where it fails."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ KINDS = {FAMILY: "By question family", PHI: "By information score φ: thirds of 
 
 @dataclass(frozen=True)
 class MethodPage:
-    """`words` are of text, `numbers` of results; `points` are behind the picture of losses."""
+    """`words` are of text, `numbers` of results; `losses` are drawn."""
 
     title: str
     about: About
@@ -154,7 +154,7 @@ def _description(known: About, part: Ablation) -> Table:
 
 
 def _needs(known: About, part: Ablation) -> str:
-    """What the first row reads, and those that read something else."""
+    """The needs of the first row, and of those that read something else."""
     found: dict[str, str] = {}
     for row in part.rows:
         arm = next(cell for cell in part.cells if cell.row == row).arms[0]
@@ -233,9 +233,7 @@ def _strata(subject: Subject, rows: Sequence[Setting], losses: pd.DataFrame) -> 
     lines = subject.strata.set_index(keys)
     columns_of = subject.ablation.columns_of
     series = [(row, column) for row in rows for column in columns_of(row)]
-    strata = dict.fromkeys(
-        zip(losses["kind"], losses["benchmark"], losses["stratum"], strict=True)
-    )  # fmt: skip
+    strata = dict.fromkeys(zip(losses["kind"], losses["benchmark"], losses["stratum"], strict=True))
     blocks = []
     for kind, heading in KINDS.items():
         found = []
@@ -253,9 +251,9 @@ def _strata(subject: Subject, rows: Sequence[Setting], losses: pd.DataFrame) -> 
         "Where it fails", groups, ("questions", "all tokens", *under),
         tuple(block for block in blocks if block.rows),
         (
-            "Share of right answers with all tokens in percent, and the change from it in percentage "
-            f"points with its {100 * subject.bootstrap.confidence:g} % interval over images. †: the "
-            "interval leaves out 0, not corrected for the number of lines.",
+            "Share of right answers with all tokens in percent, and the change from it in "
+            f"percentage points with its {100 * subject.bootstrap.confidence:g} % interval over "
+            "images. †: the interval leaves out 0, not corrected for the number of lines.",
         ),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What the kinds of figures share: axes of an ablation, panels per benchmark, notes and legends."""
+"""Shared by the kinds of figures: axes, panels per benchmark, notes and legends."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ from prunesid.study.report import theme
 
 NAMES = {"budget": "visual tokens kept", "num_groups": "groups K", "layer": "ViT block"}
 METRICS = {
-    "mean": "accuracy (%)", "weighted": "relative mark (%)", "f1": "F1 (%)", "mme": "score (points)",
+    "mean": "accuracy (%)", "weighted": "relative mark (%)", "f1": "F1 (%)",
+    "mme": "score (points)",
 }  # fmt: skip
 AVERAGE_METRIC = "% of all tokens"
 WHOLE = "all tokens"
@@ -32,8 +33,8 @@ LEVEL = 0.05
 ACROSS = 3
 LEGEND_LETTERS_PER_INCH = 10.4
 NUMBERS = (
-    "value", "ci_low", "ci_high", "spread", "seeds", "unit", "diff", "diff_low", "diff_high", "p_holm",
-    "detectable",
+    "value", "ci_low", "ci_high", "spread", "seeds", "unit", "diff", "diff_low", "diff_high",
+    "p_holm", "detectable",
 )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ class Axis:
 
     @property
     def title(self) -> str:
-        """What stands beside it; nothing for whole settings, whose labels say all."""
+        """The axis label; none for whole settings, whose own labels say all."""
         if self.name in RESERVED_AXES:
             return ""
         return NAMES.get(self.name, self.name.replace("_", " "))
@@ -98,7 +99,7 @@ def panel_titles(benchmarks: Sequence[Benchmark]) -> dict[str, str]:
 
 
 def metric(panel: str, benchmarks: Sequence[Benchmark]) -> str:
-    """What a panel's vertical axis counts."""
+    """The label of a panel's vertical axis."""
     if panel == AVERAGE:
         return AVERAGE_METRIC
     return next(METRICS[b.statistic] for b in benchmarks if b.name == panel)
@@ -107,7 +108,7 @@ def metric(panel: str, benchmarks: Sequence[Benchmark]) -> str:
 def panel_points(
     comparison: pd.DataFrame, benchmarks: Sequence[Benchmark], places: Mapping[str, str]
 ) -> pd.DataFrame:
-    """The comparison's lines per column as points: panel, `places`, and the numbers behind each.
+    """The comparison's lines per column as points: panel, `places`, and the numbers of each.
 
     places  {name of the new column: column of the comparison}, 'hue' among them, where the
             all-token arm is 'vanilla'; elsewhere it has none. The average over columns is left out.
@@ -147,7 +148,7 @@ def strata(data: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def named(ax: Axes) -> dict[str, Artist]:
-    """What a legend of these axes would show, by label."""
+    """The entries of a legend of these axes, by label."""
     handles, labels = ax.get_legend_handles_labels()
     return dict(zip(labels, handles, strict=True))
 
@@ -186,7 +187,7 @@ def note_of(drawn: Figure) -> str:
 
 
 def sample_text(comparison: pd.DataFrame, benchmarks: Sequence[Benchmark]) -> str:
-    """What was asked of every row: 'GQA, SQA (2,023 questions on 440 images)'."""
+    """The sample of every row: 'GQA, SQA (2,023 questions on 440 images)'."""
     whole = comparison[comparison["row"] == ALL_TOKENS]
     asked = whole[whole["benchmark"].isin([b.name for b in benchmarks])]
     questions, images = (int(asked[name].sum()) for name in ("questions", "images"))
@@ -195,14 +196,14 @@ def sample_text(comparison: pd.DataFrame, benchmarks: Sequence[Benchmark]) -> st
 
 
 def bars_note(points: pd.DataFrame, confidence: float) -> str:
-    """What the bars of a figure's points say."""
+    """The meaning of the bars of a figure's points."""
     seeds = int(points["seeds"].max())
     thick = f"; thick bars: ± standard deviation over {seeds} seeds" if seeds > 1 else ""
     return f"Thin bars: {100 * confidence:g} % intervals over images{thick}."
 
 
 def tests_note(points: pd.DataFrame, reference: str) -> str:
-    """What filled and hollow marks say."""
+    """The meaning of filled and hollow marks."""
     if points["p_holm"].notna().sum() == 0:
         return ""
     return (
@@ -212,7 +213,7 @@ def tests_note(points: pd.DataFrame, reference: str) -> str:
 
 
 def detectable_note(reference: str, mark: str = "bar") -> str:
-    """What the gray bar or band says."""
+    """The meaning of the gray bar or band."""
     return (
         f"Gray {mark}: smallest difference from {reference} that a test would find with a power of "
         "80 % (the panel's largest)."
@@ -283,7 +284,7 @@ def draw_zero(ax: Axes, upright: bool = True) -> None:
 def draw_heat(
     ax: Axes, table: pd.DataFrame, sure: pd.DataFrame, reach: float, aspect: Any = "equal"
 ) -> AxesImage:
-    """Differences in points (rows x columns) as colors, their numbers inside; * where they are `sure`.
+    """Differences in points (rows x columns) as colors with numbers; * where they are `sure`.
 
     reach  the difference of the strongest color
     """
@@ -292,8 +293,9 @@ def draw_heat(
         value = table.iat[y, x]
         if not np.isnan(value):
             ax.text(
-                x, y, f"{points_text(value)}{'*' if sure.iat[y, x] else ''}", ha="center", va="center",
-                fontsize=theme.SMALL, color="white" if abs(value) > 0.6 * reach else theme.INK,
+                x, y, f"{points_text(value)}{'*' if sure.iat[y, x] else ''}", ha="center",
+                va="center", fontsize=theme.SMALL,
+                color="white" if abs(value) > 0.6 * reach else theme.INK,
             )  # fmt: skip
     ax.tick_params(length=0)
     ax.grid(False)
@@ -326,7 +328,7 @@ def draw_whole(ax: Axes, points: pd.DataFrame, upright: bool = False) -> Artist:
 
 
 def draw_detectable(ax: Axes, points: pd.DataFrame) -> bool:
-    """A gray bar in the lower right as tall as the smallest detectable difference; whether drawn."""
+    """Draw a gray bar as tall as the smallest detectable difference; False where there is none."""
     size = points["detectable"].max()
     if not size > 0:
         return False

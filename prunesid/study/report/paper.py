@@ -21,8 +21,8 @@ VANILLA_TABLE = {"5": "1", "6": "1"}
 EVERYTHING = "all"
 # What the paper adds to a method's name; calibrated budgets are ours.
 DYNAMIC = {None: "", "benchmark": "-dyn"}
-# What the paper leaves open of how its rows were made: how MustDrop meets a budget, what a budget of
-# methods inside the language model counts, and whether its own text or authors' code was run.
+# What the paper leaves open of how its rows were made: how MustDrop meets a budget, what a budget
+# of methods inside the language model counts, and whether its own text or authors' code was run.
 UNSTATED = frozenset({"rule", "budget_counts"})
 PRINTED_PRESETS = frozenset({"paper", "release", "upstream"})
 
@@ -48,7 +48,7 @@ class Paper:
     models: Mapping[str, str]
 
     def notes_on(self, ablation: Ablation) -> tuple[str, ...]:
-        """Where the paper contradicts itself in what stands beside the ablation's rows."""
+        """The paper's contradictions in what stands beside the ablation's rows."""
         shown = {_name_of(arm) for arm in ablation.arms}
         return tuple(
             note.text
@@ -95,7 +95,7 @@ class Paper:
         return VANILLA_TABLE.get(table, table)
 
     def all_tokens(self, ablation: Ablation, benchmark: str) -> float | None:
-        """What `vanilla_table` prints for all tokens, or None."""
+        """The number that `vanilla_table` prints for all tokens, or None."""
         return self._vanilla(ablation).get(benchmark, (None, None))[1]
 
     def token_count(self, ablation: Ablation) -> str:
@@ -113,7 +113,7 @@ class Paper:
 
 
 def _name_of(arm: Arm) -> str | None:
-    """What the paper calls an arm's method, or None for what it does not have."""
+    """The paper's name of an arm's method, or None for one that it does not have."""
     return arm.method + DYNAMIC[arm.dynamic] if arm.dynamic in DYNAMIC else None
 
 

@@ -39,7 +39,7 @@ Lines = dict[tuple[str, str, str], Line]
 
 @dataclass(frozen=True)
 class TableCell:
-    """What one cell shows; `mark` flags a difference from the reference that holds after Holm."""
+    """The texts of one cell; `mark` flags a difference from the reference that holds after Holm."""
 
     value: str = ""
     interval: str = ""

@@ -127,7 +127,7 @@ def marker(place: int) -> str:
 
 
 def colors(names: Sequence[str]) -> dict[str, str]:
-    """A color per name: a method's, grouping's or preset's own, a sequence for numbers, else a free one.
+    """A color per name: a method's, grouping's or preset's own, a sequence for numbers, else free.
 
     A name may be a setting such as 'method=grid,budget=64'. Of several with the same own color the
     first gets it.

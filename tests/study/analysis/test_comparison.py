@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from builders.synthetic_scores import BENCHMARKS, GQA, MME, POPE, ablation_of, grouping, scores_of
 
-from prunesid.study.analysis.comparison import compare, read_comparison, sample, write_comparison
+from prunesid.study.analysis.comparison import compare, read_comparison, sample, write_csv
 from prunesid.study.analysis.measurement import SCORE_COLUMNS, measure, read_scores
 from prunesid.study.analysis.sign_flip import contributions, sign_flip_p
 from prunesid.study.config.study import Bootstrap
@@ -191,7 +191,7 @@ def test_the_order_of_lines_changes_nothing(scores, table, tmp_path):
     # MME's pairs are told by their order within image and category.
     shuffled = shuffled.sort_values(["benchmark", "arm", "image_id", "category"], kind="stable")
     for name, own in (("one", scores), ("other", shuffled)):
-        write_comparison(compare(own, grouping(), BENCHMARKS, FEW), tmp_path / name)
+        write_csv(compare(own, grouping(), BENCHMARKS, FEW), tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
@@ -204,14 +204,14 @@ def test_another_arm_or_benchmark_changes_no_other_line(scores, table):
 
 
 def test_a_table_survives_its_file(table, tmp_path):
-    write_comparison(table, tmp_path / "comparison.csv")
+    write_csv(table, tmp_path / "comparison.csv")
     back = read_comparison(tmp_path / "comparison.csv")
     assert list(back.columns) == list(table.columns)
     assert (
         back[["row", "column", "budget", "test"]] == table[["row", "column", "budget", "test"]]
     ).all(axis=None)
     assert np.allclose(back["value"], table["value"], rtol=1e-5)
-    write_comparison(back, tmp_path / "again.csv")
+    write_csv(back, tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "comparison.csv").read_bytes()
 
 

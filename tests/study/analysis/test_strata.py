@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from builders.synthetic_scores import GQA, MME, POPE, ablation_of, scores_of
 
-from prunesid.study.analysis.comparison import write_comparison
+from prunesid.study.analysis.comparison import write_csv
 from prunesid.study.analysis.strata import THIRDS, by_stratum, read_strata
 from prunesid.study.config.study import Bootstrap
 
@@ -68,7 +68,7 @@ def test_ties_share_a_third_and_unknown_images_are_in_none(work):
 
 def test_the_table_survives_its_file(work, tmp_path):
     *_, table = work
-    write_comparison(table, tmp_path / "strata.csv")
+    write_csv(table, tmp_path / "strata.csv")
     back = read_strata(tmp_path / "strata.csv")
     assert list(back.columns) == list(table.columns)
     assert np.allclose(back["diff"], table["diff"], rtol=1e-4)

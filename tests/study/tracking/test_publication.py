@@ -16,7 +16,7 @@ from prunesid.core.record import VisionRecord
 from prunesid.images.records import Medium, Records
 from prunesid.lmms.scoring import COLUMNS
 from prunesid.pocket.benchmarks import render
-from prunesid.study.analysis.comparison import compare, read_comparison, write_comparison
+from prunesid.study.analysis.comparison import compare, read_comparison, write_csv
 from prunesid.study.config.study import load_study
 from prunesid.study.files.features import write_features
 from prunesid.study.provenance.store import Store
@@ -101,7 +101,7 @@ def work(tmp_path_factory, study):
     place = folder / "made_up"
     place.mkdir()
     (ablation,) = study.ablations
-    write_comparison(
+    write_csv(
         compare(scores, ablation, study.benchmarks, study.bootstrap), place / "comparison.csv"
     )
     Image.new("RGB", (30, 20)).save(place / "figure.png")

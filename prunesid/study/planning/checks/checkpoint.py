@@ -80,7 +80,7 @@ def _downloadable(
 
 
 def as_tower(found: Finding) -> Finding:
-    """What was found of a text tower's checkpoint, which transformers loads.
+    """The finding of a text tower's checkpoint, which transformers loads.
 
     Where its main branch has no safetensors, transformers takes those that the hub's conversion bot
     proposes, if it does.

@@ -48,7 +48,8 @@ def check_token(hub: Hub, tasks: Iterable[str]) -> Iterator[Finding]:
         yield Finding(OK, "hub token", "none; everything is in the local cache")
     else:
         yield Finding(
-            MISSING, "hub token", f"none, and lmms-eval loads {', '.join(p.task for p in insisting)} with one",
+            MISSING, "hub token",
+            f"none, and lmms-eval loads {', '.join(p.task for p in insisting)} with one",
             "`hf auth login`, or HF_TOKEN; any account's read token will do",
         )  # fmt: skip
 
@@ -96,7 +97,8 @@ def _on_hub(hub: Hub, part: TaskData) -> tuple[Finding, float]:
         repository = hub.look(name, "dataset")
     except NotReachable as error:
         return Finding(
-            MISSING, what, f"{name}: not in the local cache, and the hub is not reachable ({error})",
+            MISSING, what,
+            f"{name}: not in the local cache, and the hub is not reachable ({error})",
             f"`hf download --repo-type dataset {name}` where there is a network, "
             f"or copy it into {hub.cache}",
         ), expected  # fmt: skip

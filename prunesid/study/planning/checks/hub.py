@@ -41,7 +41,7 @@ class Hub(Protocol):
     offline: bool
     """Whether HF_HUB_OFFLINE keeps the libraries from asking."""
     cache: Path
-    """Where downloads go."""
+    """The folder of downloads."""
     has_token: bool
     """Whether there is a token to log in with."""
 

@@ -35,7 +35,7 @@ def installed(name: str) -> str | None:
 
 
 def required(extras: Iterable[str], project: Path = PROJECT) -> list[Requirement]:
-    """What pyproject.toml asks for with these extras, each once; its own extras are followed."""
+    """The requirements of pyproject.toml with these extras, each once; own extras are followed."""
     document = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
     optional, open_extras = document["optional-dependencies"], list(extras)
     found: dict[str, Requirement] = {}

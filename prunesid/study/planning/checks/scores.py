@@ -15,7 +15,7 @@ from prunesid.study.planning.checks.tasks import known_data, task_data
 
 
 def refuse_unscorable(benchmark: Benchmark) -> None:
-    """ValueError where the task does not exist or lacks the metric, or its judge cannot be asked."""
+    """ValueError for no such task, a metric that it lacks, or a judge that cannot be asked."""
     name = benchmark.metric.partition(",")[0]
     for part in task_data(benchmark.task):
         if name not in part.metrics:

@@ -1,4 +1,4 @@
-"""What an lmms-eval task reads, from its YAML alone: loading lmms-eval would take half a minute."""
+"""The data of an lmms-eval task, from its YAML alone: loading lmms-eval takes half a minute."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Kinds of figures: one file per kind, chosen by an ablation's YAML (`figure: {kind: forest}`).
 
-A kind is named like its file and registers two functions: `points(subject)` gives the table behind
-the figure, which is saved as CSV, and `draw(points, subject)` shows that table and nothing else.
+A kind is named like its file and registers two functions: `points(subject)` gives the numbers
+of the figure, which is saved as CSV, and `draw(points, subject)` shows that table and nothing else.
 Plug-ins use the entry-point group `prunesid.figures`, the kind's name as their name.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a figure may show.
+    """All that a figure may show.
 
     comparison   the ablation's table as `comparison.compare` gives it
     bootstrap    how its intervals were made

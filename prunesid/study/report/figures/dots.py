@@ -32,7 +32,7 @@ def ranking(data: pd.DataFrame, ablation: Ablation) -> list[Setting]:
 
 
 def order_note(ablation: Ablation) -> str:
-    """What a figure says of `ranking` where some rows are not run under every column."""
+    """A figure's sentence on `ranking` where some rows are not run under every column."""
     if all(ablation.columns_of(row) == ablation.columns for row in ablation.rows):
         return ""
     return (
@@ -46,7 +46,8 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     rows = ranking(data, subject.ablation)
     sentence = (
         f"Values on {panels.sample_text(subject.comparison, subject.benchmarks)}, of all tokens "
-        f"dashed; from above by the average, in percent of all tokens. {order_note(subject.ablation)}"
+        "dashed; from above by the average, in percent of all tokens. "
+        f"{order_note(subject.ablation)}"
     )
     return forest.draw_rows(data, subject, rows, "value", sentence)
 

@@ -18,7 +18,8 @@ from prunesid.study.report.figures import Subject, register
 
 # Inches: of a mark, a line of a label, a panel; and letters of a line.
 LINE_HEIGHT, LABEL_HEIGHT, PANEL_HEIGHT, LETTERS = 0.115, 0.14, 1.5, 26
-# Panels taller than this stand side by side, so many at the most: two rows of them would not fit a page.
+# Panels taller than this stand side by side, so many at the most: two rows of them would not fit
+# a page.
 TALL, BESIDE = 4.0, 6
 
 

@@ -118,8 +118,9 @@ def _draw_panel(ax: Axes, own: pd.DataFrame, subject: Subject, titles: dict[str,
             at, gain,
             xerr=[line["phi_std"] - line["phi_std_low"], line["phi_std_high"] - line["phi_std"]],
             yerr=[gain - line["gain_low"], line["gain_high"] - gain],
-            marker=theme.marker(place), linestyle="none", color=shades[value], markerfacecolor="none", elinewidth=0.7,
-            markeredgewidth=0.9, label=f"{said}{_correlation(first)}",
+            marker=theme.marker(place), linestyle="none", color=shades[value],
+            markerfacecolor="none", elinewidth=0.7, markeredgewidth=0.9,
+            label=f"{said}{_correlation(first)}",
         )  # fmt: skip
         filled = panels.significant(line)
         ax.plot(

@@ -92,7 +92,7 @@ def draw_panels(
 
 
 class Scale:
-    """Where the values of an axis lie, and the ticks there."""
+    """The places of the values of an axis, and the ticks there."""
 
     def __init__(self, shown: Axis, places: NDArray[np.float64], log: bool) -> None:
         self.shown, self.places, self.log = shown, places, log

@@ -1,4 +1,4 @@
-"""Where rows lose: the change from all tokens by question family and by information score.
+"""The change of rows from all tokens by question family and by information score.
 
 One table of colors per kind of stratum, for the ablation's first column: a row's loss in every
 family of every benchmark above, in every third of the images by phi below.
@@ -32,7 +32,7 @@ def points(subject: Subject) -> pd.DataFrame:
     own = subject.strata[subject.strata["column"] == column]
     order = [row.key for row in dots.ranking(dots.points(subject), subject.ablation)]
     place = {key: number for number, key in enumerate(order)}
-    own = own.assign(place=own["row"].map(place)).sort_values("place", kind="stable")
+    own = own.sort_values("row", key=lambda names: names.map(place), kind="stable")
     shown = ["row", "kind", "benchmark", "stratum", "questions", "whole", "value", "diff"]
     return own[[*shown, "diff_low", "diff_high"]]
 
@@ -66,11 +66,11 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
         drawn.colorbar(image, ax=axes, shrink=0.6, label="change from all tokens (points)")
         column = ablation.columns[0].label if ablation.columns[0].values else "this study"
         panels.note(drawn, [
-            f"Share of right answers minus that with all tokens, in percentage points, at {column}, on "
-            f"{sample}, {asked.min():,} to {asked.max():,} questions in a cell; from above by the "
-            "average over benchmarks and columns.",
-            f"*: the {100 * subject.bootstrap.confidence:g} % interval over images leaves out 0 (not "
-            "corrected for the number of cells).",
+            "Share of right answers minus that with all tokens, in percentage points, at "
+            f"{column}, on {sample}, {asked.min():,} to {asked.max():,} questions in a cell; from "
+            "above by the average over benchmarks and columns.",
+            f"*: the {100 * subject.bootstrap.confidence:g} % interval over images leaves out 0 "
+            "(not corrected for the number of cells).",
         ])  # fmt: skip
     return drawn
 

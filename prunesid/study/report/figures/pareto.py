@@ -22,8 +22,8 @@ from prunesid.study.report.figures import Subject, register
 
 # Inches: of a label, the least of the panel, and what is above and below it.
 LABEL, PANEL, AROUND = 0.155, 2.6, 1.0
-# Letters in a line of a label, what one takes of the panel's width, and where labels beside the panel
-# and behind the last point begin.
+# Letters in a line of a label, what one takes of the panel's width, and where labels beside the
+# panel and after the last point begin.
 LETTERS, LETTER, MARGIN, GAP = 30, 0.0095, 1.04, 0.06
 FRONT = "front"
 # Ticks within each power of ten, by how far the axis reaches.
@@ -63,7 +63,7 @@ def points(subject: Subject) -> pd.DataFrame:
 def on_front(
     cost: NDArray[np.float64], value: NDArray[np.float64], rivals: pd.Series | None = None
 ) -> NDArray[np.bool_]:
-    """(n,) which points no rival beats: as cheap or cheaper, as good or better, and not the same."""
+    """(n,) points that no rival beats: as cheap or cheaper, as good or better, not the same."""
     known = np.ones(len(cost), dtype=bool) if rivals is None else rivals.to_numpy(bool)
     no_worse = (cost[None, :] <= cost[:, None]) & (value[None, :] >= value[:, None])
     better = (cost[None, :] < cost[:, None]) | (value[None, :] > value[:, None])
@@ -139,7 +139,8 @@ def _draw_rows(ax: Axes, data: pd.DataFrame, ablation: Ablation, marks: dict[str
         for line in own.itertuples():
             # Many points stand at nearly the same cost: intervals must not hide them.
             ax.vlines(
-                line.macs, line.ci_low, line.ci_high, color=color, linewidth=0.8, alpha=0.4, zorder=2,
+                line.macs, line.ci_low, line.ci_high, color=color, linewidth=0.8, alpha=0.4,
+                zorder=2,
             )  # fmt: skip
             ax.plot(
                 line.macs, line.value, marker=marks[line.column], color=color, markersize=4,
@@ -172,8 +173,8 @@ def _label(ax: Axes, data: pd.DataFrame, names: dict[str, str], gap: float) -> N
             va="center", fontsize=7, annotation_clip=False, zorder=4,
             bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
             arrowprops={
-                "arrowstyle": "-", "color": shades[str(key)], "linewidth": 0.6, "linestyle": (0, (1, 1.6)),
-                "shrinkA": 0, "shrinkB": 3, "relpos": (0, 0.5),
+                "arrowstyle": "-", "color": shades[str(key)], "linewidth": 0.6,
+                "linestyle": (0, (1, 1.6)), "shrinkA": 0, "shrinkB": 3, "relpos": (0, 0.5),
             },
         )  # fmt: skip
     ax.annotate(
@@ -193,7 +194,7 @@ def _ticks(ax: Axes) -> None:
 
 
 def tick_text(value: float) -> str:
-    """A tick's count without zeros behind the point: 1.5 G, 200 M."""
+    """A tick's count without zeros after the point: 1.5 G, 200 M."""
     number, _, unit = count_text(value).partition(" ")
     return f"{float(number):g} {unit}".rstrip()
 
@@ -201,14 +202,15 @@ def tick_text(value: float) -> str:
 def _sentences(data: pd.DataFrame, subject: Subject) -> list[str]:
     sample = panels.sample_text(subject.comparison, subject.benchmarks)
     return [
-        f"Average over {sample} against the multiply-adds of a question asked alone, up to its answer's first token: vision "
-        "tower, choice of tokens and language model, counted by formulas.",
+        f"Average over {sample} against the multiply-adds of a question asked alone, up to its "
+        "answer's first token: vision tower, choice of tokens and language model, counted by "
+        "formulas.",
         f"Bars: {100 * subject.bootstrap.confidence:g} % intervals over images.",
         "Front: no other point is at least as accurate for less.",
         "Hollow: a part has no formula, so the point lies further right; it is not on the front."
         if data["bound"].any()
         else "",
-    ]  # fmt: skip
+    ]
 
 
 register("pareto", points=points, draw=draw)

@@ -4,7 +4,6 @@ A cell is the row's average minus the other's, in percentage points of the all-t
 says that the difference survives Holm's correction over all pairs of the panel.
 """
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -28,12 +27,9 @@ def points(subject: Subject) -> pd.DataFrame:
     order = [row.key for row in dots.ranking(dots.points(subject), subject.ablation)]
     place = {key: number for number, key in enumerate(order)}
     columns = {column.key or ALL: number for number, column in enumerate(subject.ablation.columns)}
-    keys = [
-        pairs["column"].map(columns), pairs["row"].map(place), pairs["other"].map(place),
-    ]  # fmt: skip
-    order_of = np.lexsort([key.to_numpy() for key in reversed(keys)])
-    shown = ["column", "row", "other", "diff", "diff_low", "diff_high", "p_holm"]
-    return pairs.iloc[order_of][shown]
+    places = {"column": columns, "row": place, "other": place}
+    pairs = pairs.sort_values(list(places), key=lambda own: own.map(places[str(own.name)]))
+    return pairs[[*places, "diff", "diff_low", "diff_high", "p_holm"]]
 
 
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:
@@ -64,10 +60,11 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
         for ax in axes[1:]:  # as wide as the first, which gave up room for its bar
             drawn.colorbar(image, ax=ax, shrink=0.8).ax.set_visible(False)
         panels.note(drawn, [
-            f"Row minus column on average over {sample}, in percentage points of the value with all "
-            f"tokens; from above by that average over all columns. {dots.order_note(ablation)} *: the "
-            f"difference survives Holm's correction over the panel's pairs (p < {panels.LEVEL:g}, sign-flip test over images). "
-            f"The {100 * subject.bootstrap.confidence:g} % intervals are in the CSV beside it.",
+            f"Row minus column on average over {sample}, in percentage points of the value with "
+            "all tokens; from above by that average over all columns. "
+            f"{dots.order_note(ablation)} *: the difference survives Holm's correction over the "
+            f"panel's pairs (p < {panels.LEVEL:g}, sign-flip test over images). The "
+            f"{100 * subject.bootstrap.confidence:g} % intervals are in the CSV beside it.",
         ])  # fmt: skip
     return drawn
 

@@ -1,4 +1,4 @@
-"""The HTML of the report's pages: Jinja templates and style sheets, in the files beside this one."""
+"""The HTML of the report's pages: Jinja templates and style sheets, in files beside this one."""
 
 from pathlib import Path
 

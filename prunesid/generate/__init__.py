@@ -1,1 +1,1 @@
-"""Kept tokens into language models: answers, and one pruned call of a model of your own."""
+"""From kept tokens to answers: the greedy answers of an arm, and pruned calls of any model."""

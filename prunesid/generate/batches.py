@@ -1,7 +1,7 @@
-"""Images are sorted into batches of like length, but only within blocks of a few batches.
+"""Blocks of a few batches, within which images are sorted into batches of similar length.
 
-What shares a batch decides the last bits of an answer. So a benchmark that is cut between blocks has
-the same answers, bit for bit, as one that is not cut.
+The images that share a batch decide the last bits of an answer. A benchmark that is cut between
+blocks therefore has the same answers, bit for bit, as one that is not cut.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ def block_size(batch_size: int) -> int:
 
 
 def image_numbers(inputs: Iterable[str], questions: Sequence[Question]) -> dict[str, int]:
-    """{input: number of its image}; inputs of one image, where each question is one, share a number."""
+    """{input: number of its image}.
+
+    Inputs of one image share a number, for instance where each question is an input of its own.
+    """
     images = {question.shown: question.image_id for question in questions}
     numbers: dict[str, int] = {}
     return {name: numbers.setdefault(images.get(name, name), len(numbers)) for name in inputs}

@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class LayerCaches:
-    """What a transformers decoder layer takes as `past_key_values`: all it calls is `update`.
+    """A KV cache whose layers may differ in length and whose rows and columns can be selected.
 
-    Unlike transformers' own caches it promises nothing about equal lengths, and rows and columns
-    can be picked from it. Keys and values are (B, heads, S, d), keys after the rotary embedding.
+    A transformers decoder layer takes it as `past_key_values`, of which it calls `update` only.
+    Keys and values are (B, heads, S, d), keys after the rotary embedding.
     """
 
     def __init__(self, depth: int) -> None:
@@ -22,7 +22,7 @@ class LayerCaches:
     def update(
         self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Append to a layer -> everything it holds."""
+        """Append to a layer and return everything it holds."""
         past, old = self.keys[layer_idx], self.values[layer_idx]
         if past is not None and old is not None:
             keys, values = torch.cat([past, keys], dim=2), torch.cat([old, values], dim=2)
@@ -37,11 +37,11 @@ class LayerCaches:
         return keys
 
     def length(self, layer: int) -> int:
-        """Columns of a layer."""
+        """Number of columns of a layer."""
         return self.held(layer).shape[2]
 
     def select_rows(self, rows: Tensor) -> None:
-        """Row i becomes the former row `rows[i]`; rows may repeat."""
+        """Replace row i by the former row `rows[i]`; rows may repeat."""
         for tensors in (self.keys, self.values):
             tensors[:] = [None if tensor is None else tensor[rows] for tensor in tensors]
 

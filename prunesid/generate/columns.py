@@ -1,8 +1,8 @@
 """A batch of prompts inside the decoder: one column per token, in any order, with gaps.
 
-Where a token stands in its sequence is written beside it and not read from its column. So padding
-may lie on any side, a dropped token may stay as a column that nobody sees, a merged one may be
-appended at the end, and the attention mask is the same expression for all of them.
+A token's place in its sequence is stored with it and does not follow from its column. Padding may
+therefore lie on any side. A dropped token may stay as a column that no query sees, and a merged one
+may be appended at the end. The attention mask is the same expression for all of them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch.nn.utils.rnn import pad_sequence
 from prunesid.methods.decoder.schedule import Choice
 
 BEFORE, VISUAL, AFTER, GONE = range(4)
-"""Text before and between images, visual tokens, text behind them; padding and dropped tokens."""
+"""Text before and between images, visual tokens, text after them; padding and dropped tokens."""
 
 
 @dataclass(frozen=True, eq=False)
 class Columns:
     """B prompts of S columns.
 
-    hidden    (B, S, E + X); X channels, a multiple of E, are still to come: E of them are added to a
-              token after each of the next layers
+    hidden    (B, S, E + X) hidden states, and X channels for later layers. X is a multiple of E:
+              each of the next layers adds E of them to its output
     kind      (B, S) int64, BEFORE, VISUAL, AFTER or GONE
     source    (B, S) int64, number of a visual token at the decoder's input; -1 for others
     place     (B, S) int64, a permutation of 0..S-1 per row: order in the sequence, GONE last
@@ -42,12 +42,12 @@ class Columns:
     def of(cls, hidden: Tensor, kind: Tensor, position: Tensor | None = None) -> Columns:
         """Prompts at the decoder's input; without `position` tokens are numbered from 0.
 
-        ValueError unless every row, its GONE columns left out, ends in the text behind its images.
+        ValueError unless every row, apart from GONE columns, ends in the text after its images.
         """
         order = torch.arange(kind.shape[1], device=kind.device).expand_as(kind)
         place = _places(kind, order)
         if not torch.equal(place, _places(torch.where(kind == GONE, GONE, VISUAL), order)):
-            raise ValueError("a prompt must end in the text behind its visual tokens")
+            raise ValueError("a prompt must end in the text after its visual tokens")
         if position is None:
             position = place[:, :, None]
         visual = kind == VISUAL
@@ -64,7 +64,7 @@ class Columns:
 
     @property
     def seen(self) -> Tensor:
-        """(B, S) bool, whether a column takes part."""
+        """(B, S) bool: the columns that take part, all but GONE ones."""
         return self.kind != GONE
 
     @property
@@ -73,7 +73,7 @@ class Columns:
         return (self.kind == VISUAL).sum(dim=1)
 
     def row(self, number: int, kind: int | None = None) -> Tensor:
-        """The columns of a row in sequence order: those of a kind, or all that take part."""
+        """Columns of a row in sequence order: those of one kind, or all that take part."""
         kinds = self.kind[number]
         columns = torch.nonzero(kinds != GONE if kind is None else kinds == kind)[:, 0]
         return columns[self.place[number, columns].argsort()]
@@ -85,11 +85,11 @@ class Columns:
         )
 
     def rows(self, rows: Tensor) -> Columns:
-        """Row i is the former row `rows[i]`; rows may repeat."""
+        """Prompts of which row i is the former row `rows[i]`; rows may repeat."""
         return Columns(**{n: getattr(self, n)[rows] for n in self.__dataclass_fields__})
 
     def gathered(self) -> Columns:
-        """Only the columns that take part, in sequence order; shorter rows end in GONE ones."""
+        """The columns that take part, in sequence order; shorter rows end in GONE columns."""
         order = self.order()
 
         def picked(values: Tensor) -> Tensor:
@@ -99,18 +99,20 @@ class Columns:
         return Columns(**{name: picked(getattr(self, name)) for name in self.__dataclass_fields__})
 
     def without(self, lost: Tensor) -> Columns:
-        """The same columns, those of `lost` (B, S) bool GONE."""
+        """These columns with those of `lost` (B, S) bool marked GONE."""
         kind = self.kind.masked_fill(lost, GONE)
         return replace(self, kind=kind, place=_places(kind, self.place))
 
     def order(self) -> Tensor:
-        """(B, W) the columns in sequence order, W those of the row that has most left."""
+        """(B, W) columns in sequence order; W is the largest number of columns left in a row."""
         return self.place.argsort(dim=1)[:, : int(self.seen.sum(dim=1).max())]
 
 
 def pruned(columns: Columns, choices: Sequence[Choice], positions: str) -> Columns:
-    """The columns after each row's choice among its visual tokens: what it does not keep is GONE,
-    what it merged is appended."""
+    """The columns after each row's choice among its visual tokens.
+
+    Tokens that are not kept are GONE; merged tokens are appended.
+    """
     lost = columns.kind == VISUAL
     for number, choice in enumerate(choices):
         lost[number, columns.row(number, VISUAL)[choice.keep]] = False
@@ -129,8 +131,8 @@ def _append(columns: Columns, choices: Sequence[Choice]) -> Columns:
     for each in merged:
         if each.shape[1] != hidden.shape[2]:
             raise ValueError(
-                f"merged tokens have {each.shape[1]} channels, the tokens {hidden.shape[2]}: they are "
-                "made of View.tokens, which hold what later layers add"
+                f"merged tokens have {each.shape[1]} channels, the tokens {hidden.shape[2]}: make "
+                "them of View.tokens, which hold what later layers add"
             )
     new = pad_sequence(merged, batch_first=True)
     old = columns.kind
@@ -141,7 +143,7 @@ def _append(columns: Columns, choices: Sequence[Choice]) -> Columns:
         for c, count in zip(choices, counts, strict=True)
     ]
     kind = torch.cat([old, torch.where(real, VISUAL, GONE)], dim=1)
-    # Last, so in front of the text behind the images and behind everything else.
+    # The highest places: `_places` puts them before the text after the images, after all else.
     order = torch.cat([columns.place, number + old.shape[1]], dim=1)
     return Columns(
         hidden=torch.cat([hidden, new], dim=1),
@@ -153,9 +155,9 @@ def _append(columns: Columns, choices: Sequence[Choice]) -> Columns:
 
 
 def causal_mask(queries: Columns, keys: Columns, dtype: torch.dtype) -> Tensor | None:
-    """Additive mask (B, 1, Q, S), or None where the plain causal mask does the same.
+    """Additive mask (B, 1, Q, S), or None if the plain causal mask is equivalent.
 
-    A GONE query sees what takes part, so that no row is empty (an empty row would be NaN).
+    A GONE query sees the columns that take part: an empty row would give NaN.
     """
     columns = torch.arange(keys.kind.shape[1], device=keys.kind.device)
     if queries is keys and torch.equal(keys.place, columns.expand_as(keys.place)):
@@ -165,13 +167,15 @@ def causal_mask(queries: Columns, keys: Columns, dtype: torch.dtype) -> Tensor |
 
 
 def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, Q, S) bool -> (B, 1, Q, S), 0 where seen."""
+    """(B, Q, S) bool -> additive mask (B, 1, Q, S), 0 where seen."""
     mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
     return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
 
 def _places(kind: Tensor, order: Tensor) -> Tensor:
-    """Rank of each column by `order` (below S); AFTER behind text and images that take turns, GONE
-    last."""
+    """Rank of each column: text and images that alternate, then AFTER, then GONE.
+
+    Within each of the three, columns are ranked by `order`, whose values are below S.
+    """
     key = kind.clamp(min=VISUAL) * kind.shape[1] + order
     return key.argsort(dim=1, stable=True).argsort(dim=1)

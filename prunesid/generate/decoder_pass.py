@@ -1,19 +1,19 @@
-"""Runs a decoder layer by layer and drops visual tokens where a schedule says so.
+"""A decoder run layer by layer, with visual tokens dropped where a schedule says so.
 
     state = prefill(model.model, Columns.of(embeddings, kind), plan("fastv", shape, 192))
     logits = model.lm_head(state.last)
     hidden = state.advance(model.model.embed_tokens(logits.argmax(-1)))
 
-Two modes, which give the same answers:
-  accuracy  dropped tokens stay as columns that nobody sees
-  latency   dropped tokens are taken out, so that sequences and KV caches get shorter layer by
-            layer. A batch works too (shorter rows are padded on the right); time batches of one.
+Two modes give the same answers:
+  accuracy  dropped tokens stay as columns that no query sees
+  latency   dropped tokens are removed, so that sequences and KV caches get shorter layer by layer.
+            Shorter rows of a batch are padded on the right; measure time with batches of one
 
-Works with the decoders of transformers that are built like Llama and Qwen2 (`LlamaModel`,
-`Qwen2Model`, `MistralModel`, `Qwen3Model`, and with M-RoPE `Qwen2VLTextModel`,
-`Qwen2_5_VLTextModel` and `Qwen3VLTextModel`): `layers`, `rotary_emb`, `norm`, full causal attention.
-Nothing is patched; the layers keep their attention implementation, which must take additive masks
-(SDPA or eager) wherever a batch is ragged.
+The decoder must be built like Llama and Qwen2, with `layers`, `rotary_emb`, `norm` and full causal
+attention. In transformers these are `LlamaModel`, `Qwen2Model`, `MistralModel`, `Qwen3Model`, and
+with M-RoPE `Qwen2VLTextModel`, `Qwen2_5_VLTextModel` and `Qwen3VLTextModel`. Nothing is patched.
+The layers keep their attention implementation, which must take additive masks (SDPA or eager) if a
+batch is ragged.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MODES = ("latency", "accuracy")
 class Segment:
     """Consecutive layers that see the same tokens.
 
-    columns    the prompts' columns in these layers' caches, without their hidden states
+    columns    the prompts' columns in the caches of these layers, without hidden states
     following  (B, 1, P) int64 rotary positions of the first new token
     """
 
@@ -51,12 +51,12 @@ class Segment:
 class Prefilled:
     """Prompts in the decoder's caches, ready for new tokens.
 
-    last             (B, E) final hidden states of each prompt's last token, for the output layer
+    last             (B, E) final hidden state of each prompt's last token, for the output layer
     columns          the columns that left the last layer, `hidden` after the final norm
     entering         (B, L) int64 visual tokens entering each layer, merged ones included
     cached           (B, L) int64 visual tokens in each layer's cache when decoding starts
-    kept             for each stage and prompt, the sources of the tokens that went on, (k,) int64
-    selection_macs   (B,) int64 multiply-adds of choosing
+    kept             for each stage and prompt, the sources of the tokens kept, (k,) int64
+    selection_macs   (B,) int64 multiply-adds of choosing tokens
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Prefilled:
 
     @torch.no_grad()
     def advance(self, embeddings: Tensor) -> Tensor:
-        """One new token per prompt (B, E + X) -> its final hidden state (B, E)."""
+        """Run one new token per prompt, (B, E + X), and return its final hidden state, (B, E)."""
         hidden = embeddings[:, None]
         for segment in self.segments:
             position = segment.following + self._steps
@@ -98,11 +98,11 @@ class Prefilled:
 
     @property
     def steps(self) -> int:
-        """New tokens per prompt so far."""
+        """Number of new tokens per prompt so far."""
         return self._steps
 
     def select_rows(self, rows: Tensor) -> None:
-        """Prompt i becomes the former prompt `rows[i]`, as beam search has it."""
+        """Replace prompt i by the former prompt `rows[i]`, for beam search."""
         self.cache.select_rows(rows)
         self.segments = [
             replace(each, columns=each.columns.rows(rows), following=each.following[rows])
@@ -121,13 +121,13 @@ def prefill(
 ) -> Prefilled:
     """Run B prompts (`Columns.of`) of any padding through the decoder.
 
-    schedule       for all of them, or (B) of one method, those of prompts that keep everything
-                   without stages
-    cls_attention  (B, T) mean over heads of the vision tower's CLS attention of each prompt's
-                   image, for methods that read it
+    schedule       one for all prompts, or B of one method. The schedule of a prompt that keeps
+                   everything has no stages
+    cls_attention  (B, T) the vision tower's CLS attention on each prompt's image, mean over heads,
+                   for methods that read it
 
-    ValueError on a decoder or a mode that is not supported, on positions that do not fit the
-    decoder, or on a prompt without text behind the image.
+    ValueError on a decoder or mode that is not supported, on positions that do not fit the decoder,
+    or on a prompt without text after the image.
     """
     stages = _Stages.of(schedule, len(prompts))
     _check(decoder, prompts, stages.positions, mode)
@@ -153,23 +153,24 @@ def prefill_shared(
     mode: str = "latency",
     cls_attention: Tensor | None = None,
 ) -> Prefilled:
-    """`prefill` of B prompts that share P prefixes, which run once up to the first stage.
+    """`prefill` of B prompts that share P prefixes; each prefix runs once up to the first stage.
 
-    prefixes   columns of everything before the text behind the images
-    following  (P,) int64 rotary position of the first token behind each prefix
-    owner      (B,) int64 the prefix of each prompt
-    text       (B, A, E + X) the text behind the images; kind (B, A) int64 AFTER, or GONE for padding
+    prefixes   columns of everything before the text after the images
+    following  (P,) int64 rotary position of the first token after each prefix
+    owner      (B,) int64 number of each prompt's prefix
+    text       (B, A, E + X) the text after the images
+    kind       (B, A) int64, AFTER, or GONE for padding
 
-    What comes before a question cannot depend on it until the question decides what stays.
+    A prefix cannot depend on the question before the question decides which tokens stay.
     """
-    # The positions of text are one number on all axes.
-    behind = following[owner, None] + (kind != GONE).cumsum(dim=1) - 1
+    # A text token has the same position on all axes.
+    after = following[owner, None] + (kind != GONE).cumsum(dim=1) - 1
     axes = prefixes.position.shape[2]
     whole = Columns.of(
         hidden=torch.cat([prefixes.hidden[owner], text], dim=1),
         kind=torch.cat([prefixes.kind[owner], kind], dim=1),
         position=torch.cat(
-            [prefixes.position[owner], behind[:, :, None].expand(-1, -1, axes)], dim=1
+            [prefixes.position[owner], after[:, :, None].expand(-1, -1, axes)], dim=1
         ),
     )
     stages = _Stages.of(schedule, len(whole))
@@ -189,9 +190,10 @@ def prefill_shared(
 
 @dataclass(frozen=True)
 class _Stages:
-    """The schedules of B prompts: after which layers any drops tokens, and how each does.
+    """The schedules of B prompts, by layer.
 
-    stages  (after, the B prompts' stages there, None for one that keeps everything)
+    stages  for each layer after which a prompt drops tokens: its number and the stages of the B
+            prompts, None for a prompt that keeps everything there
     """
 
     stages: tuple[tuple[int, tuple[Stage | None, ...]], ...]
@@ -200,7 +202,7 @@ class _Stages:
 
     @classmethod
     def of(cls, schedule: Schedule | Sequence[Schedule], rows: int) -> _Stages:
-        """ValueError where positions or caches are not treated alike."""
+        """ValueError if the schedules differ in `positions` or `shrink_from`."""
         schedules = [schedule] * rows if isinstance(schedule, Schedule) else schedule
         dropping = [each for each in schedules if each.stages] or list(schedules[:1])
         treated = {(each.positions, each.shrink_from) for each in dropping}
@@ -227,8 +229,10 @@ def _continue(
     mode: str,
     cls_attention: Tensor | None,
 ) -> Prefilled:
-    """From the end of the first segment; `queries` are those of its last layer, for the last
-    columns or all."""
+    """The rest of a prefill, from the end of the first segment.
+
+    `queries` are those of the segment's last layer, for all columns or the last of them.
+    """
     depth = len(decoder.layers)
     segments = [_segment(_first_layers(decoder, schedule), columns)]
     kept: list[list[Tensor]] = []
@@ -271,9 +275,9 @@ def _first_layers(decoder: Any, schedule: _Stages) -> range:
 
 
 def _queries(decoder: Any, layers: range) -> Any:
-    """Collects the queries of the last of `layers`, before the rotary embedding."""
+    """A context that collects the queries of the last of `layers`, before rotary embedding."""
     attention = decoder.layers[layers[-1]].self_attn
-    # Qwen3 normalizes each head's query; what leaves the norm is what is rotated.
+    # Qwen3 normalizes each head's query and rotates the output of that norm.
     return outputs({"query": getattr(attention, "q_norm", attention.q_proj)})
 
 
@@ -286,13 +290,12 @@ def _run(
     layers: range,
 ) -> Tensor:
     states, *later = hidden.split(decoder.config.hidden_size, dim=2)
-    # Layers cannot run on nothing, the prefix of questions without an image.
+    # Layers cannot run on zero tokens, as in the prefix of questions without an image.
     if not hidden.shape[1]:
         return torch.cat([states, *later[len(layers) :]], dim=2)
     rotary = _rotary(decoder, states, position)
     for number in layers:
-        # Without position_ids: from numbers with gaps, flash attention would take one prompt for
-        # several.
+        # No position_ids: flash attention would read gaps in them as several prompts.
         output = decoder.layers[number](
             states,
             attention_mask=mask,
@@ -307,7 +310,7 @@ def _run(
 
 
 def _states(decoder: Any, hidden: Tensor) -> Tensor:
-    """(..., E + X) as `Columns` has them -> (..., E) without what is still to come."""
+    """(..., E + X) as in `Columns` -> (..., E), without the channels for later layers."""
     return hidden[..., : decoder.config.hidden_size]
 
 
@@ -320,7 +323,7 @@ def _rotary(decoder: Any, hidden: Tensor, position: Tensor) -> tuple[Tensor, Ten
 def _segment(layers: range, columns: Columns) -> Segment:
     rows = torch.arange(len(columns), device=columns.kind.device)
     following = columns.position[rows, _last_text(columns)][:, None] + 1
-    # A view would keep the hidden states of every segment in memory.
+    # A new tensor: a view would keep the hidden states of every segment in memory.
     empty = columns.hidden.new_empty(*columns.kind.shape, 0)
     return Segment(layers, replace(columns, hidden=empty), following)
 
@@ -344,7 +347,7 @@ def _view(
     whole, visual, text = columns.row(row), columns.row(row, VISUAL), columns.row(row, AFTER)
     keys = cache.held(after)[row]
     skipped = columns.kind.shape[1] - queries.shape[1]
-    # As the layer rotated them: in its dtype, at its positions.
+    # Queries are rotated as in the layer: in its dtype, at its positions.
     tokens = columns.hidden[row]
     hidden, inputs = _states(decoder, tokens), _states(decoder, prompts.hidden[row])
     cos, sin = _rotary(decoder, hidden, columns.position[row, text][None])
@@ -372,7 +375,7 @@ def _view(
 
 
 def _cut(segments: Sequence[Segment], layer: int) -> tuple[list[Segment], list[Segment]]:
-    """The segments of the layers before `layer`, and of those from it on."""
+    """The segments of the layers before `layer`, and of the layers from it on."""
     before: list[Segment] = []
     after: list[Segment] = []
     for each in segments:
@@ -384,7 +387,7 @@ def _cut(segments: Sequence[Segment], layer: int) -> tuple[list[Segment], list[S
 
 
 def _shrunk(segment: Segment, final: Columns, cache: LayerCaches, mode: str) -> Segment:
-    """The segment without the visual tokens that did not reach the last layer."""
+    """The segment without visual tokens that did not reach the last layer."""
     columns = segment.columns
     size = int(columns.source.max()) + 1
     stayed = torch.zeros(len(columns), size, dtype=torch.bool, device=columns.kind.device)
@@ -402,7 +405,7 @@ def _shrunk(segment: Segment, final: Columns, cache: LayerCaches, mode: str) -> 
 
 
 def rotary_axes(decoder: Any) -> int:
-    """Rotary positions of a token of this decoder: one, or three in M-RoPE."""
+    """Number of rotary positions of a token in this decoder: one, or three in M-RoPE."""
     return 3 if hasattr(decoder.rotary_emb, "mrope_section") else 1
 
 
@@ -410,7 +413,7 @@ def _check(decoder: Any, prompts: Columns, positions: str, mode: str) -> None:
     if mode not in MODES:
         raise ValueError(unknown("mode", mode, MODES))
     if not bool((prompts.kind == AFTER).any(dim=1).all()):
-        raise ValueError("every prompt needs text behind its image: it decides what stays")
+        raise ValueError("every prompt needs text after its image: it decides what stays")
     lacking = [name for name in ("layers", "rotary_emb", "norm") if not hasattr(decoder, name)]
     if lacking or not hasattr(decoder.layers[0].self_attn, "q_proj"):
         raise ValueError(f"{type(decoder).__name__} is not built like Llama or Qwen2: {lacking}")
@@ -419,6 +422,7 @@ def _check(decoder: Any, prompts: Columns, positions: str, mode: str) -> None:
     axes, given = rotary_axes(decoder), prompts.position.shape[2]
     if given != axes:
         raise ValueError(
-            f"{type(decoder).__name__} rotates by {axes} positions per token; the prompts have {given}"
+            f"{type(decoder).__name__} rotates by {axes} positions per token; the prompts have "
+            f"{given}"
         )
     check_positions(positions, axes)

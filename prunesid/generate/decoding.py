@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from prunesid.families.base import Adapter
 
 Inputs = Mapping[str, Sequence[Medium]]
-"""{name of a question's visual input: its media}; their rows are those of a `Kept`."""
+"""{name of a question's visual input: its media}; the media's rows are rows of a `Kept`."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question ready for the model; `place` is its index among all questions,
-    `after` the tokens behind the image."""
+    """A question ready for the model.
+
+    place     its index among all questions
+    after     the tokens after the last image
+    stopping  when its answer ends
+    """
 
     place: int
     after: tuple[int, ...]
@@ -33,9 +37,9 @@ class Asked:
 def prepare(
     adapter: Adapter, place: int, question: Question, media: Sequence[Medium]
 ) -> tuple[tuple[tuple[int, ...], ...], Asked]:
-    """The texts around the media but the last, and the question as the `place`-th of all.
+    """The text before each medium, as token ids, and the `place`-th question.
 
-    ValueError on a prompt that ends with an image, or generation arguments that ask for sampling.
+    ValueError if the prompt ends with an image or the generation arguments ask for sampling.
     """
     prompt = adapter.prompt(question.context, [medium.kind for medium in media])
     if not prompt.after:
@@ -44,7 +48,7 @@ def prepare(
 
 
 def check_inputs(kept: Kept, inputs: Inputs, questions: Sequence[Question]) -> None:
-    """ValueError where `kept` has other rows than the inputs, or a question's input is missing."""
+    """ValueError if `kept` and the inputs differ in rows or a question's input is missing."""
     rows = sum(len(medium.rows) for media in inputs.values() for medium in media)
     if rows != len(kept):
         raise ValueError(f"inputs of {rows} crops for {len(kept)} rows of kept tokens")
@@ -60,10 +64,12 @@ def decode(
     positions: Sequence[int],
     asked: Sequence[Sequence[Asked]],
 ) -> tuple[int, list[tuple[int, str]]]:
-    """Greedy decoding of B packs -> columns added to the cache, (place, text) of each question.
+    """Decode B packs of questions greedily.
 
     owners     (B, P) owners of the cached prefixes, padding included
-    positions  rotary position behind each prefix
+    positions  rotary position after each prefix
+
+    Returns the number of columns added to the cache, and (place, text) of each question.
     """
     answers: list[list[list[int]]] = [[[] for _ in row] for row in asked]
     feed: list[list[Sequence[int]]] = [[question.after for question in row] for row in asked]
@@ -98,7 +104,7 @@ def decode(
 
 
 def ends(adapter: Adapter, question: Asked, text: list[int], token: int) -> bool:
-    """Adds `token` to the answer unless it is an end token; whether the answer is complete."""
+    """Append `token` to the answer unless it is an end token; true if the answer is complete."""
     if token in adapter.end_ids:
         return True
     text.append(token)

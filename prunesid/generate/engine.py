@@ -1,7 +1,7 @@
-"""Greedy answers of one arm: one prefill per image, all its questions on that cache.
+"""Greedy answers of one arm: one prefill per image, all of its questions on that cache.
 
-The answers are those of the model's own `generate()` asked one question at a time; neither the
-batch size nor the company a question keeps changes them (up to ties within rounding).
+The answers are those of the model's own `generate()` on one question at a time. Neither the batch
+size nor the other questions of a batch change them (up to ties within rounding).
 """
 
 from __future__ import annotations
@@ -31,14 +31,20 @@ from prunesid.images.records import Medium
 if TYPE_CHECKING:
     from prunesid.families.base import Adapter
 
-# Question tokens of one image in one pass: attention inside a row grows with its square.
+# Most question tokens of one image in one pass: attention grows with the square of a row.
 PACKED_TOKENS = 512
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Questions that share an input, of the `number`-th image, and the texts around its media; `tokens`
-    are those kept of it."""
+    """Questions that share an input and the text before its media.
+
+    name    the input
+    number  number of its image
+    before  the text before each medium
+    tokens  number of visual tokens kept
+    packs   the questions, cut by `_fill`
+    """
 
     name: str
     number: int
@@ -48,7 +54,7 @@ class _Group:
 
     @property
     def size(self) -> tuple[int, int]:
-        """What a batch of like groups is chosen by."""
+        """Prefix tokens and packs; batches hold groups of similar size."""
         return self.tokens + sum(map(len, self.before)), len(self.packs)
 
 
@@ -64,10 +70,12 @@ def answer(
 ) -> list[Answer]:
     """Answers in the order of `questions`.
 
-    `kept` holds the visual tokens (R, N, D) of the crops of `inputs`, which a question names by what
-    it is `shown`; a batch takes `batch_size` inputs. `progress` is told the number of questions
-    answered since the last call. ValueError on an image that is not in `inputs`, or on generation
-    arguments that ask for sampling.
+    kept        the visual tokens (R, N, D) of the R crops of `inputs`
+    inputs      named by the questions' `shown`
+    batch_size  inputs per batch
+    progress    called with the number of questions answered since its last call
+
+    ValueError on an image that is not in `inputs` or generation arguments that ask for sampling.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -93,7 +101,7 @@ def answer(
 def answer_plainly(
     adapter: Adapter, kept: Kept, media: Sequence[Medium], question: Question
 ) -> str:
-    """One answer by the model's own `generate()` on what is kept of its media; nothing is shared."""
+    """One answer by the model's own `generate()` on the kept tokens, with no shared prefix."""
     stopping = Stopping.of(question.gen_kwargs)
     prompt = _prompt(adapter, question, media)
     ids = adapter.generate(enter(adapter, kept, media), prompt, stopping.max_new_tokens)
@@ -105,12 +113,10 @@ def _prompt(adapter: Adapter, question: Question, media: Sequence[Medium]) -> Pr
 
 
 def enter(adapter: Adapter, kept: Kept, media: Sequence[Medium]) -> list[Entering]:
-    """What enters the language model for an input's media, one after the other."""
+    """The embeddings that enter the language model for an input's media, in order."""
     return [
-        part
-        for medium in media
-        for part in adapter.parts(kept_crops(kept, medium), medium.layout)
-    ]  # fmt: skip
+        part for medium in media for part in adapter.parts(kept_crops(kept, medium), medium.layout)
+    ]
 
 
 def _group(
@@ -132,19 +138,19 @@ def _group(
 
 
 def _batches(groups: Sequence[_Group], batch_size: int) -> Iterator[list[_Group]]:
-    """Groups of one block (`answering.blocks`) and like length, which wastes the least padding."""
+    """Batches of groups of one block (`prunesid.generate.batches`), sorted to save padding."""
     blocks: dict[int, list[_Group]] = {}
     for group in groups:
         blocks.setdefault(group.number // block_size(batch_size), []).append(group)
     for _, own in sorted(blocks.items()):
-        # Stable: inputs of one image stay in their order.
+        # A stable sort keeps the inputs of one image in their order.
         own.sort(key=lambda group: (*group.size, group.number))
         for start in range(0, len(own), batch_size):
             yield own[start : start + batch_size]
 
 
 def _fill(asked: Sequence[Asked]) -> tuple[tuple[Asked, ...], ...]:
-    """Cuts an image's questions into packs of at most PACKED_TOKENS tokens, one at the least."""
+    """An image's questions in packs of at most PACKED_TOKENS tokens, or of one longer question."""
     packs: list[list[Asked]] = []
     room = 0
     for question in asked:
@@ -158,9 +164,14 @@ def _fill(asked: Sequence[Asked]) -> tuple[tuple[Asked, ...], ...]:
 
 @dataclass(frozen=True, eq=False)
 class _Prefix:
-    """Everything up to the last visual token of an input: embeddings (S, E), positions (3, S) where
-    they are not 0..S-1, the position that follows, and how many of the tokens are visual, how many
-    text within media."""
+    """Everything up to the last visual token of an input.
+
+    embeddings  (S, E)
+    positions   (3, S) rotary positions, or None if they are 0..S-1
+    following   position of the next token
+    visual      number of visual tokens
+    between     number of text tokens within media
+    """
 
     embeddings: Tensor
     positions: Tensor | None
@@ -192,9 +203,8 @@ def _answer_batch(
     """(place, answer, visual tokens, text within media) of every question of the groups."""
     cache = adapter.new_cache()
     prefixes = [
-        _prefix(adapter, enter(adapter, kept, inputs[group.name]), group.before)
-        for group in groups
-    ]  # fmt: skip
+        _prefix(adapter, enter(adapter, kept, inputs[group.name]), group.before) for group in groups
+    ]
     lengths = [len(prefix.embeddings) for prefix in prefixes]
     if max(lengths):
         # Padding stands on the right, so the plain causal mask already hides it.
@@ -221,7 +231,7 @@ def _answer_batch(
 
 
 def _positions(prefixes: Sequence[_Prefix], device: torch.device) -> Tensor | None:
-    """(3, B, S) where an input's positions are not just its columns, else None."""
+    """(3, B, S) rotary positions, or None if all inputs' positions are their columns."""
     if all(prefix.positions is None for prefix in prefixes):
         return None
     own = [

@@ -1,8 +1,8 @@
-"""Greedy answers of an arm whose tokens are dropped inside the language model.
+"""Greedy answers of an arm that drops tokens inside the language model.
 
-What stays depends on the question, so each question is a row of its own; up to the first stage the
-questions of an image share their prefix. Neither the batch size nor the company a question keeps
-changes its answer (up to ties within rounding).
+The question decides which tokens stay, so each question is a row of its own. Up to the first stage
+the questions of an image share their prefix. Neither the batch size nor the other questions of a
+batch change an answer (up to ties within rounding).
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LateAnswers:
-    """Answers of Q questions in their order, and what each took, in a decoder of L layers.
+    """Answers of Q questions in their order, and what `prunesid.core.costs.account` asks for.
+
+    The decoder has L layers. An answer's `tokens` are the mean of its row of `entering`.
 
     entering        (Q, L) int64 visual tokens entering each layer, merged ones included
     cached          (Q, L) int64 visual tokens in each layer's KV cache when decoding starts
     text            (Q,) int64 other tokens of the prompt
     selection_macs  (Q,) int64 multiply-adds of choosing tokens
-    All are what `prunesid.core.costs.account` asks for; an answer's `tokens` are the mean of its
-    row of `entering`.
     """
 
     answers: list[Answer]
@@ -53,8 +53,16 @@ class LateAnswers:
 
 @dataclass(frozen=True)
 class _Row:
-    """One question: its visual input and that one's block, media, visual tokens and text within media,
-    the texts before its media, itself."""
+    """One question and its visual input.
+
+    image    name of the input
+    block    number of the input's block
+    media    number of media in the input
+    visual   number of visual tokens
+    between  number of text tokens within media
+    before   the text before each medium
+    asked    the question
+    """
 
     image: str
     block: int
@@ -66,7 +74,7 @@ class _Row:
 
     @property
     def text(self) -> int:
-        """Tokens of its prompt that are not visual."""
+        """Number of tokens of the prompt that are not visual."""
         return sum(map(len, self.before)) + self.between + len(self.asked.after)
 
 
@@ -87,20 +95,20 @@ def answer_late(
 ) -> LateAnswers:
     """Answers in the order of `questions`.
 
-    kept           the visual tokens (R, N, D) that enter the language model, `Records.all_tokens`
-                   unless an early method goes before
-    inputs         what the R crops belong to; images or clips, any number each
-    method, budget, params  see `prunesid.methods.decoder.plan`; the budget is meant for each image or clip of a
-                   question, whose tokens share it. An input of at most that many tokens keeps all
+    kept           the visual tokens (R, N, D) that enter the language model: `Records.all_tokens`,
+                   or fewer if an early method runs first
+    inputs         the inputs of the R crops, each any number of images or clips
+    method, budget, params  as in `prunesid.methods.decoder.plan`. The budget is per image or clip;
+                   the media of a question share the sum. An input with no more tokens keeps all
     cls_attention  (R, N) the record's `last_cls_attention` of the kept tokens, for methods that
-                   need it; 0 for tokens of no patch
-    mode           "latency" or "accuracy", see `prunesid.generate.decoder_pass`; the answers are the same
-    batch_size     questions at a time
-    progress       told the number of questions answered since the last call
+                   need it; 0 for tokens without a patch
+    mode           "latency" or "accuracy" (`prunesid.generate.decoder_pass`); both answer alike
+    batch_size     questions per batch
+    progress       called with the number of questions answered since its last call
 
-    ValueError as `plan` raises it, on an image that is not in `inputs`, on generation arguments that
-    ask for sampling, and where the method needs CLS attention and there is none, or other tokens than
-    those kept enter.
+    ValueError as `plan` raises it, on an image that is not in `inputs`, and on generation arguments
+    that ask for sampling. Also if the method needs CLS attention and none is given, or tokens other
+    than the kept ones enter.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -128,7 +136,7 @@ def answer_late(
     )
     axes = rotary_axes(adapter.decoder)
     kinds = {(row.media, row.visual) for row in rows}
-    # Before any answer, and first the one that asks for the largest budget.
+    # All plans before any answer, the one with most tokens per medium first.
     schedules = {
         (media, tokens): plan_media(method, Shape(depth, tokens, axes), media, budget, given)
         for media, tokens in sorted(kinds, key=lambda kind: -kind[1] / max(1, kind[0]))
@@ -168,7 +176,7 @@ def answer_late(
 def plan_media(
     method: str, shape: Shape, media: int, budget: int | None, params: Mapping[str, object]
 ) -> Schedule:
-    """`prunesid.methods.decoder.plan` for a question on that many media, each of which gets the budget."""
+    """`prunesid.methods.decoder.plan` for a question on `media` media, each with the budget."""
     if not shape.tokens:
         return Schedule()
     try:
@@ -182,8 +190,7 @@ def plan_media(
 def _rows(
     adapter: Adapter, kept: Kept, inputs: Inputs, questions: Sequence[Question], size: int
 ) -> list[_Row]:
-    """The questions, block by block of `size` inputs; those of equal counts and of one input are
-    neighbors."""
+    """The questions by block of `size` inputs, by numbers of media and tokens, and by input."""
     places = {name: number for number, name in enumerate(inputs)}
     shown: dict[str, tuple[int, int]] = {}
     rows = []
@@ -203,9 +210,9 @@ def _rows(
 def _by_image(
     attention: Tensor, kept: Kept, inputs: Inputs, rows: Iterable[_Row]
 ) -> dict[str, Tensor]:
-    """(R, N) of the kept tokens -> {image: (V,)} of those that enter, crop after crop.
+    """CLS attention (R, N) of the kept tokens -> {image: (V,) of the tokens that enter}.
 
-    ValueError where others enter: newlines or text stand among the patches, and none of it is known.
+    ValueError as in `entering_attention`.
     """
     return {
         image: entering_attention(attention, kept, inputs[image], visual, f"image {image!r}")
@@ -216,15 +223,18 @@ def _by_image(
 def entering_attention(
     attention: Tensor, kept: Kept, media: Sequence[Medium], visual: int, owner: str
 ) -> Tensor:
-    """(R, N) of the kept tokens -> (V,) of those by which the media of `owner` enter, crop by crop.
+    """CLS attention (R, N) of the kept tokens -> (V,) of the tokens that enter, crop by crop.
 
-    ValueError where `visual` tokens enter and others among them: newlines and text have no CLS attention.
+    visual  number of tokens that enter for `media`
+    owner   the prompt or image, for the message
+
+    ValueError if newlines or text are among the tokens that enter: they have no CLS attention.
     """
     crops = [crop for medium in media for crop in medium.rows]
     counts = kept.count[crops].tolist()
     if sum(counts) != visual:
         raise ValueError(
-            f"of {owner} {visual} tokens enter, newlines or text among them, which have no CLS "
+            f"{owner} enters as {visual} tokens, newlines or text among them, which have no CLS "
             "attention"
         )
     parts = [attention[crop, :count] for crop, count in zip(crops, counts, strict=True)]
@@ -267,8 +277,10 @@ def _answer_batch(
 def _prefixes(
     adapter: Adapter, shown: Sequence[tuple[Sequence[Entering], Sequence[tuple[int, ...]]]]
 ) -> tuple[Columns, Tensor]:
-    """Media and the text before each, for P prompts, padded on the right -> columns of all up to the
-    last visual token, (P,) rotary position of the first token behind."""
+    """Columns of P prompts up to the last visual token, and (P,) rotary positions of the next one.
+
+    `shown` holds each prompt's media and the text before each. Prompts are padded on the right.
+    """
     hidden, kinds, positions, following = [], [], [], []
     for media, prompt in shown:
         texts = around(prompt, media)
@@ -291,7 +303,7 @@ def _prefixes(
 
 
 def _decode(adapter: Adapter, state: Prefilled, asked: Sequence[Asked]) -> list[str]:
-    """Greedy answers; rows that are complete run along until all are."""
+    """Greedy answers; complete rows run on until all are complete."""
     texts: list[list[int]] = [[] for _ in asked]
     complete = [False] * len(asked)
     hidden = state.last

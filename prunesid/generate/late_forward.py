@@ -1,8 +1,8 @@
-"""A decoder of transformers that drops visual tokens inside the model's own `generate`.
+"""A transformers decoder that drops visual tokens inside the model's own `generate`.
 
-While `dropping` lasts, the decoder's forward pass is that of `prunesid.generate.decoder_pass`: prompts
-run by their schedules, and the cache that goes back to transformers holds what is left of each layer.
-Sampling, beams and stopping stay transformers' own.
+Within `dropping`, the decoder's forward pass is that of `prunesid.generate.decoder_pass`. Prompts
+run by their schedules, and transformers gets a cache of the tokens left in each layer. Sampling,
+beam search and stopping remain those of transformers.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from prunesid.methods.decoder import Schedule
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """B prompts of S tokens, as the model is given them.
+    """B prompts of S tokens, as the model gets them.
 
     visual         (B, S) bool, the placeholders of visual tokens
-    tokens         (V, E + X) all visual tokens, prompt by prompt, with what later layers add to them
-    schedules      (B)
-    cls_attention  (B, T) as `prefill` has it, T those of the prompt that has most
+    tokens         (V, E + X) all visual tokens, prompt by prompt; later layers add the X channels
+    schedules      B schedules
+    cls_attention  (B, T) as in `prefill`; T is the largest number of visual tokens of a prompt
     """
 
     visual: Tensor
@@ -40,7 +40,7 @@ class Prompts:
 
 
 class DroppedCache(DynamicCache):
-    """The cache of prompts whose layers hold different tokens; as long as what the model was given."""
+    """A cache whose layers hold different tokens; its length is that of the full prompt."""
 
     def __init__(self, state: Prefilled, width: int) -> None:
         super().__init__()
@@ -55,10 +55,10 @@ class DroppedCache(DynamicCache):
 
 @contextmanager
 def dropping(decoder: Any, prompts: Prompts) -> Iterator[None]:
-    """Calls of `decoder`, a text model of transformers, on these prompts drop what they say.
+    """Within the block, `decoder`, a text model of transformers, runs `prompts` by their schedules.
 
-    ValueError inside the block, from the call, for what such a pass cannot give: attentions and hidden
-    states of all layers, several new tokens at a time, prompts without text behind their images.
+    A call raises ValueError for what such a pass cannot do: return attentions or hidden states of
+    all layers, take several new tokens at once, or run a prompt without text after its images.
     """
 
     def forward(
@@ -109,13 +109,13 @@ def _columns(
     mask: Tensor | None,
     position_ids: Tensor | None,
 ) -> Columns:
-    """The prompts at the decoder's input, of which `embeddings` (B', S, E) may be a multiple."""
+    """The prompts at the decoder's input; `embeddings` (B', S, E) may hold each several times."""
     rows, width = embeddings.shape[:2]
     device = embeddings.device
     visual = prompts.visual.to(device).repeat_interleave(rows // len(prompts.visual), dim=0)
     if visual.shape != (rows, width):
         raise ValueError(
-            f"the decoder got {rows} prompts of {width} tokens, the block {tuple(visual.shape)}"
+            f"the decoder got {rows} prompts of {width} tokens instead of {tuple(visual.shape)}"
         )
     hidden = _widened(embeddings, prompts.tokens.shape[1])
     hidden[visual] = prompts.tokens[_repeated(prompts.visual, rows)].to(hidden)
@@ -128,7 +128,7 @@ def _columns(
         position_ids = order
     axes = rotary_axes(decoder)
     if axes > 1:
-        # The first of four is the place in the text, which rotates nothing.
+        # The first of four is the position in the text, which the embedding does not use.
         position_ids = position_ids.expand(axes, -1, -1) if position_ids.ndim == 2 else position_ids
         position = position_ids[-axes:].permute(1, 2, 0)
     else:
@@ -137,19 +137,19 @@ def _columns(
 
 
 def _widened(embeddings: Tensor, width: int) -> Tensor:
-    """(B, S, E) -> (B, S, width), a copy; later layers add nothing to text."""
+    """(B, S, E) -> (B, S, width), a copy padded with 0: later layers add nothing to text."""
     return pad(embeddings, (0, width - embeddings.shape[2]), mode="constant").clone()
 
 
 def _repeated(visual: Tensor, rows: int) -> Tensor:
-    """Numbers of the visual tokens of prompts that are each repeated, `rows` prompts in all."""
+    """Numbers of the visual tokens when each prompt is repeated, to `rows` prompts in all."""
     counts = visual.sum(dim=1).tolist()
     each = torch.arange(sum(counts)).split(counts)
     return torch.cat([own.repeat(rows // len(counts)) for own in each])
 
 
 def _in_place(final: Columns, prompts: Columns) -> Tensor:
-    """(B, S, E) final hidden states at the prompts' own columns, 0 for dropped and merged tokens."""
+    """(B, S, E) final hidden states at the prompts' columns, 0 for dropped and merged tokens."""
     found = prompts.hidden.new_zeros(*prompts.kind.shape, final.hidden.shape[2])
     for row in range(len(prompts)):
         for kind in (BEFORE, AFTER):

@@ -1,8 +1,8 @@
-"""Many questions behind one cached prompt prefix, without copying the cache.
+"""Many questions after one cached prompt prefix, without copying the cache.
 
-The questions of an image lie end to end in one row of the batch. Each token has an owner, the
-slot of its question; it sees the shared prefix and earlier tokens of the same owner, and its
-position continues the prefix as if its question stood there alone.
+The questions of an image lie end to end in one row of the batch. Each token has an owner, the slot
+of its question. It sees the shared prefix and earlier tokens of the same owner. Its position
+continues the prefix as if its question stood there alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Packed:
     ids: torch.Tensor
     """(B, S) int64."""
     owners: torch.Tensor
-    """(B, S) int64: slot of the question that a token belongs to."""
+    """(B, S) int64, slot of the question that a token belongs to."""
     positions: torch.Tensor
     """(B, S) int64."""
     last: list[list[int]]
@@ -31,9 +31,9 @@ class Packed:
 
 
 def pack(texts: Sequence[Sequence[Sequence[int]]], starts: Sequence[Sequence[int]]) -> Packed:
-    """Lays `texts[image][slot]` (token ids, perhaps none) end to end, from `starts[image][slot]`.
+    """Lay `texts[image][slot]` (token ids, perhaps none) end to end, one image per row.
 
-    `starts` holds the position of a slot's first token. All tensors are on the CPU.
+    `starts[image][slot]` is the position of a slot's first token. All tensors are on the CPU.
     """
     width = max(1, max(sum(map(len, row)) for row in texts))
     ids = torch.zeros(len(texts), width, dtype=torch.int64)
@@ -61,9 +61,9 @@ def prefix_owners(lengths: Sequence[int]) -> torch.Tensor:
 
 
 def attention_mask(new: torch.Tensor, cached: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Additive mask (B, 1, S, P + S) for S new tokens behind P cached ones, from their owners.
+    """Additive mask (B, 1, S, P + S) for S new tokens after P cached ones, from their owners.
 
-    Padding sees its like and itself, so that no row is empty (an empty row would be NaN).
+    Padding sees earlier padding and itself: an empty row would give NaN.
     """
     keys = torch.cat([cached, new], dim=1)
     seen = (keys[:, None] == SHARED) | (keys[:, None] == new[:, :, None])

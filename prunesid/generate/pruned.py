@@ -1,4 +1,4 @@
-"""Fewer visual tokens in a transformers model that one has already: one call, or one `with`.
+"""Fewer visual tokens in a transformers model that is already loaded: one call, or one `with`.
 
     with prunesid.pruned(model, processor, method="prunesid", budget=64):
         output = model.generate(**inputs, max_new_tokens=32)
@@ -6,8 +6,8 @@
     inputs = prunesid.prune(model, processor, inputs, method="prunesid", budget=64)
     output = model.generate(**inputs, max_new_tokens=32)
 
-Nothing of the model is changed: its own `mm_encoder_outputs` takes the tokens that are left. For a method
-inside the language model `with` is the way: its decoder drops tokens while the block lasts.
+The model is not changed: it takes the kept tokens through its own argument `mm_encoder_outputs`. A
+method inside the language model needs the `with`: the decoder drops tokens within the block.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from prunesid.generate.late_forward import Prompts
 
 TEXT = ("input_ids", "attention_mask")
-# One value per token, which goes with its token.
+# Inputs with one value per token, which stays with its token.
 PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
 VISUAL = ("batch_num_images", "media_types", "second_per_grid_ts")
 VISUAL_PREFIXES = ("pixel_", "image_", "video_")
@@ -77,15 +77,15 @@ def prepare(
     clips: int = 0,
     options: Mapping[str, object] | None = None,
 ) -> tuple[str, list[Image]]:
-    """A question and its images as the model's authors prepare them: the text, and the images.
+    """The text and images of a question, prepared as the model's authors do.
 
-    Both are for the model's processor: `processor(text=text, images=images, return_tensors="pt")`. The
-    text is the prompt in the authors' conversation, with a mark for every image and then for each of
-    `clips`, unless the question places marks itself; the images are padded where the authors pad.
-    `options` are those of the model's family, which say how to have it otherwise.
+    Both are for the model's processor: `processor(text=text, images=images, return_tensors="pt")`.
+    The text is the prompt in the authors' conversation. It has a mark for every image and then for
+    each of `clips`, unless the question places the marks itself. Images are padded as the authors
+    pad them. `options` of the model's family change this.
 
-    Studies and lmms-eval tokenize the text between media piece by piece, as the authors do; a processor
-    takes it at once, so that a LLaMA tokenizer's space (one token) after each image is missing.
+    Studies and lmms-eval tokenize the text between media piece by piece, as the authors do. A
+    processor tokenizes it at once, without a LLaMA tokenizer's space (one token) after each image.
     """
     adapter = adapt(model, processor, **(options or {}))
     text = adapter.text(question, [IMAGE] * len(images) + [VIDEO] * clips)
@@ -93,9 +93,9 @@ def prepare(
 
 
 class PrunedInputs(UserDict[str, Any]):
-    """What `generate` and the model itself take, by name.
+    """Arguments of `generate` and of the model itself, by name.
 
-    Beam search expands the encoder outputs it is given in place, so each reading gives new ones.
+    Beam search expands the encoder outputs in place, so each reading returns new ones.
     """
 
     def __getitem__(self, name: str) -> Any:
@@ -117,24 +117,24 @@ def prune(
     question: str | Sequence[str] | None = None,
     **params: object,
 ) -> PrunedInputs:
-    """What the model's processor returned -> inputs of the same model with fewer visual tokens.
+    """Inputs with fewer visual tokens, made of those that the model's processor returned.
 
-    inputs   a batch: input_ids (B, S) with all placeholders, attention_mask, pixel_values and what
-             else the processor gives; samples may show several images or clips, or none
-    method   one of `prunesid.list_methods()` but those inside the language model, with its `params`
-    budget   tokens kept per image or clip; one that has no more stays as it is. Where all stay, the
-             inputs come back as they are
-    seed     of methods with random choices
-    options  the model family's own (`prunesid.families.options_of`)
-    question  for methods that choose by image and question with CLIP's text tower (the option
-             `text_tower`): what is asked, of all prompts or of each. Without that tower such methods
-             read the prompts themselves
+    inputs    a batch: input_ids (B, S) with all placeholders, attention_mask, pixel_values and
+              whatever else the processor returns. A prompt shows any number of images or clips
+    method    one of `prunesid.list_methods()` with its `params`, not inside the language model
+    budget    tokens kept per image or clip. A medium with no more stays as it is. If all do, the
+              inputs are returned as they are
+    seed      of methods with random choices
+    options   those of the model family (`prunesid.families.options_of`)
+    question  the question of all prompts or of each, for methods that choose by image and question
+              with CLIP's text tower (the option `text_tower`). Without that tower such methods read
+              the prompts themselves
 
     The result holds input_ids with one placeholder per token that enters, attention_mask,
-    mm_encoder_outputs, position_ids where the model's are not just 0, 1, 2, ..., and whatever per
-    token the inputs held. ValueError, naming the choices, on unknown methods, parameters and
-    options; on methods that run inside the language model; on placeholders that do not fit the
-    media; on a question that is missing or not read; and on a model in training mode.
+    mm_encoder_outputs, the per-token values of the inputs, and position_ids if the model's are not
+    just 0, 1, 2, ... ValueError, naming the choices, on unknown methods, parameters and options.
+    Also on methods inside the language model, on placeholders that do not fit the media, on a
+    question that is missing or not read, and on a model in training mode.
     """
     method_at(method, ENCODER, FEATURES)
     recipe = _recipe(model, processor, method, budget, seed, options, question, params)
@@ -144,7 +144,7 @@ def prune(
     ]
     if strange:
         raise ValueError(
-            f"{', '.join(strange)}: not what a processor returns; give arguments of generate() to "
+            f"{', '.join(strange)}: not returned by a processor; pass arguments of generate() to "
             "generate()"
         )
     found, _ = recipe.apply(named)
@@ -163,17 +163,17 @@ def pruned(
     question: str | Sequence[str] | None = None,
     **params: object,
 ) -> Iterator[Any]:
-    """Inside the block `model.generate(...)` and `model(...)` prune what they are given; see `prune`.
+    """Within the block, `model.generate(...)` and `model(...)` prune their inputs as `prune` does.
 
-    All of `prunesid.list_methods()` serve. One inside the language model drops tokens of each prompt
-    at its layers, `budget` being the mean over layers, per image or clip; `model(...)` gives zeros in
-    place of the final hidden states of what was dropped, and no attentions.
+    All of `prunesid.list_methods()` work. A method inside the language model drops tokens of each
+    prompt at its layers; `budget` is the mean over layers, per image or clip. `model(...)` then
+    returns zeros as the final hidden states of dropped tokens, and no attentions.
 
-    `generate` returns what it would have: the prompt as it was given, then the new tokens.
-    Only this instance is concerned, and it is as before afterwards, whatever happens in the block.
-    ValueError as `prune` raises it, before the block begins, and where the model is pruned already.
+    `generate` returns the prompt as it was given, then the new tokens. Only this instance prunes.
+    It is restored after the block, whatever happens in it. ValueError as `prune` raises it, before
+    the block begins, and if the model is pruned already.
     """
-    # A compiled module passes attributes on to the one it wraps.
+    # A compiled module passes attributes on to the module that it wraps.
     target = getattr(model, "_orig_mod", model)
     if any(hasattr(vars(target).get(name), "_prunes") for name in ("generate", "forward")):
         raise ValueError("this model is pruned already; blocks of one model cannot be nested")
@@ -225,7 +225,7 @@ def _pruning_forward(recipe: _Recipe, forward: Callable[..., Any]) -> Callable[.
 def _by_name(
     call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """All arguments of a call that are not None, by their names."""
+    """All arguments of a call that are not None, by name."""
     if args:
         names = list(inspect.signature(call).parameters)
         if len(args) > len(names):
@@ -235,13 +235,13 @@ def _by_name(
 
 
 def _with_limits(given: dict[str, Any], model: Any, cut: int) -> dict[str, Any]:
-    """Arguments of `generate` for prompts of `cut` tokens less, limits that count them adjusted.
+    """Arguments of `generate` for prompts of `cut` tokens fewer, with total lengths adjusted.
 
     A limit is that of the call, else of the call's `generation_config`, else of the model's.
     """
     found, config = dict(given), given.get("generation_config")
     if config is not None:
-        # The caller's object stays as it is; transformers copies it, too.
+        # A copy, as transformers makes one: the caller's object stays as it is.
         found["generation_config"] = config = copy.deepcopy(config)
     for limit in ("max_length", "min_length"):
         own = getattr(config, limit, None)
@@ -256,7 +256,7 @@ def _with_limits(given: dict[str, Any], model: Any, cut: int) -> dict[str, Any]:
 
 
 def _with_prompt(output: Any, prompt: Tensor, width: int) -> Any:
-    """What `generate` returned, its prompt of `width` tokens replaced by the one that was given."""
+    """The output of `generate` with its prompt of `width` tokens replaced by the original one."""
     sequences = output if isinstance(output, Tensor) else output.sequences
     own = prompt.to(sequences.device)
     own = own.repeat_interleave(len(sequences) // len(own), dim=0)
@@ -272,10 +272,15 @@ def _visual(name: str) -> bool:
 
 
 def _recipe(
-    model: Any, processor: Any, method: str, budget: int, seed: int,
-    options: Mapping[str, object] | None, question: str | Sequence[str] | None,
+    model: Any,
+    processor: Any,
+    method: str,
+    budget: int,
+    seed: int,
+    options: Mapping[str, object] | None,
+    question: str | Sequence[str] | None,
     params: Mapping[str, object],
-) -> _Recipe:  # fmt: skip
+) -> _Recipe:
     place = METHODS[method].place
     resolved = resolve(method, **params)
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
@@ -299,13 +304,16 @@ def _recipe(
 
 @dataclass(frozen=True)
 class _Asking:
-    """By which encoder tokens are chosen, and the question where the prompts are not read for it."""
+    """The encoder of questions by which tokens are chosen.
+
+    question  the question, or None if it is read from the prompts
+    """
 
     encoder: str
     question: str | Sequence[str] | None
 
     def vectors(self, adapter: Adapter, prompts: Sequence[list[int]]) -> list[Tensor]:
-        """The question (C,) of each prompt, of which the tokens without padding are given."""
+        """The question (C,) of each prompt; `prompts` are token ids without padding."""
         if self.question is None:
             return [adapter.question_of(prompt) for prompt in prompts]
         each = self.question
@@ -317,9 +325,12 @@ class _Asking:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How to shorten the inputs of one model; `plans` are those of a method that acts in the encoder,
-    `asking` is there for one that chooses by image and question, `widths` remembers what whole media
-    take."""
+    """A method and budget for the inputs of one model.
+
+    plans   those of a method inside the vision encoder
+    asking  how a method reads the question, if it chooses by image and question
+    widths  numbers of tokens of whole media, computed so far
+    """
 
     model: Any
     adapter: Adapter
@@ -333,8 +344,8 @@ class _Recipe:
 
     @contextmanager
     def applied(self, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """`given` with fewer visual tokens, or, for the block, a decoder that drops them."""
-        # A compiled module compiles what it calls; choosing tokens is no part of the graph.
+        """`given` with fewer visual tokens; or, within the block, a decoder that drops them."""
+        # A compiled module also compiles what it calls; choosing tokens is not part of the graph.
         found, prompts = torch.compiler.disable(self.apply)(given)
         if prompts is None:
             yield found
@@ -346,10 +357,10 @@ class _Recipe:
 
     @torch.no_grad()
     def apply(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], Prompts | None]:
-        """`given` with fewer visual tokens; what is neither text nor visual stays as it is.
+        """`given` with fewer visual tokens; inputs that are neither text nor visual stay.
 
-        For a method inside the language model all tokens stay, encoded, and what it drops is said
-        beside them.
+        For a method inside the language model all tokens stay, encoded, and the second result tells
+        the decoder what to drop.
         """
         refused = [f"{name}: {REFUSED[name]}" for name in REFUSED if given.get(name) is not None]
         if "input_ids" not in given and "inputs_embeds" not in given:
@@ -402,7 +413,7 @@ class _Recipe:
     def _late(
         self, records: Records, runs: Sequence[Run], entering: Sequence[Entering], ids: Tensor
     ) -> Prompts:
-        """The prompts of a method inside the language model; a budget is meant for each medium."""
+        """The prompts of a method inside the language model; the budget is per medium."""
         from prunesid.generate.late_forward import Prompts
 
         decoder = self.adapter.decoder
@@ -431,17 +442,15 @@ class _Recipe:
         shown: dict[str, list[Medium]] = {}
         for medium in _media(records):
             shown.setdefault(medium.kind, []).append(medium)
-        each_row = [
-            entering_attention(
-                attention, whole, [shown[run.kind][run.number] for run in each],
-                sum(run.width for run in each), f"prompt {row}",
-            )
-            for row, each in enumerate(own)
-        ]  # fmt: skip
-        return Prompts(visual, tokens, schedules, pad_sequence(each_row, batch_first=True))
+        rows = []
+        for row, each in enumerate(own):
+            media_shown = [shown[run.kind][run.number] for run in each]
+            width = sum(run.width for run in each)
+            rows.append(entering_attention(attention, whole, media_shown, width, f"prompt {row}"))
+        return Prompts(visual, tokens, schedules, pad_sequence(rows, batch_first=True))
 
     def _read(self, visual: Mapping[str, Any]) -> tuple[Records, Kept | None]:
-        """What the tower leaves, and, of a method that acts in it, what is kept."""
+        """The records of the tower, and the kept tokens of a method inside the vision encoder."""
         if self.plans is None:
             late = METHODS[self.method].place == DECODER
             needs = (requirements if late else requirements_in_crops)(self.method, **self.params)
@@ -470,7 +479,7 @@ class _Recipe:
         return records.asked({name: name for name in vectors}, vectors, asking.encoder)
 
     def _widths(self, whole: Kept, medium: Medium) -> list[int]:
-        """Tokens of each part of a medium of which nothing is dropped."""
+        """Number of tokens of each part of a medium that keeps all of its tokens."""
         sizes = whole.count[list(medium.rows)].tolist()
         key = json.dumps([medium.kind, sizes, dict(medium.layout)], sort_keys=True)
         if key not in self.widths:
@@ -494,7 +503,7 @@ class _Recipe:
     def _padding(self) -> int:
         config = self.model.generation_config
         found = config.pad_token_id if config.pad_token_id is not None else config.eos_token_id
-        # Padding is masked; the id only has to be no placeholder.
+        # Padding is masked: any id serves that is not a placeholder.
         return next(iter(found), 0) if isinstance(found, list) else found or 0
 
 

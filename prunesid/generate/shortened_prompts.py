@@ -1,8 +1,8 @@
-"""Batches of prompts whose media take fewer tokens: where each stands, and what is left.
+"""Batches of prompts shortened to the visual tokens that are kept.
 
-A batch is (B, S) token ids with a mask of the real ones, padded on one side. A medium, or each of its
-parts where text stands between them, is a run of placeholders in its prompt, one for every token by
-which it enters the language model.
+A batch is (B, S) token ids with a mask of the real ones, padded on one side. A medium is a run of
+placeholders in its prompt, one for every token that enters the language model. A medium with text
+between its parts is one run per part.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ def find_runs(
     placeholders: Mapping[str, int],
     widths: Mapping[str, Sequence[int]],
 ) -> list[Run]:
-    """The media of a batch in their order, row by row.
+    """The media of a batch in order, row by row.
 
-    ids, mask     (B, S) int64 token ids, and which of them are real
+    ids           (B, S) int64 token ids
+    mask          (B, S) true for real tokens
     placeholders  {kind: the token that stands for it}
     widths        {kind: tokens of each medium of the whole batch}
 
-    ValueError where the prompts do not hold exactly these placeholders.
+    ValueError unless the prompts hold exactly these placeholders.
     """
     kinds = {token: kind for kind, token in placeholders.items()}
     met = dict.fromkeys(placeholders, 0)
@@ -81,7 +82,10 @@ def find_runs(
 
 
 def padding_side(mask: Tensor) -> str:
-    """ "left" or "right", "left" where nothing is padded; ValueError where padding is on both sides."""
+    """The side of the padding, "left" or "right"; "left" without padding.
+
+    ValueError on padding on both sides or inside a prompt.
+    """
     real = mask.bool()
     if not bool(real.any(dim=1).all()):
         raise ValueError("attention_mask leaves a prompt without tokens")
@@ -95,7 +99,7 @@ def padding_side(mask: Tensor) -> str:
 
 @dataclass(frozen=True)
 class Shortened:
-    """Where the tokens of shortened prompts come from.
+    """Origin of the tokens of shortened prompts.
 
     columns  (B, S') int64 column of each token in the long batch, -1 for padding
     """
@@ -113,7 +117,7 @@ class Shortened:
         return values.gather(1, columns.clamp(min=0)).masked_fill(columns < 0, padding)
 
     def texts(self, runs: Sequence[Run], row: int) -> list[int]:
-        """Numbers of text tokens around the media of a row: one more than it has media."""
+        """Numbers of text tokens around the media of a row, one more than there are media."""
         edges = [run for run in runs if run.row == row]
         kept = self.columns[row][self.mask[row]].tolist()
         lengths = []
@@ -124,7 +128,7 @@ class Shortened:
 
 
 def shorten(mask: Tensor, runs: Sequence[Run], counts: Sequence[int]) -> Shortened:
-    """Prompts whose media take `counts` (one per run) tokens, padded on the side they were."""
+    """Prompts in which run i takes `counts[i]` tokens, padded on the side of the original ones."""
     side = padding_side(mask)
     rows = []
     for row, real in enumerate(mask.bool().tolist()):
@@ -132,7 +136,7 @@ def shorten(mask: Tensor, runs: Sequence[Run], counts: Sequence[int]) -> Shorten
         columns, start = [], 0
         for run, count in own:
             columns += [column for column in range(start, run.start) if real[column]]
-            # A medium may enter as more tokens than it had; they are all the same placeholder.
+            # A medium may enter as more tokens than before; all are the same placeholder.
             columns += [run.start + min(place, run.width - 1) for place in range(count)]
             start = run.start + run.width
         rows.append(columns + [column for column in range(start, len(real)) if real[column]])

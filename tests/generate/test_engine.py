@@ -33,7 +33,7 @@ def records(adapter):
 
 
 def kept_of(records, counts):
-    """The first `count` tokens of each image, padded with values that would show."""
+    """The first `count` tokens of each image, padded with values that would change answers."""
     record = records.single
     tokens = torch.full((len(record), max(counts), record.features.shape[2]), 99.0)
     for row, count in enumerate(counts):

@@ -1,4 +1,4 @@
-"""Answers of late arms: the engine's own with everything kept, the same in any batch and mode."""
+"""Answers of late arms: those of the engine if all is kept, and alike in any batch and mode."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_images_of_different_counts(adapter, records):
 def test_mustdrop_keeps_what_eager_attention_of_the_last_block_says(
     adapter, tiny_llava, records, monkeypatch
 ):
-    """The ceil(0.3 x 16) = 5 tokens of the highest mean over heads, where nothing else passes."""
+    """The ceil(0.3 x 16) = 5 tokens of the highest mean over heads, if no other token passes."""
     eager = AutoModelForImageTextToText.from_pretrained(tiny_llava, attn_implementation="eager")
     pixels = adapter.preprocess(random_images(5))["pixel_values"]
     with torch.no_grad():

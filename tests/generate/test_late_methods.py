@@ -1,4 +1,4 @@
-"""Each late method against its plain reference, and both modes against one another."""
+"""Each late method against a plain reference, and the two modes against each other."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def reference_choice(case, schedule, cls_attention):
 
 
 def sparsevlm_counts(leaves, recycle):
-    """The numbers kept, out of those that leave a stage together with the clusters."""
+    """Numbers of tokens kept, from the numbers that leave each stage with the clusters."""
     entering, found = TOKENS, []
     for left in leaves:
         for kept in range(left + 1):
@@ -194,7 +194,8 @@ def test_a_shrunk_cache_has_only_what_reached_the_last_layer(mode):
     states = {
         shrink: prefill(
             model.model, batch(each),
-            decoder.plan("mustdrop", Shape(6, TOKENS), None, shrink_cache=shrink, **params), mode=mode,
+            decoder.plan("mustdrop", Shape(6, TOKENS), None, shrink_cache=shrink, **params),
+            mode=mode,
         )
         for shrink in (False, True)
     }  # fmt: skip
@@ -321,14 +322,14 @@ def test_prompts_and_decoders_that_do_not_fit():
     model = build(layers=2)
     schedule = Schedule()
     bare = batch([(prompt(1)[0], prompt(1)[1], prompt(1)[2][:0])])
-    with pytest.raises(ValueError, match="text behind its image"):
+    with pytest.raises(ValueError, match="text after its image"):
         prefill(model.model, bare, schedule)
     with pytest.raises(ValueError, match="Unknown mode 'fast'.*accuracy, latency"):
         prefill(model.model, batch([prompt(1)]), schedule, mode="fast")
     with pytest.raises(ValueError, match="not built like Llama"):
         prefill(torch.nn.Module(), batch([prompt(1)]), schedule)
     before, visual, after = prompt(1)
-    with pytest.raises(ValueError, match="end in the text behind its visual tokens"):
+    with pytest.raises(ValueError, match="end in the text after its visual tokens"):
         batch([(visual, before, after), (before, after, visual)]).of(
             torch.cat([before, after, visual])[None], torch.tensor([[0] * 3 + [2] * 7 + [1] * 40])
         )

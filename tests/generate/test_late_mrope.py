@@ -45,7 +45,7 @@ def reference_choice(case, schedule):
 
 
 def kept_of(entering, left):
-    """The number kept, out of those that leave a stage together with the clusters."""
+    """The number of tokens kept, from the number that leaves a stage with the clusters."""
     return next(
         kept for kept in range(left + 1)
         if kept + int((int(0.3 * (entering - kept)) + 1) / 10) + 1 == left
@@ -67,7 +67,7 @@ def prompts_of(dtype=torch.float64):
 
 
 def additions(seed, layers, dtype=torch.float64):
-    """What is added to the visual tokens after each of the first layers, (TOKENS, E) each."""
+    """(TOKENS, E) added to the visual tokens after each of the first layers."""
     generator = torch.Generator().manual_seed(200 + seed)
     return [
         torch.randn(TOKENS, WIDTH, generator=generator, dtype=torch.float64).to(dtype)
@@ -76,7 +76,7 @@ def additions(seed, layers, dtype=torch.float64):
 
 
 def carrying(parts, later):
-    """A prompt whose visual tokens carry these additions, and whose text carries zeros."""
+    """A prompt whose visual tokens carry these additions and whose text carries zeros."""
     return tuple(
         torch.cat([part, *(later if place == 1 else [part * 0] * len(later))], dim=1)
         for place, part in enumerate(parts)
@@ -98,7 +98,7 @@ def decoded(model, state, added=0):
 @pytest.mark.parametrize("family", MROPE)
 @pytest.mark.parametrize("case", ["fastv", "dart", "sparsevlm"])
 def test_a_method_equals_its_reference(case, family, added):
-    """Also where tokens carry what the first `added` layers, of 6, add to them."""
+    """Also if tokens carry what the first `added` of 6 layers add to them."""
     model, schedule = build(family), planned(case)
     assert schedule.positions == "original" and schedule.stages[0].after == 0
     choose = reference_choice(case, schedule)
@@ -107,11 +107,11 @@ def test_a_method_equals_its_reference(case, family, added):
         wide = carrying(each, later)
         state = prefill(model.model, batch([wide], positions=[own]), schedule)
         tokens, logits = decoded(model, state, added)
-        behind = [(own[-1][0] + step,) * 3 for step in range(1, STEPS + 1)]
+        new = [(own[-1][0] + step,) * 3 for step in range(1, STEPS + 1)]
         with torch.no_grad():
             expected = reference.run(
                 model, *each, model.model.embed_tokens(tokens[0]),
-                [stage.after for stage in schedule.stages], choose, False, [*own, *behind], later,
+                [stage.after for stage in schedule.stages], choose, False, [*own, *new], later,
             )  # fmt: skip
         assert [found[0].tolist() for found in state.kept] == expected.kept
         assert state.entering[0].tolist() == expected.entering
@@ -206,7 +206,7 @@ def test_a_shared_prefix_changes_nothing(case, mode, added):
 
 
 def test_tokens_and_clusters_keep_their_positions():
-    """Where merged ones come from, and all that goes on."""
+    """The sources of merged tokens, and all tokens that go on."""
     model, schedule = build("qwen2_vl"), planned("sparsevlm")
     (each, *_), (own, *_) = prompts_of()
     centers = []
@@ -228,10 +228,10 @@ def test_tokens_and_clusters_keep_their_positions():
     left = state.columns.row(0)
     found = [tuple(place) for place in state.columns.position[0, left].tolist()]
     stayed = [own[len(each[0]) + int(source)] for source in state.kept[-1][0] if source >= 0]
-    before, behind = own[: len(each[0])], own[len(each[0]) + TOKENS :]
+    before, after = own[: len(each[0])], own[len(each[0]) + TOKENS :]
     assert found[: len(before) + len(stayed)] == [*before, *stayed]
-    assert found[-len(behind) :] == behind
-    assert found[-len(behind) - len(centers[-1]) : -len(behind)] == centers[-1]
+    assert found[-len(after) :] == after
+    assert found[-len(after) - len(centers[-1]) : -len(after)] == centers[-1]
 
 
 @pytest.mark.parametrize("family", MROPE)
@@ -297,7 +297,7 @@ def test_sliding_windows_are_refused():
 
 
 def test_several_images_and_none():
-    """Text between images is text in front of the last one; merged tokens follow the last image."""
+    """Text between images comes before the last one; merged tokens follow the last image."""
     model, schedule = build(), decoder.plan("sparsevlm", Shape(6, TOKENS), 20)
     before, visual, after = prompt(3)
     between = prompt(4)[0]

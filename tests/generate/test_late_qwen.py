@@ -159,7 +159,7 @@ def test_answers_are_those_of_whole_prompts_in_any_batch_and_mode(adapter, recor
 
 
 def test_the_key_set_is_chosen_among_all_media_of_a_question(adapter, records):
-    """MustDrop's, by received attention: these towers have no CLS token."""
+    """MustDrop's choice, by received attention: these towers have no CLS token."""
     kept = records.all_tokens()
     attention = records.gather(kept.index, "last_cls_attention")
     given = {"params": {"rule": "budget", "key_share": 0.2}, "budget": 24}

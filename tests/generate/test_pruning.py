@@ -23,7 +23,7 @@ from prunesid.generate.engine import enter
 from prunesid.generate.late import answer_late
 from prunesid.images.records import IMAGE
 
-# One image, two (side by side in the prompt), none, one.
+# Images of each prompt: one, two (side by side in the prompt), none, one.
 TEXTS = (
     "USER: <image>\n is there a red circle ? ASSISTANT:",
     "USER: <image> <image>\n what color ? ASSISTANT:",
@@ -46,7 +46,7 @@ def model(tiny_llava):
 
 @pytest.fixture
 def flat(model):
-    """A model whose logits are so near to one another that beams and samples go their own ways."""
+    """A model with logits so close to each other that beams and samples differ."""
     model.lm_head.weight.data /= 16
     return model
 
@@ -73,7 +73,7 @@ def answers(output, width):
 
 
 def embedded(model, pruned):
-    """The prompts as embeddings, put together without the model's own insertion."""
+    """The prompts as embeddings, assembled without the model's own insertion."""
     embeddings = model.get_input_embeddings()(pruned["input_ids"])
     visual = torch.cat(list(pruned["mm_encoder_outputs"]["image"].pooler_output))
     embeddings[pruned["input_ids"] == model.config.image_token_id] = visual
@@ -91,7 +91,8 @@ def test_greedy_answers_are_those_of_the_adapter(model, processor, pictures, inp
     adapter = families.adapt(model, processor)
     short = prunesid.prune(model, processor, inputs, method, 5)
     found = answers(model.generate(**short, **GREEDY), short["input_ids"].shape[1])
-    # All at once: unnamed images draw by the bytes of their features, whose last bits a batch decides.
+    # All at once: random choices for unnamed images depend on the bytes of their features, and a
+    # batch decides the last bits.
     needs = prunesid.methods.registry.requirements(method)
     records = adapter.encode(adapter.preprocess(pictures), needs)
     kept = records.compress(method, budget=5)
@@ -173,13 +174,13 @@ def test_inside_the_block_calls_prune_and_the_prompt_comes_back(model, processor
         assert same is model
         output = model.generate(**inputs, **GREEDY)
         assert torch.equal(model(**inputs).logits, logits)
-        # By place, and as a record of the generation.
+        # By position, and with the generation returned as a record.
         ids, rest = inputs["input_ids"], {k: v for k, v in inputs.items() if k != "input_ids"}
         assert torch.equal(model.generate(ids, **rest, **GREEDY), output)
         assert torch.equal(model(ids, **rest).logits, logits)
         told = model.generate(**inputs, **GREEDY, return_dict_in_generate=True, output_scores=True)
         assert torch.equal(told.sequences, output) and len(told.scores) == output.shape[1] - full
-        # What is pruned already, and what shows nothing, goes through.
+        # Inputs that are pruned already or show nothing pass unchanged.
         assert torch.equal(model.generate(**short, **GREEDY)[:, width:], expected)
     assert torch.equal(output[:, :full], inputs["input_ids"])
     assert torch.equal(output[:, full:], expected)
@@ -198,7 +199,7 @@ def test_limits_in_a_generation_config_are_those_of_keywords(model, processor, i
     limits = {"max_length": full + 6, "min_length": full + 3}
     with prunesid.pruned(model, processor, budget=5):
         (first, *_) = model.generate(**inputs, do_sample=False, max_new_tokens=1)[:, -1].tolist()
-        # The first answer ends at once, where no limit forbids it.
+        # The first answer ends at once unless a limit forbids it.
         model.generation_config.eos_token_id = first
         free = model.generate(**inputs, do_sample=False, max_new_tokens=6)
         expected = model.generate(**inputs, do_sample=False, max_new_tokens=6, min_new_tokens=3)
@@ -207,7 +208,7 @@ def test_limits_in_a_generation_config_are_those_of_keywords(model, processor, i
             config = GenerationConfig(do_sample=False, **limits)
             found = model.generate(**inputs, generation_config=config)
             assert (config.max_length, config.min_length) == (full + 6, full + 3)
-            # A keyword goes before it.
+            # A keyword takes precedence.
             shorter = model.generate(**inputs, generation_config=config, max_length=full + 4)
             assert shorter.shape[1] <= full + 4
         else:
@@ -223,7 +224,7 @@ def test_beam_search_equals_generation_from_embeddings(flat, processor, inputs):
     width = short["input_ids"].shape[1]
     expected = flat.generate(**embedded(flat, short), **beams)
     assert torch.equal(flat.generate(**short, **beams)[:, width:], expected)
-    # Beam search expands the encoder outputs it is given in place; the inputs stay good.
+    # Beam search expands the encoder outputs in place; the inputs stay valid.
     assert torch.equal(flat.generate(**short, **beams)[:, width:], expected)
     with prunesid.pruned(flat, processor, budget=5):
         output = flat.generate(**inputs, **beams, num_return_sequences=2)
@@ -331,7 +332,7 @@ def test_nothing_is_left_of_it(model, processor, inputs):
         hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
         return dict(vars(model)), hooks, [module.training for module in model.modules()]
 
-    # transformers puts hooks of its own into a model that runs for the first time.
+    # transformers adds its own hooks to a model on its first run.
     logits, before = model(**inputs).logits, state()
     with prunesid.pruned(model, processor, budget=5):
         assert model(**inputs).logits.shape[1] < logits.shape[1]
@@ -372,14 +373,14 @@ def test_inputs_that_show_nothing_stay_as_they_are(model, processor, pictures):
     assert dict(prunesid.prune(model, processor, given, budget=5)) == dict(given)
 
 
-# Bugs of other implementations
+# Bugs found in other implementations
 
 
 def test_upstream_bug_placeholder_count(model, processor, inputs):
     """Every prompt of a batch has as many placeholders as tokens that enter it."""
     for budget in (1, 5, 15):
         for method in ("prunesid", "visionzip", "pool", "grid"):
-            # One token is no budget for two kinds; the grid nearest to 15 cells has 16.
+            # One token is too few for two kinds; the grid nearest to 15 cells has 16.
             if (method, budget) in (("visionzip", 1), ("pool", 15)):
                 continue
             short = prunesid.prune(model, processor, inputs, method, budget)
@@ -390,7 +391,7 @@ def test_upstream_bug_placeholder_count(model, processor, inputs):
 
 
 def test_upstream_bug_ratio_silently_ignored(model, processor, inputs):
-    """Another budget lets another number of tokens enter, and no argument goes unheard."""
+    """Another budget lets another number of tokens enter, and no argument is ignored."""
     widths = {}
     for budget in (3, 5, 11):
         short = prunesid.prune(model, processor, inputs, budget=budget)
@@ -437,7 +438,7 @@ def test_what_cannot_be_done_is_said_at_once(model, processor, inputs, arguments
         ("position_ids", "ids", "position_ids: positions follow"),
         ("inputs_embeds", "ids", "inputs_embeds: the prompt has to be token ids"),
         ("vision_feature_layer", -1, "vision_feature_layer: features are those"),
-        ("max_new_tokens", 5, "max_new_tokens: not what a processor returns"),
+        ("max_new_tokens", 5, "max_new_tokens: not returned by a processor"),
         ("attention_mask", None, "attention_mask: needed for a batch"),
         ("attention_mask", "short", "attention_mask must be"),
         ("input_ids", None, "input_ids: missing"),

@@ -51,21 +51,21 @@ def adapters(tiny_llava, tmp_path_factory):
 
 
 def media_of(kind, shown):
-    """What each prompt shows."""
+    """The media of each prompt."""
     media = random_images(sum(shown)) if kind == IMAGE else list(map(clip, range(sum(shown))))
     return [[media.pop(0) for _ in range(count)] for count in shown]
 
 
 def given(adapter, samples, kind):
-    """A batch as the model's processor makes it: placeholders for everything, padded on the left."""
+    """A batch as the model's processor makes it, with all placeholders, padded on the left."""
     rows, whole = [], []
     visual = adapter.preprocess([medium for own in samples for medium in own])
-    # Prompts with several images are told from those with one.
+    # The model treats prompts with several images differently.
     visual.pop("pixel_values_squares", None)
     if "batch_num_images" in visual:
         visual["batch_num_images"] = torch.tensor([len(own) for own in samples if own])
     records = adapter.encode(visual)
-    # The prompt holds the times already.
+    # The prompt already holds the times.
     visual.pop("video_seconds", None)
     for medium in (medium for own in records.inputs.values() for medium in own):
         whole.append(enter(adapter, records.all_tokens(), [medium]))
@@ -80,7 +80,7 @@ def given(adapter, samples, kind):
             row += own + list(text)
         rows.append(row)
     if adapter.model.config.model_type == "internvl":
-        # Its processor gives nothing else.
+        # Its processor returns nothing else.
         visual = {"pixel_values": visual["pixel_values"]}
     width = max(map(len, rows))
     ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
@@ -92,7 +92,7 @@ def given(adapter, samples, kind):
 
 
 def frames_of(adapter, width):
-    """A clip of InternVL as `width` ids: 4 tokens a frame, and what its processor writes between."""
+    """A clip of InternVL as `width` ids: 4 tokens a frame, and the processor's text between."""
     found, number = [adapter.placeholders[IMAGE]] * 4, 2
     while len(found) < width:
         between = adapter.processor.tokenizer(f"</img>\nFrame{number}: <img>")["input_ids"]
@@ -116,7 +116,7 @@ def new_tokens(adapter, inputs, **how):
 
 
 def embedded(adapter, short, number, kind):
-    """Prompt `number` alone, as embeddings put together without the model's own insertion.
+    """Prompt `number` alone, as embeddings assembled without the model's own insertion.
 
     Of a model whose later layers add to tokens as ids, since embeddings say nothing of that.
     """
@@ -147,9 +147,9 @@ def embedded(adapter, short, number, kind):
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]} {case[1]}")
 def case(request, adapters):
-    """An adapter, a kind, what each prompt shows, and a budget that drops something."""
+    """An adapter, a kind, the media of each prompt, and a budget that drops tokens."""
     family, kind, shown = request.param
-    # Its processor treats images that share a prompt in another way.
+    # Its processor treats images that share a prompt differently.
     shown = (1, 1, 0) if (family, kind) == ("llava_onevision", IMAGE) else shown
     budget = 3 if kind == IMAGE and ("qwen" in family or family == "internvl") else 10
     return adapters(family), kind, media_of(kind, shown), budget
@@ -158,7 +158,7 @@ def case(request, adapters):
 def test_greedy_answers_are_those_of_the_adapter(case):
     adapter, kind, samples, budget = case
     inputs = given(adapter, samples, kind)
-    # The placeholders are those that the unmodified model wants.
+    # The placeholders are those that the unmodified model expects.
     logits = adapter.model(**inputs).logits
     short = prunesid.prune(adapter.model, adapter.processor, inputs, budget=budget)
     assert short["input_ids"].shape[1] < inputs["input_ids"].shape[1]
@@ -183,7 +183,7 @@ def test_beams_of_a_batch_are_those_of_its_prompts(case):
     model, weight = adapter.model, adapter.model.lm_head.weight.data
     inputs = given(adapter, samples, kind)
     beams = {"num_beams": 3, "do_sample": False, "max_new_tokens": 4}
-    # Near enough to one another for beams to go their own ways.
+    # Logits so close to each other that beams differ.
     model.lm_head.weight.data = weight / 16
     try:
         short = prunesid.prune(model, adapter.processor, inputs, budget=budget)
@@ -191,7 +191,7 @@ def test_beams_of_a_batch_are_those_of_its_prompts(case):
         for number in range(len(samples)):
             own = embedded(adapter, short, number, kind)
             alone = model.generate(**own, **beams)
-            # Where ids are given, they come back in front.
+            # If ids are given, they are returned before the new tokens.
             alone = alone[:, own["input_ids"].shape[1] :] if "input_ids" in own else alone
             assert [found[number]] == answers(adapter, alone.tolist())
     finally:
@@ -232,7 +232,7 @@ def test_methods_inside_the_encoder(adapters, chosen):
 
 
 def late_budget(adapter, samples):
-    """About two thirds of what a medium takes, which three layers allow."""
+    """About two thirds of a medium's tokens, which three layers allow."""
     records = adapter.encode(adapter.preprocess([medium for own in samples for medium in own]))
     media = [medium for own in records.inputs.values() for medium in own]
     whole = records.all_tokens()
@@ -258,7 +258,7 @@ def test_methods_inside_the_language_model(case, method):
         expected = answer_late(adapter, kept, shown, [question], method, budget=budget)
         assert adapter.decode(found[number]).strip() == expected.answers[0].answer.strip()
         assert int(logits[number, -1].argmax()) in (found[number][:1] or adapter.end_ids)
-    # With all tokens the decoder gives what it gives by itself, in beams as well.
+    # With all tokens the decoder returns what it does by itself, in beam search as well.
     beams = {"num_beams": 3, "do_sample": False, "max_new_tokens": 4}
     plain, scored = model(**inputs).logits, new_tokens(adapter, inputs, **beams)
     real = inputs["attention_mask"].bool()

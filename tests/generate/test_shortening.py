@@ -1,4 +1,4 @@
-"""Where media stand in batches of prompts, and the prompts that are left."""
+"""Finding media in batches of prompts, and shortening the prompts."""
 
 from __future__ import annotations
 

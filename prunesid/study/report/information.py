@@ -83,10 +83,11 @@ def draw(data: pd.DataFrame, benchmarks: Sequence[Benchmark], confidence: float 
         ax.set_xlabel("information score φ = 1 − ρ")
         ax.set_ylabel("images (%)")
         drawn.legend(loc="outside upper left", handlelength=2.2)
-        panels.note(drawn, [
+        panels.note(
+            drawn,
             "Marks at the top: means. In brackets: mean and standard deviation over images, with "
             f"the {100 * confidence:g} % interval of the latter.",
-        ])  # fmt: skip
+        )
     return drawn
 
 

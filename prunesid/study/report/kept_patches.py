@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
 from prunesid.study.config.kept_patches import KeptPatches, Scene
@@ -44,43 +43,42 @@ def kept_points(scenes: Sequence[Scene]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@theme.style()
 def draw(scenes: Sequence[Scene]) -> Figure:
     """A row per image: the image, then what each arm keeps of it."""
     labels = [theme.wrap(kept.label, LETTERS) for kept in scenes[0].kept]
     across = 1 + len(labels)
-    width = COLUMN * across + 0.15
     heads = 0.18 * max((label.count("\n") + 1 for label in labels), default=1)
-    with theme.style():
-        drawn = theme.figure(width, COLUMN * 1.02 * len(scenes) + heads + 0.45)
-        engine = drawn.get_layout_engine()
-        if isinstance(engine, ConstrainedLayoutEngine):
-            engine.set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-        axes = drawn.subplots(len(scenes), across, squeeze=False)
-        for row, scene in zip(axes, scenes, strict=True):
-            row[0].imshow(scene.pixels, interpolation="lanczos")
-            row[0].set_ylabel(f"φ = {scene.phi:.2f}", labelpad=3)
-            if scene.question:
-                row[0].set_xlabel(theme.wrap(scene.question, LETTERS), fontsize=theme.SMALL)
-            for ax, kept in zip(row[1:], scene.kept, strict=True):
-                _draw_kept(ax, scene, kept)
-            for ax in row:
-                ax.set(xticks=[], yticks=[])
-                ax.grid(False)
-                ax.spines[:].set_visible(False)
-        for ax, label in zip(axes[0], ["image", *labels], strict=True):
-            ax.set_title(label, loc="center", fontsize=7.5, fontweight="bold")
-        panels.note(drawn, [
-            "Kept patches in full, framed in the color of their group (black: the method has no "
-            "groups); the others faded, with a trace of that color. Groups of two arms share "
-            "colors only where the grouping is the same.",
-            "Orange: no kept patch, but the center of a merged token, which holds others besides."
-            if any(len(kept.centers) for scene in scenes for kept in scene.kept)
-            else "",
-            "φ: information score; the images stand at evenly spaced ranks of it.",
-            "Below an image the question by which arms choose that choose by image and question."
-            if any(scene.question for scene in scenes)
-            else "",
-        ])  # fmt: skip
+    drawn = theme.figure(COLUMN * across + 0.15, COLUMN * 1.02 * len(scenes) + heads + 0.45)
+    room = dict.fromkeys(("w_pad", "h_pad", "wspace", "hspace"), 0.02)
+    drawn.set_layout_engine("constrained", **room)
+    axes = drawn.subplots(len(scenes), across, squeeze=False)
+    for row, scene in zip(axes, scenes, strict=True):
+        row[0].imshow(scene.pixels, interpolation="lanczos")
+        row[0].set_ylabel(f"φ = {scene.phi:.2f}", labelpad=3)
+        if scene.question:
+            row[0].set_xlabel(theme.wrap(scene.question, LETTERS), fontsize=theme.SMALL)
+        for ax, kept in zip(row[1:], scene.kept, strict=True):
+            _draw_kept(ax, scene, kept)
+        for ax in row:
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+            ax.spines[:].set_visible(False)
+    for ax, label in zip(axes[0], ["image", *labels], strict=True):
+        ax.set_title(label, loc="center", fontsize=7.5, fontweight="bold")
+    panels.note(
+        drawn,
+        "Kept patches in full, framed in the color of their group (black: the method has no "
+        "groups); the others faded, with a trace of that color. Groups of two arms share colors "
+        "only where the grouping is the same.",
+        "Orange: no kept patch, but the center of a merged token, which holds others besides."
+        if any(len(kept.centers) for scene in scenes for kept in scene.kept)
+        else "",
+        "φ: information score; the images stand at evenly spaced ranks of it.",
+        "Below an image the question by which arms choose that choose by image and question."
+        if any(scene.question for scene in scenes)
+        else "",
+    )
     return drawn
 
 

@@ -6,6 +6,7 @@ every column.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,20 +30,18 @@ def points(subject: Subject, rows: Sequence[Setting]) -> pd.DataFrame:
     Families come by their change in the first series, the largest loss first. ValueError without
     the strata.
     """
-    if subject.strata is None:
-        raise ValueError(f"{subject.ablation.name}: the page needs the scores by stratum")
     series = pd.DataFrame(
         {"row": row.key, "column": column.key or ALL, "place": place}
         for place, (row, column) in enumerate(series_of(subject, rows))
     )
-    own = subject.strata.merge(series)
+    own = subject.needed("strata").merge(series)
     keys = ["kind", "benchmark", "stratum"]
     first = own.loc[own["place"] == 0, [*keys, "diff"]].rename(columns={"diff": "loss"})
     own = own.merge(first, "left")
     own["loss"] = own["loss"].where(own["kind"] == FAMILY, 0.0)
     own = own.sort_values(["kind", "loss", "place"], kind="stable")
-    shown = ["row", "column", "kind", "benchmark", "stratum", "questions", "images", "whole"]
-    return own[[*shown, "value", "diff", "diff_low", "diff_high"]]
+    shown = ["row", "column", *keys, "questions", "images", "whole", "value", "diff"]
+    return own[[*shown, "diff_low", "diff_high"]]
 
 
 def series_of(subject: Subject, rows: Sequence[Setting]) -> list[tuple[Setting, Setting]]:
@@ -53,62 +52,51 @@ def series_of(subject: Subject, rows: Sequence[Setting]) -> list[tuple[Setting, 
     return [(rows[0], column) for column in columns_of(rows[0])]
 
 
+@theme.style()
 def draw(data: pd.DataFrame, subject: Subject, rows: Sequence[Setting]) -> Figure:
     """The figure of `points`."""
-    titles = {b.name: b.title for b in subject.benchmarks}
-    series = series_of(subject, rows)
-    kinds = [kind for kind in NAMES if (data["kind"] == kind).any()]
-    strata = {kind: panels.strata(data[data["kind"] == kind]) for kind in kinds}
+    pairs = series_of(subject, rows)
+    shown = [(row if len(rows) > 1 or len(pairs) == 1 else column).key for row, column in pairs]
+    labels = [row.label if len(rows) > 1 else column.label for row, column in pairs]
+    series = panels.Axis("row", tuple(shown), tuple(labels)).series
+    strata = {k: panels.strata(data[data["kind"] == k]) for k in NAMES if k in set(data["kind"])}
     most = max(map(len, strata.values()))
     height = most * max(STRATUM, MARK * (len(series) + 1)) + AROUND
-    labels = [row.label if len(rows) > 1 else column.label for row, column in series]
-    with theme.style():
-        drawn = theme.figure(theme.TEXT, height)
-        axes = drawn.subplots(1, len(kinds), squeeze=False, sharex=True)[0]
-        by_column = len(rows) == 1 and len(series) > 1
-        shades = theme.colors([(column if by_column else row).key for row, column in series])
-        for kind, ax in zip(kinds, axes, strict=True):
-            names = strata[kind]
-            for place, ((row, column), color) in enumerate(
-                zip(series, shades.values(), strict=True)
-            ):
-                mine = (data["row"] == row.key) & (data["column"] == (column.key or ALL))
-                own = data[mine & (data["kind"] == kind)].set_index(["benchmark", "stratum"])
-                at = panels.lines_beside(len(names), place, len(series))
-                _draw_series(ax, own.loc[names], at, color, theme.marker(place), labels[place])
-            ax.set_yticks(range(len(names)), [f"{titles[b]}: {stratum}" for b, stratum in names])
-            panels.draw_zero(ax)
-            ax.set_title(NAMES[kind])
-            ax.set_xlabel("change from all tokens (points)")
-            panels.lines_down(ax, most)
-            panels.steady_ticks(ax.xaxis)
-        if len(series) > 1:
-            panels.legend(drawn, [], panels.named(axes[0]))
-        panels.note(drawn, _sentences(data, subject, rows))
-    return drawn
-
-
-def _draw_series(
-    ax: Axes, own: pd.DataFrame, at: np.ndarray, color: str, mark: str, label: str
-) -> None:
-    change = own["diff"].to_numpy(np.float64)
-    low, high = (own[name].to_numpy(np.float64) for name in ("diff_low", "diff_high"))
-    ax.errorbar(
-        change, at, xerr=np.stack([change - low, high - change]), marker=mark, linestyle="none",
-        color=color, elinewidth=0.8, capsize=1.6, markersize=3.6, label=label,
-    )  # fmt: skip
-    open_ = (low <= 0) & (high >= 0)
-    panels.draw_hollow(ax, change[open_], at[open_], mark, color, markersize=3.6)
-
-
-def _sentences(data: pd.DataFrame, subject: Subject, rows: Sequence[Setting]) -> list[str]:
-    column = series_of(subject, rows)[0][1]
-    asked = data["questions"]
+    drawn = theme.figure(theme.TEXT, height)
+    axes = drawn.subplots(1, len(strata), squeeze=False, sharex=True)[0]
+    for (kind, names), ax in zip(strata.items(), axes, strict=True):
+        keys = ["row", "column", "benchmark", "stratum"]
+        lines = data[data["kind"] == kind].set_index(keys).sort_index()
+        for place, ((row, column), one) in enumerate(zip(pairs, series, strict=True)):
+            own = lines.loc[row.key, column.key or ALL].loc[names]
+            _draw_series(ax, own, panels.lines_beside(len(names), place, len(series)), one)
+        titles = [f"{subject.titles[benchmark]}: {stratum}" for benchmark, stratum in names]
+        ax.set_yticks(range(len(names)), titles)
+        panels.draw_zero(ax)
+        ax.set_title(NAMES[kind])
+        ax.set_xlabel("change from all tokens (points)")
+        panels.lines_down(ax, most)
+        panels.steady_ticks(ax.xaxis)
+    if len(series) > 1:
+        panels.legend(drawn, [], panels.named(axes[0]))
+    asked, column = data["questions"], pairs[0][1]
     under = f" at {column.label}" if len(rows) > 1 and column.values else ""
-    return [
+    panels.note(
+        drawn,
         f"Share of right answers minus that with all tokens{under}, {asked.min():,} to "
         f"{asked.max():,} questions in a line; thirds of each benchmark's images by φ. Families "
         "from above by the loss.",
-        f"Bars: {100 * subject.bootstrap.confidence:g} % intervals over images. Hollow: the "
-        "interval holds 0 (not corrected for the number of lines).",
-    ]
+        f"Bars: {subject.confidence} intervals over images. Hollow: the interval holds 0 (not "
+        "corrected for the number of lines).",
+    )
+    return drawn
+
+
+def _draw_series(ax: Axes, own: pd.DataFrame, at: np.ndarray, series: panels.Series) -> None:
+    change, low, high = own[["diff", "diff_low", "diff_high"]].to_numpy(np.float64).T
+    look: dict[str, Any] = {"color": series.color, "marker": series.marker, "linestyle": "none"}
+    bars: dict[str, Any] = {"elinewidth": 0.8, "capsize": 1.6, "markersize": 3.6}
+    reach = np.stack([change - low, high - change])
+    ax.errorbar(change, at, xerr=reach, label=series.label, **look, **bars)
+    open_ = (low <= 0) & (high >= 0)
+    panels.draw_hollow(ax, change[open_], at[open_], series, markersize=3.6)

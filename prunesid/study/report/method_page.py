@@ -72,16 +72,15 @@ def build_page(method: str, subject: Subject, agreement: pd.DataFrame | None = N
     if method not in ablation.methods:
         choices = ", ".join(ablation.methods) or "none"
         raise ValueError(f"{ablation.name} has no method {method!r}. Available: {choices}")
-    if subject.facts is None:
-        raise ValueError(f"{ablation.name}: the page needs what the arms cost")
+    spent = subject.needed("facts")
     rows = tuple(row for row in ablation.rows if row.as_dict().get("method") == method)
     cells = tuple(cell for cell in ablation.cells if cell.row in rows)
     params = cells[0].arms[0].params
     known = about(method, **params)
     losses = method_losses.points(subject, rows)
     part = replace(ablation, rows=rows, cells=cells)
-    facts = facts_table(subject.facts, agreement, part)
-    whole = subject.facts.loc[subject.facts["arm"] == ALL_TOKENS, "total_macs"].mean()
+    facts = facts_table(spent, agreement, part)
+    whole = spent.loc[spent["arm"] == ALL_TOKENS, "total_macs"].mean()
     costs: tuple[Table, ...] = ()
     if facts is not None:
         words = caption.facts_text(facts.columns)
@@ -227,10 +226,8 @@ def _accuracy(subject: Subject, rows: Sequence[Setting], part: Ablation) -> Tabl
 
 def _strata(subject: Subject, rows: Sequence[Setting], losses: pd.DataFrame) -> Table:
     """The change in every stratum under every column, in the order of the picture."""
-    assert subject.strata is not None  # `method_losses.points` has looked
-    titles = {b.name: b.title for b in subject.benchmarks}
     keys = ["kind", "benchmark", "stratum", "row", "column"]
-    lines = subject.strata.set_index(keys)
+    lines = subject.needed("strata").set_index(keys)
     columns_of = subject.ablation.columns_of
     series = [(row, column) for row in rows for column in columns_of(row)]
     strata = dict.fromkeys(zip(losses["kind"], losses["benchmark"], losses["stratum"], strict=True))
@@ -243,7 +240,7 @@ def _strata(subject: Subject, rows: Sequence[Setting], losses: pd.DataFrame) -> 
             cells += [
                 _change(lines.loc[(*own, row.key, column.key or ALL)]) for row, column in series
             ]
-            found.append(TableRow(f"{titles[own[1]]}: {own[2]}", tuple(cells)))
+            found.append(TableRow(f"{subject.titles[own[1]]}: {own[2]}", tuple(cells)))
         blocks.append(Block("facts", heading, tuple(found)))
     groups = (("", 2), *((row.label, len(columns_of(row))) for row in rows))
     under = tuple(column.label if column.values else "change" for _, column in series)
@@ -252,8 +249,7 @@ def _strata(subject: Subject, rows: Sequence[Setting], losses: pd.DataFrame) -> 
         tuple(block for block in blocks if block.rows),
         (
             "Share of right answers with all tokens in percent, and the change from it in "
-            f"percentage points with its {100 * subject.bootstrap.confidence:g} % interval over "
-            "images. †: the interval leaves out 0, not corrected for the number of lines.",
+            f"percentage points with its {subject.confidence} interval over images. †: the interval leaves out 0, not corrected for the number of lines.",
         ),
     )  # fmt: skip
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,15 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from prunesid.study.analysis.comparison import ALL, AVERAGE, OVERALL
-from prunesid.study.config.ablation import RESERVED_AXES, Ablation, Setting
+from prunesid.study.analysis.metrics import statistic
+from prunesid.study.config.ablation import RESERVED_AXES, Ablation
 from prunesid.study.config.arm import ALL_TOKENS, text
 from prunesid.study.config.study import Benchmark
 from prunesid.study.report import theme
+from prunesid.study.report.figures import Subject
+from prunesid.study.report.table import signed
 
 NAMES = {"budget": "visual tokens kept", "num_groups": "groups K", "layer": "ViT block"}
-METRICS = {
-    "mean": "accuracy (%)", "weighted": "relative mark (%)", "f1": "F1 (%)",
-    "mme": "score (points)",
-}  # fmt: skip
 AVERAGE_METRIC = "% of all tokens"
 WHOLE = "all tokens"
 LEVEL = 0.05
@@ -36,6 +34,16 @@ NUMBERS = (
     "value", "ci_low", "ci_high", "spread", "seeds", "unit", "diff", "diff_low", "diff_high",
     "p_holm", "detectable",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Series:
+    """What is drawn of one value of an axis, and how."""
+
+    value: str
+    label: str
+    color: str
+    marker: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,15 @@ class Axis:
         return all(is_number(value) for value in self.values)
 
     @property
+    def series(self) -> list[Series]:
+        """A series per value, in order."""
+        shades = theme.colors(self.values)
+        return [
+            Series(value, label, shades[value], theme.marker(place))
+            for place, (value, label) in enumerate(zip(self.values, self.labels, strict=True))
+        ]
+
+    @property
     def title(self) -> str:
         """The axis label; none for whole settings, whose own labels say all."""
         if self.name in RESERVED_AXES:
@@ -63,21 +80,20 @@ def is_number(value: str) -> bool:
     return value.replace(".", "", 1).isdigit()
 
 
-def points_text(difference: float) -> str:
-    """A difference in whole points with its sign; no sign for 0."""
-    whole = round(difference)
-    return f"{whole:+d}".replace("-", "−") if whole else "0"
-
-
 def axis(ablation: Ablation, name: str) -> Axis:
-    """The axis of that name: 'row', 'column', or one that rows or columns have."""
+    """The axis of that name: 'row', 'column', or one that rows or columns have.
+
+    A value has the label of the setting that consists of it alone, where there is one.
+    """
     whole = {"row": ablation.rows, "column": ablation.columns}
     if name in whole:
         settings = whole[name]
         return Axis(name, tuple(s.key or ALL for s in settings), tuple(s.label for s in settings))
     settings = (*ablation.rows, *ablation.columns)
     values = dict.fromkeys(text(s.as_dict()[name]) for s in settings if name in s.as_dict())
-    return Axis(name, tuple(values), tuple(_label(settings, name, value) for value in values))
+    alone = {s.key: s.label for s in reversed(settings)}
+    labels = tuple(alone.get(f"{name}={value}", value) for value in values)
+    return Axis(name, tuple(values), labels)
 
 
 def column_axis(ablation: Ablation) -> Axis:
@@ -87,38 +103,34 @@ def column_axis(ablation: Ablation) -> Axis:
     return axis(ablation, next(iter(names)) if alone else "column")
 
 
-def _label(settings: Sequence[Setting], name: str, value: str) -> str:
-    """A value's label where some setting consists of it alone, else the value."""
-    alone = (s.label for s in settings if s.key == f"{name}={value}")
-    return next(alone, value)
+def panels_of(data: pd.DataFrame, subject: Subject) -> list[tuple[pd.DataFrame, str, str]]:
+    """The points, the title and the label of the values of each panel of `panel_points`."""
+    titles = subject.titles | {AVERAGE: "Average"}
+    metrics = {b.name: _metric(b) for b in subject.benchmarks} | {AVERAGE: AVERAGE_METRIC}
+    by_panel = data.groupby("panel", sort=False)
+    return [(own, titles[str(name)], metrics[str(name)]) for name, own in by_panel]
 
 
-def panel_titles(benchmarks: Sequence[Benchmark]) -> dict[str, str]:
-    """The panels of a figure in order, the average last, each with its title."""
-    return {b.name: b.title for b in benchmarks} | {AVERAGE: "Average"}
+def _metric(benchmark: Benchmark) -> str:
+    counted = statistic(benchmark.statistic)
+    return f"{counted.label} ({counted.unit})"
 
 
-def metric(panel: str, benchmarks: Sequence[Benchmark]) -> str:
-    """The label of a panel's vertical axis."""
-    if panel == AVERAGE:
-        return AVERAGE_METRIC
-    return next(METRICS[b.statistic] for b in benchmarks if b.name == panel)
-
-
-def panel_points(
-    comparison: pd.DataFrame, benchmarks: Sequence[Benchmark], places: Mapping[str, str]
-) -> pd.DataFrame:
+def panel_points(subject: Subject, **places: str) -> pd.DataFrame:
     """The comparison's lines per column as points: panel, `places`, and the numbers of each.
 
-    places  {name of the new column: column of the comparison}, 'hue' among them, where the
-            all-token arm is 'vanilla'; elsewhere it has none. The average over columns is left out.
+    The panels are the benchmarks in order, then the average over them; that over columns is left
+    out.
+
+    places  the comparison's column for each new one, 'hue' among them, where the all-token arm is
+            'vanilla'; elsewhere it is ''
     """
-    kept = comparison[comparison["column"] != OVERALL].copy()
+    kept = subject.comparison[subject.comparison["column"] != OVERALL].copy()
     vanilla = kept["row"] == ALL_TOKENS
     kept["panel"] = kept["benchmark"]
     for place, column in places.items():
         kept[place] = kept[column].where(~vanilla, theme.VANILLA if place == "hue" else "")
-    order = {name: place for place, name in enumerate(panel_titles(benchmarks))}
+    order = {name: place for place, name in enumerate([*subject.titles, AVERAGE])}
     kept = kept[kept["panel"].isin(order)]
     kept = kept.sort_values("panel", key=lambda names: names.map(order), kind="stable")
     return kept[["panel", *places, *NUMBERS]]
@@ -127,14 +139,6 @@ def panel_points(
 def across(count: int) -> int:
     """Panels beside one another: three, but two where four make a square."""
     return 2 if count == 4 else min(ACROSS, count)
-
-
-def subplots(count: int, height: float, extra: float = 0.0) -> tuple[Figure, list[Axes]]:
-    """A figure of text width with a grid of at least `count` panels of that height in inches."""
-    wide = across(count)
-    down = ceil(count / wide)
-    drawn = theme.figure(theme.TEXT * wide / ACROSS, height * down + extra)
-    return drawn, list(drawn.subplots(down, wide, squeeze=False).ravel())
 
 
 def steady_ticks(axis: XAxis | YAxis, most: int = 5) -> None:
@@ -170,15 +174,14 @@ def legend(
         drawn.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
-def note(drawn: Figure, sentences: Sequence[str]) -> None:
+def note(drawn: Figure, *sentences: str) -> None:
     """Small print at the foot of a figure, wrapped to its width: what its marks mean."""
     letters = int(drawn.get_figwidth() * theme.LETTERS_PER_INCH)
+    shown = theme.wrap(" ".join(s for s in sentences if s), letters)
+    style: dict[str, Any] = {"fontsize": theme.SMALL, "color": theme.MUTED, "linespacing": 1.3}
     # The label of the figure's horizontal axis is the one text below all panels that the layout
     # makes room for.
-    drawn.supxlabel(
-        theme.wrap(" ".join(s for s in sentences if s), letters),
-        x=0.01, ha="left", fontsize=theme.SMALL, color=theme.MUTED, linespacing=1.3,
-    )  # fmt: skip
+    drawn.supxlabel(shown, x=0.01, ha="left", **style)
 
 
 def note_of(drawn: Figure) -> str:
@@ -186,38 +189,22 @@ def note_of(drawn: Figure) -> str:
     return " ".join(drawn.get_supxlabel().split())
 
 
-def sample_text(comparison: pd.DataFrame, benchmarks: Sequence[Benchmark]) -> str:
-    """The sample of every row: 'GQA, SQA (2,023 questions on 440 images)'."""
-    whole = comparison[comparison["row"] == ALL_TOKENS]
-    asked = whole[whole["benchmark"].isin([b.name for b in benchmarks])]
-    questions, images = (int(asked[name].sum()) for name in ("questions", "images"))
-    titles = ", ".join(b.title for b in benchmarks)
-    return f"{titles} ({questions:,} questions on {images:,} images)"
-
-
-def bars_note(points: pd.DataFrame, confidence: float) -> str:
-    """The meaning of the bars of a figure's points."""
-    seeds = int(points["seeds"].max())
+def marks_note(data: pd.DataFrame, subject: Subject, gray: str) -> str:
+    """The meaning of bars, of hollow marks and of the `gray` mark, '' where there is none."""
+    seeds, reference = int(data["seeds"].max()), subject.ablation.reference.label
     thick = f"; thick bars: ± standard deviation over {seeds} seeds" if seeds > 1 else ""
-    return f"Thin bars: {100 * confidence:g} % intervals over images{thick}."
-
-
-def tests_note(points: pd.DataFrame, reference: str) -> str:
-    """The meaning of filled and hollow marks."""
-    if points["p_holm"].notna().sum() == 0:
-        return ""
-    return (
-        f"Hollow marks: no difference from {reference} in the same column that survives Holm's "
-        f"correction (p < {LEVEL:g})."
-    )
-
-
-def detectable_note(reference: str, mark: str = "bar") -> str:
-    """The meaning of the gray bar or band."""
-    return (
-        f"Gray {mark}: smallest difference from {reference} that a test would find with a power of "
-        "80 % (the panel's largest)."
-    )
+    said = [f"Thin bars: {subject.confidence} intervals over images{thick}."]
+    if data["p_holm"].notna().any():
+        said.append(
+            f"Hollow marks: no difference from {reference} in the same column that survives Holm's "
+            f"correction (p < {LEVEL:g})."
+        )
+    if gray:
+        said.append(
+            f"Gray {gray}: smallest difference from {reference} that a test would find with a "
+            "power of 80 % (the panel's largest)."
+        )
+    return " ".join(said)
 
 
 def significant(points: pd.DataFrame) -> NDArray[np.bool_]:
@@ -230,18 +217,16 @@ def draw_points(
     ax: Axes,
     at: NDArray[np.float64],
     points: pd.DataFrame,
-    color: str,
-    marker: str,
-    label: str,
-    line: str = "-",
+    series: Series,
     *,
+    line: str = "none",
     of: str = "value",
     sideways: bool = False,
 ) -> None:
     """Values with interval, spread over seeds, and hollow marks where nothing differs.
 
     at        places of the points, along the horizontal axis or, `sideways`, the vertical one
-    of, line  'value' or 'diff', and the style of the line through them
+    line, of  the style of the line through them, and 'value' or 'diff'
     """
     size = points[of].to_numpy(np.float64)
     low, high = {"value": ("ci_low", "ci_high"), "diff": ("diff_low", "diff_high")}[of]
@@ -250,16 +235,13 @@ def draw_points(
     some, hollow = ~np.isnan(spread), ~significant(points)
     xerr, yerr = (reach, None) if sideways else (None, reach)
     x, y = (size, at) if sideways else (at, size)
-    thick = ax.hlines if sideways else ax.vlines
-    ax.errorbar(
-        x, y, xerr=xerr, yerr=yerr, marker=marker, linestyle=line, color=color, elinewidth=0.8,
-        capsize=1.6, markeredgecolor=color, markeredgewidth=0.9, label=label,
-    )  # fmt: skip
-    thick(
-        at[some], (size - spread)[some], (size + spread)[some], color=color, linewidth=2.6,
-        alpha=0.45,
-    )  # fmt: skip
-    draw_hollow(ax, x[hollow], y[hollow], marker, color)
+    thick, color = ax.hlines if sideways else ax.vlines, series.color
+    style: dict[str, Any] = {"elinewidth": 0.8, "capsize": 1.6, "markeredgewidth": 0.9}
+    style |= {"color": color, "markeredgecolor": color, "marker": series.marker}
+    ax.errorbar(x, y, yerr, xerr, linestyle=line, label=series.label, **style)
+    ends = (size - spread)[some], (size + spread)[some]
+    thick(at[some], *ends, color=color, linewidth=2.6, alpha=0.45)
+    draw_hollow(ax, x[hollow], y[hollow], series)
 
 
 def lines_beside(count: int, place: int, series: int) -> NDArray[np.float64]:
@@ -292,29 +274,20 @@ def draw_heat(
     for y, x in product(*map(range, table.shape)):
         value = table.iat[y, x]
         if not np.isnan(value):
-            ax.text(
-                x, y, f"{points_text(value)}{'*' if sure.iat[y, x] else ''}", ha="center",
-                va="center", fontsize=theme.SMALL,
-                color="white" if abs(value) > 0.6 * reach else theme.INK,
-            )  # fmt: skip
+            shown = f"{signed(value, 0)}{'*' if sure.iat[y, x] else ''}"
+            color = "white" if abs(value) > 0.6 * reach else theme.INK
+            ax.text(x, y, shown, ha="center", va="center", fontsize=theme.SMALL, color=color)
     ax.tick_params(length=0)
     ax.grid(False)
     return image
 
 
 def draw_hollow(
-    ax: Axes,
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    marker: str,
-    color: str,
-    **style: Any,
+    ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], series: Series, **style: Any
 ) -> None:
     """Marks with white inside over those that are there."""
-    ax.plot(
-        x, y, marker=marker, linestyle="none", color="white", markeredgecolor=color,
-        markeredgewidth=0.9, zorder=5, **style,
-    )  # fmt: skip
+    style |= {"color": "white", "markeredgecolor": series.color, "markeredgewidth": 0.9}
+    ax.plot(x, y, marker=series.marker, linestyle="none", zorder=5, **style)
 
 
 def draw_whole(ax: Axes, points: pd.DataFrame, upright: bool = False) -> Artist:
@@ -322,9 +295,7 @@ def draw_whole(ax: Axes, points: pd.DataFrame, upright: bool = False) -> Artist:
     vanilla = points.loc[points["hue"] == theme.VANILLA, "value"]
     whole = float(vanilla.iloc[0]) if len(vanilla) else 100.0
     line = ax.axvline if upright else ax.axhline
-    return line(
-        whole, color=theme.COLORS[theme.VANILLA], linewidth=0.9, linestyle=(0, (4, 2)), label=WHOLE
-    )
+    return line(whole, color=theme.INK, linewidth=0.9, linestyle=(0, (4, 2)), label=WHOLE)
 
 
 def draw_detectable(ax: Axes, points: pd.DataFrame) -> bool:
@@ -335,8 +306,6 @@ def draw_detectable(ax: Axes, points: pd.DataFrame) -> bool:
     low, high = ax.get_ylim()
     size = min(float(size), high - low)
     foot = min(low + 0.03 * (high - low), high - size)
-    ax.vlines(
-        0.99, foot, foot + size, transform=ax.get_yaxis_transform(), color=theme.BAND,
-        linewidth=3.0, zorder=0.5,
-    )  # fmt: skip
+    at = ax.get_yaxis_transform()
+    ax.vlines(0.99, foot, foot + size, theme.BAND, linewidth=3.0, transform=at, zorder=0.5)
     return True

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunesid.core.registry import Registry
+from prunesid.study.config.arm import ALL_TOKENS
 from prunesid.study.config.study import Bootstrap
 
 if TYPE_CHECKING:
@@ -22,9 +23,17 @@ if TYPE_CHECKING:
     from prunesid.study.config.study import Benchmark
 
 
+NEEDED = {
+    "information": "the information scores of the benchmarks",
+    "pairs": "the comparison of every pair",
+    "strata": "the scores by stratum",
+    "facts": "what the arms cost",
+}
+
+
 @dataclass(frozen=True)
 class Subject:
-    """All that a figure may show.
+    """All that a figure or page may show.
 
     comparison   the ablation's table as `comparison.compare` gives it
     bootstrap    how its intervals were made
@@ -42,6 +51,32 @@ class Subject:
     pairs: pd.DataFrame | None = None
     strata: pd.DataFrame | None = None
     facts: pd.DataFrame | None = None
+
+    def needed(self, table: str) -> pd.DataFrame:
+        """One of the tables that may be None. ValueError where it is."""
+        found: pd.DataFrame | None = getattr(self, table)
+        if found is None:
+            raise ValueError(f"{self.ablation.name}: this figure or page needs {NEEDED[table]}")
+        return found
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """The titles of the benchmarks, by name."""
+        return {b.name: b.title for b in self.benchmarks}
+
+    @property
+    def confidence(self) -> str:
+        """The confidence of the intervals: '95 %'."""
+        return f"{100 * self.bootstrap.confidence:g} %"
+
+    @property
+    def sample(self) -> str:
+        """What every row answered: 'GQA, SQA (2,023 questions on 440 images)'."""
+        lines = self.comparison
+        asked = lines[(lines["row"] == ALL_TOKENS) & lines["benchmark"].isin(list(self.titles))]
+        questions, images = (int(asked[name].sum()) for name in ("questions", "images"))
+        titles = ", ".join(self.titles.values())
+        return f"{titles} ({questions:,} questions on {images:,} images)"
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,24 @@ from prunesid.study.report.figures import Subject, forest, register
 
 def points(subject: Subject) -> pd.DataFrame:
     """Panel, row, column and the numbers of each value; the all-token arm has hue 'vanilla'."""
-    columns = panels.column_axis(subject.ablation)
-    places = {"row": "row", "column": columns.name, "hue": "row"}
-    return panels.panel_points(subject.comparison, subject.benchmarks, places)
+    column = panels.column_axis(subject.ablation).name
+    return panels.panel_points(subject, row="row", column=column, hue="row")
 
 
 def ranking(data: pd.DataFrame, ablation: Ablation) -> list[Setting]:
     """The rows by their average over benchmarks and columns, the highest first.
 
-    Those that are not run under every column by how far they are from the reference where they are.
+    Rows that are not run under every column stand by their lead over the reference where they are.
     """
     average = data[(data["panel"] == AVERAGE) & (data["row"] != "")]
     values = average.pivot(index="row", columns="column", values="value")
     ahead = (values - values.loc[ablation.reference.key]).mean(axis=1)
     return sorted(ablation.rows, key=lambda row: -ahead[row.key])
+
+
+def ranked(subject: Subject) -> list[Setting]:
+    """The rows of a subject by `ranking`."""
+    return ranking(points(subject), subject.ablation)
 
 
 def order_note(ablation: Ablation) -> str:
@@ -45,9 +49,8 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     """The figure of `points`."""
     rows = ranking(data, subject.ablation)
     sentence = (
-        f"Values on {panels.sample_text(subject.comparison, subject.benchmarks)}, of all tokens "
-        "dashed; from above by the average, in percent of all tokens. "
-        f"{order_note(subject.ablation)}"
+        f"Values on {subject.sample}, of all tokens dashed; from above by the average, in percent "
+        f"of all tokens. {order_note(subject.ablation)}"
     )
     return forest.draw_rows(data, subject, rows, "value", sentence)
 

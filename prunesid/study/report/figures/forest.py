@@ -25,25 +25,20 @@ TALL, BESIDE = 4.0, 6
 
 def points(subject: Subject) -> pd.DataFrame:
     """Panel, row, column and the numbers of each difference from the reference."""
-    columns = panels.column_axis(subject.ablation)
-    data = panels.panel_points(
-        subject.comparison, subject.benchmarks, {"row": "row", "column": columns.name}
-    )
-    reference = subject.ablation.reference.key
-    return data[(data["row"] != "") & (data["row"] != reference)]
+    column = panels.column_axis(subject.ablation).name
+    data = panels.panel_points(subject, row="row", column=column)
+    return data[~data["row"].isin(["", subject.ablation.reference.key])]
 
 
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     """The figure of `points`."""
-    ablation = subject.ablation
-    rows = [row for row in ablation.rows if row != ablation.reference]
-    sentence = (
-        f"Differences from {ablation.reference.label} under the same column, on "
-        f"{panels.sample_text(subject.comparison, subject.benchmarks)}."
-    )
+    reference = subject.ablation.reference
+    rows = [row for row in subject.ablation.rows if row != reference]
+    sentence = f"Differences from {reference.label} under the same column, on {subject.sample}."
     return draw_rows(data, subject, rows, "diff", sentence)
 
 
+@theme.style()
 def draw_rows(
     data: pd.DataFrame, subject: Subject, rows: Sequence[Setting], of: str, sentence: str
 ) -> Figure:
@@ -54,9 +49,7 @@ def draw_rows(
     sentence  what the small print begins with
     """
     columns = panels.column_axis(subject.ablation)
-    titles = panels.panel_titles(subject.benchmarks)
-    shown = [name for name in titles if name in set(data["panel"])]
-    reference = subject.ablation.reference.label
+    shown = panels.panels_of(data, subject)
     names = [theme.wrap(row.label, LETTERS) for row in rows]
     marks = LINE_HEIGHT * (len(columns.values) + 1)
     text = LABEL_HEIGHT * max(name.count("\n") + 1 for name in names)
@@ -65,32 +58,23 @@ def draw_rows(
     across = len(shown) if beside else panels.across(len(shown))
     down = ceil(len(shown) / across)
     width = theme.TEXT * min(max(across, 2) / panels.ACROSS, 1)
-    prefix = {"diff": "Δ ", "value": ""}[of]
-    with theme.style():
-        drawn = theme.figure(width, height * down + 0.6)
-        axes = list(drawn.subplots(down, across, squeeze=False, sharey=True).ravel())
-        for place, (panel, ax) in enumerate(zip(shown, axes, strict=False)):
-            own = data[data["panel"] == panel]
-            _draw_panel(ax, own, [row.key for row in rows], columns, of)
-            panels.steady_ticks(ax.xaxis, 3 if beside else 5)
-            ax.set_title(titles[panel])
-            ax.set_xlabel(f"{prefix}{panels.metric(panel, subject.benchmarks)}")
-            if place % across == 0:
-                ax.set_yticks(range(len(rows)), names)
-        entries = {
-            label: handle for label, handle in panels.named(axes[0]).items()
-            if len(columns.values) > 1 or label == panels.WHOLE
-        }  # fmt: skip
-        band = of == "diff" and data["detectable"].max() > 0
-        if band:
-            entries["not detectable"] = Patch(color=theme.BAND, alpha=0.35, linewidth=0)
-        panels.legend(drawn, axes[len(shown) :], entries)
-        panels.note(drawn, [
-            sentence,
-            panels.bars_note(data, subject.bootstrap.confidence),
-            panels.tests_note(data, reference),
-            panels.detectable_note(reference, "band") if band else "",
-        ])  # fmt: skip
+    drawn = theme.figure(width, height * down + 0.6)
+    axes = list(drawn.subplots(down, across, squeeze=False, sharey=True).ravel())
+    for place, ((own, title, metric), ax) in enumerate(zip(shown, axes, strict=False)):
+        _draw_panel(ax, own, [row.key for row in rows], columns, of)
+        panels.steady_ticks(ax.xaxis, 3 if beside else 5)
+        ax.set_title(title)
+        ax.set_xlabel(f"Δ {metric}" if of == "diff" else metric)
+        if place % across == 0:
+            ax.set_yticks(range(len(rows)), names)
+    entries = panels.named(axes[0])
+    if len(columns.values) == 1:
+        entries = {label: entries[label] for label in entries if label == panels.WHOLE}
+    band = of == "diff" and data["detectable"].max() > 0
+    if band:
+        entries["not detectable"] = Patch(color=theme.BAND, alpha=0.35, linewidth=0)
+    panels.legend(drawn, axes[len(shown) :], entries)
+    panels.note(drawn, sentence, panels.marks_note(data, subject, "band" if band else ""))
     return drawn
 
 
@@ -104,15 +88,10 @@ def _draw_panel(
         ax.axvspan(-size, size, color=theme.BAND, alpha=0.35, linewidth=0, zorder=0)
     if of == "diff":
         panels.draw_zero(ax)
-    shades = theme.colors(columns.values)
-    count = len(columns.values)
-    for place, (value, label) in enumerate(zip(columns.values, columns.labels, strict=True)):
-        line = own[own["column"] == value].set_index("row").reindex(rows)
-        at = panels.lines_beside(len(rows), place, count)
-        panels.draw_points(
-            ax, at, line, shades[value], theme.marker(place), label, "none",
-            of=of, sideways=True,
-        )  # fmt: skip
+    for place, series in enumerate(columns.series):
+        line = own[own["column"] == series.value].set_index("row").reindex(rows)
+        at = panels.lines_beside(len(rows), place, len(columns.values))
+        panels.draw_points(ax, at, line, series, of=of, sideways=True)
     panels.lines_down(ax, len(rows))
 
 

@@ -6,6 +6,7 @@ One panel per row of the ablation, color for its columns, Spearman's rank correl
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,106 +36,93 @@ def points(subject: Subject) -> pd.DataFrame:
     column, over the benchmarks. ValueError without information scores of the benchmarks.
     """
     ablation, bootstrap = subject.ablation, subject.bootstrap
-    if subject.information is None:
-        raise ValueError("a figure of kind 'gain' needs the information scores of the benchmarks")
-    known = spreads(phi_of(subject.information, subject.benchmarks), bootstrap)
-    names = [b.name for b in subject.benchmarks]
+    known = spreads(phi_of(subject.needed("information"), subject.benchmarks), bootstrap)
+    names = list(subject.titles)
     lines = subject.comparison.set_index(["row", "column", "benchmark"]).sort_index()
     whole = lines.loc[ALL_TOKENS, panels.ALL].loc[names, "value"]
     about = pd.DataFrame([asdict(known[name]) for name in names], index=names).add_prefix("phi_")
     width = 2 * norm.ppf((1 + bootstrap.confidence) / 2)
     tables = []
-    under = [(row, column) for row in ablation.rows for column in ablation.columns_of(row)]
-    for row, column in under:
+    for cell in ablation.cells:
+        row, key = cell.row, cell.column.key or panels.ALL
         if row == ablation.reference:
             continue
-        own = lines.loc[row.key, column.key or panels.ALL].loc[names]
+        own = lines.loc[row.key, key].loc[names]
         gain = (100 * own[list(GAINS)]).div(whole, axis=0).rename(columns=GAINS)
         error = (gain["gain_high"] - gain["gain_low"]) / width
-        place = {"row": row.key, "column": column.key or panels.ALL, "benchmark": names}
+        place = {"row": row.key, "column": key, "benchmark": names}
         table = pd.concat([pd.DataFrame(place, index=names), about, gain], axis=1)
         table = table.assign(gain_error=error, p_holm=own["p_holm"])
         pairs = table.dropna(subset=["phi_std", "gain"])
-        correlation = rank_correlation(
-            pairs["phi_std"].tolist(),
-            pairs["gain"].tolist(),
-            pairs["phi_std_error"].tolist(),
-            pairs["gain_error"].tolist(),
-            bootstrap,
-            f"{row.key} {column.key}",
-        )
+        numbers = ("phi_std", "gain", "phi_std_error", "gain_error")
+        x, y, x_error, y_error = (pairs[name].tolist() for name in numbers)
+        name = f"{row.key} {cell.column.key}"
+        correlation = rank_correlation(x, y, x_error, y_error, bootstrap, name)
         tables.append(table.assign(**{f"r_{k}": v for k, v in asdict(correlation).items()}))
     return pd.concat(tables, ignore_index=True)
 
 
+@theme.style()
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     """The figure of `points`."""
-    ablation = subject.ablation
-    rows = [row for row in ablation.rows if row != ablation.reference]
-    titles = {b.name: b.title for b in subject.benchmarks}
-    with theme.style():
-        drawn = theme.figure(theme.TEXT if len(rows) > 1 else theme.COLUMN, PANEL_HEIGHT + 0.5)
-        axes = drawn.subplots(1, len(rows), squeeze=False, sharey=True)[0]
-        for place, (row, ax) in enumerate(zip(rows, axes, strict=True)):
-            _draw_panel(ax, data[data["row"] == row.key], subject, titles)
-            ax.set_title(row.label)
-            ax.set_xlabel("spread of φ over images (standard deviation)")
-            if place == 0:
-                ax.set_ylabel(f"gain over “{ablation.reference.label}”\n({panels.AVERAGE_METRIC})")
-        low, high = axes[0].get_ylim()
-        # Where no answer changed there is nothing to see but zero, and no scale of rounding errors.
-        axes[0].set_ylim(min(low, -LEAST_GAIN), max(high, LEAST_GAIN))
-        least = data["r_least_p"].min()
-        count = int(data["r_count"].max())
-        panels.note(drawn, [
-            f"Bars: {100 * subject.bootstrap.confidence:g} % intervals over images. r: Spearman's "
-            "rank correlation over the benchmarks, its interval from redrawing both numbers with "
-            "their errors.",
-            f"Over {count} benchmarks no r has a p below {least:.2g}." if least == least else "",
-            "Filled marks: a gain that survives Holm's correction (p < 0.05).",
-        ])  # fmt: skip
+    reference = subject.ablation.reference
+    rows = [row for row in subject.ablation.rows if row != reference]
+    drawn = theme.figure(theme.TEXT if len(rows) > 1 else theme.COLUMN, PANEL_HEIGHT + 0.5)
+    axes = drawn.subplots(1, len(rows), squeeze=False, sharey=True)[0]
+    for row, ax in zip(rows, axes, strict=True):
+        _draw_panel(ax, data[data["row"] == row.key], subject)
+        ax.set_title(row.label)
+        ax.set_xlabel("spread of φ over images (standard deviation)")
+    axes[0].set_ylabel(f"gain over “{reference.label}”\n({panels.AVERAGE_METRIC})")
+    low, high = axes[0].get_ylim()
+    # Where no answer changed there is nothing to see but zero, and no scale of rounding errors.
+    axes[0].set_ylim(min(low, -LEAST_GAIN), max(high, LEAST_GAIN))
+    least, count = data["r_least_p"].min(), int(data["r_count"].max())
+    panels.note(
+        drawn,
+        f"Bars: {subject.confidence} intervals over images. r: Spearman's rank correlation over "
+        "the benchmarks, its interval from redrawing both numbers with their errors.",
+        "" if np.isnan(least) else f"Over {count} benchmarks no r has a p below {least:.2g}.",
+        "Filled marks: a gain that survives Holm's correction (p < 0.05).",
+    )
     return drawn
 
 
-def _draw_panel(ax: Axes, own: pd.DataFrame, subject: Subject, titles: dict[str, str]) -> None:
+def _draw_panel(ax: Axes, own: pd.DataFrame, subject: Subject) -> None:
     # A benchmark of one image has no spread, and so no place here.
     own = own[own["phi_std"].notna()]
     if own.empty:
         return
     columns = panels.column_axis(subject.ablation)
-    shades = theme.colors(columns.values)
-    settings = zip(subject.ablation.columns, columns.values, columns.labels, strict=True)
     reach = max(float(np.ptp(own["phi_std"])), 1e-6)
     panels.draw_zero(ax, upright=False)
-    for place, (setting, value, label) in enumerate(settings):
+    settings = zip(subject.ablation.columns, columns.series, strict=True)
+    for place, (setting, series) in enumerate(settings):
         line = own[own["column"] == (setting.key or panels.ALL)]
         if line.empty:
             continue
-        first = line.iloc[0]
         shift = (place - (len(columns.values) - 1) / 2) * 0.016 * reach
         at, gain = line["phi_std"].to_numpy() + shift, line["gain"].to_numpy()
-        said = f"{label}: " if len(columns.values) > 1 else ""
-        ax.errorbar(
-            at, gain,
-            xerr=[line["phi_std"] - line["phi_std_low"], line["phi_std_high"] - line["phi_std"]],
-            yerr=[gain - line["gain_low"], line["gain_high"] - gain],
-            marker=theme.marker(place), linestyle="none", color=shades[value],
-            markerfacecolor="none", elinewidth=0.7, markeredgewidth=0.9,
-            label=f"{said}{_correlation(first)}",
-        )  # fmt: skip
+        said = f"{series.label}: " if len(columns.values) > 1 else ""
+        wide = line["phi_std"] - line["phi_std_low"], line["phi_std_high"] - line["phi_std"]
+        tall = gain - line["gain_low"], line["gain_high"] - gain
+        look: dict[str, Any] = {"marker": series.marker, "color": series.color, "linestyle": "none"}
+        bars: dict[str, Any] = {
+            "markerfacecolor": "none",
+            "elinewidth": 0.7,
+            "markeredgewidth": 0.9,
+        }
+        label = f"{said}{_correlation(line.iloc[0])}"
+        ax.errorbar(at, gain, tall, wide, label=label, **look, **bars)
         filled = panels.significant(line)
-        ax.plot(
-            at[filled], gain[filled], theme.marker(place), linestyle="none", color=shades[value]
-        )
-    names = own.drop_duplicates("benchmark").set_index("benchmark")["phi_std"]
+        ax.plot(at[filled], gain[filled], **look)
     for axis in (ax.xaxis, ax.yaxis):
         panels.steady_ticks(axis)
     above = ax.secondary_xaxis("top")
-    places = names.sort_values()
+    places = own.drop_duplicates("benchmark").set_index("benchmark")["phi_std"].sort_values()
     left, right = ax.get_xlim()
-    labels = label_together(
-        places.tolist(), [titles[name] for name in places.index], NEAR * (right - left)
-    )
+    titles = [subject.titles[name] for name in places.index]
+    labels = label_together(places.tolist(), titles, NEAR * (right - left))
     above.set_xticks(list(places), labels, rotation=35, ha="left", rotation_mode="anchor")
     above.tick_params(length=2)
     above.spines["top"].set_visible(False)

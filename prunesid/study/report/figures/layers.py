@@ -4,10 +4,8 @@ The reference is a row of the ablation; its value is a dotted line in each color
 tower's usual block without a number of its own (`layer: null`), it has no place on the axis.
 """
 
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,9 +22,7 @@ DOTTED = (0, (1, 1.4))
 def points(subject: Subject) -> pd.DataFrame:
     """As for lines, and whether a point belongs to the reference row; x is empty off the axis."""
     data = lines.points(subject)
-    reference, x = subject.ablation.reference, subject.ablation.figure.x
-    _along(subject.ablation)
-    own = text(reference.as_dict()[x])
+    own = text(subject.ablation.reference.as_dict()[_along(subject.ablation).name])
     data.insert(3, "reference", (data["x"] == own) & (data["hue"] != theme.VANILLA))
     data["x"] = data["x"].where(data["x"].map(panels.is_number), "")
     return data
@@ -34,7 +30,8 @@ def points(subject: Subject) -> pd.DataFrame:
 
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     """The figure of `points`."""
-    x, hue = _along(subject.ablation), panels.axis(subject.ablation, subject.ablation.figure.hue)
+    ablation = subject.ablation
+    hue = panels.axis(ablation, ablation.figure.hue)
     shades = theme.colors(hue.values)
     dotted: dict[str, Any] = {"linewidth": 1.1, "linestyle": DOTTED}
 
@@ -44,25 +41,22 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
             ax.axhline(line.value, color=shades[line.hue], zorder=1, **dotted)
 
     color = theme.MUTED if len(hue.labels) > 1 else shades[hue.values[0]]
-    beside = {subject.ablation.reference.label: Line2D([], [], color=color, **dotted)}
-    return lines.draw_panels(data, subject, x, hue, draw_panel, beside)
+    beside = {ablation.reference.label: Line2D([], [], color=color, **dotted)}
+    return lines.draw_panels(data, subject, _along(ablation), hue, draw_panel, beside)
 
 
 def _along(ablation: Ablation) -> panels.Axis:
     """The numbers along the axis. ValueError where another row than the reference has none."""
     x = panels.axis(ablation, ablation.figure.x)
-    numbers = np.array([panels.is_number(value) for value in x.values])
-    beside = {value for value, number in zip(x.values, numbers, strict=True) if not number}
+    numbers = {v: label for v, label in zip(x.values, x.labels, strict=True) if panels.is_number(v)}
+    beside = set(x.values) - set(numbers)
     reference = ablation.reference.as_dict()
     if x.name not in reference or not beside <= {text(reference[x.name])}:
         raise ValueError(
             f"{ablation.name}: a figure of kind 'layers' needs numbers along {x.name!r}, the axis "
             f"of its rows, and only the reference may have none; not {', '.join(sorted(beside))}"
         )
-    keep = [place for place in range(len(x.values)) if numbers[place]]
-    return replace(
-        x, values=tuple(x.values[i] for i in keep), labels=tuple(x.labels[i] for i in keep)
-    )
+    return panels.Axis(x.name, tuple(numbers), tuple(numbers.values()))
 
 
 register("layers", points=points, draw=draw)

@@ -6,6 +6,8 @@ A numeric horizontal axis gets lines, any other one points.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from math import ceil
 
 import numpy as np
 import pandas as pd
@@ -32,22 +34,17 @@ LONG = 8
 def points(subject: Subject) -> pd.DataFrame:
     """Panel, x, hue and the numbers of each point; the all-token arm has hue 'vanilla' and no x."""
     options = subject.ablation.figure
-    return panels.panel_points(
-        subject.comparison, subject.benchmarks, {"x": options.x, "hue": options.hue}
-    )
+    return panels.panel_points(subject, x=options.x, hue=options.hue)
 
 
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     """The figure of `points`."""
     options = subject.ablation.figure
     x, hue = (panels.axis(subject.ablation, name) for name in (options.x, options.hue))
-
-    def draw_panel(ax: Axes, own: pd.DataFrame, scale: Scale) -> None:
-        draw_lines(ax, own, scale, hue)
-
-    return draw_panels(data, subject, x, hue, draw_panel)
+    return draw_panels(data, subject, x, hue, partial(draw_lines, hue=hue))
 
 
+@theme.style()
 def draw_panels(
     data: pd.DataFrame,
     subject: Subject,
@@ -61,33 +58,29 @@ def draw_panels(
     draw_panel      draws the points of a panel, before its ticks are set
     reference_line  the line of the reference in the legend, by its label, where there is one
     """
-    titles = panels.panel_titles(subject.benchmarks)
-    shown = [name for name in titles if name in set(data["panel"])]
-    reference = subject.ablation.reference.label
-    with theme.style():
-        drawn, axes = panels.subplots(len(shown), PANEL_HEIGHT, 0.6)
-        detectable = False
-        for place, (panel, ax) in enumerate(zip(shown, axes, strict=False)):
-            own = data[data["panel"] == panel]
-            scale = Scale.of(x, subject.ablation.figure.scale)
-            draw_panel(ax, own, scale)
-            scale.apply(ax)
-            detectable |= panels.draw_detectable(ax, own)
-            ax.set_title(titles[panel])
-            ax.set_xlabel(x.title if place + panels.across(len(shown)) >= len(shown) else "")
-            ax.set_ylabel(panels.metric(panel, subject.benchmarks))
-        named = panels.named(axes[0])
-        # A hue of one value tells nothing apart.
-        several = len(hue.labels) > 1
-        entries = {label: named[label] for label in hue.labels if several}
-        entries |= {**(reference_line or {}), panels.WHOLE: named[panels.WHOLE]}
-        panels.legend(drawn, axes[len(shown) :], entries, hue.title if several else "")
-        panels.note(drawn, [
-            *(f"Dotted: the reference, {label}." for label in reference_line or ()),
-            panels.bars_note(data, subject.bootstrap.confidence),
-            panels.tests_note(data, reference),
-            panels.detectable_note(reference) if detectable else "",
-        ])  # fmt: skip
+    shown = panels.panels_of(data, subject)
+    across = panels.across(len(shown))
+    down = ceil(len(shown) / across)
+    drawn = theme.figure(theme.TEXT * across / panels.ACROSS, PANEL_HEIGHT * down + 0.6)
+    axes = list(drawn.subplots(down, across, squeeze=False).ravel())
+    gray = ""
+    for place, ((own, title, metric), ax) in enumerate(zip(shown, axes, strict=False)):
+        scale = Scale.of(x, subject.ablation.figure.scale)
+        draw_panel(ax, own, scale)
+        scale.apply(ax)
+        if panels.draw_detectable(ax, own):
+            gray = "bar"
+        ax.set_title(title)
+        ax.set_xlabel(x.title if place + across >= len(shown) else "")
+        ax.set_ylabel(metric)
+    named = panels.named(axes[0])
+    # A hue of one value tells nothing apart.
+    several = len(hue.labels) > 1
+    entries = {label: named[label] for label in hue.labels if several}
+    entries |= {**(reference_line or {}), panels.WHOLE: named[panels.WHOLE]}
+    panels.legend(drawn, axes[len(shown) :], entries, hue.title if several else "")
+    dotted = (f"Dotted: the reference, {label}." for label in reference_line or ())
+    panels.note(drawn, *dotted, panels.marks_note(data, subject, gray))
     return drawn
 
 
@@ -167,18 +160,14 @@ class Scale:
 
 def draw_lines(ax: Axes, own: pd.DataFrame, scale: Scale, hue: Axis) -> None:
     """A panel's points, side by side where several share a place, and the all-token line."""
-    shades = theme.colors(hue.values)
     count = len(hue.values)
     step = min(STEP, scale.least_gap / (2 * max(count - 1, 1)))
-    shifts = (np.arange(count) - (count - 1) / 2) * step
-    for place, (value, label) in enumerate(zip(hue.values, hue.labels, strict=True)):
-        line = own[own["hue"] == value]
-        at = scale.at(line["x"], float(shifts[place]))
+    for place, series in enumerate(hue.series):
+        line = own[own["hue"] == series.value]
+        at = scale.at(line["x"], (place - (count - 1) / 2) * step)
         order = np.argsort(at, kind="stable")
-        panels.draw_points(
-            ax, at[order], line.iloc[order], shades[value], theme.marker(place), label,
-            "-" if scale.shown.numeric else "none",
-        )  # fmt: skip
+        style = "-" if scale.shown.numeric else "none"
+        panels.draw_points(ax, at[order], line.iloc[order], series, line=style)
     panels.draw_whole(ax, own)
     panels.steady_ticks(ax.yaxis)
 

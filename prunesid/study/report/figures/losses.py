@@ -16,9 +16,7 @@ from prunesid.study.report.figures import Subject, dots, register
 
 # Inches: of a cell, of a letter of a label, of the color bar, above each table, and of the note.
 CELL, LETTER, BAR, HEAD, FOOT = 0.25, 0.08, 0.9, 0.55, 0.55
-NAMES = {
-    FAMILY: "by question family", PHI: "by information score φ: thirds of the images",
-}  # fmt: skip
+NAMES = {FAMILY: "by question family", PHI: "by information score φ: thirds of the images"}
 
 
 def points(subject: Subject) -> pd.DataFrame:
@@ -26,60 +24,52 @@ def points(subject: Subject) -> pd.DataFrame:
 
     The rows come by their average, the highest first. ValueError without the strata.
     """
-    if subject.strata is None:
-        raise ValueError(f"{subject.ablation.name}: the figure needs the scores by stratum")
-    column = subject.ablation.columns[0].key or ALL
-    own = subject.strata[subject.strata["column"] == column]
-    order = [row.key for row in dots.ranking(dots.points(subject), subject.ablation)]
-    place = {key: number for number, key in enumerate(order)}
+    strata = subject.needed("strata")
+    own = strata[strata["column"] == (subject.ablation.columns[0].key or ALL)]
+    place = {row.key: number for number, row in enumerate(dots.ranked(subject))}
     own = own.sort_values("row", key=lambda names: names.map(place), kind="stable")
     shown = ["row", "kind", "benchmark", "stratum", "questions", "whole", "value", "diff"]
     return own[[*shown, "diff_low", "diff_high"]]
 
 
+@theme.style()
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     """The figure of `points`."""
     ablation = subject.ablation
-    titles = {b.name: b.title for b in subject.benchmarks}
     labels = {row.key: row.label for row in ablation.rows}
-    rows = list(dict.fromkeys(data["row"]))
-    kinds = [kind for kind in NAMES if (data["kind"] == kind).any()]
-    tables = {kind: _table(data, kind, rows) for kind in kinds}
+    names = [labels[key] for key in data["row"].unique()]
+    data = data.assign(sure=(data["diff_low"] > 0) | (data["diff_high"] < 0))
+    tables = {kind: _table(data, kind, "diff") for kind in NAMES if kind in set(data["kind"])}
     widest = max(len(table.columns) for table in tables.values())
-    names = [labels[key] for key in rows]
     longest = max(len(stratum) for table in tables.values() for _, stratum in table.columns)
-    height = (CELL * len(rows) + HEAD + 0.6 * LETTER * longest) * len(kinds) + FOOT
-    sample = panels.sample_text(subject.comparison, subject.benchmarks)
+    height = (CELL * len(names) + HEAD + 0.6 * LETTER * longest) * len(tables) + FOOT
     asked = data["questions"]
     reach = max(float(data["diff"].abs().max()), 1e-9)
-    with theme.style():
-        drawn = theme.figure(CELL * widest * 1.25 + LETTER * max(map(len, names)) + BAR, height)
-        axes = list(drawn.subplots(len(kinds), 1, squeeze=False).ravel())
-        for kind, ax in zip(kinds, axes, strict=True):
-            sure = _table(
-                data.assign(diff=(data["diff_low"] > 0) | (data["diff_high"] < 0)), kind, rows
-            )
-            image = panels.draw_heat(ax, tables[kind], sure, reach, "auto")
-            _name_columns(ax, tables[kind], titles)
-            ax.set_yticks(range(len(rows)), names)
-            ax.set_title(NAMES[kind], pad=18)
-        drawn.colorbar(image, ax=axes, shrink=0.6, label="change from all tokens (points)")
-        column = ablation.columns[0].label if ablation.columns[0].values else "this study"
-        panels.note(drawn, [
-            "Share of right answers minus that with all tokens, in percentage points, at "
-            f"{column}, on {sample}, {asked.min():,} to {asked.max():,} questions in a cell; from "
-            "above by the average over benchmarks and columns.",
-            f"*: the {100 * subject.bootstrap.confidence:g} % interval over images leaves out 0 "
-            "(not corrected for the number of cells).",
-        ])  # fmt: skip
+    drawn = theme.figure(CELL * widest * 1.25 + LETTER * max(map(len, names)) + BAR, height)
+    axes = list(drawn.subplots(len(tables), 1, squeeze=False).ravel())
+    for (kind, table), ax in zip(tables.items(), axes, strict=True):
+        image = panels.draw_heat(ax, table, _table(data, kind, "sure"), reach, "auto")
+        _name_columns(ax, table, subject.titles)
+        ax.set_yticks(range(len(names)), names)
+        ax.set_title(NAMES[kind], pad=18)
+    drawn.colorbar(image, ax=axes, shrink=0.6, label="change from all tokens (points)")
+    column = ablation.columns[0].label if ablation.columns[0].values else "this study"
+    panels.note(
+        drawn,
+        "Share of right answers minus that with all tokens, in percentage points, at "
+        f"{column}, on {subject.sample}, {asked.min():,} to {asked.max():,} questions in a cell; "
+        "from above by the average over benchmarks and columns.",
+        f"*: the {subject.confidence} interval over images leaves out 0 (not corrected for the "
+        "number of cells).",
+    )
     return drawn
 
 
-def _table(data: pd.DataFrame, kind: str, rows: list[str]) -> pd.DataFrame:
+def _table(data: pd.DataFrame, kind: str, values: str) -> pd.DataFrame:
     """Rows against (benchmark, stratum), both in the order of the data."""
     own = data[data["kind"] == kind]
-    wide = own.pivot(index="row", columns=["benchmark", "stratum"], values="diff")
-    return wide.reindex(index=rows)[panels.strata(own)]
+    wide = own.pivot(index="row", columns=["benchmark", "stratum"], values=values)
+    return wide.reindex(index=data["row"].unique())[panels.strata(own)]
 
 
 def _name_columns(ax: Axes, table: pd.DataFrame, titles: dict[str, str]) -> None:

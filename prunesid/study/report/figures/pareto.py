@@ -4,8 +4,12 @@ A point per row and column: the average over benchmarks against vision tower, ch
 language model together. A point is on the front where no other is at least as accurate for less.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,7 +18,6 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from prunesid.study.analysis.comparison import ALL, AVERAGE
-from prunesid.study.config.ablation import Ablation
 from prunesid.study.config.arm import ALL_TOKENS
 from prunesid.study.report import panels, theme
 from prunesid.study.report.arm_facts import count_text
@@ -42,9 +45,8 @@ def points(subject: Subject) -> pd.DataFrame:
 
     ValueError without the counts of the arms.
     """
-    if subject.facts is None:
-        raise ValueError(f"{subject.ablation.name}: the figure needs what the arms cost")
-    spent = subject.facts[subject.facts["benchmark"].isin([b.name for b in subject.benchmarks])]
+    facts = subject.needed("facts")
+    spent = facts[facts["benchmark"].isin(list(subject.titles))]
     average = subject.comparison[subject.comparison["benchmark"] == AVERAGE]
     values = average.set_index(["row", "column"])[["value", "ci_low", "ci_high"]]
     whole = {"value": 100.0, "ci_low": np.nan, "ci_high": np.nan}
@@ -84,35 +86,48 @@ def spread(wanted: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
     return found
 
 
+@theme.style()
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     """The figure of `points`."""
     ablation = subject.ablation
-    rows = len(ablation.rows)
     names = {row.key: theme.wrap(row.label, LETTERS) for row in ablation.rows}
     line = LABEL * max(name.count("\n") + 1 for name in names.values())
-    height = max(PANEL, line * rows)
-    with theme.style():
-        drawn = theme.figure(theme.TEXT, height + AROUND)
-        ax = drawn.subplots()
-        columns = panels.column_axis(ablation)
-        marks = dict(zip([c.key or ALL for c in ablation.columns], theme.MARKERS, strict=False))
-        ax.set_xscale("log")
-        _draw_front(ax, data)
-        _draw_rows(ax, data, ablation, marks)
-        _ticks(ax)
-        ax.set_ylim(*ax.get_ylim())
-        _label(ax, data, names, line / height)
-        ax.set_xlabel("multiply-adds of a question")
-        ax.set_ylabel(f"average ({panels.AVERAGE_METRIC})")
-        ax.grid(True, axis="both")
-        entries = {"Pareto front": Line2D([], [], color=theme.MUTED, linewidth=2.6, alpha=0.35)}
-        if len(ablation.columns) > 1:
-            entries = {
-                label: Line2D([], [], color=theme.MUTED, marker=marks[c.key or ALL], linestyle="")
-                for c, label in zip(ablation.columns, columns.labels, strict=True)
-            } | entries
-        panels.legend(drawn, [], entries)
-        panels.note(drawn, _sentences(data, subject))
+    height = max(PANEL, line * len(names))
+    marks = {c.key or ALL: theme.marker(place) for place, c in enumerate(ablation.columns)}
+    shades = theme.colors(list(names))
+    drawn = theme.figure(theme.TEXT, height + AROUND)
+    ax = drawn.subplots()
+    ax.set_xscale("log")
+    wide: dict[str, Any] = {"color": theme.MUTED, "linewidth": 2.6, "alpha": 0.35}
+    front = data[data[FRONT]].sort_values("macs")
+    ax.step(front["macs"], front["value"], where="post", zorder=1, **wide)
+    for key, color in shades.items():
+        _draw_row(ax, data[data["row"] == key].sort_values("macs"), color, marks)
+    whole = data[data["row"] == ALL_TOKENS]
+    ax.plot(whole["macs"], whole["value"], marker="*", markersize=7, color=theme.INK, zorder=3)
+    _ticks(ax)
+    ax.set_ylim(*ax.get_ylim())
+    _label(ax, data, names, shades, line / height)
+    ax.set_xlabel("multiply-adds of a question")
+    ax.set_ylabel(f"average ({panels.AVERAGE_METRIC})")
+    ax.grid(True, axis="both")
+    entries: dict[str, Artist] = {}
+    if len(marks) > 1:
+        labels = panels.column_axis(ablation).labels
+        for label, mark in zip(labels, marks.values(), strict=True):
+            entries[label] = Line2D([], [], color=theme.MUTED, marker=mark, linestyle="")
+    panels.legend(drawn, [], entries | {"Pareto front": Line2D([], [], **wide)})
+    panels.note(
+        drawn,
+        f"Average over {subject.sample} against the multiply-adds of a question asked alone, up to "
+        "its answer's first token: vision tower, choice of tokens and language model, counted by "
+        "formulas.",
+        f"Bars: {subject.confidence} intervals over images.",
+        "Front: no other point is at least as accurate for less.",
+        "Hollow: a part has no formula, so the point lies further right; it is not on the front."
+        if data["bound"].any()
+        else "",
+    )
     return drawn
 
 
@@ -122,65 +137,45 @@ def _cost(spent: pd.DataFrame, arms: set[str]) -> dict[str, float | bool]:
     return {"macs": float(own["total_macs"].mean()), "bound": bool(parts.isna().any(axis=None))}
 
 
-def _draw_front(ax: Axes, data: pd.DataFrame) -> None:
-    front = data[data[FRONT]].sort_values("macs")
-    ax.step(
-        front["macs"], front["value"], where="post", color=theme.MUTED, linewidth=2.6, alpha=0.35,
-        zorder=1,
-    )  # fmt: skip
+def _draw_row(ax: Axes, own: pd.DataFrame, color: str, marks: Mapping[str, str]) -> None:
+    thin: dict[str, Any] = {"color": color, "linewidth": 0.8, "zorder": 2}
+    ax.plot(own["macs"], own["value"], alpha=0.6, **thin)
+    for line in own.itertuples():
+        # Many points stand at nearly the same cost: intervals must not hide them.
+        ax.vlines(line.macs, line.ci_low, line.ci_high, alpha=0.4, **thin)
+        inside = "white" if line.bound else color
+        point: dict[str, Any] = {"color": color, "markerfacecolor": inside, "markersize": 4}
+        mark = marks[line.column]
+        ax.plot(line.macs, line.value, marker=mark, markeredgewidth=0.9, zorder=3, **point)
 
 
-def _draw_rows(ax: Axes, data: pd.DataFrame, ablation: Ablation, marks: dict[str, str]) -> None:
-    shades = theme.colors([row.key for row in ablation.rows])
-    for row in ablation.rows:
-        own = data[data["row"] == row.key].sort_values("macs")
-        color = shades[row.key]
-        ax.plot(own["macs"], own["value"], color=color, linewidth=0.8, alpha=0.6, zorder=2)
-        for line in own.itertuples():
-            # Many points stand at nearly the same cost: intervals must not hide them.
-            ax.vlines(
-                line.macs, line.ci_low, line.ci_high, color=color, linewidth=0.8, alpha=0.4,
-                zorder=2,
-            )  # fmt: skip
-            ax.plot(
-                line.macs, line.value, marker=marks[line.column], color=color, markersize=4,
-                markerfacecolor="white" if line.bound else color, markeredgewidth=0.9, zorder=3,
-            )  # fmt: skip
-    whole = data[data["row"] == ALL_TOKENS]
-    ax.plot(whole["macs"], whole["value"], marker="*", markersize=7, color=theme.INK, zorder=3)
-
-
-def _label(ax: Axes, data: pd.DataFrame, names: dict[str, str], gap: float) -> None:
+def _label(
+    ax: Axes, data: pd.DataFrame, names: dict[str, str], shades: dict[str, str], gap: float
+) -> None:
     """Each row's name, joined with its costliest point: one below the other, `gap` apart.
 
     They stand between the rows' points and that of all tokens where there is room, else beside the
     panel.
     """
-    shades = theme.colors(list(names))
     last = data.sort_values("macs").groupby("row").last()
-    whole = last.loc[ALL_TOKENS]
-    own = last.loc[list(names)]
+    whole, own = last.loc[ALL_TOKENS], last.loc[list(names)]
     low, high = np.log(ax.get_xlim())
     reach, star = (np.log([own["macs"].max(), whole["macs"]]) - low) / (high - low)
     width = LETTER * max(len(part) for name in names.values() for part in name.split("\n"))
     inside = reach + GAP + width < star - 0.01
     bottom, top = ax.get_ylim()
     wanted = ((own["value"] - bottom) / (top - bottom)).to_numpy(np.float64)
+    style: dict[str, Any] = {"fontsize": 7, "annotation_clip": False}
+    box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+    line = {"arrowstyle": "-", "linewidth": 0.6, "linestyle": (0, (1, 1.6)), "relpos": (0, 0.5)}
+    beside = style | {"textcoords": "axes fraction", "va": "center", "zorder": 4, "bbox": box}
     for (key, point), place in zip(own.iterrows(), spread(wanted, gap), strict=True):
-        ax.annotate(
-            names[str(key)], (point["macs"], point["value"]),
-            xytext=(reach + GAP if inside else MARGIN, place), textcoords="axes fraction",
-            va="center", fontsize=7, annotation_clip=False, zorder=4,
-            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
-            arrowprops={
-                "arrowstyle": "-", "color": shades[str(key)], "linewidth": 0.6,
-                "linestyle": (0, (1, 1.6)), "shrinkA": 0, "shrinkB": 3, "relpos": (0, 0.5),
-            },
-        )  # fmt: skip
-    ax.annotate(
-        panels.WHOLE, (whole["macs"], whole["value"]), xytext=(0, 6), textcoords="offset points",
-        ha="center", va="bottom", fontsize=7, annotation_clip=False,
-    )  # fmt: skip
+        at = (reach + GAP if inside else MARGIN, place)
+        arrow = line | {"color": shades[str(key)], "shrinkA": 0, "shrinkB": 3}
+        spot = (point["macs"], point["value"])
+        ax.annotate(names[str(key)], spot, xytext=at, arrowprops=arrow, **beside)
+    style |= {"textcoords": "offset points", "ha": "center", "va": "bottom"}
+    ax.annotate(panels.WHOLE, (whole["macs"], whole["value"]), xytext=(0, 6), **style)
 
 
 def _ticks(ax: Axes) -> None:
@@ -197,20 +192,6 @@ def tick_text(value: float) -> str:
     """A tick's count without zeros after the point: 1.5 G, 200 M."""
     number, _, unit = count_text(value).partition(" ")
     return f"{float(number):g} {unit}".rstrip()
-
-
-def _sentences(data: pd.DataFrame, subject: Subject) -> list[str]:
-    sample = panels.sample_text(subject.comparison, subject.benchmarks)
-    return [
-        f"Average over {sample} against the multiply-adds of a question asked alone, up to its "
-        "answer's first token: vision tower, choice of tokens and language model, counted by "
-        "formulas.",
-        f"Bars: {100 * subject.bootstrap.confidence:g} % intervals over images.",
-        "Front: no other point is at least as accurate for less.",
-        "Hollow: a part has no formula, so the point lies further right; it is not on the front."
-        if data["bound"].any()
-        else "",
-    ]
 
 
 register("pareto", points=points, draw=draw)

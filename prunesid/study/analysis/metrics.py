@@ -118,6 +118,11 @@ def statistic(name: str) -> Statistic:
     return STATISTICS[name]
 
 
+def digits(unit: str) -> int:
+    """Decimals shown of a value: none for points, one for percentages."""
+    return 0 if unit == "points" else 1
+
+
 def image_sums(
     scores: pd.DataFrame, chosen: Statistic, image: NDArray[np.int64], images: int
 ) -> Floats:

@@ -1,14 +1,12 @@
 """The caption of a table of numbers: definition, intervals, tests, cautions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import pandas as pd
-
-from prunesid.study.analysis.comparison import AVERAGE
-from prunesid.study.analysis.metrics import statistic
+from prunesid.study.analysis.comparison import ALL, AVERAGE
+from prunesid.study.analysis.metrics import digits, statistic
 from prunesid.study.config.ablation import Ablation
 from prunesid.study.config.arm import ALL_TOKENS
-from prunesid.study.config.study import Benchmark, Bootstrap
+from prunesid.study.report.figures import Subject
 from prunesid.study.report.paper import Paper
 
 # What the columns of the table of facts mean, by their titles.
@@ -41,37 +39,29 @@ TEST = (
 )
 
 
-def paragraphs(
-    comparison: pd.DataFrame,
-    ablation: Ablation,
-    benchmarks: Sequence[Benchmark],
-    bootstrap: Bootstrap,
-    paper: Paper | None,
-    facts: Sequence[str] = (),
-) -> tuple[str, ...]:
+def paragraphs(subject: Subject, paper: Paper | None, facts: Sequence[str] = ()) -> tuple[str, ...]:
     """The caption of an ablation's table, a paragraph per subject.
 
     `facts` are the columns of a second table.
     """
-    table = ablation.table.paper_table
-    beside = paper is not None and table is not None
-    return tuple(
-        text
-        for text in (
-            ablation.description,
-            definition(comparison, ablation, benchmarks, bootstrap),
-            _average(ablation),
-            _tests(comparison, ablation),
-            _detectable(comparison, ablation, benchmarks),
-            _left_out(ablation),
-            _tokens(comparison, ablation),
-            counts(ablation),
-            f"What the arms did (second table), {facts_text(facts)}" if facts else "",
-            _paper(ablation, paper) if paper is not None and str(table) in paper.models else "",
-            _doubts(paper.notes_on(ablation)) if paper is not None and beside else "",
-        )
-        if text
-    )
+    ablation = subject.ablation
+    found = [
+        ablation.description,
+        definition(subject),
+        _average(ablation),
+        _tests(subject),
+        _detectable(subject),
+        # The meaning of a dash.
+        "–: left out of this ablation."
+        if len(ablation.cells) < len(ablation.rows) * len(ablation.columns)
+        else "",
+        _tokens(subject),
+        counts(ablation),
+        f"What the arms did (second table), {facts_text(facts)}" if facts else "",
+    ]
+    if paper is not None and ablation.table.paper_table is not None:
+        found += [_paper(ablation, paper), _doubts(paper.notes_on(ablation))]
+    return tuple(text for text in found if text)
 
 
 def facts_text(columns: Sequence[str]) -> str:
@@ -80,21 +70,17 @@ def facts_text(columns: Sequence[str]) -> str:
     return f"means over benchmarks, images and seeds. {meanings}"
 
 
-def definition(
-    comparison: pd.DataFrame,
-    ablation: Ablation,
-    benchmarks: Sequence[Benchmark],
-    bootstrap: Bootstrap,
-) -> str:
+def definition(subject: Subject) -> str:
     """The definition of the values, their intervals and spreads."""
+    comparison = subject.comparison
     whole = comparison[comparison["row"] == ALL_TOKENS].set_index("benchmark")
     parts = []
-    for b in benchmarks:
+    for b in subject.benchmarks:
         chosen = statistic(b.statistic)
-        counts = whole.loc[b.name, ["questions", "images"]].astype(int)
+        questions, images = whole.loc[b.name, ["questions", "images"]].astype(int)
         parts.append(
-            f"{b.title}: {chosen.label} ({chosen.unit}), {counts['questions']:,} questions on "
-            f"{counts['images']:,} images"
+            f"{b.title}: {chosen.label} ({chosen.unit}), {questions:,} questions on {images:,} "
+            "images"
         )
     seeds = int(comparison["seeds"].max())
     runs = (
@@ -104,9 +90,9 @@ def definition(
         else ""
     )
     return (
-        f"{'; '.join(parts)}. Small print: {100 * bootstrap.confidence:g} % interval from "
-        f"{bootstrap.resamples:,} bootstrap resamples of whole images, the same for every row."
-        f"{runs}"
+        f"{'; '.join(parts)}. Small print: {subject.confidence} interval from "
+        f"{subject.bootstrap.resamples:,} bootstrap resamples of whole images, the same for every "
+        f"row.{runs}"
     )
 
 
@@ -116,59 +102,52 @@ def _average(ablation: Ablation) -> str:
     return f"Avg.: mean over {over} of the value as a percentage of the value with all tokens."
 
 
-def _tests(comparison: pd.DataFrame, ablation: Ablation) -> str:
-    count = int(comparison["p"].notna().sum())
+def _tests(subject: Subject) -> str:
+    count = int(subject.comparison["p"].notna().sum())
     if not count:
         return ""
     return (
-        f"Bold: the highest of the compared rows. †: differs from {ablation.reference.label} in "
-        f"the same column, p < 0.05 after Holm's correction over the {count} tests of this "
+        f"Bold: the highest of the compared rows. †: differs from {subject.ablation.reference.label}"
+        f" in the same column, p < 0.05 after Holm's correction over the {count} tests of this "
         f"ablation. {TEST}"
     )
 
 
-def _detectable(
-    comparison: pd.DataFrame, ablation: Ablation, benchmarks: Sequence[Benchmark]
-) -> str:
-    titles = {b.name: b.title for b in benchmarks} | {AVERAGE: "Avg."}
-    largest = comparison.groupby("benchmark")["detectable"].max().dropna()
-    places = {b.name: 0 if statistic(b.statistic).unit == "points" else 1 for b in benchmarks}
+def _detectable(subject: Subject) -> str:
+    largest = subject.comparison.groupby("benchmark")["detectable"].max().dropna()
+    places = {b.name: digits(statistic(b.statistic).unit) for b in subject.benchmarks}
     parts = [
         f"{title} {largest[name]:.{places.get(name, 1)}f}"
-        for name, title in titles.items()
+        for name, title in (subject.titles | {AVERAGE: "Avg."}).items()
         if name in largest
     ]
     if not parts:
         return ""
     return (
-        f"Smallest detectable difference from {ablation.reference.label} (power 80 %, one test "
-        f"at 5 %, the largest over rows and columns): {', '.join(parts)}."
+        f"Smallest detectable difference from {subject.ablation.reference.label} (power 80 %, one "
+        f"test at 5 %, the largest over rows and columns): {', '.join(parts)}."
     )
 
 
-def _tokens(comparison: pd.DataFrame, ablation: Ablation) -> str:
+def _tokens(subject: Subject) -> str:
     """The cells that sent another number of tokens to the language model than their budget."""
-
-    def unequal() -> Iterator[str]:
-        for cell in ablation.cells:
-            key = cell.column.key or "all"
-            own = comparison[(comparison["row"] == cell.row.key) & (comparison["column"] == key)]
-            low, high = own["tokens_min"].min(), own["tokens_max"].max()
-            budget = cell.arms[0].budget
-            if budget is not None and not low == high == budget:
-                average = own.loc[own["benchmark"] == AVERAGE, "tokens_mean"].mean()
-                span = "" if low == high else f" ({low:g}–{high:g})"
-                yield f"{cell.row.label}, {cell.column.label}: {average:.1f}{span}"
-
-    lines = list(unequal())
-    if lines:
-        late = any(arm.is_late for arm in ablation.arms)
-        layers = ", mean over the language model's layers," if late else ","
-        return (
-            f"Visual tokens per image{layers} mean (range), where not the budget: "
-            f"{'; '.join(lines)}."
-        )
-    return "Every image sent exactly its budget of visual tokens to the language model."
+    unequal = []
+    lines = subject.comparison
+    for cell in subject.ablation.cells:
+        own = lines[(lines["row"] == cell.row.key) & (lines["column"] == (cell.column.key or ALL))]
+        low, high = own["tokens_min"].min(), own["tokens_max"].max()
+        budget = cell.arms[0].budget
+        if budget is not None and not low == high == budget:
+            average = own.loc[own["benchmark"] == AVERAGE, "tokens_mean"].mean()
+            span = "" if low == high else f" ({low:g}–{high:g})"
+            unequal.append(f"{cell.row.label}, {cell.column.label}: {average:.1f}{span}")
+    if not unequal:
+        return "Every image sent exactly its budget of visual tokens to the language model."
+    late = any(arm.is_late for arm in subject.ablation.arms)
+    layers = ", mean over the language model's layers," if late else ","
+    return (
+        f"Visual tokens per image{layers} mean (range), where not the budget: {'; '.join(unequal)}."
+    )
 
 
 def counts(ablation: Ablation) -> str:
@@ -191,13 +170,9 @@ def counts(ablation: Ablation) -> str:
     )
 
 
-def _left_out(ablation: Ablation) -> str:
-    """The meaning of a dash in the table."""
-    whole = len(ablation.rows) * len(ablation.columns)
-    return "–: left out of this ablation." if len(ablation.cells) < whole else ""
-
-
 def _paper(ablation: Ablation, paper: Paper) -> str:
+    if str(ablation.table.paper_table) not in paper.models:
+        return ""
     return (
         f"The shaded rows repeat table {ablation.table.paper_table} of the paper (all tokens: "
         f"table {paper.vanilla_table(ablation)}): {paper.model_of(ablation)} on the benchmarks of "

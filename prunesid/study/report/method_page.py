@@ -212,9 +212,7 @@ def _accuracy(subject: Subject, rows: Sequence[Setting], part: Ablation) -> Tabl
     return Table(
         "Accuracy", (("", len(columns)),), columns, tuple(blocks),
         (
-            caption.definition(
-                subject.comparison, ablation, subject.benchmarks, subject.bootstrap
-            ),
+            caption.definition(subject),
             "Avg.: mean over benchmarks of the value as a percentage of the value with all tokens; "
             f"beside it its difference from {reference.label}, and its rank among the rows of this "
             "ablation. †: p < 0.05 after Holm's correction over the tests of the ablation. "

@@ -21,11 +21,11 @@ import pandas as pd
 from prunesid.core.files import atomic
 from prunesid.study.analysis.association import spreads
 from prunesid.study.analysis.comparison import ALL, AVERAGE, OVERALL
-from prunesid.study.analysis.metrics import statistic
+from prunesid.study.analysis.metrics import digits, statistic
 from prunesid.study.config.ablation import Ablation, Setting
 from prunesid.study.config.arm import ALL_TOKENS, text
-from prunesid.study.config.study import Benchmark, Bootstrap
 from prunesid.study.report import caption, formats, theme
+from prunesid.study.report.figures import Subject
 from prunesid.study.report.paper import Paper
 
 LEVEL = 0.05
@@ -100,37 +100,27 @@ class _Slot:
     benchmark: str
 
 
-def build_table(
-    comparison: pd.DataFrame,
-    ablation: Ablation,
-    benchmarks: Sequence[Benchmark],
-    bootstrap: Bootstrap,
-    paper: Paper | None = None,
-    information: pd.DataFrame | None = None,
-    facts: Table | None = None,
-) -> Table:
-    """The table of a comparison (`comparison.compare` or `read_comparison`).
+def build_table(subject: Subject, paper: Paper | None = None, facts: Table | None = None) -> Table:
+    """The table of a subject; the spread of phi is shown where the budget is dynamic.
 
-    information  benchmark and phi of every image, shown where the budget is dynamic
-    facts        from `facts.facts_table`
+    facts  from `arm_facts.facts_table`
     """
-    lines = lines_of(comparison)
-    slots, groups = _layout(ablation, benchmarks)
-    titles = {b.name: b.title for b in benchmarks} | {AVERAGE: "Avg."}
+    ablation = subject.ablation
+    lines = lines_of(subject.comparison)
+    slots, groups = _layout(subject)
+    titles = subject.titles | {AVERAGE: "Avg."}
     blocks = [
         _ours(lines, ablation, slots),
         _differences(lines, ablation, slots),
-        _information(information, ablation, slots, bootstrap),
-        *(_printed(ablation, benchmarks, slots, paper) if paper else ()),
+        *_information(subject, slots),
+        *(_printed(subject, slots, paper) if paper else ()),
     ]
     return Table(
         title=ablation.title,
         groups=groups,
         columns=tuple(titles[slot.benchmark] for slot in slots),
-        blocks=tuple(block for block in blocks if block and block.rows),
-        caption=caption.paragraphs(
-            comparison, ablation, benchmarks, bootstrap, paper, facts.columns if facts else ()
-        ),
+        blocks=tuple(block for block in blocks if block.rows),
+        caption=caption.paragraphs(subject, paper, facts.columns if facts else ()),
         facts=facts,
     )
 
@@ -150,11 +140,11 @@ def write_table(table: Table, paths: Sequence[Path]) -> None:
             part.write_text(writers[path.suffix](table), encoding="utf-8", newline="\n")
 
 
-def _layout(
-    ablation: Ablation, benchmarks: Sequence[Benchmark]
-) -> tuple[list[_Slot], tuple[tuple[str, int], ...]]:
+def _layout(subject: Subject) -> tuple[list[_Slot], tuple[tuple[str, int], ...]]:
+    """The columns of the table, and the headings of groups of them."""
+    ablation = subject.ablation
     each = ablation.table.average == "column" or len(ablation.columns) == 1
-    names = [b.name for b in benchmarks] + ([AVERAGE] if each else [])
+    names = [*subject.titles, AVERAGE] if each else list(subject.titles)
     slots = [_Slot(c.key or ALL, name) for c in ablation.columns for name in names]
     groups = [(_heading(c), len(names)) for c in ablation.columns]
     if not each:
@@ -195,14 +185,15 @@ def _ours(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Block:
 
 def row_colors(ablation: Ablation) -> dict[str, str]:
     """The color that the ablation's figure gives to each row, where color shows rows."""
+    hue = ablation.figure.hue
     if ablation.figure.kind not in HUED:
         return {}
-    hue = ablation.figure.hue
     if hue == "row":
-        return theme.colors([row.key for row in ablation.rows])
-    if not all(set(row.as_dict()) == {hue} for row in ablation.rows):
+        values = {row.key: row.key for row in ablation.rows}
+    elif all(set(row.as_dict()) == {hue} for row in ablation.rows):
+        values = {row.key: text(row.as_dict()[hue]) for row in ablation.rows}
+    else:
         return {}
-    values = {row.key: text(row.as_dict()[hue]) for row in ablation.rows}
     shades = theme.colors(list(values.values()))
     return {key: shades[value] for key, value in values.items()}
 
@@ -218,16 +209,11 @@ def _differences(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Bl
     return Block("difference", f"Difference from {ablation.reference.label}", tuple(rows))
 
 
-def _information(
-    information: pd.DataFrame | None,
-    ablation: Ablation,
-    slots: Sequence[_Slot],
-    bootstrap: Bootstrap,
-) -> Block | None:
+def _information(subject: Subject, slots: Sequence[_Slot]) -> list[Block]:
     """How far the images of each benchmark differ in phi: what a dynamic budget lives on."""
-    if information is None or not any(arm.dynamic for arm in ablation.arms):
-        return None
-    known = spreads(information, bootstrap)
+    if subject.information is None or not any(arm.dynamic for arm in subject.ablation.arms):
+        return []
+    known = spreads(subject.information, subject.bootstrap)
 
     def cell(benchmark: str, name: str) -> TableCell:
         if benchmark not in known:
@@ -239,15 +225,15 @@ def _information(
         TableRow(label, tuple(cell(slot.benchmark, name) for slot in slots))
         for label, name in (("mean", "mean"), ("standard deviation", "std"))
     )
-    return Block("information", "Information score φ of the images", rows)
+    return [Block("information", "Information score φ of the images", rows)]
 
 
-def _printed(
-    ablation: Ablation, benchmarks: Sequence[Benchmark], slots: Sequence[_Slot], paper: Paper
-) -> tuple[Block, ...]:
+def _printed(subject: Subject, slots: Sequence[_Slot], paper: Paper) -> tuple[Block, ...]:
     """The paper's numbers, and their differences from its number for the reference row."""
-    columns = {b.name: b.paper_column for b in benchmarks} | {AVERAGE: AVERAGE}
-    places = {b.name: digits(statistic(b.statistic).unit) for b in benchmarks} | {AVERAGE: 1}
+    ablation = subject.ablation
+    columns = {b.name: b.paper_column for b in subject.benchmarks} | {AVERAGE: AVERAGE}
+    places = {b.name: digits(statistic(b.statistic).unit) for b in subject.benchmarks}
+    places[AVERAGE] = 1
     cells = {(cell.row.key, cell.column.key or ALL): cell for cell in ablation.cells}
 
     def shown(slot: _Slot, value: float | None) -> TableCell:
@@ -284,11 +270,6 @@ def _printed(
         Block("paper", title, (TableRow(f"all {paper.token_count(ablation)} tokens", top), *rows)),
         Block("paper_difference", f"{name}: difference from {ablation.reference.label}", kept),
     )
-
-
-def digits(unit: str) -> int:
-    """Decimals shown: none for points, one for percentages."""
-    return 0 if unit == "points" else 1
 
 
 def value_cell(line: Line, best: bool = False) -> TableCell:

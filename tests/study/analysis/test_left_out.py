@@ -49,7 +49,7 @@ def test_a_cell_that_is_not_run_is_nowhere_compared(subject):
 
 
 def test_the_table_has_a_dash_and_explains_it(subject):
-    table = build_table(subject.comparison, subject.ablation, BENCHMARKS, FEW)
+    table = build_table(subject)
     ours, differences = table.blocks[:2]
     for block in (ours, differences):
         (late,) = (row for row in block.rows if row.label == "fastv")

@@ -13,6 +13,7 @@ from prunesid.core.registry import owned_by, withdraw
 from prunesid.methods import decoder
 from prunesid.study.analysis.comparison import compare
 from prunesid.study.config.study import Bootstrap
+from prunesid.study.report.figures import Subject
 from prunesid.study.report.formats import to_csv, to_html, to_markdown
 from prunesid.study.report.paper import load_paper
 from prunesid.study.report.table import build_table, write_table
@@ -32,7 +33,7 @@ def comparison():
 
 @pytest.fixture(scope="module")
 def table(comparison, paper):
-    return build_table(comparison, grouping(), BENCHMARKS, FEW, paper)
+    return build_table(Subject(comparison, grouping(), BENCHMARKS, FEW), paper)
 
 
 def test_it_has_the_form_of_table_5(table):
@@ -117,7 +118,7 @@ def test_unequal_token_counts_are_told(paper):
     scores = scores_of(grouping().arms, images=40)
     scores.loc[(scores["arm"] == "budget-128") & (scores["image_id"] == "img1"), "tokens"] = 100
     comparison = compare(scores, grouping(), BENCHMARKS, FEW)
-    text = " ".join(build_table(comparison, grouping(), BENCHMARKS, FEW, paper).caption)
+    text = " ".join(build_table(Subject(comparison, grouping(), BENCHMARKS, FEW), paper).caption)
     assert "PSCA (PruneSID), 128 tokens: 127.3 (100–128)" in text
 
 
@@ -128,7 +129,7 @@ def test_table_6_has_its_own_form(paper):
         table={"paper_table": 6, "average": "column"},
     )
     comparison = compare(scores_of(ablation.arms, images=40), ablation, BENCHMARKS, FEW)
-    table = build_table(comparison, ablation, BENCHMARKS, FEW, paper)
+    table = build_table(Subject(comparison, ablation, BENCHMARKS, FEW), paper)
     assert table.columns == ("GQA", "MME", "POPE", "SQA", "Avg.") * 2
     assert [cell.value for cell in table.blocks[-2].rows[2].cells] == (
         ["57.1", "1733", "83.8", "67.8", "95.1", "58.6", "1692", "86.4", "68.2", "96.1"]
@@ -145,7 +146,7 @@ def test_methods_find_their_rows_in_table_1_and_other_arms_none(paper):
     comparison = compare(
         scores_of(ablation.arms, images=40, skill=lambda arm: 0.8), ablation, BENCHMARKS, FEW
     )
-    table = build_table(comparison, ablation, BENCHMARKS, FEW, paper)
+    table = build_table(Subject(comparison, ablation, BENCHMARKS, FEW), paper)
     printed = table.blocks[-1]
     assert printed.kind == "paper"
     assert [row.label for row in printed.rows] == ["all 576 tokens", "prunesid"]
@@ -163,7 +164,7 @@ def test_the_papers_row_stands_beside_all_arms_that_it_may_be_of(paper):
     )
     scores = scores_of(ablation.arms, images=40, skill=lambda arm: 0.8)
     comparison = compare(scores, ablation, BENCHMARKS, FEW)
-    table = build_table(comparison, ablation, BENCHMARKS, FEW, paper)
+    table = build_table(Subject(comparison, ablation, BENCHMARKS, FEW), paper)
     # One printed row twice has no difference to show.
     assert [block.kind for block in table.blocks] == ["ours", "difference", "paper"]
     _, text, code = table.blocks[-1].rows
@@ -185,7 +186,7 @@ def test_a_budget_that_authors_count_otherwise_is_told(paper):
         )  # fmt: skip
         scores = scores_of(ablation.arms, images=20, skill=lambda arm: 0.8)
         comparison = compare(scores, ablation, BENCHMARKS, FEW)
-        text = " ".join(build_table(comparison, ablation, BENCHMARKS, FEW, paper).caption)
+        text = " ".join(build_table(Subject(comparison, ablation, BENCHMARKS, FEW), paper).caption)
         assert "ours: a budget is the mean, over all layers" in text
         assert "theirs: a budget is the number of tokens that enters each layer after" in text
     finally:
@@ -204,7 +205,7 @@ def dynamic():
 
 def test_table_7_has_deltas_per_benchmark_beside_the_papers(dynamic, paper):
     ablation, comparison = dynamic
-    table = build_table(comparison, ablation, BENCHMARKS, FEW, paper)
+    table = build_table(Subject(comparison, ablation, BENCHMARKS, FEW), paper)
     kinds = [block.kind for block in table.blocks]
     assert kinds == ["ours", "difference", "paper", "paper_difference"]
     assert [r.label for r in table.blocks[1].rows] == ["benchmark", "calibrated"]
@@ -225,21 +226,21 @@ def test_dynamic_budgets_stand_beside_the_spread_of_phi(dynamic, comparison):
         "benchmark": [b.name for b in BENCHMARKS for _ in range(3)],
         "phi": [x for b in range(4) for x in (0.7, 0.8, 0.8 + 0.01 * b)],
     })  # fmt: skip
-    table = build_table(own, ablation, BENCHMARKS, FEW, information=phi)
+    table = build_table(Subject(own, ablation, BENCHMARKS, FEW, phi))
     block = next(block for block in table.blocks if block.kind == "information")
     mean, std = block.rows
     assert (mean.label, std.label) == ("mean", "standard deviation")
     assert [cell.value for cell in mean.cells[:5]] == ["0.767", "0.770", "0.773", "0.777", ""]
     assert std.cells[0].value == "0.058"
     assert [c.value for c in std.cells[:5]] == [c.value for c in std.cells[5:]]
-    fixed = build_table(comparison, grouping(), BENCHMARKS, FEW, information=phi)
+    fixed = build_table(Subject(comparison, grouping(), BENCHMARKS, FEW, phi))
     assert "information" not in [block.kind for block in fixed.blocks]
 
 
 def test_without_a_paper_table_there_is_no_such_block(paper):
     ablation = ablation_of(vary={"num_groups": [16, 8]})
     comparison = compare(scores_of(ablation.arms, images=40), ablation, BENCHMARKS, FEW)
-    table = build_table(comparison, ablation, BENCHMARKS, FEW, paper)
+    table = build_table(Subject(comparison, ablation, BENCHMARKS, FEW), paper)
     assert [block.kind for block in table.blocks] == ["ours", "difference"]
     assert table.columns == ("GQA", "MME", "POPE", "SQA", "Avg.")
 
@@ -277,7 +278,7 @@ def test_labels_are_escaped(comparison, paper):
 
     ablation = replace(grouping(), title="K < N & <b>more</b>")
     assert "K &lt; N &amp; &lt;b&gt;" in to_html(
-        build_table(comparison, ablation, BENCHMARKS, FEW, paper)
+        build_table(Subject(comparison, ablation, BENCHMARKS, FEW), paper)
     )
 
 

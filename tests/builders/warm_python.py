@@ -30,7 +30,7 @@ MODULES = (
     "seaborn", "snakemake.cli", "transformers", "prunesid.lmms.scoring",
     "prunesid.study.stages.costs", "prunesid.study.stages.answers", "prunesid.study.stages.budgets",
     "prunesid.study.stages.information", "prunesid.study.stages.selection", "prunesid.study.analysis.pairs",
-    "prunesid.study.analysis.strata", "prunesid.study.report.figure", "prunesid.study.report.table",
+    "prunesid.study.analysis.strata", "prunesid.study.report.figures", "prunesid.study.report.table",
 )  # fmt: skip
 
 

@@ -5,8 +5,7 @@ from prunesid.study.analysis.pairs import read_pairs
 from prunesid.study.analysis.strata import read_strata
 from prunesid.study.job import Job
 from prunesid.study.report.arm_facts import read_facts
-from prunesid.study.report.figure import write_figure
-from prunesid.study.report.figures import Subject
+from prunesid.study.report.figures import Subject, write_figure
 
 job = Job(snakemake)
 subject = Subject(

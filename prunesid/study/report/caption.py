@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from prunesid.study.analysis.comparison import ALL, AVERAGE
 from prunesid.study.analysis.metrics import digits, statistic
-from prunesid.study.config.ablation import Ablation
-from prunesid.study.config.arm import ALL_TOKENS
+from prunesid.study.config.ablation import Ablation, Setting
+from prunesid.study.config.arm import ALL_TOKENS, Arm
 from prunesid.study.report.figures import Subject
 from prunesid.study.report.paper import Paper
 
@@ -153,8 +153,7 @@ def _tokens(subject: Subject) -> str:
 def counts(ablation: Ablation) -> str:
     """The budget's meaning for methods whose authors count otherwise; '' without such methods."""
     rows: dict[object, list[str]] = {}
-    for row in ablation.rows:
-        arm = next(cell for cell in ablation.cells if cell.row == row).arms[0]
+    for row, arm in first_arms(ablation).items():
         rows.setdefault(arm.resolved().get("budget_counts"), []).append(row.label)
     said = {
         "mean": "a budget is the mean, over all layers, of the tokens that enter a layer. In their "
@@ -168,6 +167,12 @@ def counts(ablation: Ablation) -> str:
     return " ".join(
         f"{', '.join(rows[kind])}: {text}" for kind, text in said.items() if kind in rows
     )
+
+
+def first_arms(ablation: Ablation) -> dict[Setting, Arm]:
+    """The first arm of every row, in the order of the rows."""
+    found = {cell.row: cell.arms[0] for cell in reversed(ablation.cells)}
+    return {row: found[row] for row in ablation.rows}
 
 
 def _paper(ablation: Ablation, paper: Paper) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -56,8 +56,7 @@ class Agreement:
     stable_equal: int
 
     def __add__(self, other: Agreement) -> Agreement:
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Agreement(*(one + another for one, another in pairs))
+        return Agreement(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
     def __str__(self) -> str:
         whole = f"{self.equal} of {self.cases} cases"
@@ -67,14 +66,9 @@ class Agreement:
 
 
 @cache
-def _recorded() -> dict[str, Agreement]:
-    found = json.loads(RECORDED.read_text(encoding="utf-8"))
-    return {name: Agreement(**counts) for name, counts in found.items()}
-
-
 def agreement(golden: str) -> Agreement:
     """The last recorded agreement with a file of golden vectors; KeyError where there is none."""
-    return _recorded()[golden]
+    return Agreement(**json.loads(RECORDED.read_text(encoding="utf-8"))[golden])
 
 
 def agreement_of(method: str) -> Agreement | None:
@@ -88,16 +82,18 @@ def agreement_of(method: str) -> Agreement | None:
 
 def code_of(source: Source) -> str:
     """Repository and commit of the authors' code, as text."""
-    return (
-        f"{source.repository}, commit {source.commit[:7]}" if source.commit else source.repository
-    )
+    commit = f", commit {source.commit[:7]}" if source.commit else ""
+    return f"{source.repository}{commit}"
 
 
 def followed() -> list[tuple[str, Source]]:
     """The methods that have authors to follow, by place and name, with where they come from."""
-    names = (name for place in PACKAGES for name in list_methods(place))
-    pairs = ((name, source_of(name)) for name in names)
+    pairs = ((name, source_of(name)) for name in _methods())
     return [(name, source) for name, source in pairs if source is not None]
+
+
+def _methods() -> Iterator[str]:
+    return (name for place in PACKAGES for name in list_methods(place))
 
 
 def agreement_table() -> str:
@@ -108,28 +104,22 @@ def agreement_table() -> str:
         differs = ", ".join(f"`{param}`" for param in source.upstream) or "nothing"
         link = f"[{source.repository}](https://github.com/{source.repository})"
         code = f"{link} {source.commit[:7]}".strip()
-        rows.append((
-            f"`{name}`", f"{source.title}, {source.venue}", code,
-            "no vectors" if measured is None else str(measured), differs,
-        ))  # fmt: skip
-    return _markdown(
-        ("method", "paper", "official code", "equal to it", "default differs in"), rows
-    )
+        equal = "no vectors" if measured is None else str(measured)
+        rows.append((f"`{name}`", f"{source.title}, {source.venue}", code, equal, differs))
+    titles = ("method", "paper", "official code", "equal to it", "default differs in")
+    return _markdown(titles, rows)
 
 
 def upstream_table() -> str:
     """Every parameter whose default differs from the authors' code: both values and the reason."""
+    titles = ("method", "parameter", "default", "upstream", "why the default differs")
     rows = []
     for name, source in followed():
         ours = resolve(name)
         for param, theirs in source.upstream.items():
-            rows.append((
-                f"`{name}`", f"`{param}`", f"`{text(ours[param])}`", f"`{text(theirs.value)}`",
-                theirs.reason,
-            ))  # fmt: skip
-    return _markdown(
-        ("method", "parameter", "default", "upstream", "why the default differs"), rows
-    )
+            values = (name, param, text(ours[param]), text(theirs.value))
+            rows.append((*(f"`{value}`" for value in values), theirs.reason))
+    return _markdown(titles, rows)
 
 
 @dataclass(frozen=True)
@@ -145,9 +135,7 @@ def _acts(method: str) -> str:
 
 
 def _reads(method: str) -> str:
-    needs = about(method).needs
-    if place_of(method) == DECODER:
-        needs = (*needs, "prompt")
+    needs = [*about(method).needs, *(["prompt"] if place_of(method) == DECODER else [])]
     return ", ".join(need.replace("_", " ") for need in needs) or "tokens"
 
 
@@ -187,12 +175,11 @@ def _sent(method: str) -> str:
         first_cls_attention=numbers(tokens), last_cls_attention=numbers(tokens), grid=(side, side),
     )  # fmt: skip
     index = features.compress(record, method, budget=tokens // 3).index[0].tolist()
-    parts = []
-    for patches, own in groupby(index, lambda place: place >= 0):
-        run = list(own)
-        raster = "raster" if run == sorted(run) else "patches by rank"
-        parts.append(raster if patches else "CLS or merged")
-    return ", ".join(parts)
+    runs = [(patches, list(own)) for patches, own in groupby(index, lambda place: place >= 0)]
+    return ", ".join(
+        "CLS or merged" if not patches else "raster" if run == sorted(run) else "patches by rank"
+        for patches, run in runs
+    )
 
 
 def _with_preset(method: str) -> str:
@@ -214,18 +201,18 @@ COLUMNS: Sequence[Column] = (
 
 def run_table(columns: Sequence[Column] = COLUMNS) -> str:
     """Every method by what is run under its name."""
-    names = (name for place in PACKAGES for name in list_methods(place))
-    rows = [(f"`{name}`", *(column.cell(name) for column in columns)) for name in names]
+    rows = [(f"`{name}`", *(column.cell(name) for column in columns)) for name in _methods()]
     return _markdown(("method", *(column.title for column in columns)), rows)
 
 
 def crops_table() -> str:
     """The methods whose authors have code for an image in crops, with its options."""
-    rows = []
-    for name in features.list_feature_methods():
-        crops = features.authors_crops(name)
-        if crops is not None:
-            rows.append((f"`{name}`", *(f"`{getattr(crops, option)}`" for option in CHOICES)))
+    found = {name: features.authors_crops(name) for name in features.list_feature_methods()}
+    rows = [
+        (f"`{name}`", *(f"`{getattr(crops, option)}`" for option in CHOICES))
+        for name, crops in found.items()
+        if crops is not None
+    ]
     return _markdown(("method", *(f"`{option}`" for option in CHOICES)), rows)
 
 
@@ -242,11 +229,9 @@ def run_texts() -> str:
     for name, source in followed():
         known = about(name)
         measured = agreement_of(name)
-        facts = [f"{source.title}, {source.venue}.", f"Code: {code_of(source)}."]
-        facts.append("No vectors." if measured is None else f"Equal to it in {measured}.")
-        parts.append(
-            f"### {name}\n\n{' '.join(facts)}\n\n{known.summary}\n\n{known.remarks}".strip()
-        )
+        equal = "No vectors." if measured is None else f"Equal to it in {measured}."
+        facts = f"{source.title}, {source.venue}. Code: {code_of(source)}. {equal}"
+        parts.append(f"### {name}\n\n{facts}\n\n{known.summary}\n\n{known.remarks}".strip())
     return "\n\n".join(parts) + "\n"
 
 

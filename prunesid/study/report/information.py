@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from prunesid.study.analysis.association import spreads
 from prunesid.study.config.study import Benchmark, Bootstrap
 from prunesid.study.report import panels, theme
-from prunesid.study.report.figure import write_drawn
 
 BINS = 30
 SPREAD = ("images", "mean", "mean_low", "mean_high", "std", "std_low", "std_high")
@@ -108,4 +107,4 @@ def write_information(
 ) -> None:
     """Write the histograms to every path by its suffix: .pdf, .svg, .png, and .csv."""
     data = histogram(information, benchmarks, bootstrap)
-    write_drawn(draw(data, benchmarks, bootstrap.confidence), data, paths)
+    theme.write(draw(data, benchmarks, bootstrap.confidence), data, paths)

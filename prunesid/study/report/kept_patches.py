@@ -14,7 +14,6 @@ from matplotlib.patches import Rectangle
 
 from prunesid.study.config.kept_patches import KeptPatches, Scene
 from prunesid.study.report import panels, theme
-from prunesid.study.report.figure import write_drawn
 
 COLUMN = 0.98
 # How far patches that are not kept fade to white, and how much of their group's color they carry.
@@ -92,7 +91,7 @@ def group_color(group: int) -> tuple[float, float, float]:
 
 def write_kept_patches(scenes: Sequence[Scene], paths: Sequence[Path]) -> None:
     """Write the picture to every path by its suffix: .pdf, .svg, .png, and .csv."""
-    write_drawn(draw(scenes), kept_points(scenes), paths, dots=DOTS)
+    theme.write(draw(scenes), kept_points(scenes), paths, dots=DOTS)
 
 
 def _patches(kept: KeptPatches) -> Iterator[tuple[int, bool]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,10 +14,9 @@ from prunesid.study.analysis.comparison import ALL, AVERAGE
 from prunesid.study.analysis.strata import FAMILY, PHI
 from prunesid.study.config.ablation import Ablation, Setting
 from prunesid.study.config.arm import ALL_TOKENS, text
-from prunesid.study.report import caption, formats, method_losses
+from prunesid.study.report import caption, formats, method_losses, theme
 from prunesid.study.report.arm_facts import count_text, facts_table
 from prunesid.study.report.fidelity import agreement_of, code_of
-from prunesid.study.report.figure import write_drawn
 from prunesid.study.report.figures import Subject
 from prunesid.study.report.method_facts import About, about
 from prunesid.study.report.table import (
@@ -72,26 +70,17 @@ def build_page(method: str, subject: Subject, agreement: pd.DataFrame | None = N
     if method not in ablation.methods:
         choices = ", ".join(ablation.methods) or "none"
         raise ValueError(f"{ablation.name} has no method {method!r}. Available: {choices}")
-    spent = subject.needed("facts")
     rows = tuple(row for row in ablation.rows if row.as_dict().get("method") == method)
     cells = tuple(cell for cell in ablation.cells if cell.row in rows)
-    params = cells[0].arms[0].params
-    known = about(method, **params)
-    losses = method_losses.points(subject, rows)
     part = replace(ablation, rows=rows, cells=cells)
-    facts = facts_table(spent, agreement, part)
-    whole = spent.loc[spent["arm"] == ALL_TOKENS, "total_macs"].mean()
-    costs: tuple[Table, ...] = ()
-    if facts is not None:
-        words = caption.facts_text(facts.columns)
-        with_all = f"With all tokens a question takes {count_text(whole)} multiply-adds."
-        texts = (words[0].upper() + words[1:], with_all)
-        costs = (replace(facts, title="Tokens and multiply-adds", caption=texts),)
+    known = about(method, **cells[0].arms[0].params)
+    costs = _costs(subject.needed("facts"), agreement, part)
+    losses = method_losses.points(subject, rows)
     return MethodPage(
         title=rows[0].label,
         about=known,
         words=(_description(known, part), *_parameters(known, part)),
-        numbers=(_accuracy(subject, rows, part), _strata(subject, rows, losses), *costs),
+        numbers=(_accuracy(subject, part), _strata(subject, part, losses), *costs),
         losses=losses,
         rows=rows,
     )
@@ -110,7 +99,7 @@ def write_page(page: MethodPage, subject: Subject, folder: Path) -> None:
     """
     svg, png, points = (folder / f"{page.about.name}{end}" for end in (".svg", ".png", ".csv"))
     drawn = method_losses.draw(page.losses, subject, page.rows)
-    write_drawn(drawn, page.losses, [svg, png, points])
+    theme.write(drawn, page.losses, [svg, png, points])
     for path, content in (
         (svg.with_suffix(".html"), to_html(page, svg.read_bytes())),
         (svg.with_suffix(".md"), to_markdown(page, png.name)),
@@ -155,8 +144,7 @@ def _description(known: About, part: Ablation) -> Table:
 def _needs(known: About, part: Ablation) -> str:
     """The needs of the first row, and of those that read something else."""
     found: dict[str, str] = {}
-    for row in part.rows:
-        arm = next(cell for cell in part.cells if cell.row == row).arms[0]
+    for row, arm in caption.first_arms(part).items():
         needs = about(known.name, **arm.params).needs
         read = ", ".join(READS.get(need, need) for need in needs) or "nothing"
         if read not in found.values():
@@ -167,14 +155,13 @@ def _needs(known: About, part: Ablation) -> str:
 
 def _parameters(known: About, part: Ablation) -> tuple[Table, ...]:
     """Every parameter with its default, its choices and what each row runs it with."""
-    used = [next(c for c in part.cells if c.row == row).arms[0].resolved() for row in part.rows]
+    used = [arm.resolved() for arm in caption.first_arms(part).values()]
     rows = []
     for name, param in known.params.items():
         choices = ", ".join(text(value) for value in param.values())
         if not choices and param.minimum is not None:
             choices = f"from {param.minimum:g}"
-        given = (text(values[name]) for values in used)
-        cells = (text(param.default), choices, *given)
+        cells = (text(param.default), choices, *(text(values[name]) for values in used))
         rows.append(TableRow(name, tuple(map(TableCell, cells))))
     columns = ("default", "choices", *(row.label for row in part.rows))
     return (_plain("Parameters", columns, tuple(rows)),) if rows else ()
@@ -185,76 +172,78 @@ def _plain(title: str, columns: tuple[str, ...], rows: tuple[TableRow, ...]) -> 
     return Table(title, (("", len(columns)),), columns, (block,), (), words=True)
 
 
-def _accuracy(subject: Subject, rows: Sequence[Setting], part: Ablation) -> Table:
+def _costs(
+    facts: pd.DataFrame, agreement: pd.DataFrame | None, part: Ablation
+) -> tuple[Table, ...]:
+    table = facts_table(facts, agreement, part)
+    if table is None:
+        return ()
+    whole = facts.loc[facts["arm"] == ALL_TOKENS, "total_macs"].mean()
+    words = caption.facts_text(table.columns)
+    with_all = f"With all tokens a question takes {count_text(whole)} multiply-adds."
+    texts = (words[0].upper() + words[1:], with_all)
+    return (replace(table, title="Tokens and multiply-adds", caption=texts),)
+
+
+def _accuracy(subject: Subject, part: Ablation) -> Table:
     """Every column of every row, and of the reference, with the rank by the average."""
     ablation, reference = subject.ablation, subject.ablation.reference
-    names = [*(b.name for b in subject.benchmarks), AVERAGE]
+    names = [*subject.titles, AVERAGE]
     lines = lines_of(subject.comparison)
-    whole = [value_cell(lines[ALL_TOKENS, ALL, name]) for name in names[:-1]]
+    whole = [value_cell(lines[ALL_TOKENS, ALL, name]) for name in subject.titles]
     first = TableRow("all tokens", (*whole, TableCell("100"), TableCell(), TableCell()))
     blocks = [Block("ours", "", (first,))]
-    for row in dict.fromkeys([*rows, reference]):
+    for row in dict.fromkeys([*part.rows, reference]):
         found = []
         for column in ablation.columns_of(row):
             key = column.key or ALL
             own = lines[row.key, key, AVERAGE]
             rivals = [lines[c.row.key, key, AVERAGE] for c in ablation.cells if c.column == column]
             better = sum(rival["value"] > own["value"] for rival in rivals)
+            values = (value_cell(lines[row.key, key, name]) for name in names)
             difference = TableCell() if row == reference else difference_cell(own)
-            cells = (
-                *(value_cell(lines[row.key, key, name]) for name in names), difference,
-                TableCell(f"{better + 1} of {len(rivals)}"),
-            )  # fmt: skip
-            found.append(TableRow(column.label if column.values else row.label, cells))
+            rank = TableCell(f"{better + 1} of {len(rivals)}")
+            label = column.label if column.values else row.label
+            found.append(TableRow(label, (*values, difference, rank)))
         title = row.label + (", the reference" if row == reference else "")
         blocks.append(Block("facts", title, tuple(found)))
-    columns = (*(b.title for b in subject.benchmarks), "Avg.", f"from {reference.label}", "rank")
-    return Table(
-        "Accuracy", (("", len(columns)),), columns, tuple(blocks),
-        (
-            caption.definition(subject),
-            "Avg.: mean over benchmarks of the value as a percentage of the value with all tokens; "
-            f"beside it its difference from {reference.label}, and its rank among the rows of this "
-            "ablation. †: p < 0.05 after Holm's correction over the tests of the ablation. "
-            f"{caption.TEST}",
-            *filter(None, [caption.counts(part)]),
-        ),
-    )  # fmt: skip
+    columns = (*subject.titles.values(), "Avg.", f"from {reference.label}", "rank")
+    average = (
+        "Avg.: mean over benchmarks of the value as a percentage of the value with all tokens; "
+        f"beside it its difference from {reference.label}, and its rank among the rows of this "
+        "ablation. †: p < 0.05 after Holm's correction over the tests of the ablation. "
+        f"{caption.TEST}"
+    )
+    texts = tuple(filter(None, [caption.definition(subject), average, caption.counts(part)]))
+    return Table("Accuracy", (("", len(columns)),), columns, tuple(blocks), texts)
 
 
-def _strata(subject: Subject, rows: Sequence[Setting], losses: pd.DataFrame) -> Table:
+def _strata(subject: Subject, part: Ablation, losses: pd.DataFrame) -> Table:
     """The change in every stratum under every column, in the order of the picture."""
     keys = ["kind", "benchmark", "stratum", "row", "column"]
-    lines = subject.needed("strata").set_index(keys)
-    columns_of = subject.ablation.columns_of
-    series = [(row, column) for row in rows for column in columns_of(row)]
-    strata = dict.fromkeys(zip(losses["kind"], losses["benchmark"], losses["stratum"], strict=True))
-    blocks = []
-    for kind, heading in KINDS.items():
-        found = []
-        for own in (key for key in strata if key[0] == kind):
-            one = lines.loc[(*own, series[0][0].key, series[0][1].key or ALL)]
-            cells = [TableCell(f"{one['questions']:.0f}"), TableCell(f"{one['whole']:.1f}")]
-            cells += [
-                _change(lines.loc[(*own, row.key, column.key or ALL)]) for row, column in series
-            ]
-            found.append(TableRow(f"{subject.titles[own[1]]}: {own[2]}", tuple(cells)))
-        blocks.append(Block("facts", heading, tuple(found)))
-    groups = (("", 2), *((row.label, len(columns_of(row))) for row in rows))
-    under = tuple(column.label if column.values else "change" for _, column in series)
-    return Table(
-        "Where it fails", groups, ("questions", "all tokens", *under),
-        tuple(block for block in blocks if block.rows),
-        (
-            "Share of right answers with all tokens in percent, and the change from it in "
-            f"percentage points with its {subject.confidence} interval over images. †: the interval leaves out 0, not corrected for the number of lines.",
-        ),
-    )  # fmt: skip
+    lines = subject.needed("strata").set_index(keys).sort_index()
+    columns = {row: subject.ablation.columns_of(row) for row in part.rows}
+    series = [(row.key, column) for row in part.rows for column in columns[row]]
+    rows: dict[str, list[TableRow]] = {kind: [] for kind in KINDS}
+    for kind, benchmark, stratum in losses[keys[:3]].drop_duplicates().itertuples(index=False):
+        found = lines.loc[kind, benchmark, stratum]
+        changes = [found.loc[(key, column.key or ALL)] for key, column in series]
+        sizes = (f"{changes[0]['questions']:.0f}", f"{changes[0]['whole']:.1f}")
+        cells = (*map(TableCell, sizes), *map(_change, changes))
+        rows[kind].append(TableRow(f"{subject.titles[benchmark]}: {stratum}", cells))
+    blocks = (Block("facts", KINDS[kind], tuple(found)) for kind, found in rows.items() if found)
+    groups = (("", 2), *((row.label, len(columns[row])) for row in part.rows))
+    under = (column.label if column.values else "change" for _, column in series)
+    meaning = (
+        "Share of right answers with all tokens in percent, and the change from it in percentage "
+        f"points with its {subject.confidence} interval over images. †: the interval leaves out 0, "
+        "not corrected for the number of lines."
+    )
+    titles = ("questions", "all tokens", *under)
+    return Table("Where it fails", groups, titles, tuple(blocks), (meaning,))
 
 
 def _change(line: pd.Series) -> TableCell:
-    low, high = float(line["diff_low"]), float(line["diff_high"])
-    return TableCell(
-        signed(float(line["diff"]), 1), f"{signed(low, 1)} to {signed(high, 1)}",
-        mark=low > 0 or high < 0,
-    )  # fmt: skip
+    change, low, high = (float(line[name]) for name in ("diff", "diff_low", "diff_high"))
+    interval = f"{signed(low, 1)} to {signed(high, 1)}"
+    return TableCell(signed(change, 1), interval, mark=low > 0 or high < 0)

@@ -17,15 +17,9 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from prunesid.core.files import atomic
-from prunesid.study.report.templates import render
+from prunesid.study.report import templates
 
-# Code is there to be looked at, and out of the way of what it shows.
-TEMPLATE = """
-{%- extends "basic/index.html.j2" -%}
-{% block input_group -%}
-<details><summary>code</summary>{{ super() }}</details>
-{%- endblock input_group %}
-"""
+CELLS = Path(templates.__file__).with_name("cells.html.j2")
 
 
 def run_notebook(notebook: Path, parameters: Mapping[str, Any], output: Path) -> None:
@@ -44,7 +38,7 @@ def run_notebook(notebook: Path, parameters: Mapping[str, Any], output: Path) ->
 def write_page(notebook: Path, output: Path) -> None:
     """A notebook that was run, as one HTML page."""
     document = nbformat.read(notebook, as_version=4)
-    exporter = HTMLExporter(template_name="basic", raw_template=TEMPLATE, config=Config({
+    exporter = HTMLExporter(template_name="basic", raw_template=CELLS.read_text(encoding="utf-8"), config=Config({
         "HTMLExporter": {"exclude_input_prompt": True, "exclude_output_prompt": True},
         "TagRemovePreprocessor": {
             "enabled": True, "remove_cell_tags": ["injected-parameters", "parameters"],
@@ -52,7 +46,7 @@ def write_page(notebook: Path, output: Path) -> None:
     }))  # fmt: skip
     body, _ = exporter.from_notebook_node(document)
     highlight = HtmlFormatter(style="default").get_style_defs(".highlight")
-    page = render("notebook.html", title=_title(document), highlight=highlight, body=body)
+    page = templates.render("notebook.html", title=_title(document), highlight=highlight, body=body)
     with atomic(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
 

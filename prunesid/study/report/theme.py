@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
 import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from prunesid.core.files import atomic
+from prunesid.study.analysis.comparison import write_csv
 
 COLUMN, TEXT = 3.35, 6.9
 SMALL = 6.0
@@ -154,6 +156,18 @@ def benchmark_colors(names: Sequence[str]) -> dict[str, str]:
 def _own(name: str) -> str | None:
     values = (part.rpartition("=")[2] for part in name.split(","))
     return next((COLORS[value] for value in values if value in COLORS), None)
+
+
+def write(drawn: Figure, points: pd.DataFrame, paths: Sequence[Path], dots: int = DOTS) -> None:
+    """Write a figure to every path by its suffix: its numbers to .csv, else as `save` does.
+
+    `dots` per inch, of the .png and of images inside the others.
+    """
+    for path in paths:
+        if path.suffix == ".csv":
+            write_csv(points, path)
+        else:
+            save(drawn, path, dots)
 
 
 def save(drawn: Figure, path: Path, dots: int = DOTS) -> None:

@@ -8,8 +8,7 @@ from builders.synthetic_scores import BENCHMARKS, GQA, SQA, ablation_of, groupin
 from prunesid.study.analysis.comparison import compare
 from prunesid.study.config.study import Bootstrap
 from prunesid.study.report import theme
-from prunesid.study.report.figure import write_figure
-from prunesid.study.report.figures import Subject
+from prunesid.study.report.figures import Subject, write_figure
 from prunesid.study.report.figures.lines import Scale, draw, points
 from prunesid.study.report.panels import Axis, note_of
 

@@ -25,7 +25,6 @@ from prunesid.study.config.ablation import FIGURE_KINDS
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.study import Bootstrap
 from prunesid.study.report import figures
-from prunesid.study.report.figure import write_figure
 from prunesid.study.report.figures import (
     FIGURES,
     Subject,
@@ -37,6 +36,7 @@ from prunesid.study.report.figures import (
     pareto,
     radar,
     wins,
+    write_figure,
 )
 from prunesid.study.report.panels import note_of
 

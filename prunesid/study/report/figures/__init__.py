@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunesid.core.registry import Registry
+from prunesid.study.config.ablation import FIGURE
 from prunesid.study.config.arm import ALL_TOKENS
 from prunesid.study.config.study import Bootstrap
+from prunesid.study.report import theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,3 +101,13 @@ def register(
 ) -> None:
     """Register a kind of figure; ValueError if the name is taken."""
     FIGURES.register(name)(FigureKind(points, draw))
+
+
+def write_figure(subject: Subject, paths: Sequence[Path], picture: str = FIGURE) -> None:
+    """Write a figure of the ablation to every path by its suffix; .csv gets its points.
+
+    `picture` is one of `subject.ablation.figure.kinds`.
+    """
+    kind = FIGURES[subject.ablation.figure.kinds[picture]]
+    points = kind.points(subject)
+    theme.write(kind.draw(points, subject), points, paths)

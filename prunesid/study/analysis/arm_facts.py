@@ -39,9 +39,9 @@ def write_arms(
     arms: Path,
     agreement: Path,
 ) -> None:
-    """Two CSV files of an ablation; `selections` hold the tables of keys of the shards of its
-    benchmarks, `accounts` the tables of these.
+    """Write two CSV files of an ablation, `arms` and `agreement`.
 
+    selections  the tables of keys of the shards of each benchmark; accounts  its table of costs
     scores     columns benchmark, arm, image_id and tokens, what really entered
     arms       a line per arm and benchmark: visual tokens per image in a layer of the language
                model, mean over layers (of these the mean, min and max over images), those that
@@ -85,11 +85,10 @@ def _tokens(scores: pd.DataFrame, benchmark: str, arm: str) -> torch.Tensor:
 
 def _means(facts: Facts) -> dict[str, float]:
     count = facts["count"].double()
-    entering = facts.get("input", count).double()
-    tokens = {"tokens_mean": count.mean(), "tokens_min": count.min(), "tokens_max": count.max()}
-    tokens["input_mean"] = entering.mean()
-    means = {f"{name}_mean": facts[name].double().mean() for name in MEANS if name in facts}
-    return {name: float(value) for name, value in (tokens | means).items()}
+    found = {"tokens_mean": count.mean(), "tokens_min": count.min(), "tokens_max": count.max()}
+    found["input_mean"] = facts.get("input", count).double().mean()
+    found |= {f"{name}_mean": facts[name].double().mean() for name in MEANS if name in facts}
+    return {name: float(value) for name, value in found.items()}
 
 
 def _agreement(ablation: Ablation, facts: Mapping[str, Facts]) -> Iterator[dict[str, Any]]:
@@ -106,10 +105,8 @@ def _agreement(ablation: Ablation, facts: Mapping[str, Facts]) -> Iterator[dict[
         seeds = _mean_index(itertools.combinations(own, 2))
         versus = _mean_index(itertools.product(own, reference)) if cell is not rival else None
         if seeds is not None or versus is not None:
-            yield {
-                "row": cell.row.key, "column": cell.column.key or ALL, "arms": len(own),
-                "between_seeds": seeds, "with_reference": versus,
-            }  # fmt: skip
+            place = {"row": cell.row.key, "column": cell.column.key or ALL, "arms": len(own)}
+            yield place | {"between_seeds": seeds, "with_reference": versus}
 
 
 def _mean_index(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float | None:

@@ -5,7 +5,6 @@ information score. Both are estimates, and there are few benchmarks, so the corr
 an interval and an exact test.
 """
 
-import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from prunesid.study.analysis.metrics import Floats
-from prunesid.study.analysis.statistics import interval, resamples
+from prunesid.study.analysis.statistics import generator_of, interval, resamples
 from prunesid.study.config.study import Bootstrap
 
 EXACT = 8
@@ -56,8 +55,7 @@ class Correlation:
 def spreads(information: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, Spread]:
     """The spread of phi per benchmark, from a table with columns benchmark and phi.
 
-    Intervals resample images, the same ones as everywhere else. A benchmark of one image has no
-    spread (NaN).
+    Intervals resample the same images as all others do. One image alone has no spread (NaN).
     """
     return {
         str(name): _spread(own["phi"].to_numpy(np.float64), bootstrap, str(name))
@@ -76,11 +74,9 @@ def _spread(phi: Floats, bootstrap: Bootstrap, name: str) -> Spread:
     ]
     means, squares = np.concatenate(drawn).T
     deviations = np.sqrt(np.maximum(squares - means**2, 0) * count / (count - 1))
-    return Spread(
-        count, float(phi.mean()), *interval(means, bootstrap.confidence),
-        float(phi.std(ddof=1)), *interval(deviations, bootstrap.confidence),
-        float(deviations.std(ddof=1)),
-    )  # fmt: skip
+    mean = (float(phi.mean()), *interval(means, bootstrap.confidence))
+    std = (float(phi.std(ddof=1)), *interval(deviations, bootstrap.confidence))
+    return Spread(count, *mean, *std, float(deviations.std(ddof=1)))
 
 
 def rank_correlation(
@@ -94,14 +90,13 @@ def rank_correlation(
     """Spearman's correlation of pairs known up to normal errors, independent of each other.
 
     x_error, y_error  standard errors; benchmarks do not share questions, so theirs are independent
-    name              spices the random numbers, so that two correlations draw apart
+    name              of the correlation, which draws random numbers of its own
     Fewer than 3 pairs, or one side all equal, have no correlation (NaN).
     """
     count = len(x)
     if count < 3 or len(set(x)) == 1 or len(set(y)) == 1:
         return Correlation(count, nan, nan, nan, nan, nan)
-    spice = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    random = np.random.default_rng([bootstrap.seed, spice])
+    random = generator_of(bootstrap.seed, name)
     shape = (bootstrap.resamples, count)
     drawn = [
         np.asarray(center) + np.asarray(error) * random.standard_normal(shape)

@@ -39,8 +39,7 @@ def _ratio(over: Floats, under: Floats) -> Floats:
 
 
 def _mean_contributions(scores: pd.DataFrame) -> Floats:
-    score = scores["score"].to_numpy(np.float64)
-    return np.stack([score, np.ones_like(score)], axis=1)
+    return _weighted_contributions(scores.assign(weight=1.0))
 
 
 def _mean_value(sums: Floats) -> Floats:
@@ -69,12 +68,10 @@ def _f1_value(sums: Floats) -> Floats:
 def _mme_contributions(scores: pd.DataFrame) -> Floats:
     """Per category: correct answers, pairs with both right, pairs; S = 3 categories.
 
-    A pair is two successive questions of one image and category; its counts stand at the second
-    one.
+    A pair is two successive questions of one image and category; it counts at the second one.
     """
-    groups = [scores["category"], scores["image_id"]]
-    place = scores.groupby(groups, sort=False).cumcount().to_numpy()
-    sizes = scores.groupby(groups, sort=False)["score"].transform("size").to_numpy()
+    groups = scores.groupby(["category", "image_id"], sort=False)
+    sizes = groups["score"].transform("size").to_numpy()
     if (sizes % 2).any():
         odd = scores.loc[sizes % 2 == 1].iloc[0]
         raise ValueError(
@@ -82,15 +79,12 @@ def _mme_contributions(scores: pd.DataFrame) -> Floats:
             f"in category {odd['category']}"
         )
     score = scores["score"].to_numpy(np.float64)
-    before = scores.groupby(groups, sort=False)["score"].shift(1).to_numpy(np.float64)
-    closes = place % 2 == 1
+    before = groups["score"].shift(1).to_numpy(np.float64)
+    closes = groups.cumcount().to_numpy() % 2 == 1
     right = np.where(closes, score + np.nan_to_num(before), 0.0)
     names, code = np.unique(scores["category"].to_numpy(str), return_inverse=True)
     sums = np.zeros((len(scores), len(names), 3))
-    row = np.arange(len(scores))
-    sums[row, code, 0] = right
-    sums[row, code, 1] = right == 2
-    sums[row, code, 2] = closes
+    sums[np.arange(len(scores)), code] = np.stack([right, right == 2, closes], axis=1)
     return sums.reshape(len(scores), -1)
 
 

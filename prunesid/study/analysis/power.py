@@ -82,17 +82,15 @@ class Pairing:
 
     def needed(self, difference: float = 0.02) -> tuple[int, int]:
         """(questions, images) that show a difference of that size with a power of 0.8."""
-        questions = questions_needed(
-            difference, max(self.discordant, difference), self.design_effect
-        )
+        discordant = max(self.discordant, difference)
+        questions = questions_needed(difference, discordant, self.design_effect)
         return questions, ceil(questions * self.images / self.questions)
 
 
 def pairing(arm: pd.DataFrame, reference: pd.DataFrame) -> Pairing:
     """The pairing of two arms' score tables (columns question_id, image_id, score in 0/1)."""
-    both = arm.merge(
-        reference, on=["question_id", "image_id"], validate="1:1", suffixes=("", "_other")
-    )
+    keys = ["question_id", "image_id"]
+    both = arm.merge(reference, on=keys, validate="1:1", suffixes=("", "_other"))
     if len(both) != len(arm) or len(both) != len(reference):
         raise ValueError("the two arms did not answer the same questions")
     change = (both["score"] - both["score_other"]).to_numpy(np.float64)
@@ -115,14 +113,11 @@ def main() -> None:
     parser.add_argument("--reference", default="default")
     parser.add_argument("--points", type=float, default=2.0, help="difference to show, in points")
     given = parser.parse_args()
+    columns = ["benchmark", "arm", "question_id", "image_id", "score"]
     for path in given.scores:
-        table = pd.read_parquet(
-            path, columns=["benchmark", "arm", "question_id", "image_id", "score"]
-        )
-        for benchmark, scores in table.groupby("benchmark", sort=True):
-            pair = pairing(
-                *(scores[scores["arm"] == name] for name in (given.arm, given.reference))
-            )
+        for benchmark, scores in pd.read_parquet(path, columns=columns).groupby("benchmark"):
+            arm, reference = (scores[scores["arm"] == n] for n in (given.arm, given.reference))
+            pair = pairing(arm, reference)
             questions, images = pair.needed(given.points / 100)
             print(
                 f"{benchmark}: {pair.questions} questions on {pair.images} images, "

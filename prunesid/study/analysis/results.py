@@ -43,9 +43,7 @@ class Results:
 
 
 def read_results(
-    folder: Path,
-    benchmarks: Sequence[str] | None = None,
-    ablations: Sequence[str] | None = None,
+    folder: Path, benchmarks: Sequence[str] | None = None, ablations: Sequence[str] | None = None
 ) -> Results:
     """The tables below `folder`, the model's folder in `results`; None takes what is there.
 
@@ -78,14 +76,11 @@ def by_budget(results: Results) -> pd.DataFrame:
     out.
     """
     table = results.comparisons
-    own = table[~table["benchmark"].isin([AVERAGE])].groupby("ablation")["benchmark"].agg(set)
-    most = max(own, key=len)
-    whole = [name for name, asked in own.items() if asked == most]
-    lines = table[
-        table["ablation"].isin(whole)
-        & (table["benchmark"] == AVERAGE)
-        & (table["column"] != OVERALL)
-    ]
+    asked = table.groupby("ablation")["benchmark"].agg(set)
+    most = max(asked, key=len)
+    whole = [name for name, benchmarks in asked.items() if benchmarks == most]
+    lines = table[table["ablation"].isin(whole) & (table["benchmark"] == AVERAGE)]
+    lines = lines[lines["column"] != OVERALL]
     lines = lines.drop_duplicates("arms").assign(tokens=lines["tokens_mean"].round().astype(int))
     columns = ["tokens", "arms", "ablation", "row", "value", "ci_low", "ci_high", "seeds"]
     ordered = lines.sort_values(["tokens", "value"], ascending=[True, False], kind="stable")
@@ -139,17 +134,9 @@ def image_correlations(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         ]
         known = [value for value in drawn if not np.isnan(value)]
         low, high = np.percentile(known, [2.5, 97.5]) if known else (np.nan, np.nan)
-        lines.append(
-            {
-                "benchmark": benchmark,
-                "images": len(own),
-                "mean loss": own["loss"].mean(),
-                "correlation": _spearman(pair),
-                "low": low,
-                "high": high,
-            }
-        )
-    return pd.DataFrame(lines)
+        lines.append((benchmark, len(own), own["loss"].mean(), _spearman(pair), low, high))
+    names = ["benchmark", "images", "mean loss", "correlation", "low", "high"]
+    return pd.DataFrame(lines, columns=names)
 
 
 def _spearman(pair: np.ndarray) -> float:

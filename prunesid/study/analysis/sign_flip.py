@@ -8,8 +8,6 @@ and goes on below any number of resamples. With one question per image, right or
 exact McNemar test.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
@@ -59,12 +57,7 @@ def sign_flip_p(parts: Floats) -> float:
     return 1.0 if reached <= 0 else min(1.0, 2 * _tail(np.abs(steps), reached))
 
 
-class _Grid(NamedTuple):
-    steps: NDArray[np.int64]
-    tied: int
-
-
-def _steps(parts: Floats) -> _Grid:
+def _steps(parts: Floats) -> tuple[NDArray[np.int64], int]:
     """The parts as whole numbers of one step, and how many steps count as a tie."""
     size = np.abs(parts)
     spread = float(np.sqrt((size**2).sum()))
@@ -75,8 +68,8 @@ def _steps(parts: Floats) -> _Grid:
             break
         steps = parts / step
         if np.allclose(steps, np.rint(steps), rtol=0, atol=1e-6):
-            return _Grid(np.rint(steps).astype(np.int64), 0)
-    return _Grid(np.rint(parts / finest).astype(np.int64), TIED)
+            return np.rint(steps).astype(np.int64), 0
+    return np.rint(parts / finest).astype(np.int64), TIED
 
 
 def _tail(steps: NDArray[np.int64], reached: int) -> float:

@@ -22,18 +22,21 @@ EQUAL = 1e-9
 def resamples(images: int, count: int, seed: int, name: str) -> Iterator[Floats]:
     """Bootstrap weights in chunks of (<= 500, images): how often each image was drawn.
 
-    The draws depend on the seed and the benchmark's `name` only, so that another benchmark or arm
-    changes nothing.
+    The draws depend only on the seed and the benchmark's `name`, not on other benchmarks or arms.
     """
-    spice = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    generator = np.random.default_rng([seed, spice])
+    generator = generator_of(seed, name)
     for start in range(0, count, CHUNK):
         size = min(CHUNK, count - start)
         drawn = generator.integers(images, size=(size, images))
-        flat = np.bincount(
-            (drawn + images * np.arange(size)[:, None]).ravel(), minlength=size * images
-        )
+        place = (drawn + images * np.arange(size)[:, None]).ravel()
+        flat = np.bincount(place, minlength=size * images)
         yield flat.reshape(size, images).astype(np.float64)
+
+
+def generator_of(seed: int, name: str) -> np.random.Generator:
+    """Random numbers of their own for every seed and name."""
+    spice = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    return np.random.default_rng([seed, spice])
 
 
 def replicates(sums: Floats, chosen: Statistic, count: int, seed: int, name: str) -> Floats:

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from prunesid.study.analysis.comparison import ALL
-from prunesid.study.analysis.metrics import Floats
 from prunesid.study.analysis.statistics import interval, resamples
 from prunesid.study.config.ablation import Ablation
 from prunesid.study.config.arm import ALL_TOKENS
@@ -42,10 +41,9 @@ def by_stratum(
     information  benchmark, image_id and phi of every image
     """
     lines: list[dict[str, Any]] = []
-    for benchmark in benchmarks:
-        own = scores[scores["benchmark"] == benchmark.name]
-        phi = information[information["benchmark"] == benchmark.name]
-        lines += _lines(own, ablation, benchmark.name, phi, bootstrap)
+    for name in (benchmark.name for benchmark in benchmarks):
+        own, phi = (table[table["benchmark"] == name] for table in (scores, information))
+        lines += _lines(own, ablation, name, phi, bootstrap)
     return pd.DataFrame(lines, columns=[*WORDS, *NUMBERS])
 
 
@@ -69,13 +67,16 @@ def _lines(
         own = wide[[arm.name for arm in cell.arms]].to_numpy(np.float64).mean(axis=1)
         place = {"row": cell.row.key, "column": cell.column.key or ALL, "benchmark": name}
         for (kind, stratum), chosen in members.items():
-            sums = np.bincount(image, (own - whole) * chosen, len(names)).astype(np.float64)
-            counts = np.bincount(image, chosen, len(names)).astype(np.float64)
-            yield place | {
-                "kind": kind, "stratum": stratum, "questions": int(chosen.sum()),
-                "images": int((counts > 0).sum()), "whole": 100 * whole[chosen].mean(),
-                "value": 100 * own[chosen].mean(), "diff": 100 * (own - whole)[chosen].mean(),
-            } | _interval(draws, sums, counts, bootstrap.confidence)  # fmt: skip
+            sums = np.bincount(image, (own - whole) * chosen, len(names))
+            counts = np.bincount(image, chosen, len(names))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                drawn = 100 * (draws @ sums) / (draws @ counts)
+            low, high = interval(drawn, bootstrap.confidence)
+            sizes = {"questions": int(chosen.sum()), "images": int((counts > 0).sum())}
+            shares = {"whole": whole, "value": own, "diff": own - whole}
+            means = {what: 100 * share[chosen].mean() for what, share in shares.items()}
+            where = place | {"kind": kind, "stratum": stratum}
+            yield where | sizes | means | {"diff_low": low, "diff_high": high}
 
 
 def _families(about: pd.DataFrame) -> list[str]:
@@ -89,10 +90,3 @@ def _thirds(phi: pd.Series) -> np.ndarray:
     rank = phi.rank(method="average").to_numpy(np.float64)
     share = (np.nan_to_num(rank, nan=1.0) - 0.5) / max(1, phi.notna().sum())
     return np.where(np.isnan(rank), "", np.array(THIRDS)[(share * len(THIRDS)).astype(int)])
-
-
-def _interval(draws: Floats, sums: Floats, counts: Floats, confidence: float) -> dict[str, float]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = 100 * (draws @ sums) / (draws @ counts)
-    low, high = interval(drawn, confidence)
-    return {"diff_low": low, "diff_high": high}

@@ -1,4 +1,4 @@
-"""How far two groupings of the same tokens agree: the adjusted Rand index."""
+"""The agreement of two groupings of the same tokens: the adjusted Rand index."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""How small a difference a benchmark can show, and how many questions it takes to show a given one.
+"""The smallest difference that a benchmark can show, and the questions that a given one takes.
 
     python -m prunesid.study.analysis.power scores.parquet --arm grouping-random --reference default
 
@@ -24,8 +24,8 @@ def detectable(
     """The smallest true difference that a two-sided test finds with that power, in its unit.
 
     The sign-flip test compares a difference d with its spread under random signs, whose variance is
-    SE^2 + d^2 / I with I `images`; d is significant from z SE / sqrt(1 - z^2 / I) on. NaN where none
-    is with so few images, whose p is never below 2^(1 - I), and where nothing varies.
+    SE^2 + d^2 / I with I `images`; d is significant from z SE / sqrt(1 - z^2 / I) on. NaN where
+    nothing varies, or where no d is significant: p is never below 2^(1 - I).
     """
     reject, find = float(norm.ppf(1 - level / 2)), float(norm.ppf(power))
     share = reject**2 / images

@@ -1,7 +1,7 @@
 """Paired statistics of arms that answered the same questions.
 
 Questions on one image are not independent, so whole images are resampled, the same ones for every
-arm and seed. What two arms have in common then cancels in their difference.
+arm and seed: all that two arms have in common cancels in their difference.
 """
 
 import hashlib

@@ -20,9 +20,8 @@ UNITS = ("", "k", "M", "G", "T", "P")
 # Told only where an arm drops tokens inside the language model.
 INSIDE = ("input_mean", "kv_mean")
 # Where a method acts, told only where the rows differ in it.
-ACTS = {
-    ENCODER: "in the encoder", FEATURES: "early", QUESTION: "early, by question", DECODER: "late"
-}  # fmt: skip
+ACTS = {ENCODER: "in the encoder", FEATURES: "early", DECODER: "late"}
+ACTS[QUESTION] = f"{ACTS[FEATURES]}, by question"
 TITLE = "What the arms did with the tokens"
 
 
@@ -81,30 +80,23 @@ def facts_table(
     acts = {(c.row.key, c.column.key): _place(c) for c in ablation.cells}
     several = len(set(acts.values()) - {""}) > 1
     shown = [column for column in COLUMNS if any(_tells(own, column) for own in values.values())]
-    ranges = [
+    exact = all(
         own["tokens_min"].min() == own["tokens_max"].max() == cell.arms[0].budget
-        for cell in ablation.cells
-        for own in [values[cell.row.key, cell.column.key]]
-    ]
-    if len(shown) == 1 and all(ranges):
+        for cell, own in zip(ablation.cells, values.values(), strict=True)
+    )
+    if len(shown) == 1 and exact:
         return None
     shades = row_colors(ablation)
     blocks = []
     for column in ablation.columns:
-        rows = [
-            TableRow(
-                row.label,
-                (
-                    *((TableCell(acts[row.key, column.key]),) if several else ()),
-                    *(_cell(values[row.key, column.key], each) for each in shown),
-                ),
-                shades.get(row.key),
-            )
-            for row in ablation.rows
-            if (row.key, column.key) in values
-        ]
-        title = column.label if column.values else ""
-        blocks.append(Block("facts", title, tuple(rows)))
+        rows = []
+        for row in ablation.rows:
+            place = row.key, column.key
+            if place in values:
+                first = [TableCell(acts[place])] if several else []
+                cells = (*first, *(_cell(values[place], each) for each in shown))
+                rows.append(TableRow(row.label, cells, shades.get(row.key)))
+        blocks.append(Block("facts", column.label if column.values else "", tuple(rows)))
     titles = (*(("Acts",) if several else ()), *(column.title for column in shown))
     return Table(TITLE, (("", len(titles)),), titles, tuple(blocks), ())
 
@@ -127,7 +119,7 @@ def _values(arms: pd.DataFrame, agreement: pd.DataFrame | None, cell: Cell) -> p
 
 def _tells(own: pd.DataFrame, column: Column) -> bool:
     if column.source in INSIDE:
-        # What enters the language model is what stays in it, unless an arm drops tokens inside.
+        # All that enters the language model stays in it, unless an arm drops tokens inside.
         return bool((own["input_mean"] - own["tokens_mean"]).abs().gt(1e-6).any())
     return bool(own[column.source].notna().any())
 

@@ -9,7 +9,7 @@ from prunesid.study.config.arm import ALL_TOKENS, Arm
 from prunesid.study.report.figures import Subject
 from prunesid.study.report.paper import Paper
 
-# What the columns of the table of facts mean, by their titles.
+# The meaning of the columns of the table of facts, by their titles.
 FACTS = {
     "Acts": "where the method drops tokens: in the vision encoder, early (before the language "
     "model, by the image or by image and question) or late (inside it, by what is asked; its "
@@ -31,7 +31,7 @@ FACTS = {
     "LLM": "of the prompt of a question asked alone, up to the answer's first token",
     "Total": "their sum, after ≥ where a part has no formula",
 }
-# How p is found, for all that show it.
+# The test of every p that is shown.
 TEST = (
     "The test swaps the answers of the two rows, image by image, in all possible ways (sign-flip "
     "test): questions on one image are not taken for independent. Its p is computed and not drawn: "
@@ -106,10 +106,10 @@ def _tests(subject: Subject) -> str:
     count = int(subject.comparison["p"].notna().sum())
     if not count:
         return ""
+    reference = subject.ablation.reference.label
     return (
-        f"Bold: the highest of the compared rows. †: differs from {subject.ablation.reference.label}"
-        f" in the same column, p < 0.05 after Holm's correction over the {count} tests of this "
-        f"ablation. {TEST}"
+        f"Bold: the highest of the compared rows. †: differs from {reference} in the same column, "
+        f"p < 0.05 after Holm's correction over the {count} tests of this ablation. {TEST}"
     )
 
 
@@ -181,8 +181,8 @@ def _paper(ablation: Ablation, paper: Paper) -> str:
     return (
         f"The shaded rows repeat table {ablation.table.paper_table} of the paper (all tokens: "
         f"table {paper.vanilla_table(ablation)}): {paper.model_of(ablation)} on the benchmarks of "
-        "those names. Where model, splits or scoring differ from ours, compare the order of rows and "
-        "not the numbers. The differences between its rows are ours, of the printed numbers."
+        "those names. Where model, splits or scoring differ from ours, compare the order of rows "
+        "and not the numbers. The differences between its rows are ours, of the printed numbers."
     )
 
 

@@ -217,7 +217,7 @@ def crops_table() -> str:
 
 
 def families_table() -> str:
-    """How images and questions are prepared by default, by model family."""
+    """The default preparation of images and questions, by model family."""
     found = map(declared.family_of, declared.names())
     rows = [(f"`{family.name}`", family.padding, family.prompt) for family in found]
     return _markdown(("family", "images", "prompt"), rows)

@@ -1,7 +1,8 @@
-"""How much the images of each benchmark hold: histograms of phi (the paper's figure 5)."""
+"""Histograms of phi, the information score of the images (the paper's figure 5)."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,12 +31,10 @@ def histogram(
     known = spreads(table, bootstrap)
     parts = []
     for name in (b.name for b in benchmarks):
-        phi = table.loc[table["benchmark"] == name, "phi"].to_numpy(np.float64)
-        counts, _ = np.histogram(phi, edges)
-        spread = {n: getattr(known[name], n) for n in SPREAD}
-        share = 100 * counts / len(phi)
-        part = {"benchmark": name, "low": edges[:-1], "high": edges[1:], "frequency": share}
-        parts.append(pd.DataFrame(part | spread))
+        counts, _ = np.histogram(table.loc[table["benchmark"] == name, "phi"], edges)
+        share = 100 * counts / known[name].images
+        bins = {"benchmark": name, "low": edges[:-1], "high": edges[1:], "frequency": share}
+        parts.append(pd.DataFrame(bins | {n: getattr(known[name], n) for n in SPREAD}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -60,33 +59,32 @@ def bin_edges(values: np.ndarray) -> np.ndarray:
     return np.arange(first, last + 1) * step
 
 
+@theme.style()
 def draw(data: pd.DataFrame, benchmarks: Sequence[Benchmark], confidence: float = 0.95) -> Figure:
     """The figure of `histogram`."""
     shades = theme.benchmark_colors([b.name for b in benchmarks])
-    with theme.style():
-        drawn = theme.figure(theme.COLUMN, 2.9 + 0.14 * len(benchmarks))
-        ax = drawn.subplots()
-        for place, benchmark in enumerate(benchmarks):
-            own = data[data["benchmark"] == benchmark.name]
-            first, color = own.iloc[0], shades[benchmark.name]
-            edges = [*own["low"], own["high"].iloc[-1]]
-            ax.stairs(own["frequency"], edges, fill=True, color=color, alpha=0.16, linewidth=0)
-            ax.stairs(
-                own["frequency"], edges, color=color, linewidth=1.2,
-                linestyle=theme.DASHES[place % len(theme.DASHES)], label=_label(benchmark, first),
-            )  # fmt: skip
-            ax.axvline(first["mean"], 0.955, 1.0, color=color, linewidth=1.6, clip_on=False)
-        ax.set_ylim(0, 1.12 * data["frequency"].max())
-        for axis in (ax.xaxis, ax.yaxis):
-            panels.steady_ticks(axis)
-        ax.set_xlabel("information score φ = 1 − ρ")
-        ax.set_ylabel("images (%)")
-        drawn.legend(loc="outside upper left", handlelength=2.2)
-        panels.note(
-            drawn,
-            "Marks at the top: means. In brackets: mean and standard deviation over images, with "
-            f"the {100 * confidence:g} % interval of the latter.",
-        )
+    drawn = theme.figure(theme.COLUMN, 2.9 + 0.14 * len(benchmarks))
+    ax = drawn.subplots()
+    for place, benchmark in enumerate(benchmarks):
+        own = data[data["benchmark"] == benchmark.name]
+        first, color = own.iloc[0], shades[benchmark.name]
+        edges = [*own["low"], own["high"].iloc[-1]]
+        line: dict[str, Any] = {"linestyle": theme.DASHES[place % len(theme.DASHES)]}
+        line |= {"linewidth": 1.2, "label": _label(benchmark, first)}
+        ax.stairs(own["frequency"], edges, fill=True, color=color, alpha=0.16, linewidth=0)
+        ax.stairs(own["frequency"], edges, color=color, **line)
+        ax.axvline(first["mean"], 0.955, 1.0, color=color, linewidth=1.6, clip_on=False)
+    ax.set_ylim(0, 1.12 * data["frequency"].max())
+    for axis in (ax.xaxis, ax.yaxis):
+        panels.steady_ticks(axis)
+    ax.set_xlabel("information score φ = 1 − ρ")
+    ax.set_ylabel("images (%)")
+    drawn.legend(loc="outside upper left", handlelength=2.2)
+    panels.note(
+        drawn,
+        "Marks at the top: means. In brackets: mean and standard deviation over images, with the "
+        f"{100 * confidence:g} % interval of the latter.",
+    )
     return drawn
 
 

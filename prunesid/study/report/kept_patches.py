@@ -116,16 +116,13 @@ def _draw_kept(ax: Axes, scene: Scene, kept: KeptPatches) -> None:
         tints = np.array([group_color(int(group)) for group in kept.group])
         gray = (1 - TINT) * gray + TINT * tints.reshape(rows, columns, 3)[np.ix_(*within)]
     ax.imshow(np.where(mask[..., None], pixels, gray), interpolation="lanczos")
-    places = np.flatnonzero(chosen)
-    frames = [
-        Rectangle((place % columns * width - 0.5, place // columns * height - 0.5), width, height)
-        for place in places
-    ]
-    colors = [
-        to_rgb(MERGED) if merged[place]
-        else to_rgb(theme.INK) if kept.group is None
-        else group_color(int(kept.group[place]))
-        for place in places
-    ]  # fmt: skip
+    frames, colors = [], []
+    for place in np.flatnonzero(chosen):
+        corner = place % columns * width - 0.5, place // columns * height - 0.5
+        frames.append(Rectangle(corner, width, height))
+        if merged[place] or kept.group is None:
+            colors.append(to_rgb(MERGED if merged[place] else theme.INK))
+        else:
+            colors.append(group_color(int(kept.group[place])))
     ax.add_collection(PatchCollection(frames, facecolor="none", edgecolor=colors, linewidth=0.9))
     ax.set(xlim=(-0.5, wide - 0.5), ylim=(tall - 0.5, -0.5))

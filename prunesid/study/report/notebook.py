@@ -29,21 +29,18 @@ def run_notebook(notebook: Path, parameters: Mapping[str, Any], output: Path) ->
     and nothing is written.
     """
     with atomic(output) as temporary:
-        papermill.execute_notebook(
-            notebook, temporary, parameters=dict(parameters), kernel_name="python3",
-            progress_bar=False, cwd=Path.cwd(),
-        )  # fmt: skip
+        place = {"kernel_name": "python3", "progress_bar": False, "cwd": Path.cwd()}
+        papermill.execute_notebook(notebook, temporary, parameters=dict(parameters), **place)
 
 
 def write_page(notebook: Path, output: Path) -> None:
     """A notebook that was run, as one HTML page."""
     document = nbformat.read(notebook, as_version=4)
-    exporter = HTMLExporter(template_name="basic", raw_template=CELLS.read_text(encoding="utf-8"), config=Config({
-        "HTMLExporter": {"exclude_input_prompt": True, "exclude_output_prompt": True},
-        "TagRemovePreprocessor": {
-            "enabled": True, "remove_cell_tags": ["injected-parameters", "parameters"],
-        },
-    }))  # fmt: skip
+    hidden = {"enabled": True, "remove_cell_tags": ["injected-parameters", "parameters"]}
+    prompts = {"exclude_input_prompt": True, "exclude_output_prompt": True}
+    config = Config({"HTMLExporter": prompts, "TagRemovePreprocessor": hidden})
+    cells = CELLS.read_text(encoding="utf-8")
+    exporter = HTMLExporter(template_name="basic", raw_template=cells, config=config)
     body, _ = exporter.from_notebook_node(document)
     highlight = HtmlFormatter(style="default").get_style_defs(".highlight")
     page = templates.render("notebook.html", title=_title(document), highlight=highlight, body=body)

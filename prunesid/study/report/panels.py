@@ -31,14 +31,14 @@ LEVEL = 0.05
 ACROSS = 3
 LEGEND_LETTERS_PER_INCH = 10.4
 NUMBERS = (
-    "value", "ci_low", "ci_high", "spread", "seeds", "unit", "diff", "diff_low", "diff_high",
-    "p_holm", "detectable",
-)  # fmt: skip
+    *("value", "ci_low", "ci_high", "spread", "seeds", "unit"),
+    *("diff", "diff_low", "diff_high", "p_holm", "detectable"),
+)
 
 
 @dataclass(frozen=True)
 class Series:
-    """What is drawn of one value of an axis, and how."""
+    """The look of one value of an axis."""
 
     value: str
     label: str

@@ -19,10 +19,10 @@ TITLES = {
 # Tables without a row of all tokens, and the one that has it of the same model.
 VANILLA_TABLE = {"5": "1", "6": "1"}
 EVERYTHING = "all"
-# What the paper adds to a method's name; calibrated budgets are ours.
+# The paper's suffix of a method's name; calibrated budgets are ours.
 DYNAMIC = {None: "", "benchmark": "-dyn"}
-# What the paper leaves open of how its rows were made: how MustDrop meets a budget, what a budget
-# of methods inside the language model counts, and whether its own text or authors' code was run.
+# The paper does not say how MustDrop meets a budget, what a budget of methods inside the language
+# model counts, or whether its own text or authors' code was run.
 UNSTATED = frozenset({"rule", "budget_counts"})
 PRINTED_PRESETS = frozenset({"paper", "release", "upstream"})
 
@@ -96,20 +96,15 @@ class Paper:
 
     def all_tokens(self, ablation: Ablation, benchmark: str) -> float | None:
         """The number that `vanilla_table` prints for all tokens, or None."""
-        return self._vanilla(ablation).get(benchmark, (None, None))[1]
+        return next((v for key, v in self._vanilla(ablation) if key[-1] == benchmark), None)
 
     def token_count(self, ablation: Ablation) -> str:
-        """How many tokens all are."""
-        return next((tokens for tokens, _ in self._vanilla(ablation).values()), "")
+        """The number of all tokens there, '' where none is printed."""
+        return next((tokens for (*_, tokens, _), _ in self._vanilla(ablation)), "")
 
-    def _vanilla(self, ablation: Ablation) -> dict[str, tuple[str, float]]:
-        """{benchmark: (tokens, printed number)} with all tokens."""
-        table = self.vanilla_table(ablation)
-        return {
-            benchmark: (tokens, value)
-            for (place, method, _, tokens, benchmark), value in self.cells.items()
-            if (place, method) == (table, ALL_TOKENS)
-        }
+    def _vanilla(self, ablation: Ablation) -> list[tuple[tuple[str, str, str, str, str], float]]:
+        place = (self.vanilla_table(ablation), ALL_TOKENS)
+        return [(key, value) for key, value in self.cells.items() if key[:2] == place]
 
 
 def _name_of(arm: Arm) -> str | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -92,8 +92,7 @@ class Table:
         return set(accumulate((span for _, span in self.groups[:-1]), initial=0))
 
 
-@dataclass(frozen=True)
-class _Slot:
+class _Slot(NamedTuple):
     """One column of the table: a benchmark (or the average) under a column of the ablation."""
 
     column: str
@@ -161,19 +160,16 @@ def _heading(column: Setting) -> str:
 
 def _ours(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Block:
     shades, rows = row_colors(ablation), ablation.rows
-    own = {row: [lines.get((row.key, s.column, s.benchmark)) for s in slots] for row in rows}
+    own = {row: [lines.get((row.key, *slot)) for slot in slots] for row in rows}
     best = [
-        max(line["value"] for line in found if line) for found in zip(*own.values(), strict=True)
+        max(line["value"] for line in under if line) for under in zip(*own.values(), strict=True)
     ]
-    whole = (
-        TableCell(WHOLE)
-        if s.benchmark == AVERAGE
-        else value_cell(lines[ALL_TOKENS, ALL, s.benchmark])
-        for s in slots
-    )
     tokens = max(line["tokens_max"] for key, line in lines.items() if key[0] == ALL_TOKENS)
-    black = theme.COLORS[ALL_TOKENS] if shades else None
-    shown = [TableRow(f"all {tokens:g} tokens", tuple(whole), black)]
+    whole = tuple(
+        TableCell(WHOLE) if name == AVERAGE else value_cell(lines[ALL_TOKENS, ALL, name])
+        for _, name in slots
+    )
+    shown = [TableRow(f"all {tokens:g} tokens", whole, theme.INK if shades else None)]
     for row, found in own.items():
         cells = (
             value_cell(line, line["value"] == highest and len(rows) > 1) if line else NOT_RUN
@@ -201,16 +197,15 @@ def row_colors(ablation: Ablation) -> dict[str, str]:
 def _differences(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Block:
     shades = row_colors(ablation)
     rows = []
-    for row in ablation.rows:
-        if row != ablation.reference:
-            found = (lines.get((row.key, s.column, s.benchmark)) for s in slots)
-            cells = (difference_cell(line) if line else NOT_RUN for line in found)
-            rows.append(TableRow(row.label, tuple(cells), shades.get(row.key)))
+    for row in (row for row in ablation.rows if row != ablation.reference):
+        found = (lines.get((row.key, *slot)) for slot in slots)
+        cells = (difference_cell(line) if line else NOT_RUN for line in found)
+        rows.append(TableRow(row.label, tuple(cells), shades.get(row.key)))
     return Block("difference", f"Difference from {ablation.reference.label}", tuple(rows))
 
 
 def _information(subject: Subject, slots: Sequence[_Slot]) -> list[Block]:
-    """How far the images of each benchmark differ in phi: what a dynamic budget lives on."""
+    """The spread of phi over the images of each benchmark, on which a dynamic budget lives."""
     if subject.information is None or not any(arm.dynamic for arm in subject.ablation.arms):
         return []
     known = spreads(subject.information, subject.bootstrap)
@@ -236,6 +231,12 @@ def _printed(subject: Subject, slots: Sequence[_Slot], paper: Paper) -> tuple[Bl
     places[AVERAGE] = 1
     cells = {(cell.row.key, cell.column.key or ALL): cell for cell in ablation.cells}
 
+    def number(row: Setting, slot: _Slot) -> float | None:
+        whole = slot.column == OVERALL
+        cell = cells.get((row.key, ablation.columns[0].key or ALL if whole else slot.column))
+        column = columns[slot.benchmark]
+        return paper.printed(ablation, cell, column, whole) if column and cell else None
+
     def shown(slot: _Slot, value: float | None) -> TableCell:
         return TableCell("" if value is None else f"{value:.{places[slot.benchmark]}f}")
 
@@ -244,32 +245,28 @@ def _printed(subject: Subject, slots: Sequence[_Slot], paper: Paper) -> tuple[Bl
             return TableCell()
         return TableCell(signed(value - other, places[slot.benchmark]))
 
-    def number(row: Setting, slot: _Slot) -> float | None:
-        whole = slot.column == OVERALL
-        cell = cells.get((row.key, ablation.columns[0].key or ALL if whole else slot.column))
-        column = columns[slot.benchmark]
-        return paper.printed(ablation, cell, column, whole) if column and cell else None
-
     found = {row: [number(row, slot) for slot in slots] for row in ablation.rows}
     found = {row: values for row, values in found.items() if any(v is not None for v in values)}
     if not found:
         return ()
-    whole = [(slot, paper.all_tokens(ablation, columns[slot.benchmark] or "")) for slot in slots]
-    top = tuple(TableCell(WHOLE) if s.benchmark == AVERAGE else shown(s, v) for s, v in whole)
-    rows = [TableRow(row.label, tuple(map(shown, slots, values))) for row, values in found.items()]
+    top = tuple(
+        TableCell(WHOLE)
+        if slot.benchmark == AVERAGE
+        else shown(slot, paper.all_tokens(ablation, columns[slot.benchmark] or ""))
+        for slot in slots
+    )
+    printed = [TableRow(f"all {paper.token_count(ablation)} tokens", top)]
+    deltas = []
+    reference = found.get(ablation.reference, [None] * len(slots))
+    for row, values in found.items():
+        printed.append(TableRow(row.label, tuple(map(shown, slots, values))))
+        change = tuple(map(difference, slots, values, reference))
+        if values != reference and any(cell.value for cell in change):
+            deltas.append(TableRow(row.label, change))
     name = f"Paper, table {ablation.table.paper_table}"
     title = f"{name}: {paper.model_of(ablation)}, its own benchmarks"
-    reference = found.get(ablation.reference, [None] * len(slots))
-    deltas = [
-        TableRow(row.label, tuple(map(difference, slots, values, reference)))
-        for row, values in found.items()
-        if values != reference
-    ]
-    kept = tuple(row for row in deltas if any(cell.value for cell in row.cells))
-    return (
-        Block("paper", title, (TableRow(f"all {paper.token_count(ablation)} tokens", top), *rows)),
-        Block("paper_difference", f"{name}: difference from {ablation.reference.label}", kept),
-    )
+    against = f"{name}: difference from {ablation.reference.label}"
+    return Block("paper", title, tuple(printed)), Block("paper_difference", against, tuple(deltas))
 
 
 def value_cell(line: Line, best: bool = False) -> TableCell:
@@ -284,9 +281,8 @@ def difference_cell(line: Line) -> TableCell:
     """The difference from the reference with its interval; marked where it holds after Holm."""
     places = digits(line["unit"])
     low, high = (signed(line[name], places) for name in ("diff_low", "diff_high"))
-    return TableCell(
-        signed(line["diff"], places), f"{low} to {high}", mark=bool(line["p_holm"] < LEVEL)
-    )
+    mark = bool(line["p_holm"] < LEVEL)
+    return TableCell(signed(line["diff"], places), f"{low} to {high}", mark=mark)
 
 
 def signed(value: float, places: int) -> str:

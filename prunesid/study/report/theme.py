@@ -139,7 +139,8 @@ def colors(names: Sequence[str]) -> dict[str, str]:
         return dict(zip(ordered, sns.color_palette("viridis", len(ordered)).as_hex(), strict=True))
     found: dict[str, str] = {}
     for name in names:
-        own = _own(name)
+        values = (part.rpartition("=")[2] for part in name.split(","))
+        own = next((COLORS[value] for value in values if value in COLORS), None)
         if own is not None and own not in found.values():
             found[name] = own
     free = [color for color in PALETTE if color not in found.values()] or list(PALETTE)
@@ -151,11 +152,6 @@ def colors(names: Sequence[str]) -> dict[str, str]:
 def benchmark_colors(names: Sequence[str]) -> dict[str, str]:
     """A color per benchmark, in the order of the study."""
     return {name: BENCHMARKS[place % len(BENCHMARKS)] for place, name in enumerate(names)}
-
-
-def _own(name: str) -> str | None:
-    values = (part.rpartition("=")[2] for part in name.split(","))
-    return next((COLORS[value] for value in values if value in COLORS), None)
 
 
 def write(drawn: Figure, points: pd.DataFrame, paths: Sequence[Path], dots: int = DOTS) -> None:

@@ -1,4 +1,4 @@
-"""First questions to the results: every arm and question once, losses that add up, known correlations."""
+"""First questions to the results: every arm once, losses that add up, known correlations."""
 
 import numpy as np
 import pandas as pd

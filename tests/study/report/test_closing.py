@@ -1,4 +1,4 @@
-"""How a run ends: what is said last, and a report whose figures can be seen whole."""
+"""The end of a run: its last message, and a report whose figures can be seen whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of facts: what arms.csv and agreement.csv say, averaged, and nothing where all is plain."""
+"""The table of facts: the averages of arms.csv and agreement.csv, none where all is plain."""
 
 import pandas as pd
 import pytest
@@ -78,7 +78,8 @@ def test_multiply_adds_are_told_and_a_sum_that_lacks_one_is_a_lower_bound():
         return float("nan") if arm.params.get("grouping") == "kmeans" else 2.5e6
 
     arms = arms_of(
-        ablation, encoder_macs=1e9, selection_macs=selection, llm_macs=lambda arm, place: place * 4e8,
+        ablation, encoder_macs=1e9, selection_macs=selection,
+        llm_macs=lambda arm, place: place * 4e8,
         total_macs=lambda arm, place: 1e9 + place * 4e8,
     )  # fmt: skip
     table = facts_table(arms, NONE, ablation)

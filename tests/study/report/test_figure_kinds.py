@@ -269,7 +269,7 @@ def test_wins_are_the_differences_of_every_pair(methods):
     for pair in data.itertuples():
         mine, other = (line.loc[(r, pair.column, AVERAGE), "value"] for r in (pair.row, pair.other))
         assert pair.diff == pytest.approx(mine - other)
-    # What the comparison says of each row against its reference, the pairs say too.
+    # The pairs agree with the comparison of each row and its reference.
     against = data[data["other"] == "method=prunesid"].set_index(["row", "column"])
     for (row, column), pair in against.iterrows():
         whole = line.loc[(row, column, AVERAGE)]

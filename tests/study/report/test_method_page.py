@@ -42,7 +42,8 @@ def subject():
     information = information_of()
     return Subject(
         compare(scores, ablation, BENCHMARKS, FEW), ablation, BENCHMARKS, FEW,
-        strata=by_stratum(scores, ablation, BENCHMARKS, information, FEW), facts=facts_of(ablation.arms),
+        strata=by_stratum(scores, ablation, BENCHMARKS, information, FEW),
+        facts=facts_of(ablation.arms),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The notebook: committed without outputs, run whole, and a page that needs nothing beside itself."""
+"""The notebook: committed without outputs, run whole, and a page that stands alone."""
 
 from __future__ import annotations
 

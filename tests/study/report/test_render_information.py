@@ -1,4 +1,4 @@
-"""Histograms of the information score: all images counted once, on bins common to all benchmarks."""
+"""Histograms of the information score: all images counted once, on common bins."""
 
 import numpy as np
 import pandas as pd

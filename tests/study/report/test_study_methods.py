@@ -1,4 +1,4 @@
-"""What a method's file and registration say of it."""
+"""The facts of a method, from its file and its registration."""
 
 import pytest
 
@@ -14,7 +14,8 @@ def test_a_method_before_the_language_model():
     assert known.place == FEATURES
     assert known.source == "Alvar et al., CVPR 2025"
     assert known.summary == (
-        "DivPrune (Alvar et al., CVPR 2025): the tokens that lie farthest apart after the projector."
+        "DivPrune (Alvar et al., CVPR 2025): the tokens that lie farthest apart after the "
+        "projector."
     )
     assert known.remarks.startswith("Farthest-point sampling by cosine distance")
     assert known.meanings.endswith(

@@ -106,7 +106,8 @@ def test_our_cells_are_the_comparisons(table, comparison):
 def test_the_caption_says_what_one_must_know(table):
     text = " ".join(table.caption)
     for words in (
-        "95 % interval", "3 seeds", "(sign-flip test)", "no † depends on a seed", "as a percentage of the value with all tokens", "Holm",
+        "95 % interval", "3 seeds", "(sign-flip test)", "no † depends on a seed",
+        "as a percentage of the value with all tokens", "Holm",
         "Smallest detectable difference", "1791 in table 1 and 1793 in table 5",
         "compare the order of rows and not the numbers", "480 questions on 60 images",
         "exactly its budget",

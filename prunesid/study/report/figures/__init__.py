@@ -74,7 +74,7 @@ class Subject:
 
     @property
     def sample(self) -> str:
-        """What every row answered: 'GQA, SQA (2,023 questions on 440 images)'."""
+        """The questions that every row answered: 'GQA, SQA (2,023 questions on 440 images)'."""
         lines = self.comparison
         asked = lines[(lines["row"] == ALL_TOKENS) & lines["benchmark"].isin(list(self.titles))]
         questions, images = (int(asked[name].sum()) for name in ("questions", "images"))

@@ -14,14 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prunesid.study.analysis.comparison import ALL
-from prunesid.study.analysis.strata import FAMILY, PHI
+from prunesid.study.analysis.strata import FAMILY
 from prunesid.study.config.ablation import Setting
 from prunesid.study.report import panels, theme
 from prunesid.study.report.figures import Subject
 
 # Inches: of a mark, of a stratum at the least, and of what is around the panels.
 MARK, STRATUM, AROUND = 0.085, 0.17, 1.25
-NAMES = {FAMILY: "by question family", PHI: "by information score φ"}
 
 
 def points(subject: Subject, rows: Sequence[Setting]) -> pd.DataFrame:
@@ -59,7 +58,8 @@ def draw(data: pd.DataFrame, subject: Subject, rows: Sequence[Setting]) -> Figur
     shown = [(row if len(rows) > 1 or len(pairs) == 1 else column).key for row, column in pairs]
     labels = [row.label if len(rows) > 1 else column.label for row, column in pairs]
     series = panels.Axis("row", tuple(shown), tuple(labels)).series
-    strata = {k: panels.strata(data[data["kind"] == k]) for k in NAMES if k in set(data["kind"])}
+    kinds = [kind for kind in panels.STRATA if kind in set(data["kind"])]
+    strata = {kind: panels.strata(data[data["kind"] == kind]) for kind in kinds}
     most = max(map(len, strata.values()))
     height = most * max(STRATUM, MARK * (len(series) + 1)) + AROUND
     drawn = theme.figure(theme.TEXT, height)
@@ -73,7 +73,7 @@ def draw(data: pd.DataFrame, subject: Subject, rows: Sequence[Setting]) -> Figur
         titles = [f"{subject.titles[benchmark]}: {stratum}" for benchmark, stratum in names]
         ax.set_yticks(range(len(names)), titles)
         panels.draw_zero(ax)
-        ax.set_title(NAMES[kind])
+        ax.set_title(panels.STRATA[kind].partition(":")[0])
         ax.set_xlabel("change from all tokens (points)")
         panels.lines_down(ax, most)
         panels.steady_ticks(ax.xaxis)

@@ -11,10 +11,9 @@ import pandas as pd
 from prunesid.core.files import atomic
 from prunesid.methods.registry import DECODER, ENCODER, FEATURES, QUESTION
 from prunesid.study.analysis.comparison import ALL, AVERAGE
-from prunesid.study.analysis.strata import FAMILY, PHI
 from prunesid.study.config.ablation import Ablation, Setting
 from prunesid.study.config.arm import ALL_TOKENS, text
-from prunesid.study.report import caption, formats, method_losses, theme
+from prunesid.study.report import caption, formats, method_losses, panels, theme
 from prunesid.study.report.arm_facts import count_text, facts_table
 from prunesid.study.report.fidelity import agreement_of, code_of
 from prunesid.study.report.figures import Subject
@@ -46,7 +45,6 @@ READS = {
     "last_keys": "keys of the last block",
     "last_cls_attention": "CLS attention of the last block",
 }
-KINDS = {FAMILY: "By question family", PHI: "By information score φ: thirds of the images"}
 
 
 @dataclass(frozen=True)
@@ -224,14 +222,15 @@ def _strata(subject: Subject, part: Ablation, losses: pd.DataFrame) -> Table:
     lines = subject.needed("strata").set_index(keys).sort_index()
     columns = {row: subject.ablation.columns_of(row) for row in part.rows}
     series = [(row.key, column) for row in part.rows for column in columns[row]]
-    rows: dict[str, list[TableRow]] = {kind: [] for kind in KINDS}
+    rows: dict[str, list[TableRow]] = {name: [] for name in panels.STRATA.values()}
     for kind, benchmark, stratum in losses[keys[:3]].drop_duplicates().itertuples(index=False):
         found = lines.loc[kind, benchmark, stratum]
         changes = [found.loc[(key, column.key or ALL)] for key, column in series]
         sizes = (f"{changes[0]['questions']:.0f}", f"{changes[0]['whole']:.1f}")
         cells = (*map(TableCell, sizes), *map(_change, changes))
-        rows[kind].append(TableRow(f"{subject.titles[benchmark]}: {stratum}", cells))
-    blocks = (Block("facts", KINDS[kind], tuple(found)) for kind, found in rows.items() if found)
+        rows[panels.STRATA[kind]].append(TableRow(f"{subject.titles[benchmark]}: {stratum}", cells))
+    filled = {name.capitalize(): tuple(found) for name, found in rows.items() if found}
+    blocks = tuple(Block("facts", name, found) for name, found in filled.items())
     groups = (("", 2), *((row.label, len(columns[row])) for row in part.rows))
     under = (column.label if column.values else "change" for _, column in series)
     meaning = (
@@ -240,7 +239,7 @@ def _strata(subject: Subject, part: Ablation, losses: pd.DataFrame) -> Table:
         "not corrected for the number of lines."
     )
     titles = ("questions", "all tokens", *under)
-    return Table("Where it fails", groups, titles, tuple(blocks), (meaning,))
+    return Table("Where it fails", groups, titles, blocks, (meaning,))
 
 
 def _change(line: pd.Series) -> TableCell:

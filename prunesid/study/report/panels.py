@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 
 from prunesid.study.analysis.comparison import ALL, AVERAGE, OVERALL
 from prunesid.study.analysis.metrics import statistic
+from prunesid.study.analysis.strata import FAMILY, PHI
 from prunesid.study.config.ablation import RESERVED_AXES, Ablation
 from prunesid.study.config.arm import ALL_TOKENS, text
 from prunesid.study.config.study import Benchmark
 from prunesid.study.report import theme
 from prunesid.study.report.figures import Subject
-from prunesid.study.report.table import signed
+from prunesid.study.report.table import LEVEL, signed
 
 NAMES = {"budget": "visual tokens kept", "num_groups": "groups K", "layer": "ViT block"}
+STRATA = {FAMILY: "by question family", PHI: "by information score φ: thirds of the images"}
 AVERAGE_METRIC = "% of all tokens"
 WHOLE = "all tokens"
-LEVEL = 0.05
 ACROSS = 3
 LEGEND_LETTERS_PER_INCH = 10.4
 NUMBERS = (

@@ -145,7 +145,7 @@ def test_other_formats_are_named(tmp_path):
 
 @pytest.mark.parametrize("scale", ["linear", "log"])
 def test_a_single_value_stands_in_the_middle_with_its_hues_close_by(scale):
-    chosen = Scale.of(Axis("budget", ("64",), ("64 tokens",)), scale)
+    chosen = Scale(Axis("budget", ("64",), ("64 tokens",)), scale)
     with theme.style():
         ax = theme.figure(3, 2).subplots()
         chosen.apply(ax)

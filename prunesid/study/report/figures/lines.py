@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import ceil
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from prunesid.study.report import panels, theme
@@ -65,7 +66,7 @@ def draw_panels(
     axes = list(drawn.subplots(down, across, squeeze=False).ravel())
     gray = ""
     for place, ((own, title, metric), ax) in enumerate(zip(shown, axes, strict=False)):
-        scale = Scale.of(x, subject.ablation.figure.scale)
+        scale = Scale(x, subject.ablation.figure.scale)
         draw_panel(ax, own, scale)
         scale.apply(ax)
         if panels.draw_detectable(ax, own):
@@ -87,50 +88,43 @@ def draw_panels(
 class Scale:
     """The places of the values of an axis, and the ticks there."""
 
-    def __init__(self, shown: Axis, places: NDArray[np.float64], log: bool) -> None:
-        self.shown, self.places, self.log = shown, places, log
-
-    @classmethod
-    def of(cls, shown: Axis, scale: str) -> Scale:
+    def __init__(self, shown: Axis, scale: str) -> None:
         """Numbers lie at their value, anything else side by side."""
         numeric = shown.numeric
         places = [float(v) for v in shown.values] if numeric else range(len(shown.values))
-        return cls(shown, np.asarray(places, np.float64), numeric and scale == "log")
+        self.shown, self.log = shown, numeric and scale == "log"
+        self.places: NDArray[np.float64] = np.asarray(places, np.float64)
+        self._along = np.log(self.places) if self.log else self.places
 
     def at(self, values: pd.Series, shift: float = 0.0) -> NDArray[np.float64]:
         """Places of values, all moved by that share of the axis."""
         base = values.map(dict(zip(self.shown.values, self.places, strict=True)))
-        known = np.log(self.places) if self.log else self.places
-        reach = float(np.ptp(known)) if len(known) > 1 else 1.0
+        reach = float(np.ptp(self._along)) if len(self.places) > 1 else 1.0
         at = base.to_numpy(np.float64)
         return at * np.exp(shift * reach) if self.log else at + shift * reach
 
     @property
     def least_gap(self) -> float:
         """The smallest distance of two values, as a share of the axis."""
-        known = np.sort(np.log(self.places) if self.log else self.places)
-        return float(np.diff(known).min() / np.ptp(known)) if len(known) > 1 else 1.0
+        along = np.sort(self._along)
+        return float(np.diff(along).min() / np.ptp(along)) if len(along) > 1 else 1.0
 
     def apply(self, ax: Axes) -> None:
         """Ticks at the values, labeled as far as the labels find room."""
         if self.log:
             ax.set_xscale("log")
         labels = list(self.shown.values if self.shown.numeric else self.shown.labels)
-        ax.xaxis.set_major_locator(FixedLocator(list(self.places)))
         ax.xaxis.set_minor_locator(NullLocator())
         if len(self.places) == 1:
             # A single value stands in the middle, its hues beside each other.
             (at,) = self.places
             ax.set_xlim(*((at / np.e, at * np.e) if self.log else (at - 1, at + 1)))
+        style: dict[str, Any] = {}
         if self.shown.numeric:
-            size, shown = self._thinned(labels)
-            ax.set_xticks(self.places, shown, fontsize=size)
-        else:
-            long = max(map(len, labels)) > LONG
-            ax.set_xticks(self.places, labels)
-            if long:
-                for label in ax.get_xticklabels():
-                    label.set(rotation=30, ha="right", rotation_mode="anchor")
+            style["fontsize"], labels = self._thinned(labels)
+        elif max(map(len, labels)) > LONG:
+            style = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+        ax.set_xticks(self.places, labels, **style)
 
     def _thinned(self, labels: list[str]) -> tuple[float, list[str]]:
         """Font size and labels: smaller ones if that makes room for all, else some left out."""
@@ -141,7 +135,7 @@ class Scale:
         return size, shown
 
     def _fitting(self, labels: list[str], size: float) -> list[str]:
-        known = np.log(self.places) if self.log else self.places
+        known = self._along
         span = max(float(np.ptp(known)), 1e-9)
         shown = [""] * len(labels)
         # The ends first: they say what the axis spans.

@@ -10,13 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prunesid.study.analysis.comparison import ALL
-from prunesid.study.analysis.strata import FAMILY, PHI
 from prunesid.study.report import panels, theme
 from prunesid.study.report.figures import Subject, dots, register
 
 # Inches: of a cell, of a letter of a label, of the color bar, above each table, and of the note.
 CELL, LETTER, BAR, HEAD, FOOT = 0.25, 0.08, 0.9, 0.55, 0.55
-NAMES = {FAMILY: "by question family", PHI: "by information score φ: thirds of the images"}
 
 
 def points(subject: Subject) -> pd.DataFrame:
@@ -39,7 +37,9 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     labels = {row.key: row.label for row in ablation.rows}
     names = [labels[key] for key in data["row"].unique()]
     data = data.assign(sure=(data["diff_low"] > 0) | (data["diff_high"] < 0))
-    tables = {kind: _table(data, kind, "diff") for kind in NAMES if kind in set(data["kind"])}
+    tables = {
+        kind: _table(data, kind, "diff") for kind in panels.STRATA if kind in set(data["kind"])
+    }
     widest = max(len(table.columns) for table in tables.values())
     longest = max(len(stratum) for table in tables.values() for _, stratum in table.columns)
     height = (CELL * len(names) + HEAD + 0.6 * LETTER * longest) * len(tables) + FOOT
@@ -51,7 +51,7 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
         image = panels.draw_heat(ax, table, _table(data, kind, "sure"), reach, "auto")
         _name_columns(ax, table, subject.titles)
         ax.set_yticks(range(len(names)), names)
-        ax.set_title(NAMES[kind], pad=18)
+        ax.set_title(panels.STRATA[kind], pad=18)
     drawn.colorbar(image, ax=axes, shrink=0.6, label="change from all tokens (points)")
     column = ablation.columns[0].label if ablation.columns[0].values else "this study"
     panels.note(

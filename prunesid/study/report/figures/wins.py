@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from prunesid.study.analysis.comparison import ALL, AVERAGE
 from prunesid.study.report import panels, theme
 from prunesid.study.report.figures import Subject, dots, register
+from prunesid.study.report.table import LEVEL
 
 # Inches: of a cell, of a letter of the labels, of the color bar, above each panel, and of the note.
 CELL, LETTER, BAR, HEAD, FOOT = 0.25, 0.08, 0.9, 0.3, 0.5
@@ -48,7 +49,7 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
             own.pivot(index="row", columns="other", values=name).reindex(index=rows, columns=rows)
             for name in ("diff", "p_holm")
         )
-        image = panels.draw_heat(ax, table, p < panels.LEVEL, reach)
+        image = panels.draw_heat(ax, table, p < LEVEL, reach)
         ax.set_yticks(range(len(rows)), names)
         ax.set_title(column.label if down > 1 or column.values else "")
     axes[-1].set_xticks(range(len(rows)), names, rotation=60, ha="right", rotation_mode="anchor")
@@ -60,7 +61,7 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
         f"Row minus column on average over {subject.sample}, in percentage points of the value "
         "with all tokens; from above by that average over all columns. "
         f"{dots.order_note(ablation)} *: the difference survives Holm's correction over the "
-        f"panel's pairs (p < {panels.LEVEL:g}, sign-flip test over images). The "
+        f"panel's pairs (p < {LEVEL:g}, sign-flip test over images). The "
         f"{subject.confidence} intervals are in the CSV beside it.",
     )
     return drawn

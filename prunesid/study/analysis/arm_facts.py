@@ -41,17 +41,18 @@ def write_arms(
 ) -> None:
     """Write two CSV files of an ablation, `arms` and `agreement`.
 
-    selections  the tables of keys of the shards of each benchmark; accounts  its table of costs
-    scores     columns benchmark, arm, image_id and tokens, what really entered
-    arms       a line per arm and benchmark: visual tokens per image in a layer of the language
-               model, mean over layers (of these the mean, min and max over images), those that
-               enter its first layer (`input_mean`), and the means over images of tau, suppressed
-               (share of T), survivors and refilled (tokens) and rho; empty where the method has
-               none; then what `accounts.write_accounts` says
-    agreement  a line per row, column and benchmark: the mean adjusted Rand index of the groups,
-               over images, of pairs of seeds (`between_seeds`) and of the row's arms and the
-               reference row's in that column (`with_reference`); only where there are groups to
-               compare, of images or of questions in both
+    scores      columns benchmark, arm, image_id and tokens, which counts what really entered
+    selections  the tables of keys of the shards of each benchmark
+    accounts    the table of costs of each benchmark
+    arms        a line per arm and benchmark: visual tokens per image in a layer of the language
+                model, mean over layers (of these the mean, min and max over images), those that
+                enter its first layer (`input_mean`), and the means over images of tau, suppressed
+                (share of T), survivors and refilled (tokens) and rho, empty where the method has
+                none; then the columns of its account
+    agreement   a line per row, column and benchmark: the mean adjusted Rand index of the groups,
+                over images, of pairs of seeds (`between_seeds`) and of the row's arms and the
+                reference row's in that column (`with_reference`); only where there are groups to
+                compare, of images or of questions in both
     """
     lines: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []

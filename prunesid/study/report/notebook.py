@@ -19,7 +19,7 @@ from traitlets.config import Config
 from prunesid.core.files import atomic
 from prunesid.study.report import templates
 
-CELLS = Path(templates.__file__).with_name("cells.html.j2")
+CELLS = Path(templates.__file__).with_name("cells.html")
 
 
 def run_notebook(notebook: Path, parameters: Mapping[str, Any], output: Path) -> None:

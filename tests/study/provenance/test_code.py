@@ -110,7 +110,7 @@ def test_a_family_counts_for_its_models_alone(tmp_path):
 
 @pytest.mark.parametrize("stage", ["render", "notebook"])
 def test_the_templates_of_pages_count_where_pages_are_written(stage):
-    names = ("page.html", "notebook.html", "notebook.css", "tables.css")
+    names = ("page.html", "notebook.html", "cells.html", "notebook.css", "tables.css")
     assert {f"prunesid.study.report.templates.{name}" for name in names} <= behind(stage)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from prunesid.families.declared import Geometry
 from prunesid.study.planning.rates import SHIPPED
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+VALUE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Shares of the peaks that transformers' models on SDPA reach in long passes.
 COMPUTE_SHARE, MEMORY_SHARE = 0.4, 0.6
 # One layer in eager mode, bound by the CPU that starts its kernels.
@@ -61,7 +61,7 @@ def gpu_named(name: str) -> Gpu:
 
 def weight_bytes(shape: Geometry, dtype: str) -> int:
     """The weights as they lie on a disk or a GPU."""
-    return shape.parameters * BYTES[dtype]
+    return shape.parameters * VALUE_BYTES[dtype]
 
 
 def memory_bytes(shape: Geometry, dtype: str, batch_size: int, kept_layers: int = 1) -> float:
@@ -69,7 +69,7 @@ def memory_bytes(shape: Geometry, dtype: str, batch_size: int, kept_layers: int 
 
     `kept_layers` counts the block outputs that are read from the tower.
     """
-    value = BYTES[dtype]
+    value = VALUE_BYTES[dtype]
     rows = batch_size * shape.crops
     tower, decoder = shape.tower, shape.decoder
     # Residual stream, queries, keys, values and the FFN of one block, and what is kept.

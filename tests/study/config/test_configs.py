@@ -13,7 +13,14 @@ from prunesid.study.config.model import POCKET
 from prunesid.study.config.published_models import published_models, published_task
 from prunesid.study.config.study import CLIPS, load_study
 from prunesid.study.planning.checks.tasks import task_data
-from prunesid.study.planning.outlook import ESTIMATE, MODELS, commented, outlook, row, sentence
+from prunesid.study.planning.total_cost import (
+    ESTIMATE,
+    MODELS,
+    commented,
+    row,
+    sentence,
+    total_cost,
+)
 from prunesid.study.report.paper import load_paper
 
 PATHS = {path.name: path for path in sorted((ROOT / "configs").glob("*.yaml"))}
@@ -77,14 +84,14 @@ def test_benchmarks_and_tables_agree(real):
 def test_the_size_of_every_benchmark_is_known(real):
     tasks = {b.task for study in real.values() for b in study.encoded}
     assert all(published_task(task) for task in tasks)
-    assert all(not outlook(study).unknown for study in real.values())
+    assert all(not total_cost(study).unknown for study in real.values())
 
 
 def test_comments_and_docs_say_what_the_estimator_says(real):
-    refresh = "python -m prunesid.study.planning.outlook --write configs/NAME.yaml renews it"
+    refresh = "python -m prunesid.study.planning.total_cost --write configs/NAME.yaml renews it"
     docs = MODELS.read_text()
     for name, study in real.items():
-        text, seen = PATHS[name].read_text(), outlook(study)
+        text, seen = PATHS[name].read_text(), total_cost(study)
         assert commented(text, sentence(seen)) == text, refresh
         assert row(name, study, seen) in docs, refresh
 

@@ -19,10 +19,8 @@ def check_wandb(mode: str, environment: Mapping[str, str], home: Path) -> Iterat
     if environment.get("WANDB_API_KEY") or _in_netrc(environment, home):
         yield Finding(OK, "W&B key", "there is one")
     else:
-        yield Finding(
-            MISSING, "W&B key", "wandb.mode is online, and there is none",
-            "`.venv/bin/wandb login`, or WANDB_API_KEY; or wandb.mode: auto",
-        )  # fmt: skip
+        remedy = "`.venv/bin/wandb login`, or WANDB_API_KEY; or wandb.mode: auto"
+        yield Finding(MISSING, "W&B key", "wandb.mode is online, and there is none", remedy)
 
 
 def _in_netrc(environment: Mapping[str, str], home: Path) -> bool:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
-from prunesid.study.config.kept_patches import KeptPatches, Scene
+from prunesid.study.files.scenes import KeptPatches, Scene
 from prunesid.study.report import panels, theme
 from prunesid.study.report.figure import write_drawn
 

@@ -17,7 +17,7 @@ from prunesid.families import declared
 from prunesid.families.declared import Geometry
 from prunesid.pocket import WEIGHTS
 from prunesid.study.config.documents import ConfigError
-from prunesid.study.config.published_models import published_model, published_models
+from prunesid.study.config.published_models import published_models
 
 POCKET = "pocket"
 
@@ -82,7 +82,7 @@ def read_config(model: str) -> Mapping[str, Any]:
 
     ConfigError, naming the choices, where there is no such model, or nothing is known of it yet.
     """
-    path, published = model_config(model), published_model(model)
+    path, published = model_config(model), published_models().get(model)
     below = {} if published is None else published.config
     if path is not None:
         return _over(below, json.loads(path.read_text(encoding="utf-8")))
@@ -120,7 +120,7 @@ def geometry_of(model: str, frames: int | None = None) -> Geometry:
         raise ConfigError(
             [f"model: nothing is known of the sizes of '{config.get('model_type')}' models"]
         )
-    published = published_model(model)
+    published = published_models().get(model)
     if published is not None and published.parameters is not None:
         count = published.parameters
         return replace(found, counted=lambda: count)

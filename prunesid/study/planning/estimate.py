@@ -22,11 +22,12 @@ import pandas as pd
 
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.model import POCKET
+from prunesid.study.config.published_models import TaskSize
 from prunesid.study.config.study import Study, load_study
 from prunesid.study.layout import Layout
 from prunesid.study.planning.checks.machine import Machine
 from prunesid.study.planning.hardware import Gpu, gpu_named, passes, rates
-from prunesid.study.planning.progress import Size, Step, head_of, largest_shape, size_of, steps
+from prunesid.study.planning.progress import Step, head_of, largest_shape, size_of, steps
 from prunesid.study.planning.rates import SHIPPED, STAGES, Rates, Work, measured, wall_seconds
 from prunesid.study.planning.total_cost import ON_GPU, sentence, total_cost
 from prunesid.study.provenance.contents import model_digest
@@ -40,7 +41,7 @@ class Estimate:
     """Work that is left in a study, and how fast it goes."""
 
     study: Study
-    sizes: dict[str, Size]
+    sizes: dict[str, TaskSize]
     steps: list[Step]
     rates: Rates
 
@@ -84,12 +85,12 @@ def gpu_here() -> Gpu:
     return gpu_named(torch.cuda.get_device_name(0) if torch.cuda.is_available() else "")
 
 
-def finished(study: Study, sizes: dict[str, Size]) -> Iterator[tuple[Work, float]]:
+def finished(study: Study, sizes: dict[str, TaskSize]) -> Iterator[tuple[Work, float]]:
     """Work that this study's model has done here, and the seconds that each part took."""
     layout, runtime = Layout.of(study), runtime_of(study)
     if not layout.model.is_dir():  # before its first stage a model on the hub need not be here
         return
-    encoded: dict[str, Size] = {}
+    encoded: dict[str, TaskSize] = {}
     for benchmark in study.encoded:
         name, size = benchmark.name, sizes[benchmark.name]
         for shard in shards(study.shards):

@@ -20,7 +20,7 @@ from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.pocket.benchmarks import items
 from prunesid.study.config.arm import Arm
 from prunesid.study.config.model import geometry_of
-from prunesid.study.config.published_models import PublishedTask, published_task
+from prunesid.study.config.published_models import TaskSize, published_tasks
 from prunesid.study.config.study import Benchmark, Study
 from prunesid.study.files.features import Head, read_head
 from prunesid.study.files.questions import Questions, read_questions
@@ -38,19 +38,6 @@ from prunesid.study.stages.source import Runtime, runtime_of
 
 # Of CLIP's space of images and texts, in the ViT-L/14 that LLaVA's towers are.
 JOINT_WIDTH = 768
-
-
-@dataclass(frozen=True)
-class Size:
-    """Images and questions of a benchmark, None where nothing tells, and tokens of an answer."""
-
-    images: int | None
-    questions: int | None
-    answer_tokens: int = 4
-
-    @property
-    def is_known(self) -> bool:
-        return None not in (self.images, self.questions)
 
 
 @dataclass(frozen=True)
@@ -78,34 +65,34 @@ def largest_shape(study: Study) -> Geometry:
     return max((shape_of(study, b) for b in study.encoded), key=lambda shape: shape.usual_tokens)
 
 
-def size_of(study: Study, benchmark: Benchmark) -> Size:
+def size_of(study: Study, benchmark: Benchmark) -> TaskSize:
     """How many images and questions the study takes of a benchmark."""
     layout = Layout.of(study)
     data, scores = layout.data(benchmark.task), layout.scores(benchmark.name)
     if data.is_file():
-        images = pq.read_table(data, columns=["image_id"])["image_id"]
-        return Size(len(images.unique()), len(images))
+        names = pq.read_table(data, columns=["image_id"])["image_id"]
+        return TaskSize(len(names.unique()), len(names))
     if benchmark.task in RENDERED:
         asked = [len(own) for *_, own in items(RENDERED[benchmark.task], study.limit)]
-        return Size(len(asked), sum(asked))
-    published = published_task(benchmark.task) or PublishedTask()
-    tokens = published.answer_tokens
+        return TaskSize(len(asked), sum(asked))
+    published = published_tasks().get(benchmark.task, TaskSize())
     if scores.is_file():
-        table = pd.read_parquet(scores, columns=["question_id", "image_id"])
-        return Size(table["image_id"].nunique(), table["question_id"].nunique(), tokens)
-    images, questions = published.images, published.questions
+        table = pd.read_parquet(scores, columns=["image_id", "question_id"])
+        counts = {f"{of}s": table[f"{of}_id"].nunique() for of in ("image", "question")}
+        return replace(published, **counts)
     heads = [head_of(layout.features(benchmark.name, shard)) for shard in shards(study.shards)]
     if None not in heads:
         encoded = sum(len(head.inputs) for head in heads if head is not None)
-    elif study.limit is not None and images is not None:
-        encoded = min(study.limit, images)
+    elif study.limit is not None and published.images is not None:
+        encoded = min(study.limit, published.images)
     else:
-        return Size(images, questions, tokens)
-    share = encoded / images if images else None
-    return Size(encoded, round(share * questions) if share and questions else None, tokens)
+        return published
+    share = encoded / published.images if published.images else None
+    questions = round(share * published.questions) if share and published.questions else None
+    return replace(published, images=encoded, questions=questions)
 
 
-def steps(study: Study, sizes: Mapping[str, Size]) -> list[Step]:
+def steps(study: Study, sizes: Mapping[str, TaskSize]) -> list[Step]:
     """Every stage of every benchmark and ablation, in the order of the workflow."""
     layout = Layout.of(study)
     found = [step for b in study.encoded for step in _benchmark_steps(study, b, sizes[b.name])]
@@ -182,7 +169,7 @@ class _Part:
         return Store.key(answers.material_of(tokens, self.head, self.runtime, arm))
 
 
-def _part(study: Study, benchmark: Benchmark, size: Size, shard: Shard) -> _Part:
+def _part(study: Study, benchmark: Benchmark, size: TaskSize, shard: Shard) -> _Part:
     layout, runtime, name = Layout.of(study), runtime_of(study), benchmark.name
     store, images = Store(layout.store), shard.take(range(size.images or 0), study.batch_size)
     share = len(images) / size.images if size.images else 0
@@ -202,7 +189,7 @@ def _part(study: Study, benchmark: Benchmark, size: Size, shard: Shard) -> _Part
     return replace(part, head=head, budgets=budgets, questions=questions)
 
 
-def _benchmark_steps(study: Study, benchmark: Benchmark, size: Size) -> Iterator[Step]:
+def _benchmark_steps(study: Study, benchmark: Benchmark, size: TaskSize) -> Iterator[Step]:
     """The stages of a benchmark, as far as it is one that arms answer."""
     name = benchmark.name
     if benchmark.task in RENDERED:
@@ -239,7 +226,7 @@ def _part_step(
 
 
 def _arm_steps(
-    study: Study, benchmark: Benchmark, size: Size, parts: Sequence[_Part]
+    study: Study, benchmark: Benchmark, size: TaskSize, parts: Sequence[_Part]
 ) -> Iterator[Step]:
     """The stages of a benchmark that work arm by arm."""
     arms = study.arms_of(benchmark.name)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prunesid.study.config.published_models import published_task
+from prunesid.study.config.published_models import TaskSize, published_tasks
 from prunesid.study.config.study import ROOT, Study, load_study
 from prunesid.study.planning.hardware import GPUS, memory_bytes, rates, weight_bytes
 from prunesid.study.planning.progress import image_bytes, largest_shape, size_of, steps
@@ -65,7 +65,7 @@ def total_cost(study: Study) -> TotalCost:
     todo = [step.left for step in steps(replace(study, results=study.results / "none"), sizes)]
     shape = largest_shape(study)
     layers = max(len(needs_of(study.arms_of(b.name)).layers) for b in study.benchmarks)
-    published = [published_task(benchmark.task) for benchmark in study.encoded]
+    published = [published_tasks().get(b.task, TaskSize()) for b in study.encoded]
     speeds = {
         gpu.name: Rates(rates=rates(shape, gpu, study.dtype, study.batch_size)) for gpu in GPUS
     }
@@ -81,7 +81,7 @@ def total_cost(study: Study) -> TotalCost:
         cpu_seconds=seconds(GPUS[0].name, on_gpu=False),
         memory=max(features.values()) / study.shards + 4e9,
         checkpoint=weight_bytes(shape, study.dtype),
-        data=sum(2 * (known.download or 0) for known in published if known is not None),
+        data=sum(2 * (size.download or 0) for size in published),
         features=sum(features.values()) + encoded,
         unknown=tuple(name for name, size in sizes.items() if not size.is_known),
     )

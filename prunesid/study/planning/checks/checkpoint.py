@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prunesid.study.planning.checks.finding import MISSING, OK, UNKNOWN, Finding
-from prunesid.study.planning.checks.hub import MODEL, Hub, NotToBeHad, downloadable
+from prunesid.study.planning.checks.hub import MODEL, Hub, downloadable
 
 WHAT = "checkpoint"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -36,10 +36,9 @@ def check_repository(hub: Hub, name: str) -> Finding:
         return Finding(OK, WHAT, f"{name}, in the local cache")
     part = find("config.json") is not None
     here = f"the local cache lacks {_some(lacking)}" if part else "not in the local cache"
-    try:
-        repository = downloadable(hub, name, MODEL, here)
-    except NotToBeHad as error:
-        return Finding(MISSING, WHAT, error.detail, error.remedy)
+    repository = downloadable(hub, WHAT, name, MODEL, here)
+    if isinstance(repository, Finding):
+        return repository
     weights = [s or 0 for f, s in repository.files.items() if f.endswith(".safetensors")]
     if not weights:
         return Finding(MISSING, WHAT, f"{name} {PICKLED}", "another repository of the same model")

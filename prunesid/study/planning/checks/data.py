@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
-from prunesid.study.config.published_models import PublishedTask, published_task
+from prunesid.study.config.published_models import TaskSize, published_tasks
 from prunesid.study.planning.checks.finding import MISSING, OK, Finding
-from prunesid.study.planning.checks.hub import DATASET, Hub, NotToBeHad, downloadable
+from prunesid.study.planning.checks.hub import DATASET, Hub, downloadable
 from prunesid.study.planning.checks.tasks import TaskData, known_data, task_data
 
 
@@ -79,12 +79,11 @@ def _videos(file: Path) -> list[Path]:
 def _on_hub(hub: Hub, what: str, task: str, name: str) -> Finding:
     if hub.has_dataset(name):
         return Finding(OK, what, f"{name}, in the local cache")
-    known = (published_task(task) or PublishedTask()).download
-    try:
-        repository = downloadable(hub, name, DATASET, "not in the local cache")
-    except NotToBeHad as error:
-        size = float(known or 0) if error.expected else 0.0
-        return Finding(MISSING, what, error.detail, error.remedy, size)
+    known = published_tasks().get(task, TaskSize()).download
+    here = "not in the local cache"
+    repository = downloadable(hub, what, name, DATASET, here, float(known or 0))
+    if isinstance(repository, Finding):
+        return repository
     # A repository may hold more than the task reads.
     size = float(repository.size if known is None else min(known, repository.size))
     return Finding(OK, what, f"{name}: about {size / 1e9:,.1f} GB to download", download=size)

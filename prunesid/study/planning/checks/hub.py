@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prunesid.study.planning.checks.finding import MISSING, Finding
+
 SECONDS = 5.0
 MODEL, DATASET = "model", "dataset"
 
@@ -16,14 +18,6 @@ class NotReachable(Exception):
 
 class NotThere(Exception):
     """The hub has no such repository, or shows it to nobody without a token."""
-
-
-class NotToBeHad(Exception):
-    """A repository cannot be downloaded now; `expected` tells whether it can be elsewhere."""
-
-    def __init__(self, detail: str, remedy: str, expected: bool = False) -> None:
-        super().__init__(detail)
-        self.detail, self.remedy, self.expected = detail, remedy, expected
 
 
 @dataclass(frozen=True)
@@ -99,35 +93,38 @@ class Hub:
         return Repository(sizes, gated, readable)
 
 
-def downloadable(hub: Hub, name: str, kind: str, here: str) -> Repository:
-    """The hub's description of a repository that this user can download; NotToBeHad says why not.
+def downloadable(
+    hub: Hub, what: str, name: str, kind: str, here: str, expected: float = 0.0
+) -> Repository | Finding:
+    """The hub's description of a repository that this user can download; else why it is MISSING.
 
-    `here` tells what the local cache has of it.
+    here      what the local cache has of it
+    expected  the bytes that will have to be downloaded where there is a network
     """
     model = kind == MODEL
     command = f"hf download {'' if model else '--repo-type dataset '}{name}"
     if hub.offline:
         why = "keeps it from being downloaded" if model else "is set"
         detail = f"{name}: {here}, and HF_HUB_OFFLINE {why}"
-        raise NotToBeHad(detail, f"`HF_HUB_OFFLINE=0 {command}` where there is a network", True)
+        remedy = f"`HF_HUB_OFFLINE=0 {command}` where there is a network"
+        return Finding(MISSING, what, detail, remedy, expected)
     try:
         repository = hub.look(name, kind)
     except NotReachable as error:
-        remedy = f"`{command}` where there is a network, or copy it into {hub.cache}"
         detail = f"{name}: {here}, and the hub is not reachable ({error})"
-        raise NotToBeHad(detail, remedy, True) from error
+        remedy = f"`{command}` where there is a network, or copy it into {hub.cache}"
+        return Finding(MISSING, what, detail, remedy, expected)
     except NotThere as error:
         if model:
             remedy = "check the name; a private repository needs `hf auth login`"
-            raise NotToBeHad(f"{name}: {error}", remedy) from error
+            return Finding(MISSING, what, f"{name}: {error}", remedy)
         remedy = "a private data set needs `hf auth login`; else report it"
-        raise NotToBeHad(str(error), remedy) from error
-    if repository.gated and not repository.open:
-        login = ", then `hf auth login`"
-        if model:
-            login = (
-                "" if hub.has_token else ", then log in with `hf auth login` (there is no token)"
-            )
-        page = f"ask for it on the {'model' if model else 'data set'}'s page on the hub{login}"
-        raise NotToBeHad(f"{name} is gated, and this user has no access", page)
-    return repository
+        return Finding(MISSING, what, str(error), remedy)
+    if not repository.gated or repository.open:
+        return repository
+    page, login = "data set's page", ", then `hf auth login`"
+    if model:
+        page = "model's page"
+        login = "" if hub.has_token else ", then log in with `hf auth login` (there is no token)"
+    detail = f"{name} is gated, and this user has no access"
+    return Finding(MISSING, what, detail, f"ask for it on the {page} on the hub{login}")

@@ -18,7 +18,7 @@ from prunesid.study.files.kept import load_facts
 from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_shards
 from prunesid.study.stages.costs import COLUMNS as ACCOUNT_COLUMNS
-from prunesid.study.stages.costs import read_accounts
+from prunesid.study.stages.costs import read_costs
 
 MEANS = ("tau", "suppressed", "survivors", "refilled", "rho")
 ARM_COLUMNS = (
@@ -34,20 +34,20 @@ def write_arms(
     ablation: Ablation,
     scores: pd.DataFrame,
     selections: Mapping[str, Sequence[Path]],
-    accounts: Mapping[str, Path],
+    costs: Mapping[str, Path],
     store: Store,
     arms: Path,
     agreement: Path,
 ) -> None:
     """Two CSV files of an ablation; `selections` hold the tables of keys of the shards of its
-    benchmarks, `accounts` the tables of these.
+    benchmarks, `costs` the tables of these.
 
     scores     columns benchmark, arm, image_id and tokens, what really entered
     arms       a line per arm and benchmark: visual tokens per image in a layer of the language
                model, mean over layers (of these the mean, min and max over images), those that
                enter its first layer (`input_mean`), and the means over images of tau, suppressed
                (share of T), survivors and refilled (tokens) and rho; empty where the method has
-               none; then what `accounts.write_accounts` says
+               none; then what `costs.write_costs` says
     agreement  a line per row, column and benchmark: the mean adjusted Rand index of the groups,
                over images, of pairs of seeds (`between_seeds`) and of the row's arms and the
                reference row's in that column (`with_reference`); only where there are groups to
@@ -67,7 +67,7 @@ def write_arms(
             elif arm.is_late:
                 facts["input"] = whole
             found[arm.name] = facts
-        spent = read_accounts(accounts[benchmark])
+        spent = read_costs(costs[benchmark])
         lines += [
             {"arm": name, "benchmark": benchmark} | _means(facts) | spent.loc[name].to_dict()
             for name, facts in found.items()

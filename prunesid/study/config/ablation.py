@@ -51,7 +51,7 @@ class Cell:
 class TableOptions:
     """How the table looks.
 
-    paper_table  number of the paper's table to show beside ours
+    paper_table  number of the paper's table to show next to ours
     average      'overall' (one column, as in table 5) or 'column' (one per column, as in table 6)
     """
 
@@ -64,7 +64,7 @@ class FigureOptions:
     """`x` and `hue` name axes, or 'row' or 'column' for a whole setting.
 
     kind  file in prunesid/study/report/figures, or plug-in, that draws the figure
-    also  further kinds, drawn beside it
+    also  further kinds, drawn next to it
     """
 
     x: str
@@ -214,7 +214,7 @@ def _setting(given: Mapping[str, Any], labels: Mapping[str, Any]) -> Setting:
 
 
 def _matches(setting: Mapping[str, Any], rule: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether a setting has one of the rule's values on each of its axes."""
+    """True for a setting with one of the rule's values on each of its axes."""
     return all(
         axis in setting and text(setting[axis]) in map(text, values)
         for axis, values in rule.items()

@@ -48,17 +48,17 @@ class Arm:
 
     @property
     def is_late(self) -> bool:
-        """Whether its tokens are dropped inside the language model."""
+        """True if its tokens are dropped inside the language model."""
         return not self.is_vanilla and METHODS[self.method].place == DECODER
 
     @property
     def encodes(self) -> bool:
-        """Whether its tokens come from an encoder pass of its own."""
+        """True if its tokens come from an encoder pass of its own."""
         return not self.is_vanilla and METHODS[self.method].place == ENCODER
 
     @property
     def selects(self) -> bool:
-        """Whether its tokens are chosen before the language model."""
+        """True if its tokens are chosen before the language model."""
         return not self.is_vanilla and not self.is_late
 
     @property
@@ -87,9 +87,9 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
     """The arm of a setting: `method`, `budget`, `dynamic` where given, and the method's parameters.
 
     A budget of None or 'all', or the method 'vanilla', gives the arm that keeps all tokens. A
-    parameter that states what holds anyway is dropped, so that equal arms are equal whoever asks
-    for them. ValueError for an unknown method, rule or parameter, a budget that is no positive
-    whole number, or a rule with a method that takes none.
+    parameter that changes nothing is dropped, so that equal arms have one name. ValueError for an
+    unknown method, rule or parameter, a budget that is no positive whole number, or a rule with a
+    method that takes none.
     """
     method = setting.get("method", DEFAULT_METHOD)
     budget = setting.get("budget", DEFAULT_BUDGET)

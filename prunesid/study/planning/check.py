@@ -38,7 +38,7 @@ def check(
 ) -> list[Finding]:
     """Every finding about the study in a YAML file.
 
-    Of a study that is not valid what can be told from its file alone is checked all the same.
+    Of an invalid study, its problems and whatever its file alone can tell.
     """
     try:
         study = load_study(path)
@@ -71,7 +71,7 @@ def check(
 def _hardware(
     study: Study, hub: Hub, machine: Machine, models: Sequence[Finding], data: Sequence[Finding]
 ) -> Iterator[Finding]:
-    # Here: pandas and torch take seconds, and without them the packages are reported, not a trace.
+    # Imported here: they take seconds, and without pandas or torch the packages are reported.
     from prunesid.study.planning.estimate import estimate
     from prunesid.study.planning.total_cost import total_cost
 
@@ -92,12 +92,12 @@ def _checkpoint(model: str | None, hub: Hub) -> list[Finding]:
     if is_hub_name(model):
         return [check_repository(hub, model)]
     folder = WEIGHTS if model == POCKET else Path(model).expanduser()
-    # Without a folder the study's own problems say so.
+    # A folder that is missing is among the study's own problems.
     return [check_folder(folder)] if folder.is_dir() else []
 
 
 def _model_of(path: Path) -> str | None:
-    """The model that a file names which is no valid study, if it can be read so far."""
+    """The model that the file of an invalid study names, if it can be read."""
     try:
         document = read_yaml(path)
     except (ConfigError, OSError):

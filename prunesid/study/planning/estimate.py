@@ -1,11 +1,11 @@
-"""Cost of a study before it runs, and how far it is.
+"""Progress of a study, and the cost of what is left.
 
     python -m prunesid.study.planning.estimate configs/pocket.yaml --cores 2
 
-`make estimate` and `snakemake estimate` say the same. Times come from what this machine has already
-finished of the study; until there is something, from rates shipped with the package, and, of a
-study that runs on a GPU, from the GPU's speed and the model's size. Of the models and data sets in
-configs/published/ nothing has to be downloaded for it.
+`make estimate` and `snakemake estimate` say the same. Times come from the part of the study that
+this machine has finished. Before there is one, they come from rates shipped with the package or, on
+a GPU, from its speed and the model's size. Models and data sets in configs/published/ need no
+download.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def estimate(study: Study) -> Estimate:
 
 
 def uses_gpu(study: Study) -> bool:
-    """Whether the study is one of a real model on a GPU; the shipped rates are Pocket-LLaVA's."""
+    """True for a study of a real model on a GPU; the shipped rates are Pocket-LLaVA's."""
     return study.model != POCKET and runtime_of(study).device.startswith("cuda")
 
 

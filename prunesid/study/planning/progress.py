@@ -1,7 +1,7 @@
 """Progress of a study: the work of each stage for each benchmark, and how much of it is stored.
 
-An arm counts as done where the key of its result, made from everything that determines it, is in
-the store; a stage that leaves one file, where that is not older than the code that makes it.
+An arm is done once the store has the key of its result, made from everything that determines it.
+A stage that leaves one file is done once that is no older than the code that makes it.
 Nothing is computed and no model is loaded.
 """
 
@@ -61,7 +61,7 @@ def shape_of(study: Study, benchmark: Benchmark) -> Geometry:
 
 
 def largest_shape(study: Study) -> Geometry:
-    """The model's sizes for what has most tokens of all that the study shows."""
+    """The model's sizes for the benchmark with the most tokens."""
     return max((shape_of(study, b) for b in study.encoded), key=lambda shape: shape.usual_tokens)
 
 
@@ -113,7 +113,7 @@ def steps(study: Study, sizes: Mapping[str, TaskSize]) -> list[Step]:
 
 
 def is_fresh(output: Path, stage: str, made_from: Iterable[Path] = ()) -> bool:
-    """Whether a file is there and no older than its stage's code and what it is made from."""
+    """True for a file that is no older than its stage's code and what it is made from."""
     if not output.is_file():
         return False
     older = (*files_behind(stage).values(), *(path for path in made_from if path.is_file()))

@@ -41,8 +41,8 @@ OF_ANY_STAGE = {"entries": 8_000, "feature_bytes": 1}
 class Work:
     """Some of a stage: `amount` in the stage's measures.
 
-    Any stage may have `entries`, the results that it stores, and `feature_bytes`, what the features
-    among these take on disk.
+    Any stage may have `entries`, the results that it stores, and `feature_bytes`, the bytes of
+    features among these.
     """
 
     stage: str
@@ -72,9 +72,9 @@ class Rates:
 def measured(
     finished: Iterable[tuple[Work, float]], rates: Mapping[str, Mapping[str, float]] = SHIPPED
 ) -> Rates:
-    """Rates by which the finished work takes, stage by stage, the seconds that it took.
+    """Rates that give the finished work, stage by stage, the seconds that it took.
 
-    `rates` are those that a stage keeps of which nothing is finished.
+    A stage of which nothing is finished keeps `rates`.
     """
     took: defaultdict[str, float] = defaultdict(float)
     expected: defaultdict[str, float] = defaultdict(float)

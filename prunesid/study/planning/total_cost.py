@@ -61,7 +61,7 @@ class TotalCost:
 def total_cost(study: Study) -> TotalCost:
     """The cost of a study, as if nothing of it were done; computes nothing, loads no model."""
     sizes = {b.name: size_of(study, b) for b in study.encoded}
-    # Of a folder that does not exist nothing is done.
+    # In a folder that does not exist, nothing is done yet.
     todo = [step.left for step in steps(replace(study, results=study.results / "none"), sizes)]
     shape = largest_shape(study)
     layers = max(len(needs_of(study.arms_of(b.name)).layers) for b in study.benchmarks)

@@ -55,9 +55,10 @@ def test_what_is_written_twice_stays_to_be_reported():
 
 def test_base_reference_and_labels_follow():
     given = document(
-        base={"layer": -1}, reference={"layer": "8/24"},
+        base={"layer": -1},
+        reference={"layer": "8/24"},
         labels={"layer": {"-2": "usual", "0": "first", "none": "own"}, "budget": {"64": "few"}},
-    )  # fmt: skip
+    )
     resolved = with_blocks(given, 12)
     assert resolved["base"] == {"layer": 11}
     assert resolved["reference"] == {"layer": 4}

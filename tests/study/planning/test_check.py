@@ -95,9 +95,14 @@ def lay(folder: Path, files=(*SHARDS,)):
 
 def write(folder: Path, **fields) -> Path:
     document = {
-        "title": "T", "model": LLAVA, "benchmarks": ["pocket_pope"], "ablations": ["grouping"],
-        "device": "cuda", "results": str(folder / "results"), **fields,
-    }  # fmt: skip
+        "title": "T",
+        "model": LLAVA,
+        "benchmarks": ["pocket_pope"],
+        "ablations": ["grouping"],
+        "device": "cuda",
+        "results": str(folder / "results"),
+        **fields,
+    }
     path = folder / "study.yaml"
     path.write_text(json.dumps(document))
     return path
@@ -131,8 +136,13 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path):
     machine = FakeMachine(memory=1, disk=1)
     found = check(path, FakeHub(tmp_path, None), machine, version_of)
     assert set(states(found, MISSING)) == {
-        "package pandas", "package transformers", "GPU", "memory", "disk", "checkpoint"
-    }  # fmt: skip
+        "package pandas",
+        "package transformers",
+        "GPU",
+        "memory",
+        "disk",
+        "checkpoint",
+    }
     assert all(finding.remedy for finding in found if finding.state == MISSING)
     assert "6 missing" in summary(found)
 
@@ -359,9 +369,22 @@ def test_nothing_starts_that_could_not_be_scored(tmp_path):
     path = write(tmp_path, model="pocket", device="cpu", benchmarks=["llava_bench"])
     kept = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-n", "-s", str(ROOT / "Snakefile"), "--configfile", path],
-        cwd=tmp_path, env=kept, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "-n",
+            "-s",
+            str(ROOT / "Snakefile"),
+            "--configfile",
+            path,
+        ],
+        cwd=tmp_path,
+        env=kept,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     said = done.stdout + done.stderr
     assert done.returncode and "benchmark llava_bench: a language model decides" in said
 

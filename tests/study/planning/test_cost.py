@@ -11,9 +11,10 @@ def test_shipped_rates_stand_in_for_what_was_never_measured():
     rates = measured([])
     assert rates == Rates()
     assert rates.seconds(ANSWER) == pytest.approx(
-        64 * 250 * SHIPPED["answer"]["tokens"] + 1000 * SHIPPED["answer"]["questions"]
+        64 * 250 * SHIPPED["answer"]["tokens"]
+        + 1000 * SHIPPED["answer"]["questions"]
         + SHIPPED["answer"]["jobs"]
-    )  # fmt: skip
+    )
     assert not any(rates.is_measured(stage) for stage in STAGES)
 
 

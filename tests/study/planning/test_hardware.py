@@ -1,4 +1,4 @@
-"""What a GPU is expected to need: more for more work, never below what physics demands."""
+"""The expected needs of a GPU: more for more work, never below what physics demands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from prunesid.families.declared import geometry
 from prunesid.study.config.published_models import published_models
-from prunesid.study.planning.hardware import (  # fmt: skip
+from prunesid.study.planning.hardware import (
     GPUS,
     gpu_named,
     memory_bytes,

@@ -61,7 +61,7 @@ class Hub:
         return Path(found) if isinstance(found, str) else None
 
     def has_dataset(self, name: str) -> bool:
-        """Whether the local cache holds files of a data set."""
+        """True if the local cache holds files of a data set."""
         folder = self.cache / f"datasets--{name.replace('/', '--')}" / "snapshots"
         # A snapshot with nothing but the card was only looked at.
         return any(p.is_file() and p.suffix != ".md" for p in folder.rglob("*"))

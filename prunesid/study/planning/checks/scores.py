@@ -1,6 +1,6 @@
-"""Whether a benchmark's answers can be scored: its task's metrics, and the judge that some need.
+"""Scoring of a benchmark's answers: its task's metrics, and the judge that some need.
 
-Scoring comes last, after everything that takes a GPU; this tells beforehand what would stop it.
+Scoring comes last, after everything that takes a GPU. This says beforehand what would stop it.
 """
 
 from __future__ import annotations

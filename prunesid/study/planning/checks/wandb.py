@@ -24,7 +24,7 @@ def check_wandb(mode: str, environment: Mapping[str, str], home: Path) -> Iterat
 
 
 def _in_netrc(environment: Mapping[str, str], home: Path) -> bool:
-    """Whether the file that `wandb login` writes knows the server."""
+    """True if the file that `wandb login` writes knows the server."""
     host = urlsplit(environment.get("WANDB_BASE_URL", SERVER)).hostname or ""
     path = Path(environment.get("NETRC", home / ".netrc"))
     try:

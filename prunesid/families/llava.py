@@ -37,7 +37,7 @@ from prunesid.families.inputs.square import mean_color, squared
 from prunesid.families.towers.clip import feature_block, read_clip
 from prunesid.families.towers.clip_pass import Reduced
 from prunesid.families.towers.clip_text import OPTION, ClipText
-from prunesid.families.towers.planned_crops import Views, reduce_views
+from prunesid.families.towers.planned_crops import TowerInputs, reduce_crops
 from prunesid.images.records import CENTER, IMAGE, PADDED, Records
 from prunesid.methods.encoder import Plans
 
@@ -92,15 +92,15 @@ class Llava(Adapter):
     def records(
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
     ) -> Records:
-        views = self.views(inputs)
-        record = self.read(views, inputs, needs)
-        others: dict[str, Any] = {"share": views.share, "crops": views.crops}
+        batch = self.tower_inputs(inputs)
+        record = self.read(batch, inputs, needs)
+        others: dict[str, Any] = {"share": batch.share, "crops": batch.crops}
         if needs.projected:
             record = replace(record, projected=self.project(record.features))
             others |= self.beside_crops()
         if needs.joint and record.joint is None:
             record = replace(record, joint=self.join(record.features))
-        return Records.named([record], [range(len(record))], views.media, names, **others)
+        return Records.named([record], [range(len(record))], batch.media, names, **others)
 
     def beside_crops(self) -> dict[str, Tensor]:
         """Projected embeddings that methods may choose beside those of crops, as in `Records`."""
@@ -116,25 +116,25 @@ class Llava(Adapter):
     def reduce(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
     ) -> tuple[Kept, Records]:
-        return reduce_views(self.views(inputs), plans, names, partial(self.finish, inputs))
+        return reduce_crops(self.tower_inputs(inputs), plans, names, partial(self.finish, inputs))
 
-    def views(self, inputs: Mapping[str, Tensor]) -> Views:
+    def tower_inputs(self, inputs: Mapping[str, Tensor]) -> TowerInputs:
         """The crops that `encode` reads, before the towers."""
         pixels = inputs["pixel_values"]
         media = numbered((IMAGE, 1, {"view": self.view}) for _ in pixels)
-        return Views([(self.model.model.vision_tower, pixels)], media)
+        return TowerInputs([(self.model.model.vision_tower, pixels)], media)
 
     def finish(self, inputs: Mapping[str, Tensor], left: Reduced, rows: list[int]) -> Tensor:
         """The tower's tokens of the crops `rows` -> tokens (n, N, D) as `encode` has them."""
         return left.kept.tokens
 
-    def read(self, views: Views, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
+    def read(self, batch: TowerInputs, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
         """Fields that `encode` reads from the towers; features are those for the projector."""
-        crops = views.share is not None
+        crops = batch.share is not None
         return VisionRecord.cat(
             [
                 read_clip(tower, own, self.feature_block, needs, crops=crops)
-                for tower, own in views.seen
+                for tower, own in batch.seen
             ]
         )
 

@@ -44,7 +44,7 @@ from prunesid.families.inputs.anyres import (
 from prunesid.families.inputs.conversations import CHATML_DIRECT, VICUNA_V1, conv_template
 from prunesid.families.inputs.images_and_clips import Media, numbered
 from prunesid.families.llava import Llava
-from prunesid.families.towers.planned_crops import Views
+from prunesid.families.towers.planned_crops import TowerInputs
 from prunesid.images.records import IMAGE, SUB_CROPS, WHOLE
 
 
@@ -77,7 +77,7 @@ class LlavaNext(Llava):
         found = self.processor.image_processor(self.pictures(media), return_tensors="pt")
         return {name: found[name] for name in ("pixel_values", "image_sizes")}
 
-    def views(self, inputs: Mapping[str, Tensor]) -> Views:
+    def tower_inputs(self, inputs: Mapping[str, Tensor]) -> TowerInputs:
         side, pixels = self.side, list[Tensor]()
         shown_media: list[tuple[str, int, dict[str, Any]]] = []
         for size, own in zip(inputs["image_sizes"].tolist(), inputs["pixel_values"], strict=True):
@@ -90,7 +90,7 @@ class LlavaNext(Llava):
             pixels.append(own[: len(parts)])
         seen = [(self.model.model.vision_tower, torch.cat(pixels))]
         chosen = {name: value for name, value in self.options.items() if value is not None}
-        return Views(seen, numbered(shown_media), self.most_crops, chosen)
+        return TowerInputs(seen, numbered(shown_media), self.most_crops, chosen)
 
     def beside_crops(self) -> dict[str, Tensor]:
         return {"newline": self.model.model.image_newline.detach()}

@@ -43,7 +43,7 @@ from prunesid.families.inputs.images_and_clips import (
 )
 from prunesid.families.inputs.processors import load_parts
 from prunesid.families.llava import ASPECT, Llava
-from prunesid.families.towers.planned_crops import Views
+from prunesid.families.towers.planned_crops import TowerInputs
 from prunesid.images.records import ALWAYS, CENTER, CLS, IMAGE, VIDEO, WHEN_WHOLE
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class VideoLlava(Llava):
         )
         return found["pixel_values"]
 
-    def views(self, inputs: Mapping[str, Tensor]) -> Views:
+    def tower_inputs(self, inputs: Mapping[str, Tensor]) -> TowerInputs:
         seen: list[tuple[Any, Tensor]] = []
         images: list[tuple[str, int, dict[str, Any]]] = []
         clips: list[tuple[str, int, dict[str, Any]]] = []
@@ -120,7 +120,7 @@ class VideoLlava(Llava):
         if not seen:
             raise ValueError("inputs hold neither images nor clips")
         media = numbered([*images, *clips])
-        return Views(seen, in_order(inputs, media[: len(images)], media[len(images) :]))
+        return TowerInputs(seen, in_order(inputs, media[: len(images)], media[len(images) :]))
 
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
         # At once, as the model does: products of other shapes differ in their last bits.

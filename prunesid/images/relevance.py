@@ -46,7 +46,7 @@ FORMS = (
 
 
 @dataclass(frozen=True)
-class Ask:
+class ImagePrompt:
     """A text (`Question.context`) asked on an image (`Question.image_id`), by these questions."""
 
     image: str
@@ -59,19 +59,19 @@ class Ask:
         return f"{self.image}\n{self.context}"
 
 
-def asks_of(images: Iterable[str], questions: Iterable[Question]) -> dict[str, Ask]:
-    """{name: ask}, each once, in the order of the images and then of the questions."""
-    each: dict[str, dict[str, Ask]] = {image: {} for image in images}
+def prompts_of(images: Iterable[str], questions: Iterable[Question]) -> dict[str, ImagePrompt]:
+    """{name: prompt}, each once, in the order of the images and then of the questions."""
+    each: dict[str, dict[str, ImagePrompt]] = {image: {} for image in images}
     for question in questions:
-        ask = Ask(question.image_id, question.context)
-        known = each[ask.image].get(ask.name, ask)
-        each[ask.image][ask.name] = replace(known, questions=(*known.questions, question.id))
-    return {name: ask for own in each.values() for name, ask in own.items()}
+        prompt = ImagePrompt(question.image_id, question.context)
+        known = each[prompt.image].get(prompt.name, prompt)
+        each[prompt.image][prompt.name] = replace(known, questions=(*known.questions, question.id))
+    return {name: prompt for own in each.values() for name, prompt in own.items()}
 
 
 def by_question(questions: Sequence[Question]) -> list[Question]:
     """These questions, each shown the input that stands for it."""
-    return [replace(q, input=Ask(q.image_id, q.context).name) for q in questions]
+    return [replace(q, input=ImagePrompt(q.image_id, q.context).name) for q in questions]
 
 
 def encoder_of(asked: str, text_tower: object) -> str:
@@ -136,6 +136,6 @@ def relevance(patches: Tensor, vectors: Sequence[Tensor]) -> Tensor:
     return torch.stack(rows)
 
 
-def owners(asks: Mapping[str, Ask]) -> dict[str, str]:
+def owners(prompts: Mapping[str, ImagePrompt]) -> dict[str, str]:
     """{name: the input that it is asked on}."""
-    return {name: ask.image for name, ask in asks.items()}
+    return {name: prompt.image for name, prompt in prompts.items()}

@@ -27,7 +27,7 @@ from prunesid.generate.engine import answer, answer_plainly
 from prunesid.generate.late import answer_late
 from prunesid.images.media import Clip, media_of
 from prunesid.images.records import Records
-from prunesid.images.relevance import Ask, asks_of, by_question, encoder_of, owners
+from prunesid.images.relevance import ImagePrompt, by_question, encoder_of, owners, prompts_of
 from prunesid.lmms.tasks import image_names
 from prunesid.methods.decoder import Shape, plan
 from prunesid.methods.features import requirements_in_crops
@@ -169,8 +169,8 @@ class PruneSID(lmms):
         Inputs are what is shown, or the questions if the method chooses by image and question.
         """
         whose = [name for name, media in shown.items() for _ in media]
-        asks = asks_of(shown, questions) if self.encoder is not None else {}
-        names = asks or shown
+        prompts = prompts_of(shown, questions) if self.encoder is not None else {}
+        names = prompts or shown
         if not whose:
             return Kept.nothing(), dict.fromkeys(names, ()), None
         inputs = self.adapter.preprocess([medium for media in shown.values() for medium in media])
@@ -184,7 +184,7 @@ class PruneSID(lmms):
             needs = asked(self.method, **self.params)
         records = self.adapter.encode(inputs, needs, whose)
         if self.encoder is not None:
-            records = self._asked(records, asks)
+            records = self._asked(records, prompts)
         if early and self.budget is not None:
             kept = records.compress(
                 str(self.method), budget=self.budget, seed=self.seed, **self.params
@@ -196,14 +196,14 @@ class PruneSID(lmms):
             attention = records.gather(kept.index, "last_cls_attention")
         return kept, {name: records.inputs.get(name, ()) for name in names}, attention
 
-    def _asked(self, records: Records, asks: Mapping[str, Ask]) -> Records:
+    def _asked(self, records: Records, prompts: Mapping[str, ImagePrompt]) -> Records:
         """The records of the questions that have visuals."""
-        seen = {name: ask for name, ask in asks.items() if ask.image in records.inputs}
+        seen = {name: prompt for name, prompt in prompts.items() if prompt.image in records.inputs}
         vectors = {
             name: self.adapter.question(
-                str(self.encoder), ask.context, [m.kind for m in records.inputs[ask.image]]
+                str(self.encoder), prompt.context, [m.kind for m in records.inputs[prompt.image]]
             )
-            for name, ask in seen.items()
+            for name, prompt in seen.items()
         }
         return records.asked(owners(seen), vectors, str(self.encoder))
 

@@ -51,8 +51,8 @@ class Layout:
 
     # Of a benchmark
 
-    def accounts(self, benchmark: str = "{benchmark}") -> Path:
-        return self.model / benchmark / "accounts.csv"
+    def costs(self, benchmark: str = "{benchmark}") -> Path:
+        return self.model / benchmark / "costs.csv"
 
     def scores(self, benchmark: str = "{benchmark}") -> Path:
         return self.model / benchmark / "scores.parquet"

@@ -46,7 +46,7 @@ from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_keys
 from prunesid.study.stages.answers import answer_benchmark
 from prunesid.study.stages.budgets import read_budgets, write_budgets
-from prunesid.study.stages.costs import read_accounts, write_accounts
+from prunesid.study.stages.costs import read_costs, write_costs
 from prunesid.study.stages.features import extract
 from prunesid.study.stages.information import write_information
 from prunesid.study.stages.needs import needs_of
@@ -69,14 +69,14 @@ def tower(tiny_llava, tmp_path_factory):
 def test_equal_questions_on_an_image_are_one_input_and_images_stay_together():
     asked = [("0", "b", "x ?"), ("1", "a", "x ?"), ("2", "b", "y ?"), ("3", "b", "x ?")]
     questions = [Question(*each) for each in asked]
-    asks = asking.asks_of(["a", "b", "nothing asked"], questions)
-    assert [(ask.image, ask.context, ask.questions) for ask in asks.values()] == [
+    prompts = asking.prompts_of(["a", "b", "nothing asked"], questions)
+    assert [(prompt.image, prompt.context, prompt.questions) for prompt in prompts.values()] == [
         ("a", "x ?", ("1",)),
         ("b", "x ?", ("0", "3")),
         ("b", "y ?", ("2",)),
     ]
     shown = [question.shown for question in asking.by_question(questions)]
-    assert shown[0] == shown[3] and len(set(shown)) == 3 and set(shown) == set(asks)
+    assert shown[0] == shown[3] and len(set(shown)) == 3 and set(shown) == set(prompts)
     assert [question.shown for question in questions] == ["b", "a", "b", "b"]
 
 
@@ -272,7 +272,7 @@ def test_answers_are_those_of_the_models_own_generate_on_a_questions_tokens(work
         assert (found.question_id, found.image_id) == (question.id, question.image_id)
         assert found.tokens == 64
         row = rows[question.id]
-        media = inputs[asking.Ask(row.image, row.context).name]
+        media = inputs[asking.ImagePrompt(row.image, row.context).name]
         assert media[0].rows[0] == row.row
         assert found.answer == answer_plainly(adapter, kept, media, question)
 
@@ -294,8 +294,8 @@ def test_equal_questions_share_a_prefix_and_others_do_not(work):
 
 def test_the_choice_of_each_question_counts_with_the_comparison(work):
     folder, _, store, _ = work
-    write_accounts([folder / "features"], [folder / "answers"], ARMS, store, folder / "accounts")
-    table = read_accounts(folder / "accounts")["selection_macs"]
+    write_costs([folder / "features"], [folder / "answers"], ARMS, store, folder / "costs")
+    table = read_costs(folder / "costs")["selection_macs"]
     width = read_head(folder / "features").model_sizes.decoder.width
     assert table[ASKED_ARM.name] - table["method-dpp"] == 576 * width
     assert table[WHOLE_ARM.name] == table[VANILLA.name] == 0

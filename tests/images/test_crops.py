@@ -30,7 +30,7 @@ from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.files.features import read_features
 from prunesid.study.files.kept import kept_digest, load_kept, save_kept
-from prunesid.study.stages.costs import read_accounts
+from prunesid.study.stages.costs import read_costs
 from prunesid.study.stages.source import Source
 
 SIDE, BUDGET = 4, 30
@@ -460,8 +460,8 @@ def test_every_scope_goes_through_every_stage(folder, tmp_path, options):
     for method, arm in zip(named, arms[1:], strict=True):
         tokens = set(tables[0].loc[tables[0]["arm"] == arm.name, "tokens"])
         assert tokens == wanted.get(method, tokens)
-    accounts = read_accounts(tmp_path / "2" / "accounts.csv")
-    by_name = {method: accounts.loc[arm.name] for method, arm in zip(named, arms[1:], strict=True)}
+    costs = read_costs(tmp_path / "2" / "costs.csv")
+    by_name = {method: costs.loc[arm.name] for method, arm in zip(named, arms[1:], strict=True)}
     stored, _ = read_features(tmp_path / "2" / "features.safetensors")
     assert stored.crops == options and stored.newline is not None
     assert by_name["divprune"]["selection_macs"] == 88**2 * stored.newline.numel()

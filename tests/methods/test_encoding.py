@@ -252,7 +252,7 @@ def test_of_a_smaller_crop_what_shows_any_of_the_image_is_left(tower, pixels):
         plan = encoder.plan("downsample", replace(TINY, shown=box), budget)
         assert (plan.side, plan.box) == (side, part)
     high = encoder.plan("downsample", replace(TINY, shown=Box(0, 0, 1, 4)), 3)
-    assert (high.side, high.box, high.beside) == (3, Box(0, 0, 1, 3), 6)
+    assert (high.side, high.box, high.padding) == (3, Box(0, 0, 1, 3), 6)
     kept = reduce_clip(tower, pixels, high).kept
     whole = reduce_clip(tower, pixels, Plan(3, (0, 0, 0))).kept
     torch.testing.assert_close(kept.tokens, whole.tokens[:, :3])
@@ -298,7 +298,7 @@ def test_multiply_adds_with_padding_are_those_that_run(tower, pixels):
     plan = encoder.plan("tome", replace(TINY, shown=Box(1, 0, 3, 4)), 3)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         reduce_clip(tower, pixels[:1], plan)
-    assert plan.beside == 8 and plan.tokens == 3
+    assert plan.padding == 8 and plan.tokens == 3
     unread, means = sizes.layer_macs(1 + 8 + 3), sum(plan.merged) * sizes.width
     assert counter.get_total_flops() // 2 == (
         plan.encoder_macs(sizes)

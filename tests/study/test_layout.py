@@ -21,32 +21,32 @@ def study():
 
 
 def test_what_is_left_out_stands_as_a_wildcard(study):
-    places = Layout.of(study)
+    layout = Layout.of(study)
     shard = Shard(1, 2)
     for pattern, path in (
-        (places.data(), places.data("pocket_gqa")),
-        (places.features(), places.features("gqa", shard)),
-        (places.questions(), places.questions("gqa", shard)),
-        (places.keys("answers"), places.keys("answers", "gqa", shard)),
-        (places.accounts(), places.accounts("gqa")),
-        (places.scores(), places.scores("gqa")),
-        (places.metrics(), places.metrics("gqa")),
-        (places.comparison(), places.comparison("few")),
-        (places.ablation("table.csv"), places.ablation("table.csv", "few")),
+        (layout.data(), layout.data("pocket_gqa")),
+        (layout.features(), layout.features("gqa", shard)),
+        (layout.questions(), layout.questions("gqa", shard)),
+        (layout.keys("answers"), layout.keys("answers", "gqa", shard)),
+        (layout.costs(), layout.costs("gqa")),
+        (layout.scores(), layout.scores("gqa")),
+        (layout.metrics(), layout.metrics("gqa")),
+        (layout.comparison(), layout.comparison("few")),
+        (layout.ablation("table.csv"), layout.ablation("table.csv", "few")),
     ):
         assert "{" in str(pattern)
         assert str(pattern).format(**NAMES) == str(path)
 
 
 def test_no_two_files_have_one_place_and_all_lie_below_the_results(study):
-    places = Layout.of(study)
+    layout = Layout.of(study)
     own = [
-        places.store, places.cache, places.data(), places.features(), places.questions(),
-        *(places.keys(stage) for stage in ("encoded", "selections", "answers")),
-        places.time("score", "{benchmark}"), places.time("information"), places.accounts(),
-        places.scores(), places.metrics(), places.comparison(), places.ablation("table.csv"),
-        places.information, places.budgets, places.figure("a.svg"), places.notebook("a.ipynb"),
-        places.runs, places.published,
+        layout.store, layout.cache, layout.data(), layout.features(), layout.questions(),
+        *(layout.keys(stage) for stage in ("encoded", "selections", "answers")),
+        layout.time("score", "{benchmark}"), layout.time("information"), layout.costs(),
+        layout.scores(), layout.metrics(), layout.comparison(), layout.ablation("table.csv"),
+        layout.information, layout.budgets, layout.figure("a.svg"), layout.notebook("a.ipynb"),
+        layout.runs, layout.published,
     ]  # fmt: skip
     assert len(set(own)) == len(own)
     assert all(path.is_relative_to(study.results) for path in own)

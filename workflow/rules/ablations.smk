@@ -10,7 +10,7 @@ def selection_tables(wildcards):
     return parts_of(rules.select.output[0], chosen)
 
 
-def account_tables(wildcards):
+def cost_tables(wildcards):
     """What the arms cost on the benchmarks that an ablation is measured on."""
     chosen = STUDY.benchmarks_of(STUDY.ablation(wildcards.ablation))
     return expand(rules.account.output[0], benchmark=[b.name for b in chosen])
@@ -25,7 +25,7 @@ rule compare:
     input:
         scores=score_tables,
         selections=selection_tables,
-        accounts=account_tables,
+        costs=cost_tables,
         information=rules.information.output[0],
         code=code("compare"),
     output:

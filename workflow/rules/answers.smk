@@ -73,14 +73,14 @@ rule account:
         answers=expand(rules.answer.output[0], shard=SHARDS, allow_missing=True),
         code=code("account"),
     output:
-        LAYOUT.accounts(),
+        LAYOUT.costs(),
     params:
         arms=arm_names,
         folder=str(STUDY_FOLDER),
     message:
         "Counting what the arms cost on {wildcards.benchmark}"
     script:
-        "../scripts/accounts.py"
+        "../scripts/costs.py"
 
 
 rule score:

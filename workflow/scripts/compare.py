@@ -25,7 +25,7 @@ write_arms(
     ablation,
     scores,
     by_benchmark(names, job.inputs("selections")),
-    dict(zip(names, job.inputs("accounts"), strict=True)),
+    dict(zip(names, job.inputs("costs"), strict=True)),
     job.store,
     Path(snakemake.output.arms),
     Path(snakemake.output.agreement),

@@ -26,7 +26,7 @@ from prunesid.families.llava import Llava
 from prunesid.families.mini_gemini.modeling import MiniGeminiForConditionalGeneration
 from prunesid.families.mini_gemini.processing import MARK, MiniGeminiProcessor
 from prunesid.families.towers.clip_pass import Reduced
-from prunesid.families.towers.planned_crops import Views
+from prunesid.families.towers.planned_crops import TowerInputs
 from prunesid.images.records import CENTER, PADDED
 
 VICUNA_VOCABULARY = 32_000
@@ -70,8 +70,8 @@ class MiniGemini(Llava):
     def preprocess(self, media: Media) -> dict[str, Tensor]:
         return self.processor.images(self.pictures(media))
 
-    def read(self, views: Views, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
-        record = super().read(views, inputs, needs)
+    def read(self, batch: TowerInputs, inputs: Mapping[str, Tensor], needs: Needs) -> VisionRecord:
+        record = super().read(batch, inputs, needs)
         if needs.joint:
             # CLIP knows its own patches, not what is mined for them.
             record = replace(record, joint=self.join(record.features))

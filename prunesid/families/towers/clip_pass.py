@@ -46,7 +46,7 @@ def reduce_clip(tower: Any, pixels: Tensor, plan: Plan) -> Reduced:
         pixels = F.interpolate(pixels.float(), (size, size), mode="bicubic", antialias=True)
     x = tower.embeddings(pixels.to(weight.dtype), interpolate_pos_encoding=smaller)
     x = tower.pre_layrnorm(x)
-    if plan.beside:
+    if plan.padding:
         x = x[:, _padding_last(plan).to(x.device)]
     images, entered, _ = x.shape
     wide = torch.promote_types(x.dtype, torch.float32)

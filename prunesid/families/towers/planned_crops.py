@@ -23,7 +23,7 @@ Finish = Callable[[Reduced, list[int]], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Views:
+class TowerInputs:
     """The crops of a batch before any tower has seen them.
 
     seen   the towers that see them, in their order: (tower, pixels (r, 3, S, S))
@@ -37,29 +37,29 @@ class Views:
     crops: Mapping[str, Any] = field(default_factory=dict)
 
 
-def reduce_views(
-    views: Views, plans: Plans, names: Sequence[str] | None, finish: Finish
+def reduce_crops(
+    batch: TowerInputs, plans: Plans, names: Sequence[str] | None, finish: Finish
 ) -> tuple[Kept, Records]:
     """The tokens left of every crop, and the outline of their records.
 
     Crops with one plan go through their tower as one batch.
     """
-    owners = names or [str(number) for number in range(len(views.media))]
-    inputs = grouped(owners, views.media)
-    crops = ENCODER.under(views.crops)
-    config = views.seen[0][0].config
+    owners = names or [str(number) for number in range(len(batch.media))]
+    inputs = grouped(owners, batch.media)
+    crops = ENCODER.under(batch.crops)
+    config = batch.seen[0][0].config
     side = config.image_size // config.patch_size
     shown = [
-        part for medium in views.media for part in medium.parts((side, side), crops.unpad != NEVER)
+        part for medium in batch.media for part in medium.parts((side, side), crops.unpad != NEVER)
     ]
-    others: dict[str, Any] = {"share": views.share, "crops": views.crops}
+    others: dict[str, Any] = {"share": batch.share, "crops": batch.crops}
     blank = outline([(side, side)] * len(shown), torch.zeros(len(shown), 1), inputs, **others)
     shares = blank.patch_budgets(plans.budget).tolist()
     found: list[Kept] = []
     classes: list[Tensor] = []
     order: list[int] = []
     first = 0
-    for tower, pixels in views.seen:
+    for tower, pixels in batch.seen:
         alike: dict[Plan | None, list[int]] = {}
         for row in range(first, first + len(pixels)):
             # A crop that shows nothing of a very narrow image leaves nothing.
@@ -81,8 +81,8 @@ def reduce_views(
     kept = Kept.cat(found).rows(places)
     whole = outline([(side, side)] * len(shown), torch.cat(classes)[places], inputs, **others)
     kept = whole.with_cls(kept)
-    if crops.crop_order == MAP and all(SUB_CROPS in medium.layout for medium in views.media):
-        kept = in_map_order(kept, views.media, (side, side))
+    if crops.crop_order == MAP and all(SUB_CROPS in medium.layout for medium in batch.media):
+        kept = in_map_order(kept, batch.media, (side, side))
     return kept, whole
 
 

@@ -40,7 +40,7 @@ class Plan:
         return self.shown or Box(0, 0, self.side, self.side)
 
     @property
-    def beside(self) -> int:
+    def padding(self) -> int:
         """Number of padding patches, which enter every block and do not come out."""
         return self.side**2 - self.box.size
 
@@ -60,7 +60,7 @@ class Plan:
         Blocks after the features count, as for every other method, whose pass runs them.
         """
         blocks = zip(self.entering, self.entering[1:], strict=False)
-        always = 1 + self.beside
+        always = 1 + self.padding
         run = sum(tower.layer_macs(always + before, always + after) for before, after in blocks)
         return run + (tower.layers - len(self.merged)) * tower.layer_macs(always + self.tokens)
 

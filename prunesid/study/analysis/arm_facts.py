@@ -18,7 +18,7 @@ from prunesid.study.files.kept import load_facts
 from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_shards
 from prunesid.study.stages.costs import COLUMNS as ACCOUNT_COLUMNS
-from prunesid.study.stages.costs import read_accounts
+from prunesid.study.stages.costs import read_costs
 
 MEANS = ("tau", "suppressed", "survivors", "refilled", "rho")
 ARM_COLUMNS = (
@@ -34,7 +34,7 @@ def write_arms(
     ablation: Ablation,
     scores: pd.DataFrame,
     selections: Mapping[str, Sequence[Path]],
-    accounts: Mapping[str, Path],
+    costs: Mapping[str, Path],
     store: Store,
     arms: Path,
     agreement: Path,
@@ -43,12 +43,12 @@ def write_arms(
 
     scores      columns benchmark, arm, image_id and tokens, which counts what really entered
     selections  the tables of keys of the shards of each benchmark
-    accounts    the table of costs of each benchmark
+    costs       the table of costs of each benchmark
     arms        a line per arm and benchmark: visual tokens per image in a layer of the language
                 model, mean over layers (of these the mean, min and max over images), those that
                 enter its first layer (`input_mean`), and the means over images of tau, suppressed
                 (share of T), survivors and refilled (tokens) and rho, empty where the method has
-                none; then the columns of its account
+                none; then the columns of `costs.write_costs`
     agreement   a line per row, column and benchmark: the mean adjusted Rand index of the groups,
                 over images, of pairs of seeds (`between_seeds`) and of the row's arms and the
                 reference row's in that column (`with_reference`); only where there are groups to
@@ -68,7 +68,7 @@ def write_arms(
             elif arm.is_late:
                 facts["input"] = whole
             found[arm.name] = facts
-        spent = read_accounts(accounts[benchmark])
+        spent = read_costs(costs[benchmark])
         lines += [
             {"arm": name, "benchmark": benchmark} | _means(facts) | spent.loc[name].to_dict()
             for name, facts in found.items()

@@ -15,7 +15,7 @@ from typing import Any
 
 from prunesid.core.registry import listed, unknown
 from prunesid.study.config.arm import ALL_TOKENS, VANILLA, Arm, seeds_of, text
-from prunesid.study.config.documents import ConfigError, check, read_schema, read_yaml
+from prunesid.study.config.documents import ConfigError, check, collecting, read_schema, read_yaml
 from prunesid.study.config.layers import with_blocks
 
 RESERVED_AXES = frozenset({"row", "column"})
@@ -51,7 +51,7 @@ class Cell:
 class TableOptions:
     """How the table looks.
 
-    paper_table  number of the paper's table to show beside ours
+    paper_table  number of the paper's table to show next to ours
     average      'overall' (one column, as in table 5) or 'column' (one per column, as in table 6)
     """
 
@@ -64,7 +64,7 @@ class FigureOptions:
     """`x` and `hue` name axes, or 'row' or 'column' for a whole setting.
 
     kind  file in prunesid/study/report/figures, or plug-in, that draws the figure
-    also  further kinds, drawn beside it
+    also  further kinds, drawn next to it
     """
 
     x: str
@@ -138,9 +138,7 @@ def load_ablation(
     document, origin = read_yaml(path), str(path)
     if overrides and isinstance(document, Mapping):
         document, origin = {**document, **overrides}, f"{path} (with the study's overrides)"
-    document, problems = check(document, read_schema("ablation", root), origin)
-    if problems:
-        raise ConfigError(problems)
+    document = check(document, read_schema("ablation", root), origin)
     try:
         return parse_ablation(path.stem, document, seeds, depth)
     except ConfigError as error:
@@ -151,40 +149,37 @@ def parse_ablation(
     name: str, document: Mapping[str, Any], seeds: int = 3, depth: int | None = None
 ) -> Ablation:
     """The ablation of a document that fits the schema and has its defaults; errors as above."""
-    document, problems = with_blocks(document, depth)
-    if problems:
-        raise ConfigError(problems)
-    labels = document["labels"]
-    rows = _settings(document["vary"], labels)
-    columns = _settings(document["across"], labels)
-    count = document["seeds"] or seeds
-    base = tuple(document["base"].items())
-    left_out = document["except"]
-    problems = _clashes(base, rows, columns) + _strangers(left_out, base, rows, columns)
+    document = with_blocks(document, depth)
+    labels, left_out = document["labels"], document["except"]
+    rows, columns = (_settings(document[part], labels) for part in ("vary", "across"))
+    count, base = document["seeds"] or seeds, document["base"]
+    problems = [*_clashes(base, rows, columns), *_strangers(left_out, base, rows, columns)]
     cells = []
     for row, column in itertools.product(rows, columns):
-        setting = dict((*base, *column.values, *row.values))
+        setting = {**base, **column.as_dict(), **row.as_dict()}
         if any(_matches(setting, rule) for rule in left_out):
             continue
         try:
             cells.append(Cell(row, column, seeds_of(setting, count)))
         except ValueError as error:
             problems.append(str(error))
-    reference = _reference(document["reference"], rows, problems)
+    with collecting(problems):
+        reference = _reference(document["reference"], rows)
     if left_out:
         run = {(cell.row, cell.column) for cell in cells}
         if not problems and any((reference, column) not in run for column in columns):
             problems.append("except: the reference is compared under every column; leave it in")
         # What is wholly left out, for example by a study that has fewer columns, is no row.
         rows = tuple(row for row in rows if any((row, column) in run for column in columns))
-    figure = _figure(document["figure"], rows, columns, problems)
+    with collecting(problems):
+        figure = _figure(document["figure"], rows, columns)
     if problems:
         raise ConfigError(problems)
     return Ablation(
         name=name,
         title=document["title"],
         description=document["description"].strip(),
-        base=base,
+        base=tuple(base.items()),
         rows=rows,
         columns=columns,
         reference=reference,
@@ -199,31 +194,27 @@ def parse_ablation(
 def _settings(
     varied: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]], labels: Mapping[str, Any]
 ) -> tuple[Setting, ...]:
+    settings: Iterable[Mapping[str, Any]] = ()
     if isinstance(varied, Mapping):
-        combinations: Iterable[dict[str, Any]] = (
-            dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())
-        )
+        combinations = itertools.product(*varied.values())
+        settings = (dict(zip(varied, values, strict=True)) for values in combinations)
     else:
-        combinations = (dict(setting) for setting in varied)
-    return tuple(_setting(values, labels) for values in combinations)
+        settings = varied
+    return tuple(_setting(values, labels) for values in settings)
 
 
-def _setting(values: dict[str, Any], labels: Mapping[str, Any]) -> Setting:
-    label = values.pop("label", None)
-    return Setting(
-        tuple(values.items()), label or ", ".join(_label_parts(values, labels)) or "default"
-    )
-
-
-def _label_parts(values: Mapping[str, Any], labels: Mapping[str, Any]) -> Iterator[str]:
+def _setting(given: Mapping[str, Any], labels: Mapping[str, Any]) -> Setting:
+    values = {axis: value for axis, value in given.items() if axis != "label"}
+    parts = []
     for axis, value in values.items():
         known = {text(k): v for k, v in labels.get(axis, {}).items()}
         plain = text(value) if isinstance(value, str) else f"{axis.replace('_', ' ')} {text(value)}"
-        yield known.get(text(value), f"{value} tokens" if axis == "budget" else plain)
+        parts.append(known.get(text(value), f"{value} tokens" if axis == "budget" else plain))
+    return Setting(tuple(values.items()), given.get("label") or ", ".join(parts) or "default")
 
 
 def _matches(setting: Mapping[str, Any], rule: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether a setting has one of the rule's values on each of its axes."""
+    """True for a setting with one of the rule's values on each of its axes."""
     return all(
         axis in setting and text(setting[axis]) in map(text, values)
         for axis, values in rule.items()
@@ -231,84 +222,80 @@ def _matches(setting: Mapping[str, Any], rule: Mapping[str, Sequence[Any]]) -> b
 
 
 def _strangers(
-    rules: Sequence[Mapping[str, Any]],
-    base: Iterable[tuple[str, Any]],
-    rows: Iterable[Setting],
-    columns: Iterable[Setting],
-) -> list[str]:
+    rules: Sequence[Mapping[str, Any]], base: Iterable[str], *settings: Iterable[Setting]
+) -> Iterator[str]:
     """Problems: names in `except` that are no axes."""
-    known = (*dict(base), *_axes((*rows, *columns)))
-    named = dict.fromkeys(axis for rule in rules for axis in rule)
-    return [f"except: {unknown('axis', axis, known)}" for axis in named if axis not in known]
+    known = (*base, *_axes(itertools.chain(*settings)))
+    for axis in dict.fromkeys(axis for rule in rules for axis in rule):
+        if axis not in known:
+            yield f"except: {unknown('axis', axis, known)}"
 
 
-def _clashes(base: Iterable[Any], rows: Iterable[Setting], columns: Iterable[Setting]) -> list[str]:
-    problems = []
+def _clashes(
+    base: Iterable[str], rows: Iterable[Setting], columns: Iterable[Setting]
+) -> Iterator[str]:
+    """Problems: axes that stand in two places, or are none, and settings that occur twice."""
     row_axes, column_axes = set(_axes(rows)), set(_axes(columns))
+    axes = row_axes | column_axes
     for axis in sorted(row_axes & column_axes):
-        problems.append(f"the axis '{axis}' stands in both vary and across; keep it in one of them")
-    for axis in sorted({a for a, _ in base} & (row_axes | column_axes)):
-        problems.append(f"'{axis}' stands in base, where it is fixed, and varies as an axis")
-    if "seed" in row_axes | column_axes:
-        problems.append("'seed' is no axis: `seeds` sets how many seeds a random arm runs with")
-    for axis in sorted(RESERVED_AXES & (row_axes | column_axes)):
-        problems.append(f"'{axis}' cannot name an axis; it stands for a whole setting in `figure`")
+        yield f"the axis '{axis}' stands in both vary and across; keep it in one of them"
+    for axis in sorted({*base} & axes):
+        yield f"'{axis}' stands in base, where it is fixed, and varies as an axis"
+    if "seed" in axes:
+        yield "'seed' is no axis: `seeds` sets how many seeds a random arm runs with"
+    for axis in sorted(RESERVED_AXES & axes):
+        yield f"'{axis}' cannot name an axis; it stands for a whole setting in `figure`"
     for part, settings in (("vary", rows), ("across", columns)):
         keys = [setting.key for setting in settings]
-        problems += [
-            f"{part}: '{key}' occurs twice"
-            for key in sorted({k for k in keys if keys.count(k) > 1})
-        ]
-    return problems
+        for key in sorted({key for key in keys if keys.count(key) > 1}):
+            yield f"{part}: '{key}' occurs twice"
 
 
-def _reference(
-    wanted: Mapping[str, Any] | None, rows: tuple[Setting, ...], problems: list[str]
-) -> Setting:
+def _reference(wanted: Mapping[str, Any] | None, rows: Sequence[Setting]) -> Setting:
     if wanted is None:
         return rows[0]
     for row in rows:
         if row.as_dict() == dict(wanted):
             return row
-    key = ",".join(f"{axis}={text(value)}" for axis, value in wanted.items())
-    problems.append(f"reference: {unknown('row', key, [r.key for r in rows])}")
-    return rows[0]
+    key = Setting(tuple(wanted.items()), "").key
+    raise ConfigError([f"reference: {unknown('row', key, [row.key for row in rows])}"])
 
 
 def _figure(
-    options: Mapping[str, Any],
-    rows: tuple[Setting, ...],
-    columns: tuple[Setting, ...],
-    problems: list[str],
+    options: Mapping[str, Any], rows: Sequence[Setting], columns: Sequence[Setting]
 ) -> FigureOptions:
-    row_axes, column_axes = _axes(rows), _axes(columns)
-    axes = _axes((*rows, *columns))
-    whole = {"row": set(row_axes), "column": set(column_axes)}
-    x = _plain(options["x"] or ("column" if column_axes else "row"), rows, columns)
-    covered = whole.get(x, {x})
-    rest = "row" if covered <= whole["column"] and column_axes else "column"
-    hue = _plain(options["hue"] or rest, rows, columns)
+    sides = {"row": rows, "column": columns}
+    shown = {side: {*_axes(settings)} for side, settings in sides.items()}
+
+    def plain(name: str) -> str:
+        """The one axis that 'row' or 'column' comes down to where there is but one, else `name`."""
+        axes = _axes(sides.get(name, ()))
+        return axes[0] if len(axes) == 1 and all(s.values for s in sides[name]) else name
+
+    x = plain(options["x"] or ("column" if shown["column"] else "row"))
+    covered = shown.get(x, {x})
+    rest = "row" if covered <= shown["column"] and shown["column"] else "column"
+    hue = plain(options["hue"] or rest)
     chosen = FigureOptions(x, hue, options["scale"], options["kind"], tuple(options["also"]))
+    axes = _axes((*rows, *columns))
+    known = (*axes, *RESERVED_AXES)
     kinds = listed(FIGURE_KINDS, "prunesid.figures")
-    for place, kind in (("kind", chosen.kind), *(("also", kind) for kind in chosen.also)):
-        if kind not in kinds:
-            problems.append(f"figure.{place}: {unknown('figure kind', kind, kinds)}")
-    for place, axis in (("x", x), ("hue", hue)):
-        if axis not in (*axes, *RESERVED_AXES):
-            problems.append(f"figure.{place}: {unknown('axis', axis, (*axes, *RESERVED_AXES))}")
-            return chosen
-    left = [axis for axis in axes if axis not in covered | whole.get(hue, {hue})]
-    if left:
+    problems = [
+        f"figure.{field}: {unknown('figure kind', kind, kinds)}"
+        for field, kind in (("kind", chosen.kind), *(("also", kind) for kind in chosen.also))
+        if kind not in kinds
+    ]
+    strange = [(field, axis) for field, axis in (("x", x), ("hue", hue)) if axis not in known]
+    left = [axis for axis in axes if axis not in covered | shown.get(hue, {hue})]
+    if strange:
+        field, axis = strange[0]
+        problems.append(f"figure.{field}: {unknown('axis', axis, known)}")
+    elif left:
         problems.append(f"figure: neither x ({x}) nor hue ({hue}) shows the axis '{left[0]}'")
+    if problems:
+        raise ConfigError(problems)
     return chosen
 
 
 def _axes(settings: Iterable[Setting]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(axis for setting in settings for axis, _ in setting.values))
-
-
-def _plain(name: str, rows: tuple[Setting, ...], columns: tuple[Setting, ...]) -> str:
-    """The one axis that 'row' or 'column' comes down to where there is but one, else `name`."""
-    settings = {"row": rows, "column": columns}.get(name, ())
-    axes = _axes(settings)
-    return axes[0] if len(axes) == 1 and all(s.values for s in settings) else name

@@ -17,6 +17,11 @@ from prunesid.methods.registry import DECODER, ENCODER, METHODS, requirements, r
 DEFAULT_METHOD = "prunesid"
 DEFAULT_BUDGET = 64
 ALL_TOKENS = "vanilla"
+# Why images cannot share the budget of a method, by the place where it acts.
+UNSHARED = {
+    DECODER: "drops tokens inside the language model, by what is asked; images cannot",
+    ENCODER: "acts inside the encoder, by one plan for all images; they cannot",
+}
 
 
 @dataclass(frozen=True)
@@ -43,17 +48,17 @@ class Arm:
 
     @property
     def is_late(self) -> bool:
-        """Whether its tokens are dropped inside the language model."""
+        """True if its tokens are dropped inside the language model."""
         return not self.is_vanilla and METHODS[self.method].place == DECODER
 
     @property
     def encodes(self) -> bool:
-        """Whether its tokens come from an encoder pass of its own."""
+        """True if its tokens come from an encoder pass of its own."""
         return not self.is_vanilla and METHODS[self.method].place == ENCODER
 
     @property
     def selects(self) -> bool:
-        """Whether its tokens are chosen before the language model."""
+        """True if its tokens are chosen before the language model."""
         return not self.is_vanilla and not self.is_late
 
     @property
@@ -82,9 +87,9 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
     """The arm of a setting: `method`, `budget`, `dynamic` where given, and the method's parameters.
 
     A budget of None or 'all', or the method 'vanilla', gives the arm that keeps all tokens. A
-    parameter that states what holds anyway is dropped, so that equal arms are equal whoever asks
-    for them. ValueError for an unknown method, rule or parameter, a budget that is no positive
-    whole number, or a rule with a method that takes none.
+    parameter that changes nothing is dropped, so that equal arms have one name. ValueError for an
+    unknown method, rule or parameter, a budget that is no positive whole number, or a rule with a
+    method that takes none.
     """
     method = setting.get("method", DEFAULT_METHOD)
     budget = setting.get("budget", DEFAULT_BUDGET)
@@ -99,16 +104,8 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
     params = {k: v for k, v in setting.items() if k not in {"method", "budget", "dynamic"}}
     resolved = resolve(method, **params)
     place = METHODS[method].place
-    if dynamic is not None and place == DECODER:
-        raise ValueError(
-            f"dynamic: {method} drops tokens inside the language model, by what is asked; images "
-            "cannot share its budget"
-        )
-    if dynamic is not None and place == ENCODER:
-        raise ValueError(
-            f"dynamic: {method} acts inside the encoder, by one plan for all images; they cannot "
-            "share its budget"
-        )
+    if dynamic is not None and place in UNSHARED:
+        raise ValueError(f"dynamic: {method} {UNSHARED[place]} share its budget")
     groups = resolved.get("num_groups")
     if isinstance(groups, int) and groups > budget:
         raise ValueError(
@@ -119,8 +116,7 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
         if resolve(method, **without) == resolved:
             params = without
     params = dict(sorted(params.items()))
-    name = _name(method, budget, dynamic, params, seed)
-    return Arm(name, method, budget, params, seed, dynamic)
+    return Arm(_name(method, budget, dynamic, params, seed), method, budget, params, seed, dynamic)
 
 
 def seeds_of(setting: Mapping[str, Any], count: int) -> tuple[Arm, ...]:
@@ -134,13 +130,8 @@ def seeds_of(setting: Mapping[str, Any], count: int) -> tuple[Arm, ...]:
 
 def shared_budgets(arms: Iterable[Arm]) -> list[tuple[str, int]]:
     """The (rule, mean budget) of the dynamic arms, each once."""
-    return sorted(
-        {
-            (arm.dynamic, arm.budget)
-            for arm in arms
-            if arm.dynamic is not None and arm.budget is not None
-        }
-    )
+    dynamic = ((arm.dynamic, arm.budget) for arm in arms)
+    return sorted({(rule, mean) for rule, mean in dynamic if rule is not None and mean is not None})
 
 
 def text(value: object) -> str:

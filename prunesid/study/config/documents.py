@@ -7,7 +7,8 @@ that occurs twice is an error.
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,9 @@ def _describe(error: jsonschema.ValidationError) -> list[str]:
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in value]
         fields = schema.get("properties", {})
-        meaning = {name: fields.get(name, {}).get("description", "") for name in missing}
-        return [f"{prefix}the field '{name}' is missing ({meaning[name]})" for name in missing]
+        meaning = [fields.get(name, {}).get("description", "") for name in missing]
+        named = zip(missing, meaning, strict=True)
+        return [f"{prefix}the field '{name}' is missing ({about})" for name, about in named]
     if error.validator == "enum":
         return [prefix + unknown("value", value, error.validator_value)]
     about = " ".join(str(schema.get("description", "")).split())
@@ -97,25 +99,35 @@ def _describe(error: jsonschema.ValidationError) -> list[str]:
 
 
 def _with_defaults(document: Any, schema: Mapping[str, Any]) -> Any:
-    if isinstance(document, dict):
-        filled = dict(document)
-        for name, field in schema.get("properties", {}).items():
-            if name not in filled and "default" in field:
-                filled[name] = copy.deepcopy(field["default"])
-            if name in filled:
-                filled[name] = _with_defaults(filled[name], field)
-        return filled
-    return document
+    if not isinstance(document, dict):
+        return document
+    filled = dict(document)
+    for name, field in schema.get("properties", {}).items():
+        if name in filled or "default" in field:
+            value = filled[name] if name in filled else copy.deepcopy(field["default"])
+            filled[name] = _with_defaults(value, field)
+    return filled
 
 
-def check(document: Any, schema: Mapping[str, Any], origin: str) -> tuple[Any, list[str]]:
-    """`document` with the schema's defaults filled in, and every problem, each led by `origin`."""
-    validator = jsonschema.Draft202012Validator(schema)
-    errors = sorted(
-        validator.iter_errors(document), key=lambda e: [str(p) for p in e.absolute_path]
-    )
-    problems = [f"{origin}: {text}" for error in errors for text in _describe(error)]
-    return (document if problems else _with_defaults(document, schema)), problems
+def check(document: Any, schema: Mapping[str, Any], origin: str) -> Any:
+    """`document` with the schema's defaults filled in.
+
+    ConfigError lists every problem, each led by `origin`.
+    """
+    found = jsonschema.Draft202012Validator(schema).iter_errors(document)
+    errors = sorted(found, key=lambda error: [str(part) for part in error.absolute_path])
+    if errors:
+        raise ConfigError(f"{origin}: {text}" for error in errors for text in _describe(error))
+    return _with_defaults(document, schema)
+
+
+@contextmanager
+def collecting(problems: list[str]) -> Iterator[None]:
+    """Adds the problems of a ConfigError to a list, so that one pass reports them all."""
+    try:
+        yield
+    except ConfigError as error:
+        problems += error.problems
 
 
 def read_schema(name: str, root: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prunesid.study.config.arm import text
+from prunesid.study.config.documents import ConfigError
 
 AXIS = "layer"
 FORMS = "a block from 0, one below 0 counted from the last (-1), or block l of n scaled ('l/n')"
@@ -42,10 +43,11 @@ def block(value: object, depth: int | None) -> int | None:
     raise ValueError(f"layer: {value!r} is none{blocks}. Write {FORMS}")
 
 
-def with_blocks(document: Mapping[str, Any], depth: int | None) -> tuple[dict[str, Any], list[str]]:
-    """An ablation's document with every layer as a block's number, and what is wrong with them.
+def with_blocks(document: Mapping[str, Any], depth: int | None) -> dict[str, Any]:
+    """An ablation's document with every layer as a block's number.
 
-    Of settings that were written differently and become the same, the first stays.
+    Of settings that were written differently and become the same, the first stays. ConfigError
+    lists every layer that is none.
     """
     problems: list[str] = []
 
@@ -64,24 +66,24 @@ def with_blocks(document: Mapping[str, Any], depth: int | None) -> tuple[dict[st
             return _distinct(varied, map(setting, varied))
         return {a: _distinct(v, map(number, v)) if a == AXIS else v for a, v in varied.items()}
 
-    resolved = dict(document)
-    for part in ("vary", "across"):
-        resolved[part] = settings(document[part])
-    resolved["base"] = setting(document["base"])
+    resolved = {**document, "base": setting(document["base"])}
+    resolved |= {part: settings(document[part]) for part in ("vary", "across")}
     if document["reference"] is not None:
         resolved["reference"] = setting(document["reference"])
     if AXIS in document["labels"]:
-        named = {_written(text(k)): v for k, v in document["labels"][AXIS].items()}
-        labels = {text(number(value)): label for value, label in named.items()}
+        labels = {text(number(_written(k))): v for k, v in document["labels"][AXIS].items()}
         resolved["labels"] = {**document["labels"], AXIS: labels}
-    return resolved, problems
+    if problems:
+        raise ConfigError(problems)
+    return resolved
 
 
-def _written(key: str) -> int | str | None:
+def _written(key: object) -> int | str | None:
     """The value of a label's key; YAML and JSON write keys as they like."""
-    if key == text(None):
+    written = text(key)
+    if written == text(None):
         return None
-    return int(key) if re.fullmatch(r"-?\d+", key) else key
+    return int(written) if re.fullmatch(r"-?\d+", written) else written
 
 
 def _distinct(written: Sequence[Any], resolved: Iterable[Any]) -> list[Any]:
@@ -90,10 +92,11 @@ def _distinct(written: Sequence[Any], resolved: Iterable[Any]) -> list[Any]:
     What was written twice stays, to be reported as such.
     """
     kept: list[tuple[Any, Any]] = []
-    for item, given in zip(resolved, written, strict=True):
-        twins = [as_written for other, as_written in kept if _bare(other) == _bare(item)]
-        if not twins or _bare(twins[0]) == _bare(given):
-            kept.append((item, given))
+    for pair in zip(resolved, written, strict=True):
+        item, given = map(_bare, pair)
+        twins = [_bare(as_written) for other, as_written in kept if _bare(other) == item]
+        if not twins or twins[0] == given:
+            kept.append(pair)
     return [item for item, _ in kept]
 
 

@@ -17,7 +17,7 @@ from prunesid.families import declared
 from prunesid.families.declared import Geometry
 from prunesid.pocket import WEIGHTS
 from prunesid.study.config.documents import ConfigError
-from prunesid.study.config.published_models import published_model, published_models
+from prunesid.study.config.published_models import published_models
 
 POCKET = "pocket"
 
@@ -59,22 +59,21 @@ def vision_of(config: Mapping[str, Any], frames: int | None = None) -> Vision:
     except (KeyError, TypeError, ValueError, ZeroDivisionError):  # a field has another meaning
         known = None
     if known is not None:
-        tokens = known.tokens if known.fixed else None
-        family = declared.family_of(str(config.get("model_type"))).name
         return Vision(
-            tokens, known.tower.layers, known.decoder.layers, family, known.encoding, known.axes,
-            known.crops,
-        )  # fmt: skip
+            tokens=known.tokens if known.fixed else None,
+            depth=known.tower.layers,
+            layers=known.decoder.layers,
+            family=declared.family_of(str(config.get("model_type"))).name,
+            encoding=known.encoding,
+            axes=known.axes,
+            crops=known.crops,
+        )
     vision, decoder = (config.get(f"{part}_config") or {} for part in ("vision", "text"))
-    size, patch = vision.get("image_size"), vision.get("patch_size")
-    tokens = (size // patch) ** 2 if isinstance(size, int) and isinstance(patch, int) else None
-    depth, layers = (part.get("num_hidden_layers") for part in (vision, decoder))
-    return Vision(
-        tokens,
-        depth if isinstance(depth, int) else None,
-        layers if isinstance(layers, int) else None,
-        config.get("model_type"),
-    )
+    stated = [vision.get("image_size"), vision.get("patch_size")]
+    stated += [part.get("num_hidden_layers") for part in (vision, decoder)]
+    size, patch, depth, layers = (n if isinstance(n, int) else None for n in stated)
+    tokens = (size // patch) ** 2 if size is not None and patch else None
+    return Vision(tokens, depth, layers, config.get("model_type"))
 
 
 def read_config(model: str) -> Mapping[str, Any]:
@@ -82,7 +81,7 @@ def read_config(model: str) -> Mapping[str, Any]:
 
     ConfigError, naming the choices, where there is no such model, or nothing is known of it yet.
     """
-    path, published = model_config(model), published_model(model)
+    path, published = model_config(model), published_models().get(model)
     below = {} if published is None else published.config
     if path is not None:
         return _over(below, json.loads(path.read_text(encoding="utf-8")))
@@ -120,7 +119,7 @@ def geometry_of(model: str, frames: int | None = None) -> Geometry:
         raise ConfigError(
             [f"model: nothing is known of the sizes of '{config.get('model_type')}' models"]
         )
-    published = published_model(model)
+    published = published_models().get(model)
     if published is not None and published.parameters is not None:
         count = published.parameters
         return replace(found, counted=lambda: count)
@@ -128,7 +127,7 @@ def geometry_of(model: str, frames: int | None = None) -> Geometry:
 
 
 def is_hub_name(model: str) -> bool:
-    """Whether a study's `model` names one on the Hugging Face hub."""
+    """True if a study's `model` names one on the Hugging Face hub."""
     return (
         model.count("/") == 1 and not model.startswith((".", "~", "/")) and not Path(model).exists()
     )

@@ -1,6 +1,6 @@
 """Facts of published models and data sets, known before anything is downloaded.
 
-    published_model("llava-hf/llava-1.5-7b-hf").config["model_type"]
+    published_models()["llava-hf/llava-1.5-7b-hf"].config["model_type"]
 
 The tables are configs/published/models.yaml and datasets.yaml.
 """
@@ -27,7 +27,7 @@ class PublishedModel:
 
 
 @dataclass(frozen=True)
-class PublishedTask:
+class TaskSize:
     """An lmms-eval task's data; None where it is not known.
 
     images, questions  of the split that the task asks
@@ -40,24 +40,18 @@ class PublishedTask:
     answer_tokens: int = 4
     download: int | None = None
 
-
-def published_model(name: str) -> PublishedModel | None:
-    """A model by its name on the hub."""
-    found = _table("models").get(name)
-    return None if found is None else PublishedModel(**found)
-
-
-def published_models() -> list[str]:
-    """The names of the models in the table."""
-    return list(_table("models"))
-
-
-def published_task(name: str) -> PublishedTask | None:
-    """The data of an lmms-eval task."""
-    found = _table("datasets").get(name)
-    return None if found is None else PublishedTask(**found)
+    @property
+    def is_known(self) -> bool:
+        return None not in (self.images, self.questions)
 
 
 @cache
-def _table(name: str) -> Mapping[str, Any]:
-    return read_yaml(FOLDER / f"{name}.yaml")
+def published_models() -> Mapping[str, PublishedModel]:
+    """The models by their names on the hub."""
+    return {name: PublishedModel(**own) for name, own in read_yaml(FOLDER / "models.yaml").items()}
+
+
+@cache
+def published_tasks() -> Mapping[str, TaskSize]:
+    """The data of lmms-eval's tasks by their names."""
+    return {name: TaskSize(**own) for name, own in read_yaml(FOLDER / "datasets.yaml").items()}

@@ -5,8 +5,8 @@
 Benchmarks and ablations are named by their YAML files in the folders `benchmarks` and `ablations`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from prunesid.images.relevance import TEXT_TOWER, encoder_of
 from prunesid.methods import decoder, encoder, features
 from prunesid.study.config.ablation import Ablation, load_ablation
 from prunesid.study.config.arm import Arm
-from prunesid.study.config.documents import ConfigError, check, read_schema, read_yaml
+from prunesid.study.config.documents import ConfigError, check, collecting, read_schema, read_yaml
 from prunesid.study.config.kept_patches import Patches, parse_patches
 from prunesid.study.config.model import Vision, read_config, vision_of
 from prunesid.study.config.plugins import load_plugins
@@ -145,74 +145,84 @@ def parse_study(
     in `folder` (the study file's own) first, then in root/configs. Plug-ins are loaded from
     `folder`, or the working directory without one. ConfigError lists every problem.
     """
-    filled, problems = check(document, read_schema("config", root), origin)
-    if problems:
-        raise ConfigError(problems)
+    given = check(document, read_schema("config", root), origin)
     # Before the ablations, which may name what they bring.
-    plugins = load_plugins(filled["plugins"], folder or Path.cwd())
+    plugins = load_plugins(given["plugins"], folder or Path.cwd())
     folders = [f for f in (folder, root / "configs") if f is not None]
+    problems: list[str] = []
     known: Mapping[str, Any] = {}
-    with _Collecting(problems):
-        known = read_config(filled["model"])
-        _check_options(known, filled["model_options"])
+    with collecting(problems):
+        known = read_config(given["model"])
+        _check_options(known, given["model_options"])
     depth = vision_of(known).depth
-    overrides = filled["overrides"]
+    overrides, named = given["overrides"], given["ablations"]
     for name in overrides:
-        if name not in filled["ablations"]:
-            named = unknown("ablation of this study", name, filled["ablations"])
-            problems.append(f"{origin}: overrides: {named}")
-    ablations = []
-    for name in filled["ablations"]:
-        path = _find(folders, "ablations", name, "ablation", origin, problems)
-        if path is not None:
-            with _Collecting(problems):
-                ablation = load_ablation(path, root, filled["seeds"], depth, overrides.get(name))
-                own = ablation.benchmarks or tuple(filled["benchmarks"])
-                ablations.append(replace(ablation, benchmarks=own))
-    names = [*filled["benchmarks"], *(b for a in ablations for b in a.benchmarks or ())]
-    benchmarks = []
-    for name in dict.fromkeys(names):
-        path = _find(folders, "benchmarks", name, "benchmark", origin, problems)
-        if path is not None:
-            with _Collecting(problems):
-                benchmarks.append(_load_benchmark(path, root))
+        if name not in named:
+            stranger = unknown("ablation of this study", name, named)
+            problems.append(f"{origin}: overrides: {stranger}")
+
+    def benchmark(name: str, whose: str = origin) -> Benchmark:
+        path = _find(folders, "benchmark", name, whose)
+        fields_of = check(read_yaml(path), read_schema("benchmark", root), str(path))
+        return Benchmark(name=path.stem, **fields_of)
+
+    ablations: list[Ablation] = []
+    for name in named:
+        with collecting(problems):
+            path = _find(folders, "ablation", name, origin)
+            ablation = load_ablation(path, root, given["seeds"], depth, overrides.get(name))
+            own = ablation.benchmarks or tuple(given["benchmarks"])
+            ablations.append(replace(ablation, benchmarks=own))
+    benchmarks: list[Benchmark] = []
+    asked = [*given["benchmarks"], *(b for a in ablations for b in a.benchmarks or ())]
+    for name in dict.fromkeys(asked):
+        with collecting(problems):
+            benchmarks.append(benchmark(name))
     arms = _once(ablations)
-    problems += _unreadable(filled["model_options"], arms)
-    vision = _vision(known, benchmarks, filled["frames"], problems)
-    problems += _beyond(vision, filled["model"], arms)
-    problems += _infeasible(vision, filled["model_options"], arms)
+    vision = _vision(known, benchmarks, given["frames"], problems)
+    problems += [
+        f"budget: {arm.budget} exceeds the {vision.tokens} visual tokens of '{given['model']}'"
+        for arm in arms
+        if vision.tokens is not None and arm.budget is not None and arm.budget > vision.tokens
+    ]
+    problems += _infeasible(vision, given["model_options"], arms)
     calibration = None
-    with _Collecting(problems):
-        calibration = _calibration(filled["calibration"], folders, root, benchmarks, arms, origin)
-    patches = None
-    if not problems:
-        patches, wrong = parse_patches(
-            filled["patches"],
-            [b.name for b in benchmarks],
-            {
-                b.name: _once(a for a in ablations if b.name in (a.benchmarks or ()))
-                for b in benchmarks
-            },
-        )
-        problems += [f"{origin}: patches.{problem}" for problem in wrong]
+    with collecting(problems):
+        if given["calibration"] is not None:
+            calibration = benchmark(given["calibration"], f"{origin}: calibration")
+        _check_calibration(calibration, benchmarks, arms, origin)
     if problems:
         raise ConfigError(problems)
-    plain = (
-        "title", "model", "seeds", "batch_size", "dtype", "device", "limit", "shards", "frames"
-    )  # fmt: skip
-    return Study(
-        **{name: filled[name] for name in plain},
-        model_options=tuple(sorted(filled["model_options"].items())),
-        benchmarks=tuple(benchmarks),
-        ablations=tuple(ablations),
-        plugins=plugins,
-        results=Path(filled["results"]),
-        bootstrap=Bootstrap(**filled["bootstrap"]),
-        wandb=Wandb(**filled["wandb"]),
-        calibration=calibration,
-        trackio=filled["trackio"],
-        patches=patches,
+    study = Study(
+        **{each.name: given[each.name] for each in fields(Study) if each.name in given}
+        | {
+            "model_options": tuple(sorted(given["model_options"].items())),
+            "benchmarks": tuple(benchmarks),
+            "ablations": tuple(ablations),
+            "plugins": plugins,
+            "results": Path(given["results"]),
+            "bootstrap": Bootstrap(**given["bootstrap"]),
+            "wandb": Wandb(**given["wandb"]),
+            "calibration": calibration,
+            "patches": None,
+        }
     )
+    by_benchmark = {b.name: study.arms_of(b.name) for b in benchmarks}
+    try:
+        return replace(study, patches=parse_patches(given["patches"], by_benchmark))
+    except ConfigError as error:
+        wrong = (f"{origin}: patches.{problem}" for problem in error.problems)
+        raise ConfigError(wrong) from error
+
+
+def _find(folders: Sequence[Path], what: str, name: str, origin: str) -> Path:
+    """The YAML file of a benchmark or an ablation; ConfigError, naming the choices, without one."""
+    for folder in folders:
+        path = folder / f"{what}s" / f"{name}.yaml"
+        if path.is_file():
+            return path
+    known = {path.stem for folder in folders for path in (folder / f"{what}s").glob("*.yaml")}
+    raise ConfigError([f"{origin}: {unknown(what, name, known)}"])
 
 
 def _vision(
@@ -235,94 +245,31 @@ def _check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> Non
         return
     from prunesid.families import check_options  # here: it takes seconds, and few studies ask
 
-    model_type = str(config.get("model_type"))
     try:
-        check_options(model_type, options)
+        check_options(str(config.get("model_type")), options)
     except ValueError as error:
         raise ConfigError([f"model_options: {error}"]) from error
 
 
-class _Collecting:
-    """Gathers the problems of a ConfigError, so that one pass over a study reports them all."""
-
-    def __init__(self, problems: list[str]):
-        self.problems = problems
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: object, trace: object) -> bool:
-        if isinstance(error, ConfigError):
-            self.problems += error.problems
-            return True
-        return False
-
-
-def _find(
-    folders: list[Path], kind: str, name: str, what: str, origin: str, problems: list[str]
-) -> Path | None:
-    for folder in folders:
-        path = folder / kind / f"{name}.yaml"
-        if path.is_file():
-            return path
-    known = sorted({p.stem for folder in folders for p in (folder / kind).glob("*.yaml")})
-    problems.append(f"{origin}: {unknown(what, name, known)}")
-    return None
-
-
-def _load_benchmark(path: Path, root: Path) -> Benchmark:
-    document, problems = check(read_yaml(path), read_schema("benchmark", root), str(path))
-    if problems:
-        raise ConfigError(problems)
-    return Benchmark(name=path.stem, **document)
-
-
-def _calibration(
-    name: str | None,
-    folders: list[Path],
-    root: Path,
-    benchmarks: Iterable[Benchmark],
-    arms: Iterable[Arm],
-    origin: str,
-) -> Benchmark | None:
-    """The calibration set, which shares no task with a benchmark and is there where an arm asks."""
-    problems: list[str] = []
-    chosen = None
-    if name is not None:
-        path = _find(folders, "benchmarks", name, "benchmark", f"{origin}: calibration", problems)
-        chosen = _load_benchmark(path, root) if path is not None else None
-    elif any(arm.dynamic == CALIBRATED for arm in arms):
-        problems.append(
-            f"{origin}: arms with dynamic: {CALIBRATED} take their budgets from held-out images; "
-            "name a benchmark of such images in `calibration`"
-        )
-    for benchmark in benchmarks:
-        if chosen is not None and benchmark.task == chosen.task:
-            problems.append(
-                f"{origin}: calibration: '{name}' and '{benchmark.name}' have the same images"
+def _check_calibration(
+    chosen: Benchmark | None, benchmarks: Iterable[Benchmark], arms: Iterable[Arm], origin: str
+) -> None:
+    """The calibration set shares no task with a benchmark and is there where an arm asks."""
+    if chosen is None:
+        if any(arm.dynamic == CALIBRATED for arm in arms):
+            raise ConfigError(
+                [
+                    f"{origin}: arms with dynamic: {CALIBRATED} take their budgets from held-out "
+                    "images; name a benchmark of such images in `calibration`"
+                ]
             )
-    if problems:
-        raise ConfigError(problems)
-    return chosen
-
-
-def _beyond(vision: Vision, model: str, arms: Iterable[Arm]) -> list[str]:
-    return [
-        f"budget: {arm.budget} exceeds the {vision.tokens} visual tokens of '{model}'"
-        for arm in arms
-        if vision.tokens is not None and arm.budget is not None and arm.budget > vision.tokens
-    ]
-
-
-def _unreadable(options: Mapping[str, Any], arms: Iterable[Arm]) -> list[str]:
-    """Arms that compare patches with questions by an encoder that the study does not name."""
-    problems = []
-    for arm in arms:
-        for asked in arm.asked:
-            try:
-                encoder_of(asked, options.get(TEXT_TOWER))
-            except ValueError as error:
-                problems.append(f"arm {arm.name}: {error}")
-    return problems
+        return
+    same = [benchmark.name for benchmark in benchmarks if benchmark.task == chosen.task]
+    if same:
+        raise ConfigError(
+            f"{origin}: calibration: '{chosen.name}' and '{name}' have the same images"
+            for name in same
+        )
 
 
 def _infeasible(vision: Vision, options: Mapping[str, Any], arms: Sequence[Arm]) -> Iterator[str]:
@@ -330,6 +277,10 @@ def _infeasible(vision: Vision, options: Mapping[str, Any], arms: Sequence[Arm])
     family = declared.find(str(vision.family))
     newlines = family is not None and family.newlines
     chosen = {name: value for name, value in options.items() if name in CHOICES}
+
+    def readable(arm: Arm) -> None:
+        for asked in arm.asked:
+            encoder_of(asked, options.get(TEXT_TOWER))
 
     def late(arm: Arm) -> None:
         refused = decoder.refusal(arm.method, str(vision.family), newlines, **arm.params)
@@ -350,13 +301,15 @@ def _infeasible(vision: Vision, options: Mapping[str, Any], arms: Sequence[Arm])
     def crops(arm: Arm) -> None:
         features.crops_of(arm.method, chosen, **arm.params)
 
-    for plan, planned in (
+    checks: tuple[tuple[Callable[[Arm], None], list[Arm]], ...] = (
+        (readable, list(arms)),
         (late, [arm for arm in arms if arm.is_late]),
         (encoding, [arm for arm in arms if arm.encodes]),
         (crops, [arm for arm in arms if arm.selects and not arm.encodes]),
-    ):
-        for arm in planned:
+    )
+    for refuse, checked in checks:
+        for arm in checked:
             try:
-                plan(arm)
+                refuse(arm)
             except ValueError as error:
                 yield f"arm {arm.name}: {error}"

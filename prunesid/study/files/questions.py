@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prunesid.core.record import CLIP
 from prunesid.images.records import Medium, repeated
-from prunesid.images.relevance import Ask, encoder_of, owners
+from prunesid.images.relevance import ImagePrompt, encoder_of, owners
 from prunesid.study.files.question_rows import AskedRow
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 class Questions:
     """The questions of a benchmark's shard.
 
-    asks        {name: what is asked of which image}, each once
+    prompts     {name: what is asked of which image}, each once
     vectors     {encoder: {name: (C,)}}, see `prunesid.images.relevance`
     text_tower  digest of the text tower that the model was loaded with, None without one
     """
 
-    asks: Mapping[str, Ask]
+    prompts: Mapping[str, ImagePrompt]
     vectors: Mapping[str, Mapping[str, Tensor]]
     text_tower: str | None
 
@@ -39,7 +39,7 @@ class Questions:
         return encoder_of(asked, self.text_tower)
 
     def material(self, arm: Arm) -> dict[str, str | None]:
-        """What determines the arm's relevance beside features and questions."""
+        """What determines the arm's relevance besides features and questions."""
         encoder = self.encoder(arm)
         return {"encoder": encoder, "text_tower": self.text_tower if encoder == CLIP else None}
 
@@ -47,14 +47,14 @@ class Questions:
         self, inputs: Mapping[str, Sequence[Medium]]
     ) -> tuple[dict[str, tuple[Medium, ...]], list[int]]:
         """The questions as inputs, and which of the images' rows each of their rows repeats."""
-        return repeated(inputs, owners(self.asks))
+        return repeated(inputs, owners(self.prompts))
 
     def asked_rows(self, inputs: Mapping[str, Sequence[Medium]]) -> tuple[AskedRow, ...]:
         """Which question each of these rows is of, for the pictures."""
         media = self.rows(inputs)[0]
         return tuple(
-            AskedRow(ask.image, ask.context, ask.questions, media[name][0].rows[0])
-            for name, ask in self.asks.items()
+            AskedRow(prompt.image, prompt.context, prompt.questions, media[name][0].rows[0])
+            for name, prompt in self.prompts.items()
         )
 
 
@@ -62,14 +62,16 @@ def read_questions(path: Path) -> Questions:
     """What `write_questions` wrote."""
     with safe_open(path, "pt") as file:
         head = {name: json.loads(value) for name, value in file.metadata().items()}
-        asks = {
-            ask.name: ask
-            for ask in (Ask(image, context, tuple(ids)) for image, context, ids in head["asks"])
+        prompts = {
+            prompt.name: prompt
+            for prompt in (
+                ImagePrompt(image, context, tuple(ids)) for image, context, ids in head["asks"]
+            )
         }
         place = file.get_tensor("place").tolist()
         found = {name: file.get_tensor(name) for name in file.keys() if name != "place"}  # noqa: SIM118
     vectors = {
-        encoder: dict(zip(asks, (rows[row] for row in place), strict=True))
+        encoder: dict(zip(prompts, (rows[row] for row in place), strict=True))
         for encoder, rows in found.items()
     }
-    return Questions(asks, vectors, head["text_tower"])
+    return Questions(prompts, vectors, head["text_tower"])

@@ -1,4 +1,4 @@
-"""Is everything there that a study needs? Everything that is missing, at once.
+"""Everything that a study needs and that is missing, at once.
 
     python -m prunesid.study.planning.check configs/llava-1.5-7b.yaml
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prunesid.images.relevance import TEXT_TOWER
@@ -24,14 +24,8 @@ from prunesid.study.config.study import Study, load_study
 from prunesid.study.planning.checks.checkpoint import as_tower, check_folder, check_repository
 from prunesid.study.planning.checks.data import check_data, check_token
 from prunesid.study.planning.checks.finding import MISSING, OK, Finding, summary, text
-from prunesid.study.planning.checks.hub import Hub, HuggingFace
-from prunesid.study.planning.checks.machine import (
-    Machine,
-    ThisMachine,
-    check_disks,
-    check_gpu,
-    check_memory,
-)
+from prunesid.study.planning.checks.hub import Hub
+from prunesid.study.planning.checks.machine import Machine, check_disks, check_gpu, check_memory
 from prunesid.study.planning.checks.packages import VIDEO, Installed, check_packages, installed
 from prunesid.study.planning.checks.scores import check_scores
 from prunesid.study.planning.checks.tasks import known_data
@@ -44,7 +38,7 @@ def check(
 ) -> list[Finding]:
     """Every finding about the study in a YAML file.
 
-    Of a study that is not valid what can be told from its file alone is checked all the same.
+    Of an invalid study, its problems and whatever its file alone can tell.
     """
     try:
         study = load_study(path)
@@ -52,25 +46,22 @@ def check(
         return [
             *(Finding(MISSING, "study", problem) for problem in error.problems),
             *check_packages(["study"], version_of=version_of),
-            *(finding for finding, _ in _checkpoint(_model_of(path), hub)),
+            *_checkpoint(_model_of(path), hub),
         ]
     tasks = [benchmark.task for benchmark in study.encoded]
     extras = ["study"] + ["wandb"] * (study.wandb.mode != "disabled") + ["trackio"] * study.trackio
     fetched = [task for task in tasks if task not in RENDERED]
     video = any(part.video for task in fetched for part in known_data(task))
-    tower = dict(study.model_options).get(TEXT_TOWER)
-    checkpoint = list(_checkpoint(study.model, hub))
-    checkpoint += [(as_tower(found), size) for found, size in _checkpoint(tower, hub)]
+    checkpoint = _checkpoint(study.model, hub)
+    tower = _checkpoint(dict(study.model_options).get(TEXT_TOWER), hub)
     data = list(check_data(hub, tasks))
-    copies = sum(size for _, size in data)
-    downloads = sum(size for _, size in checkpoint) + copies
-    if is_hub_name(study.model) and checkpoint[0][0].state == MISSING:
-        downloads += weight_bytes(geometry_of(study.model), study.dtype)
     return [
         Finding(OK, "study", f"{len(study.arms)} arms, {len(study.benchmarks)} benchmarks"),
         *check_packages(extras, VIDEO if video else (), version_of),
-        *_hardware(study, hub, machine, downloads, copies),
-        *(finding for finding, _ in (*checkpoint, *data)),
+        *_hardware(study, hub, machine, [*checkpoint, *tower], data),
+        *checkpoint,
+        *map(as_tower, tower),
+        *data,
         *check_token(hub, tasks),
         *check_scores(study.benchmarks),
         *check_wandb(study.wandb.mode, os.environ, Path.home()),
@@ -78,34 +69,35 @@ def check(
 
 
 def _hardware(
-    study: Study, hub: Hub, machine: Machine, downloads: float, copies: float
+    study: Study, hub: Hub, machine: Machine, models: Sequence[Finding], data: Sequence[Finding]
 ) -> Iterator[Finding]:
-    # Here: pandas and torch take seconds, and without them the packages are reported, not a trace.
+    # Imported here: they take seconds, and without pandas or torch the packages are reported.
     from prunesid.study.planning.estimate import estimate
-    from prunesid.study.planning.outlook import outlook
+    from prunesid.study.planning.total_cost import total_cost
 
-    whole, left = outlook(study), estimate(study).bytes
-    yield from check_gpu(machine, study.device, whole.gpu_memory, study.model == POCKET)
-    yield from check_memory(machine, whole.memory)
-    yield from check_disks(
-        machine,
-        {study.results: ("results", left + copies), hub.cache: ("downloads", downloads)},
-    )
+    copies = sum(found.download for found in data)
+    downloads = sum(found.download for found in models) + copies
+    if is_hub_name(study.model) and models[0].state == MISSING:
+        downloads += weight_bytes(geometry_of(study.model), study.dtype)
+    cost, results = total_cost(study), estimate(study).bytes + copies
+    yield check_gpu(machine, study.device, cost.gpu_memory, study.model == POCKET)
+    yield check_memory(machine, cost.memory)
+    needs = {study.results: ("results", results), hub.cache: ("downloads", downloads)}
+    yield from check_disks(machine, needs)
 
 
-def _checkpoint(model: str | None, hub: Hub) -> Iterator[tuple[Finding, float]]:
+def _checkpoint(model: str | None, hub: Hub) -> list[Finding]:
     if model is None:
-        return
-    if not is_hub_name(model):
-        folder = WEIGHTS if model == POCKET else Path(model).expanduser()
-        if folder.is_dir():  # else the study's own problems say so
-            yield from ((finding, 0.0) for finding in check_folder(folder))
-        return
-    yield check_repository(hub, model)
+        return []
+    if is_hub_name(model):
+        return [check_repository(hub, model)]
+    folder = WEIGHTS if model == POCKET else Path(model).expanduser()
+    # A folder that is missing is among the study's own problems.
+    return [check_folder(folder)] if folder.is_dir() else []
 
 
 def _model_of(path: Path) -> str | None:
-    """The model that a file names which is no valid study, if it can be read so far."""
+    """The model that the file of an invalid study names, if it can be read."""
     try:
         document = read_yaml(path)
     except (ConfigError, OSError):
@@ -118,9 +110,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Is everything there that a study needs?")
     parser.add_argument("study", type=Path, help="the study's YAML file")
     given = parser.parse_args()
-    found = check(given.study, HuggingFace(), ThisMachine())
-    print(text(found))
-    print(f"\n{summary(found)}")
+    found = check(given.study, Hub(), Machine())
+    print(f"{text(found)}\n\n{summary(found)}")
     sys.exit(any(finding.state == MISSING for finding in found))
 
 

@@ -1,11 +1,11 @@
-"""Cost of a study before it runs, and how far it is.
+"""Progress of a study, and the cost of what is left.
 
     python -m prunesid.study.planning.estimate configs/pocket.yaml --cores 2
 
-`make estimate` and `snakemake estimate` say the same. Times come from what this machine has already
-finished of the study; until there is something, from rates shipped with the package, and, of a
-study that runs on a GPU, from the GPU's speed and the model's size. Of the models and data sets in
-configs/published/ nothing has to be downloaded for it.
+`make estimate` and `snakemake estimate` say the same. Times come from the part of the study that
+this machine has finished. Before there is one, they come from rates shipped with the package or, on
+a GPU, from its speed and the model's size. Models and data sets in configs/published/ need no
+download.
 """
 
 from __future__ import annotations
@@ -22,20 +22,14 @@ import pandas as pd
 
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.model import POCKET
+from prunesid.study.config.published_models import TaskSize
 from prunesid.study.config.study import Study, load_study
 from prunesid.study.layout import Layout
-from prunesid.study.planning.checks.machine import ThisMachine
+from prunesid.study.planning.checks.machine import Machine
 from prunesid.study.planning.hardware import Gpu, gpu_named, passes, rates
-from prunesid.study.planning.outlook import ON_GPU, outlook, sentence
-from prunesid.study.planning.progress import (
-    Size,
-    Step,
-    head_of,
-    largest_shape,
-    size_of,
-    steps,
-)
+from prunesid.study.planning.progress import Step, head_of, largest_shape, size_of, steps
 from prunesid.study.planning.rates import SHIPPED, STAGES, Rates, Work, measured, wall_seconds
+from prunesid.study.planning.total_cost import ON_GPU, sentence, total_cost
 from prunesid.study.provenance.contents import model_digest
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.shard import shards
@@ -47,8 +41,8 @@ class Estimate:
     """Work that is left in a study, and how fast it goes."""
 
     study: Study
-    sizes: dict[str, Size]
-    steps: tuple[Step, ...]
+    sizes: dict[str, TaskSize]
+    steps: list[Step]
     rates: Rates
 
     @property
@@ -59,19 +53,14 @@ class Estimate:
     @property
     def bytes(self) -> float:
         """Disk space that the work will take."""
-        return sum(step.bytes for step in self.steps)
+        return sum(step.left.bytes for step in self.steps)
 
     def wall_seconds(self, cores: int) -> float:
         """The same on so many cores: benchmarks, then ablations, run side by side."""
-        chains: defaultdict[str, float] = defaultdict(float)
+        parts: tuple[defaultdict[str, float], ...] = (defaultdict(float), defaultdict(float))
         for step in self.steps:
-            chains[step.name] += self.rates.seconds(step.left)
-        ablations = {step.name for step in self.steps if step.stage == "compare"}
-        parts = (
-            [length for name, length in chains.items() if (name in ablations) == last]
-            for last in (False, True)
-        )
-        return sum(wall_seconds(part, cores) for part in parts)
+            parts[step.stage == "compare"][step.name] += self.rates.seconds(step.left)
+        return sum(wall_seconds(chains.values(), cores) for chains in parts)
 
 
 def estimate(study: Study) -> Estimate:
@@ -81,11 +70,11 @@ def estimate(study: Study) -> Estimate:
     if uses_gpu(study):
         shipped = rates(largest_shape(study), gpu_here(), study.dtype, study.batch_size)
     done = measured(finished(study, sizes), shipped)
-    return Estimate(study, sizes, tuple(steps(study, sizes)), done)
+    return Estimate(study, sizes, steps(study, sizes), done)
 
 
 def uses_gpu(study: Study) -> bool:
-    """Whether the study is one of a real model on a GPU; the shipped rates are Pocket-LLaVA's."""
+    """True for a study of a real model on a GPU; the shipped rates are Pocket-LLaVA's."""
     return study.model != POCKET and runtime_of(study).device.startswith("cuda")
 
 
@@ -96,52 +85,51 @@ def gpu_here() -> Gpu:
     return gpu_named(torch.cuda.get_device_name(0) if torch.cuda.is_available() else "")
 
 
-def finished(study: Study, sizes: dict[str, Size]) -> Iterator[tuple[Work, float]]:
+def finished(study: Study, sizes: dict[str, TaskSize]) -> Iterator[tuple[Work, float]]:
     """Work that this study's model has done here, and the seconds that each part took."""
-    places, runtime = Layout.of(study), runtime_of(study)
-    if not places.model.is_dir():  # before its first stage a model on the hub need not be here
+    layout, runtime = Layout.of(study), runtime_of(study)
+    if not layout.model.is_dir():  # before its first stage a model on the hub need not be here
         return
-    encoded: dict[str, Size] = {}
+    encoded: dict[str, TaskSize] = {}
     for benchmark in study.encoded:
+        name, size = benchmark.name, sizes[benchmark.name]
         for shard in shards(study.shards):
-            head = head_of(places.features(benchmark.name, shard))
+            head = head_of(layout.features(name, shard))
             if head is not None:
-                encoded[head.material["benchmark"]] = sizes[benchmark.name]
-            path = places.time("features", benchmark.name, str(shard))
-            images = shard.take(range(sizes[benchmark.name].images or 0), study.batch_size)
+                encoded[head.material["benchmark"]] = size
+            path = layout.time("features", name, str(shard))
+            images = len(shard.take(range(size.images or 0), study.batch_size))
             if path.is_file() and images:
-                seconds = pd.read_csv(path, sep="\t")["s"].mean()
-                yield Work("features", {"images": len(images), "jobs": 1}), float(seconds)
-    own = {
-        "model": model_digest(study.model), "batch_size": runtime.batch_size,
-        "dtype": runtime.dtype, "device": runtime.device,
-    }  # fmt: skip
-    for entry in Store(places.store).entries():
-        stage = entry.material.get("stage")
-        same = entry.material.get("features", entry.material)
-        if "seconds" not in entry.cost or stage not in STAGES:
+                seconds = float(pd.read_csv(path, sep="\t")["s"].mean())
+                yield Work("features", {"images": images, "jobs": 1}), seconds
+    own = {name: getattr(runtime, name) for name in ("batch_size", "dtype", "device")}
+    own["model"] = model_digest(study.model)
+    for entry in Store(layout.store).entries():
+        stage, cost = entry.material.get("stage"), entry.cost
+        if "seconds" not in cost or stage not in STAGES:
             continue
-        if stage == "score" or all(same.get(name) == value for name, value in own.items()):
-            amount = {name: value for name, value in entry.cost.items() if name != "seconds"}
-            if stage == "answer":
-                size = encoded.get(entry.material["benchmark"])
-                if size is None:  # another benchmark's, or another limit's
-                    continue
-                amount["passes"] = passes(
-                    int(amount["images"]), int(amount["questions"]), size.answer_tokens,
-                    study.batch_size, "late" in entry.material["arm"],
-                )  # fmt: skip
-            yield Work(stage, amount), entry.cost["seconds"]
+        amount = {name: value for name, value in cost.items() if name != "seconds"}
+        ran = entry.material.get("features", entry.material)
+        if stage != "score" and any(ran.get(name) != value for name, value in own.items()):
+            continue
+        if stage == "answer":
+            answered = encoded.get(entry.material["benchmark"])
+            if answered is None:  # another benchmark's, or another limit's
+                continue
+            images, questions = int(amount["images"]), int(amount["questions"])
+            late = "late" in entry.material["arm"]
+            amount["passes"] = passes(
+                images, questions, answered.answer_tokens, study.batch_size, late
+            )
+        yield Work(stage, amount), cost["seconds"]
 
 
 def text(estimate: Estimate, cores: int) -> str:
     """The estimate for people."""
     study = estimate.study
-    unknown = [name for name, size in estimate.sizes.items() if not size.is_known]
-    free = ThisMachine().free(study.results)[1]
+    counts = {"arm": study.arms, "ablation": study.ablations, "benchmark": study.benchmarks}
     lines = [
-        f"{study.title}: {_count(len(study.arms), 'arm')}, "
-        f"{_count(len(study.ablations), 'ablation')}, {_count(len(study.benchmarks), 'benchmark')}",
+        f"{study.title}: {', '.join(_count(len(own), what) for what, own in counts.items())}",
         "",
         *_grid([("benchmark", "images", "questions", "arms"), *_benchmark_lines(estimate)]),
         "",
@@ -149,19 +137,19 @@ def text(estimate: Estimate, cores: int) -> str:
         "",
     ]
     if estimate.seconds:
+        free = Machine().free(study.results)[1]
         lines.append(
             f"Left: {_time(estimate.seconds)} of work, {_time(estimate.wall_seconds(cores))} on "
             f"{_count(cores, 'core')}; {_bytes(estimate.bytes)} of disk ({_bytes(free)} free)."
         )
     else:
         lines.append("Nothing is left to do.")
+    unknown = ", ".join(name for name, size in estimate.sizes.items() if not size.is_known)
     if unknown:
-        lines.append(
-            f"Not counted, since their size is not known before they are first read: "
-            f"{', '.join(unknown)}."
-        )
+        said = "Not counted, since their size is not known before they are first read"
+        lines.append(f"{said}: {unknown}.")
     if uses_gpu(study):
-        lines += ["", f"The whole study, from nothing. {sentence(outlook(study))}"]
+        lines += ["", f"The whole study, from nothing. {sentence(total_cost(study))}"]
     return "\n".join(lines)
 
 
@@ -188,15 +176,8 @@ def _stage_lines(estimate: Estimate) -> Iterator[tuple[str, ...]]:
 
 def _grid(rows: Iterable[tuple[str, ...]]) -> list[str]:
     table = list(rows)
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    lines = []
-    for row in table:
-        first, *rest = (
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join([first, *rest]))
-    return lines
+    first, *rest = (max(map(len, column)) for column in zip(*table, strict=True))
+    return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], rest)]) for row in table]
 
 
 def _count(number: int, what: str) -> str:

@@ -1,8 +1,8 @@
 """GPU memory and seconds of a study of a real model, by counting.
 
-A pass costs its multiply-adds at the share of the GPU's peak that long passes reach, and no less
-than starting its kernels and reading the weights takes. What is declared here is a guess until a
-machine has done part of the study itself (`prunesid.study.planning.rates.measured`).
+A pass takes its multiply-adds at the share of the GPU's peak that long passes reach. It takes no
+less than starting its kernels and reading the weights. These are guesses until a machine has done
+part of the study itself (`prunesid.study.planning.rates.measured`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from prunesid.families.declared import Geometry
 from prunesid.study.planning.rates import SHIPPED
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+VALUE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Shares of the peaks that transformers' models on SDPA reach in long passes.
 COMPUTE_SHARE, MEMORY_SHARE = 0.4, 0.6
 # One layer in eager mode, bound by the CPU that starts its kernels.
@@ -61,7 +61,7 @@ def gpu_named(name: str) -> Gpu:
 
 def weight_bytes(shape: Geometry, dtype: str) -> int:
     """The weights as they lie on a disk or a GPU."""
-    return shape.parameters * BYTES[dtype]
+    return shape.parameters * VALUE_BYTES[dtype]
 
 
 def memory_bytes(shape: Geometry, dtype: str, batch_size: int, kept_layers: int = 1) -> float:
@@ -69,7 +69,7 @@ def memory_bytes(shape: Geometry, dtype: str, batch_size: int, kept_layers: int 
 
     `kept_layers` counts the block outputs that are read from the tower.
     """
-    value = BYTES[dtype]
+    value = VALUE_BYTES[dtype]
     rows = batch_size * shape.crops
     tower, decoder = shape.tower, shape.decoder
     # Residual stream, queries, keys, values and the FFN of one block, and what is kept.
@@ -91,36 +91,32 @@ def rates(
     Answering pays for visual tokens, questions and passes, which have a least length. Float32 is
     taken to run at half the speed of 16 bits (TF32).
     """
-    speed = 2 if dtype == "float32" else 1
-    per_mac = 2 * speed / (gpu.operations * COMPUTE_SHARE)
-    load = weight_bytes(shape, dtype) / LOAD_BYTES_PER_SECOND + 15
-    crop = max(
-        shape.crop_macs * per_mac,
-        shape.tower.layers * LAYER_SECONDS / (batch_size * shape.usual_crops),
-    )
-    least = max(
-        shape.decoder.layers * LAYER_SECONDS,
-        weight_bytes(shape, dtype) / (gpu.bandwidth * MEMORY_SHARE),
-    )
+    weights = weight_bytes(shape, dtype)
+    per_mac = 2 * (2 if dtype == "float32" else 1) / (gpu.operations * COMPUTE_SHARE)
+    load = weights / LOAD_BYTES_PER_SECOND + 15
+    kernels = shape.tower.layers * LAYER_SECONDS / (batch_size * shape.usual_crops)
+    crop = CROP_SECONDS + max(shape.crop_macs * per_mac, kernels)
+    encoding = {"jobs": load, "images": shape.usual_crops * crop}
+    larger = shape.usual_tokens / SELECT_TOKENS
+    information = SHIPPED["information"]
     per_token = shape.token_macs * per_mac
-    own = {
-        "features": {"jobs": load, "images": shape.usual_crops * (crop + CROP_SECONDS)},
-        "questions": {"jobs": load, "questions": SHIPPED["questions"]["questions"]},
-        "encode": {"jobs": load, "images": shape.usual_crops * (crop + CROP_SECONDS)},
-        "information": {
-            name: rate * (shape.usual_tokens / SELECT_TOKENS if name == "images" else 1)
-            for name, rate in SHIPPED["information"].items()
-        },
-        "select": {
-            "jobs": SHIPPED["select"]["jobs"],
-            "images": SELECT_SECONDS * shape.usual_tokens / SELECT_TOKENS,
-        },
-        "answer": {
-            "jobs": load, "tokens": per_token, "questions": QUESTION_TOKENS * per_token,
-            "passes": least,
-        },
-    }  # fmt: skip
-    return {**SHIPPED, **own}
+    answering = {
+        "jobs": load,
+        "tokens": per_token,
+        "questions": QUESTION_TOKENS * per_token,
+        "passes": max(
+            shape.decoder.layers * LAYER_SECONDS, weights / (gpu.bandwidth * MEMORY_SHARE)
+        ),
+    }
+    return {
+        **SHIPPED,
+        "features": encoding,
+        "encode": encoding,
+        "questions": {**SHIPPED["questions"], "jobs": load},
+        "information": {**information, "images": information["images"] * larger},
+        "select": {**SHIPPED["select"], "images": SELECT_SECONDS * larger},
+        "answer": answering,
+    }
 
 
 def passes(images: int, questions: int, answer_tokens: int, batch_size: int, late: bool) -> int:

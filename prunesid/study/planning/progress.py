@@ -1,13 +1,12 @@
 """Progress of a study: the work of each stage for each benchmark, and how much of it is stored.
 
-An arm counts as done where the key of its result, made from everything that determines it, is in
-the store; a stage that leaves one file, where that is not older than the code that makes it.
+An arm is done once the store has the key of its result, made from everything that determines it.
+A stage that leaves one file is done once that is no older than the code that makes it.
 Nothing is computed and no model is loaded.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,12 +20,12 @@ from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.pocket.benchmarks import items
 from prunesid.study.config.arm import Arm
 from prunesid.study.config.model import geometry_of
-from prunesid.study.config.published_models import PublishedTask, published_task
+from prunesid.study.config.published_models import TaskSize, published_tasks
 from prunesid.study.config.study import Benchmark, Study
 from prunesid.study.files.features import Head, read_head
 from prunesid.study.files.questions import Questions, read_questions
 from prunesid.study.layout import Layout
-from prunesid.study.planning.hardware import BYTES, passes
+from prunesid.study.planning.hardware import VALUE_BYTES, passes
 from prunesid.study.planning.rates import Work
 from prunesid.study.provenance.code import files_behind
 from prunesid.study.provenance.contents import features_material, score_material
@@ -34,7 +33,7 @@ from prunesid.study.provenance.store import Store
 from prunesid.study.stages import answers, encoding, selection
 from prunesid.study.stages.budgets import Budgets, read_budgets
 from prunesid.study.stages.needs import needs_of, needs_text
-from prunesid.study.stages.shard import shards
+from prunesid.study.stages.shard import Shard, shards
 from prunesid.study.stages.source import Runtime, runtime_of
 
 # Of CLIP's space of images and texts, in the ViT-L/14 that LLaVA's towers are.
@@ -42,24 +41,11 @@ JOINT_WIDTH = 768
 
 
 @dataclass(frozen=True)
-class Size:
-    """Images and questions of a benchmark, None where nothing tells, and tokens of an answer."""
-
-    images: int | None
-    questions: int | None
-    answer_tokens: int = 4
-
-    @property
-    def is_known(self) -> bool:
-        return None not in (self.images, self.questions)
-
-
-@dataclass(frozen=True)
 class Step:
     """One stage of one benchmark (or, for `compare`, of one ablation).
 
     `of` and `done` count results: arms where the stage works arm by arm, else files. `left` is what
-    is to be done; `features` are the bytes of features among what that leaves on disk.
+    is to be done.
     """
 
     stage: str
@@ -67,12 +53,6 @@ class Step:
     of: int
     done: int
     left: Work
-    features: float = 0.0
-
-    @property
-    def bytes(self) -> float:
-        """Disk space that the work will take."""
-        return self.left.bytes + self.features
 
 
 def shape_of(study: Study, benchmark: Benchmark) -> Geometry:
@@ -81,80 +61,59 @@ def shape_of(study: Study, benchmark: Benchmark) -> Geometry:
 
 
 def largest_shape(study: Study) -> Geometry:
-    """The model's sizes for what has most tokens of all that the study shows."""
+    """The model's sizes for the benchmark with the most tokens."""
     return max((shape_of(study, b) for b in study.encoded), key=lambda shape: shape.usual_tokens)
 
 
-def size_of(study: Study, benchmark: Benchmark) -> Size:
+def size_of(study: Study, benchmark: Benchmark) -> TaskSize:
     """How many images and questions the study takes of a benchmark."""
-    places = Layout.of(study)
-    data = places.data(benchmark.task)
+    layout = Layout.of(study)
+    data, scores = layout.data(benchmark.task), layout.scores(benchmark.name)
     if data.is_file():
-        table = pq.read_table(data, columns=["image_id"])
-        return Size(len(table["image_id"].unique()), table.num_rows)
+        names = pq.read_table(data, columns=["image_id"])["image_id"]
+        return TaskSize(len(names.unique()), len(names))
     if benchmark.task in RENDERED:
         asked = [len(own) for *_, own in items(RENDERED[benchmark.task], study.limit)]
-        return Size(len(asked), sum(asked))
-    published = published_task(benchmark.task) or PublishedTask()
-    tokens = published.answer_tokens
-    scores = places.scores(benchmark.name)
+        return TaskSize(len(asked), sum(asked))
+    published = published_tasks().get(benchmark.task, TaskSize())
     if scores.is_file():
-        table = pd.read_parquet(scores, columns=["question_id", "image_id"])
-        return Size(table["image_id"].nunique(), table["question_id"].nunique(), tokens)
-    images, questions = published.images, published.questions
-    heads = [head_of(places.features(benchmark.name, shard)) for shard in shards(study.shards)]
-    whole = [len(head.inputs) for head in heads if head is not None]
-    encoded = sum(whole) if len(whole) == study.shards else None
-    if encoded is None and study.limit is not None and images is not None:
-        encoded = min(study.limit, images)
-    if encoded is not None:
-        share = encoded / images if images else None
-        taken = round(share * questions) if share and questions else None
-        return Size(encoded, taken, tokens)
-    return Size(images, questions, tokens)
+        table = pd.read_parquet(scores, columns=["image_id", "question_id"])
+        counts = {f"{of}s": table[f"{of}_id"].nunique() for of in ("image", "question")}
+        return replace(published, **counts)
+    heads = [head_of(layout.features(benchmark.name, shard)) for shard in shards(study.shards)]
+    if None not in heads:
+        encoded = sum(len(head.inputs) for head in heads if head is not None)
+    elif study.limit is not None and published.images is not None:
+        encoded = min(study.limit, published.images)
+    else:
+        return published
+    share = encoded / published.images if published.images else None
+    questions = round(share * published.questions) if share and published.questions else None
+    return replace(published, images=encoded, questions=questions)
 
 
-def steps(study: Study, sizes: Mapping[str, Size]) -> Iterator[Step]:
+def steps(study: Study, sizes: Mapping[str, TaskSize]) -> list[Step]:
     """Every stage of every benchmark and ablation, in the order of the workflow."""
-    places = Layout.of(study)
-    unfinished = set()
-    all_read = True
-    for benchmark in study.encoded:
-        size = sizes[benchmark.name]
-        if benchmark.task in RENDERED:
-            rendered = is_fresh(places.data(benchmark.task), "images")
-            yield _file_step("images", benchmark.name, rendered, {"images": size.images or 0})
-        parts = _parts(study, benchmark, size)
-        unread = [part for part in parts if part.head is None]
-        all_read = all_read and not unread
-        volume = image_bytes(study, benchmark)
-        yield _part_step("features", benchmark.name, parts, unread, volume)
-        if benchmark not in study.benchmarks:
-            continue
-        if any(arm.asked for arm in study.arms_of(benchmark.name)):
-            unasked = [part for part in parts if part.head is None or part.questions is None]
-            yield _part_step("questions", benchmark.name, parts, unasked)
-        for step in _arm_steps(study, benchmark, size, parts):
-            if step.done < step.of:
-                unfinished.add(benchmark.name)
-            yield step
-    features = [
-        places.features(b.name, each) for b in study.encoded for each in shards(study.shards)
-    ]
-    informed = all_read and is_fresh(places.information, "information", features)
+    layout = Layout.of(study)
+    found = [step for b in study.encoded for step in _benchmark_steps(study, b, sizes[b.name])]
+    unfinished = {step.name for step in found if step.done < step.of}
+    unread = any(step.stage == "features" and step.done < step.of for step in found)
+    features = [layout.features(b.name, s) for b in study.encoded for s in shards(study.shards)]
+    informed = not unread and is_fresh(layout.information, "information", features)
     images = sum(size.images or 0 for size in sizes.values())
-    yield _file_step("information", "all images", informed, {"images": images})
+    found.append(_file_step("information", "all images", informed, {"images": images}))
     for ablation in study.ablations:
-        chosen = {b.name for b in study.benchmarks_of(ablation)}
-        compared = not chosen & unfinished and is_fresh(
-            places.comparison(ablation.name), "compare", map(places.scores, chosen)
+        names = {b.name for b in study.benchmarks_of(ablation)}
+        compared = not names & unfinished and is_fresh(
+            layout.comparison(ablation.name), "compare", map(layout.scores, names)
         )
-        amount = {"arms": len(ablation.arms) * len(chosen)}
-        yield _file_step("compare", ablation.name, compared, amount)
+        amount = {"arms": len(ablation.arms) * len(names)}
+        found.append(_file_step("compare", ablation.name, compared, amount))
+    return found
 
 
 def is_fresh(output: Path, stage: str, made_from: Iterable[Path] = ()) -> bool:
-    """Whether a file is there and no older than its stage's code and what it is made from."""
+    """True for a file that is no older than its stage's code and what it is made from."""
     if not output.is_file():
         return False
     older = (*files_behind(stage).values(), *(path for path in made_from if path.is_file()))
@@ -174,7 +133,7 @@ class _Part:
     """A shard: how many images and questions it has, and what is there of it.
 
     head       of its features, where these are up to date
-    budgets, questions  as the stages read them; only beside a head
+    budgets, questions  as the stages read them; only with a head
     """
 
     images: int
@@ -210,40 +169,46 @@ class _Part:
         return Store.key(answers.material_of(tokens, self.head, self.runtime, arm))
 
 
-def _parts(study: Study, benchmark: Benchmark, size: Size) -> list[_Part]:
-    """The shards of a benchmark."""
-    places, runtime = Layout.of(study), runtime_of(study)
-    needed = needs_text(
-        needs_of(study.arms_of(benchmark.name)), dict(study.model_options).get(TEXT_TOWER)
-    )
-    readable = benchmark.task not in RENDERED or is_fresh(places.data(benchmark.task), "images")
-    found = []
-    for shard in shards(study.shards):
-        images = len(shard.take(range(size.images or 0), study.batch_size))
-        share = images / size.images if size.images else 0
-        part = _Part(images, round(share * (size.questions or 0)), Store(places.store), runtime)
-        head = head_of(places.features(benchmark.name, shard)) if readable else None
-        if (
-            head is not None
-            and head.needs == needed
-            and head.material
-            == features_material(head.material["benchmark"], runtime, study.frames)
-        ):
-            asked = places.questions(benchmark.name, shard)
-            part = replace(
-                part, head=head,
-                budgets=read_budgets(places.budgets, benchmark.name)
-                if places.budgets.is_file() else {},
-                questions=read_questions(asked) if asked.is_file() else None,
-            )  # fmt: skip
-        found.append(part)
-    return found
+def _part(study: Study, benchmark: Benchmark, size: TaskSize, shard: Shard) -> _Part:
+    layout, runtime, name = Layout.of(study), runtime_of(study), benchmark.name
+    store, images = Store(layout.store), shard.take(range(size.images or 0), study.batch_size)
+    share = len(images) / size.images if size.images else 0
+    part = _Part(len(images), round(share * (size.questions or 0)), store, runtime)
+    rendered = benchmark.task in RENDERED
+    if rendered and not is_fresh(layout.data(benchmark.task), "images"):
+        return part
+    head = head_of(layout.features(name, shard))
+    tower = dict(study.model_options).get(TEXT_TOWER)
+    if head is None or head.needs != needs_text(needs_of(study.arms_of(name)), tower):
+        return part
+    if head.material != features_material(head.material["benchmark"], runtime, study.frames):
+        return part
+    budgets = read_budgets(layout.budgets, name) if layout.budgets.is_file() else {}
+    asked = layout.questions(name, shard)
+    questions = read_questions(asked) if asked.is_file() else None
+    return replace(part, head=head, budgets=budgets, questions=questions)
+
+
+def _benchmark_steps(study: Study, benchmark: Benchmark, size: TaskSize) -> Iterator[Step]:
+    """The stages of a benchmark, as far as it is one that arms answer."""
+    name = benchmark.name
+    if benchmark.task in RENDERED:
+        rendered = is_fresh(Layout.of(study).data(benchmark.task), "images")
+        yield _file_step("images", name, rendered, {"images": size.images or 0})
+    parts = [_part(study, benchmark, size, shard) for shard in shards(study.shards)]
+    unread = [part for part in parts if part.head is None]
+    yield _part_step("features", name, parts, unread, image_bytes(study, benchmark))
+    if benchmark not in study.benchmarks:
+        return
+    if any(arm.asked for arm in study.arms_of(name)):
+        unasked = [part for part in parts if part.head is None or part.questions is None]
+        yield _part_step("questions", name, parts, unasked)
+    yield from _arm_steps(study, benchmark, size, parts)
 
 
 def _file_step(stage: str, name: str, done: bool, amount: Mapping[str, float]) -> Step:
     """A stage that leaves one file."""
-    work = Work(stage, {} if done else {**amount, "jobs": 1})
-    return Step(stage, name, 1, int(done), work)
+    return Step(stage, name, 1, int(done), Work(stage, {} if done else {**amount, "jobs": 1}))
 
 
 def _part_step(
@@ -251,13 +216,17 @@ def _part_step(
 ) -> Step:
     """A stage that leaves one file of each part."""
     images = sum(part.images for part in left)
-    amount = {"images": images, "questions": sum(part.asked for part in left), "jobs": len(left)}
-    work = Work(stage, amount if left else {})
-    return Step(stage, name, len(parts), len(parts) - len(left), work, images * image_bytes)
+    amount = {
+        "images": images,
+        "questions": sum(part.asked for part in left),
+        "jobs": len(left),
+        "feature_bytes": images * image_bytes,
+    }
+    return Step(stage, name, len(parts), len(parts) - len(left), Work(stage, amount))
 
 
 def _arm_steps(
-    study: Study, benchmark: Benchmark, size: Size, parts: Sequence[_Part]
+    study: Study, benchmark: Benchmark, size: TaskSize, parts: Sequence[_Part]
 ) -> Iterator[Step]:
     """The stages of a benchmark that work arm by arm."""
     arms = study.arms_of(benchmark.name)
@@ -289,20 +258,19 @@ def _arm_steps(
         if stage == "encode" and not own:  # there is no such job
             continue
         amount = _amount(left[stage], shape.usual_tokens, size.answer_tokens, study.batch_size)
-        number = len({arm.name for _, arm in left[stage]})
-        # Tokens of a pass of their own are stored whole, those of others by number.
-        token = shape.width * BYTES[study.dtype] if stage == "encode" else 0
-        work = Work(stage, amount, len(left[stage]))
-        yield Step(
-            stage, benchmark.name, len(own), len(own) - number, work, token * amount["tokens"]
-        )
+        if stage == "encode":
+            # Tokens of a pass of their own are stored whole, those of others by number.
+            token_bytes = shape.width * VALUE_BYTES[study.dtype]
+            amount["feature_bytes"] = token_bytes * amount["tokens"]
+        done = len(own) - len({arm.name for _, arm in left[stage]})
+        yield Step(stage, benchmark.name, len(own), done, Work(stage, amount))
 
 
 def _amount(
     left: Sequence[tuple[_Part, Arm]], tokens: int, answer_tokens: int, batch_size: int
-) -> Counter[str]:
+) -> dict[str, int]:
     """All that arms on parts are paid for; `tokens` are those of an image before compression."""
-    amount = Counter(images=0, tokens=0, questions=0, passes=0)
+    amount = dict.fromkeys(("images", "tokens", "questions", "passes"), 0)
     for part, arm in left:
         # Where tokens are chosen by image and question, every question is an input.
         inputs = part.asked if arm.asked else part.images
@@ -312,8 +280,7 @@ def _amount(
         amount["questions"] += part.asked
         amount["tokens"] += rows * min(tokens, arm.budget or tokens)
         amount["passes"] += passes(inputs, part.asked, answer_tokens, batch_size, arm.is_late)
-    amount["jobs"] = len({id(part) for part, _ in left})
-    return amount
+    return {**amount, "jobs": len({id(part) for part, _ in left}), "entries": len(left)}
 
 
 def image_bytes(study: Study, benchmark: Benchmark) -> float:
@@ -328,6 +295,6 @@ def image_bytes(study: Study, benchmark: Benchmark) -> float:
     per_token += needs.first_cls_attention
     per_token += needs.projected * shape.decoder.width
     # In float32, whatever the model's type.
-    per_token += needs.joint * JOINT_WIDTH * 4 // BYTES[study.dtype]
+    per_token += needs.joint * JOINT_WIDTH * 4 // VALUE_BYTES[study.dtype]
     per_crop = shape.crop_tokens * per_token + shape.width
-    return BYTES[study.dtype] * shape.usual_crops * per_crop
+    return VALUE_BYTES[study.dtype] * shape.usual_crops * per_crop

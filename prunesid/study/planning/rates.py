@@ -8,6 +8,7 @@ then scaled by how much longer or shorter the finished part took than the shippe
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -26,30 +27,31 @@ SHIPPED: Mapping[str, Mapping[str, float]] = {
     "compare": {"jobs": 4, "arms": 0.35},
 }
 STAGES = tuple(SHIPPED)
-# Bytes in the store, by the same measures; features are larger by far and counted from their shape.
+# Bytes in the store, by the same measures; those of features are counted by their shape.
 BYTES: Mapping[str, Mapping[str, float]] = {
     "images": {"images": 50_000},
     "select": {"tokens": 8, "images": 100},
     "answer": {"questions": 20},
     "score": {"questions": 20},
 }
-ENTRY_BYTES = 8_000
+OF_ANY_STAGE = {"entries": 8_000, "feature_bytes": 1}
 
 
 @dataclass(frozen=True)
 class Work:
-    """Some of a stage: `amount` in the stage's measures, `entries` the results that it stores."""
+    """Some of a stage: `amount` in the stage's measures.
+
+    Any stage may have `entries`, the results that it stores, and `feature_bytes`, the bytes of
+    features among these.
+    """
 
     stage: str
     amount: Mapping[str, float]
-    entries: int = 0
 
     @property
     def bytes(self) -> float:
-        """Bytes that it leaves on disk, but for features."""
-        sizes = BYTES.get(self.stage, {})
-        content = sum(sizes.get(what, 0) * count for what, count in self.amount.items())
-        return content + ENTRY_BYTES * self.entries
+        """Bytes that it leaves on disk."""
+        return _priced(self, {**BYTES.get(self.stage, {}), **OF_ANY_STAGE})
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Rates:
 
     def seconds(self, work: Work) -> float:
         """How long the work takes one process."""
-        return self.factors.get(work.stage, 1.0) * _expected(work, self.rates)
+        return self.factors.get(work.stage, 1.0) * _priced(work, self.rates[work.stage])
 
     def is_measured(self, stage: str) -> bool:
         return stage in self.factors
@@ -70,17 +72,16 @@ class Rates:
 def measured(
     finished: Iterable[tuple[Work, float]], rates: Mapping[str, Mapping[str, float]] = SHIPPED
 ) -> Rates:
-    """Rates by which the finished work takes, stage by stage, the seconds that it took.
+    """Rates that give the finished work, stage by stage, the seconds that it took.
 
-    `rates` are those that a stage keeps of which nothing is finished.
+    A stage of which nothing is finished keeps `rates`.
     """
-    took: dict[str, float] = {}
-    expected: dict[str, float] = {}
+    took: defaultdict[str, float] = defaultdict(float)
+    expected: defaultdict[str, float] = defaultdict(float)
     for work, seconds in finished:
-        took[work.stage] = took.get(work.stage, 0.0) + seconds
-        expected[work.stage] = expected.get(work.stage, 0.0) + _expected(work, rates)
-    factors = {stage: took[stage] / expected[stage] for stage in took if expected[stage] > 0}
-    return Rates(factors, rates)
+        took[work.stage] += seconds
+        expected[work.stage] += _priced(work, rates[work.stage])
+    return Rates({s: took[s] / expected[s] for s in took if expected[s] > 0}, rates)
 
 
 def wall_seconds(chains: Iterable[float], cores: int) -> float:
@@ -89,5 +90,5 @@ def wall_seconds(chains: Iterable[float], cores: int) -> float:
     return max(sum(lengths) / cores, *lengths) if lengths else 0.0
 
 
-def _expected(work: Work, rates: Mapping[str, Mapping[str, float]]) -> float:
-    return sum(rates[work.stage].get(what, 0.0) * count for what, count in work.amount.items())
+def _priced(work: Work, prices: Mapping[str, float]) -> float:
+    return sum(prices.get(what, 0.0) * count for what, count in work.amount.items())

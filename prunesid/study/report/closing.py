@@ -14,13 +14,13 @@ from prunesid.study.layout import Layout
 
 def closing(study: Study, report: Path | None = None) -> str:
     """The message. `report` is where this run wrote its report, None where it wrote none."""
-    places = Layout.of(study)
+    layout = Layout.of(study)
     lines = [
-        f"Tables and figures: {places.ablations}",
+        f"Tables and figures: {layout.ablations}",
         f"Report: {report}" if report else "Report: none yet; `make reproduce` writes one",
     ]
-    if places.published.is_file():
-        lines.append(places.published.read_text().strip())
+    if layout.published.is_file():
+        lines.append(layout.published.read_text().strip())
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from prunesid.study.config.kept_patches import KeptPatches, Scene
+from prunesid.study.files.scenes import KeptPatches, Scene
 from prunesid.study.report import panels, theme
 
 COLUMN = 0.98

@@ -34,7 +34,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def write_accounts(
+def write_costs(
     features: Sequence[Path], answers: Sequence[Path], arms: Iterable[Arm], store: Store,
     output: Path,
 ) -> None:  # fmt: skip
@@ -88,8 +88,8 @@ def pools_of(arm: Arm, head: Head) -> Mapping[str, tuple[int, ...]]:
     return found
 
 
-def read_accounts(path: Path) -> pd.DataFrame:
-    """What `write_accounts` wrote, by the arm's name."""
+def read_costs(path: Path) -> pd.DataFrame:
+    """What `write_costs` wrote, by the arm's name."""
     table = pd.read_csv(path, dtype={"arm": str}, keep_default_na=False, na_values=[""])
     return table.set_index("arm")
 

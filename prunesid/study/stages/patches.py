@@ -12,10 +12,11 @@ from PIL import Image
 
 from prunesid.families.inputs.square import squared
 from prunesid.images.records import CENTER, PADDED
-from prunesid.study.config.kept_patches import FirstCrop, KeptPatches, Patches, Scene
+from prunesid.study.config.kept_patches import Patches
 from prunesid.study.files.features import read_head
 from prunesid.study.files.kept import read_places
 from prunesid.study.files.question_rows import asked_rows
+from prunesid.study.files.scenes import FirstCrop, KeptPatches, Scene
 from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_keys
 from prunesid.study.stages.source import Source

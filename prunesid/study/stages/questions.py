@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from prunesid.core.files import atomic
-from prunesid.images.relevance import TEXT_TOWER, asks_of, encoders_of
+from prunesid.images.relevance import TEXT_TOWER, encoders_of, prompts_of
 from prunesid.study.files.features import read_head
 from prunesid.study.provenance.contents import tower_digest
 from prunesid.study.stages.device import model_of
@@ -31,14 +31,15 @@ def write_questions(
     features  those of the shard
     """
     inputs = read_head(features).inputs
-    asks = asks_of(inputs, shard.questions(source.open().questions(), runtime.batch_size))
+    prompts = prompts_of(inputs, shard.questions(source.open().questions(), runtime.batch_size))
     # What an encoder reads of a question.
     texts = [
-        (ask.context, tuple(medium.kind for medium in inputs[ask.image])) for ask in asks.values()
+        (prompt.context, tuple(medium.kind for medium in inputs[prompt.image]))
+        for prompt in prompts.values()
     ]
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     tower = dict(runtime.options).get(TEXT_TOWER)
-    encoders = encoders_of((each for arm in arms for each in arm.asked), tower) if asks else ()
+    encoders = encoders_of((each for arm in arms for each in arm.asked), tower) if prompts else ()
     tensors = {"place": torch.tensor([places[text] for text in texts], dtype=torch.int64)}
     if encoders:
         with model_of(runtime) as adapter:
@@ -46,7 +47,9 @@ def write_questions(
                 tensors[encoder] = torch.stack(
                     [adapter.question(encoder, *text) for text in places]
                 )
-    listed = json.dumps([[ask.image, ask.context, ask.questions] for ask in asks.values()])
+    listed = json.dumps(
+        [[prompt.image, prompt.context, prompt.questions] for prompt in prompts.values()]
+    )
     head = {"asks": listed, "text_tower": json.dumps(tower and tower_digest(str(tower)))}
     with atomic(output) as temporary:
         save_file(tensors, temporary, metadata=head)

@@ -136,7 +136,7 @@ def _select_asked(
 ) -> Kept:
     """What an arm keeps for each question, in their order."""
     encoder = questions.encoder(arm)
-    whose, vectors = owners(questions.asks), questions.vectors[encoder]
+    whose, vectors = owners(questions.prompts), questions.vectors[encoder]
     parts = []
     # A few at a time: every question holds the features of its image.
     for start in range(0, len(whose), ASKED_AT_ONCE):

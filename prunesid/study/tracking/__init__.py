@@ -2,8 +2,8 @@
 
     from prunesid.study.tracking import Settings
     from prunesid.study.tracking.publish import publish
-    receipt = publish(runs, Path("results/pocket/runs"), Settings(mode="offline"))
-    print(receipt.message())
+    publication = publish(runs, Path("results/pocket/runs"), Settings(mode="offline"))
+    print(publication.message())
 
 Runs are made late, once, from result files. A back end is one file with a class that has the
 members of `Tracker`; JSON files are always written.

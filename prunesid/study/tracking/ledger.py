@@ -35,7 +35,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Receipt:
+class Publication:
     """The runs of one call of `publish`, in its order, and what to tell the user about them."""
 
     directory: Path
@@ -58,7 +58,7 @@ class Receipt:
         return "\n".join((*head, *self.lines))
 
     def write(self, path: Path) -> None:
-        """The entries in the form of the ledger; the same bytes for the same receipt, atomic."""
+        """The entries in the form of the ledger; the same bytes for the same publication, atomic."""
         write_ledger(path, self.entries)
 
 

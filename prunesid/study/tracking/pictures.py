@@ -16,8 +16,8 @@ from safetensors import safe_open
 
 from prunesid.core.files import atomic, digest, file_digest
 from prunesid.study.config.arm import Arm
-from prunesid.study.config.kept_patches import FirstCrop
 from prunesid.study.files.question_rows import asked_rows
+from prunesid.study.files.scenes import FirstCrop
 from prunesid.study.provenance.store import Store
 
 GAP = 8

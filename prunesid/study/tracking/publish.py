@@ -9,14 +9,14 @@ from pathlib import Path
 
 from prunesid.study.tracking import FAILED, Delivery, Run, Settings, Tracker
 from prunesid.study.tracking.json import Json, path_of
-from prunesid.study.tracking.ledger import LEDGER, Entry, Receipt, read_ledger, write_ledger
+from prunesid.study.tracking.ledger import LEDGER, Entry, Publication, read_ledger, write_ledger
 from prunesid.study.tracking.trackio import Trackio
 from prunesid.study.tracking.wandb import Wandb
 
 log = logging.getLogger(__name__)
 
 
-def publish(runs: Sequence[Run], directory: Path, settings: Settings | None = None) -> Receipt:
+def publish(runs: Sequence[Run], directory: Path, settings: Settings | None = None) -> Publication:
     """Publish the runs below `directory`; those that its receipts.json holds are left alone.
 
     A failure of W&B or trackio is a warning in the log and a delivery with the status 'failed' and its reason,
@@ -31,7 +31,7 @@ def publish(runs: Sequence[Run], directory: Path, settings: Settings | None = No
     return deliver(runs, directory, [*trackers, Wandb(settings)])
 
 
-def deliver(runs: Sequence[Run], directory: Path, trackers: Sequence[Tracker]) -> Receipt:
+def deliver(runs: Sequence[Run], directory: Path, trackers: Sequence[Tracker]) -> Publication:
     """As `publish`, with back ends of your own. The first may raise, the others cannot."""
     _check_names(runs, directory)
     path = directory / LEDGER
@@ -57,7 +57,7 @@ def deliver(runs: Sequence[Run], directory: Path, trackers: Sequence[Tracker]) -
     _replace_former(runs, directory, trackers, ledger)
     write_ledger(path, ledger.values())
     entries = tuple(ledger[run.id] for run in runs)
-    return Receipt(directory, entries, _lines(entries, directory, trackers))
+    return Publication(directory, entries, _lines(entries, directory, trackers))
 
 
 def _check_names(runs: Sequence[Run], directory: Path) -> None:

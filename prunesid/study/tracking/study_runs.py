@@ -90,11 +90,11 @@ def publish_study(
             facts=pd.read_csv(folder / "arms.csv"),
         )
     settings = settings_of(study)
-    receipt = publish(runs, directory, settings)
+    publication = publish(runs, directory, settings)
     gallery.keep_only(picture.path for run in runs for picture in run.pictures)
     write_artifacts(artifacts_of(study, benchmarks, ablations), directory)
-    lines = [receipt.message()]
-    if any(d.status == "online" for e in receipt.entries for d in e.deliveries.values()):
+    lines = [publication.message()]
+    if any(d.status == "online" for e in publication.entries for d in e.deliveries.values()):
         problem = send_artifacts(directory, settings)
         if problem is not None:
             log.warning("the artifacts were not uploaded: %s", problem)

@@ -12,8 +12,10 @@ from prunesid.study.config.documents import ConfigError, read_yaml
 def test_grouping_is_the_papers_table_5():
     ablation = grouping()
     assert [row.key for row in ablation.rows] == [
-        "grouping=random", "grouping=kmeans", "grouping=psca"
-    ]  # fmt: skip
+        "grouping=random",
+        "grouping=kmeans",
+        "grouping=psca",
+    ]
     assert [column.key for column in ablation.columns] == ["budget=64", "budget=128", "budget=192"]
     assert ablation.reference.key == "grouping=psca"
     assert ablation.table.paper_table == 5
@@ -29,8 +31,11 @@ def test_any_parameter_of_a_method_is_an_axis():
     ablation = ablation_of(vary={"num_groups": [8, 16]}, across={"budget": [64, 128]})
     assert ablation.axes == ("num_groups", "budget")
     assert [cell.arms[0].name for cell in ablation.cells] == [
-        "num_groups-8", "budget-128_num_groups-8", "num_groups-16", "budget-128_num_groups-16"
-    ]  # fmt: skip
+        "num_groups-8",
+        "budget-128_num_groups-8",
+        "num_groups-16",
+        "budget-128_num_groups-16",
+    ]
     assert ablation.rows[0].label == "num groups 8"
     assert ablation.columns[0].label == "64 tokens"
 
@@ -43,9 +48,13 @@ def test_methods_can_be_compared_in_a_list_of_settings():
         seeds=2,
     )
     assert [arm.name for arm in ablation.arms] == [
-        "vanilla", "budget-32", "method-random_budget-32", "method-random_budget-32_seed-1",
-        "budget-32_preset-release", "budget-32_preset-release_seed-1",
-    ]  # fmt: skip
+        "vanilla",
+        "budget-32",
+        "method-random_budget-32",
+        "method-random_budget-32_seed-1",
+        "budget-32_preset-release",
+        "budget-32_preset-release_seed-1",
+    ]
     assert ablation.rows[2].label == "code"
     assert (ablation.figure.x, ablation.figure.hue) == ("row", "column")
 
@@ -128,8 +137,9 @@ def test_ablations_share_arms_by_name():
 def test_two_axes_vary_together():
     ablation = ablation_of(vary={"grouping": ["psca", "kmeans"], "num_groups": [8, 16]})
     assert [row.key for row in ablation.rows][:2] == [
-        "grouping=psca,num_groups=8", "grouping=psca,num_groups=16"
-    ]  # fmt: skip
+        "grouping=psca,num_groups=8",
+        "grouping=psca,num_groups=16",
+    ]
     assert ablation.figure.x == "row"
 
 
@@ -137,12 +147,21 @@ def test_off_is_a_word_and_not_false(tmp_path):
     path = tmp_path / "threshold.yaml"
     path.write_text("title: T\nvary: {threshold: [scaled, off]}\n")
     assert [row.key for row in load_ablation(path, ROOT).rows] == [
-        "threshold=scaled", "threshold=off"
-    ]  # fmt: skip
+        "threshold=scaled",
+        "threshold=off",
+    ]
     path.write_text("{a: yes, b: true, c: 1e-3, d: 1.5, e: -2, f: 12, g: '1e3', h: .5, i: 1_0}")
     assert read_yaml(path) == {
-        "a": "yes", "b": True, "c": 0.001, "d": 1.5, "e": -2, "f": 12, "g": "1e3", "h": 0.5, "i": 10
-    }  # fmt: skip
+        "a": "yes",
+        "b": True,
+        "c": 0.001,
+        "d": 1.5,
+        "e": -2,
+        "f": 12,
+        "g": "1e3",
+        "h": 0.5,
+        "i": 10,
+    }
 
 
 @pytest.mark.parametrize(
@@ -196,9 +215,10 @@ def test_cells_can_be_left_out():
     )
     assert [row.key for row in ablation.rows] == ["method=prunesid", "method=grid"]
     assert [(cell.row.key, cell.column.key) for cell in ablation.cells] == [
-        ("method=prunesid", "budget=16"), ("method=prunesid", "budget=64"),
+        ("method=prunesid", "budget=16"),
+        ("method=prunesid", "budget=64"),
         ("method=grid", "budget=64"),
-    ]  # fmt: skip
+    ]
     assert [c.key for c in ablation.columns_of(ablation.rows[1])] == ["budget=64"]
 
 

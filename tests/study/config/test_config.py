@@ -35,9 +35,12 @@ def problems(document: dict, **places: Path) -> str:
 def test_the_default_study(given):
     study = parse_study(given)
     assert [b.name for b in study.benchmarks] == [
-        "pocket_gqa", "pocket_mme", "pocket_pope", "pocket_sqa"
-    ]  # fmt: skip
-    # All but those that are parts of `methods`: for the models of the paper's tables 2 to 4, and late ones.
+        "pocket_gqa",
+        "pocket_mme",
+        "pocket_pope",
+        "pocket_sqa",
+    ]
+    # All but parts of `methods`: for the models of the paper's tables 2 to 4, and late ones.
     assert {a.name for a in study.ablations} | {"rivals", "late"} == {
         path.stem for path in (ROOT / "configs" / "ablations").glob("*.yaml")
     }
@@ -135,8 +138,11 @@ def test_a_late_budget_that_the_decoder_rules_out_is_a_problem(given):
         }
     )
     assert {arm.method for arm in study.arms if arm.is_late} == {
-        "dart", "fastv", "mustdrop", "sparsevlm"
-    }  # fmt: skip
+        "dart",
+        "fastv",
+        "mustdrop",
+        "sparsevlm",
+    }
 
 
 def test_what_qwens_positions_rule_out_is_a_problem(given):
@@ -151,15 +157,19 @@ def test_what_qwens_positions_rule_out_is_a_problem(given):
     assert "arm method-sparsevlm" not in found
     study = parse_study(study | {"overrides": {"late": {"across": {"budget": [64]}}}})
     assert {arm.method for arm in study.arms if arm.is_late} == {
-        "dart", "fastv", "mustdrop", "sparsevlm"
-    }  # fmt: skip
+        "dart",
+        "fastv",
+        "mustdrop",
+        "sparsevlm",
+    }
 
 
 def test_a_study_of_images_with_newlines_refuses_the_key_set(given):
     change = {
-        "ablations": ["late"], "model": "llava-hf/llava-v1.6-vicuna-7b-hf",
+        "ablations": ["late"],
+        "model": "llava-hf/llava-v1.6-vicuna-7b-hf",
         "overrides": {"late": {"across": {"budget": [1200]}}},
-    }  # fmt: skip
+    }
     found = problems(given | change)
     assert "newlines enter among the patches, which have none; key_share=0 does without" in found
     assert "arm method-mustdrop_budget-1200_rule-budget" in found and "fastv" not in found
@@ -167,9 +177,14 @@ def test_a_study_of_images_with_newlines_refuses_the_key_set(given):
 
 def with_tower(tmp_path: Path, **config: object) -> str:
     vision = {
-        "model_type": "clip_vision_model", "image_size": 336, "patch_size": 14, "hidden_size": 8,
-        "intermediate_size": 8, "num_hidden_layers": 5, "num_attention_heads": 2,
-    }  # fmt: skip
+        "model_type": "clip_vision_model",
+        "image_size": 336,
+        "patch_size": 14,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 2,
+    }
     (tmp_path / "config.json").write_text(json.dumps({"vision_config": vision, **config}))
     return str(tmp_path)
 

@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, run as they stand there, from a folder that is not the clone's."""
+"""The examples of docs/extending.md, run as they stand there, from a folder of their own."""
 
 from __future__ import annotations
 
@@ -48,8 +48,11 @@ def project(folder: Path) -> Path:
 def snakemake(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--cores", "1", *arguments],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -61,9 +64,13 @@ def jobs(output: str) -> dict[str, int]:
 
 def test_the_guide_shows_every_extension_point():
     assert set(FILES) == {
-        "study.yaml", "ablations/spread.yaml", "my_methods.py", "my_relevance.py",
-        "rules/categories.smk", "Snakefile",
-    }  # fmt: skip
+        "study.yaml",
+        "ablations/spread.yaml",
+        "my_methods.py",
+        "my_relevance.py",
+        "rules/categories.smk",
+        "Snakefile",
+    }
 
 
 def test_an_ablation_a_plug_in_and_a_rule_beside_the_study(tmp_path):
@@ -176,8 +183,14 @@ def test_a_new_axis_asks_no_old_arm_again(wider, tmp_path, monkeypatch):
         stored.clear()
         select_arms(features, arms, store, chosen)
         answer_benchmark(source, runtime, features, chosen, arms, store, answers)
-        score_benchmark(source, "pocket_mme", "mme_perception_score", [answers], store,
-                        tmp_path / "scores.parquet")  # fmt: skip
+        score_benchmark(
+            source,
+            "pocket_mme",
+            "mme_perception_score",
+            [answers],
+            store,
+            tmp_path / "scores.parquet",
+        )
         return list(stored)
 
     monkeypatch.setattr(Store, "put", counting)

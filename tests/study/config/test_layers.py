@@ -2,6 +2,7 @@
 
 import pytest
 
+from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.layers import block, with_blocks
 
 PAPER = [0, "2/24", "8/24", "16/24", -2, -1]
@@ -40,32 +41,32 @@ def test_without_a_depth_only_numbers_from_zero_are_blocks():
 
 
 def test_layers_that_become_the_same_are_run_once():
-    resolved, problems = with_blocks(document(vary={"layer": PAPER}), 3)
+    resolved = with_blocks(document(vary={"layer": PAPER}), 3)
     assert resolved["vary"] == {"layer": [0, 1, 2]}
     settings = [{"layer": "1/24", "label": "early"}, {"layer": 0}, {"layer": 0, "num_groups": 8}]
-    resolved, _ = with_blocks(document(across=settings), 6)
+    resolved = with_blocks(document(across=settings), 6)
     assert resolved["across"] == [{"layer": 0, "label": "early"}, {"layer": 0, "num_groups": 8}]
-    assert not problems
 
 
 def test_what_is_written_twice_stays_to_be_reported():
-    resolved, _ = with_blocks(document(vary={"layer": [0, 0, "0/24"]}), 12)
+    resolved = with_blocks(document(vary={"layer": [0, 0, "0/24"]}), 12)
     assert resolved["vary"] == {"layer": [0, 0]}
 
 
 def test_base_reference_and_labels_follow():
     given = document(
-        base={"layer": -1}, reference={"layer": "8/24"},
+        base={"layer": -1},
+        reference={"layer": "8/24"},
         labels={"layer": {"-2": "usual", "0": "first", "none": "own"}, "budget": {"64": "few"}},
-    )  # fmt: skip
-    resolved, problems = with_blocks(given, 12)
+    )
+    resolved = with_blocks(given, 12)
     assert resolved["base"] == {"layer": 11}
     assert resolved["reference"] == {"layer": 4}
     assert resolved["labels"]["layer"] == {"10": "usual", "0": "first", "none": "own"}
     assert resolved["labels"]["budget"] == {"64": "few"}
-    assert not problems
 
 
 def test_every_wrong_layer_is_reported():
-    _, problems = with_blocks(document(vary={"layer": [99, "9/8"]}, base={"layer": -99}), 12)
-    assert len(problems) == 3
+    with pytest.raises(ConfigError) as caught:
+        with_blocks(document(vary={"layer": [99, "9/8"]}, base={"layer": -99}), 12)
+    assert len(caught.value.problems) == 3

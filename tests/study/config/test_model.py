@@ -1,4 +1,4 @@
-"""What is known of a study's model before anything runs, wherever it lies."""
+"""Facts of a study's model before anything runs, wherever it lies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plug-ins: found beside the study, known by their source, replaced when edited, explained when wrong."""
+"""Plug-ins: found next to the study, known by source, replaced when edited, explained if wrong."""
 
 from __future__ import annotations
 
@@ -76,8 +76,10 @@ def test_a_plug_in_is_found_beside_the_study(write, tmp_path):
     loaded = load_study(study, ROOT)
     assert loaded.plugins == (tmp_path / "plugged.py", tmp_path / "striped.py")
     assert [arm.name for arm in loaded.arms] == [
-        "vanilla", "method-plugged_score-last", "grouping-stripes-of-a-test"
-    ]  # fmt: skip
+        "vanilla",
+        "method-plugged_score-last",
+        "grouping-stripes-of-a-test",
+    ]
     assert kept("plugged") == [0, 1]
 
 
@@ -171,10 +173,12 @@ def test_two_of_one_name(write, tmp_path):
     [
         ("import no_such_module", "line 3: ModuleNotFoundError: No module named 'no_such_module'"),
         ("x = (", "line 3: SyntaxError"),
-        ("from prunesid.methods.features import register; register('random')(print)",
-         "line 3: ValueError: There already is a method named 'random'"),
+        (
+            "from prunesid.methods.features import register; register('random')(print)",
+            "line 3: ValueError: There already is a method named 'random'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_broken_one_is_explained_with_its_line(write, tmp_path, line, message):
     write("broken.py", f"one = 1\ntwo = 2\n{line}\n")
     assert f"broken.py, {message}" in problems(["broken.py"], tmp_path)

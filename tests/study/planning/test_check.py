@@ -25,10 +25,10 @@ from prunesid.study.planning.checks.checkpoint import (
 )
 from prunesid.study.planning.checks.data import check_data, check_token
 from prunesid.study.planning.checks.finding import MISSING, OK, UNKNOWN, Finding, summary, text
-from prunesid.study.planning.checks.hub import HuggingFace, NotReachable, NotThere, Repository
+from prunesid.study.planning.checks.hub import Hub, NotReachable, NotThere, Repository
 from prunesid.study.planning.checks.machine import (
     Device,
-    ThisMachine,
+    Machine,
     check_disks,
     check_gpu,
     check_memory,
@@ -95,9 +95,14 @@ def lay(folder: Path, files=(*SHARDS,)):
 
 def write(folder: Path, **fields) -> Path:
     document = {
-        "title": "T", "model": LLAVA, "benchmarks": ["pocket_pope"], "ablations": ["grouping"],
-        "device": "cuda", "results": str(folder / "results"), **fields,
-    }  # fmt: skip
+        "title": "T",
+        "model": LLAVA,
+        "benchmarks": ["pocket_pope"],
+        "ablations": ["grouping"],
+        "device": "cuda",
+        "results": str(folder / "results"),
+        **fields,
+    }
     path = folder / "study.yaml"
     path.write_text(json.dumps(document))
     return path
@@ -131,8 +136,13 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path):
     machine = FakeMachine(memory=1, disk=1)
     found = check(path, FakeHub(tmp_path, None), machine, version_of)
     assert set(states(found, MISSING)) == {
-        "package pandas", "package transformers", "GPU", "memory", "disk", "checkpoint"
-    }  # fmt: skip
+        "package pandas",
+        "package transformers",
+        "GPU",
+        "memory",
+        "disk",
+        "checkpoint",
+    }
     assert all(finding.remedy for finding in found if finding.state == MISSING)
     assert "6 missing" in summary(found)
 
@@ -178,7 +188,7 @@ def test_video_models_need_a_decoder_of_videos(tmp_path):
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "HuggingFace", lambda: FakeHub(tmp_path, None))
+    monkeypatch.setattr(module, "Hub", lambda: FakeHub(tmp_path, None))
     monkeypatch.setattr(sys, "argv", ["check", str(write(tmp_path))])
     with pytest.raises(SystemExit) as left:
         module.main()
@@ -193,11 +203,11 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 
 
 def test_a_folder_needs_every_shard(tmp_path):
-    assert [f.state for f in check_folder(WEIGHTS)] == [OK]
+    assert check_folder(WEIGHTS).state == OK
     lay(tmp_path / "whole")
-    assert [f.state for f in check_folder(tmp_path / "whole")] == [OK]
+    assert check_folder(tmp_path / "whole").state == OK
     lay(tmp_path / "part", files=[next(iter(SHARDS))])
-    (found,) = check_folder(tmp_path / "part")
+    found = check_folder(tmp_path / "part")
     assert found.state == MISSING and "model-00002.safetensors" in found.detail
 
 
@@ -210,8 +220,8 @@ def test_one_file_of_weights_will_do():
 def test_a_cached_checkpoint_asks_nobody(tmp_path):
     lay(tmp_path / LLAVA)
     hub = FakeHub(tmp_path, None, offline=True)
-    found, size = check_repository(hub, LLAVA)
-    assert (found.state, size, hub.asked) == (OK, 0.0, [])
+    found = check_repository(hub, LLAVA)
+    assert (found.state, found.download, hub.asked) == (OK, 0.0, [])
 
 
 @pytest.mark.parametrize(
@@ -225,17 +235,17 @@ def test_a_cached_checkpoint_asks_nobody(tmp_path):
     ],
 )
 def test_why_a_checkpoint_cannot_be_had(tmp_path, hub, says):
-    found, size = check_repository(FakeHub(tmp_path, **{"repositories": None, **hub}), LLAVA)
+    found = check_repository(FakeHub(tmp_path, **{"repositories": None, **hub}), LLAVA)
     assert found.state == MISSING and says in found.detail and LLAVA in found.detail
-    assert found.remedy and size == 0.0
+    assert found.remedy and found.download == 0.0
 
 
 def test_a_text_tower_may_have_to_be_converted_by_the_hub(tmp_path):
     for files, state in (({"pytorch_model.bin": 1}, UNKNOWN), (SHARDS, OK)):
         hub = FakeHub(tmp_path, {LLAVA: Repository(files)})
-        found = as_tower(check_repository(hub, LLAVA)[0])
+        found = as_tower(check_repository(hub, LLAVA))
         assert (found.state, found.what) == (state, "text tower")
-    assert as_tower(check_repository(FakeHub(tmp_path, {}), LLAVA)[0]).state == MISSING
+    assert as_tower(check_repository(FakeHub(tmp_path, {}), LLAVA)).state == MISSING
 
 
 def test_the_text_tower_of_a_study_is_looked_for(tmp_path):
@@ -250,14 +260,14 @@ def test_the_text_tower_of_a_study_is_looked_for(tmp_path):
 def test_a_gated_repository_needs_a_token_or_access(tmp_path):
     closed, opened = (Repository(SHARDS, gated=True, open=value) for value in (False, True))
     hub = FakeHub(tmp_path, {LLAVA: closed}, token=False)
-    assert "hf auth login" in check_repository(hub, LLAVA)[0].remedy
-    found, size = check_repository(FakeHub(tmp_path, {LLAVA: opened}), LLAVA)
-    assert found.state == OK and "access granted" in found.detail and size == 14 * GB
+    assert "hf auth login" in check_repository(hub, LLAVA).remedy
+    found = check_repository(FakeHub(tmp_path, {LLAVA: opened}), LLAVA)
+    assert (found.state, found.download) == (OK, 14 * GB) and "access granted" in found.detail
 
 
 def test_half_a_download_is_told_from_none(tmp_path):
     lay(tmp_path / LLAVA, files=[])
-    found, _ = check_repository(FakeHub(tmp_path, {LLAVA: DOWNLOADABLE}), LLAVA)
+    found = check_repository(FakeHub(tmp_path, {LLAVA: DOWNLOADABLE}), LLAVA)
     assert "the local cache lacks model-00001.safetensors" in found.detail
 
 
@@ -274,7 +284,7 @@ def test_the_real_hub_gives_a_reason_and_is_asked_once(monkeypatch):
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(HfApi, "model_info", fails)
-    hub = HuggingFace()
+    hub = Hub()
     for name in ("a/b", "c/d"):
         with pytest.raises(NotReachable, match="Name or service not known"):
             hub.look(name, "model")
@@ -282,7 +292,7 @@ def test_the_real_hub_gives_a_reason_and_is_asked_once(monkeypatch):
 
 
 def test_the_real_cache_is_read(tmp_path):
-    hub = HuggingFace()
+    hub = Hub()
     hub.cache = tmp_path
     snapshot = tmp_path / "datasets--a--b" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
@@ -319,13 +329,13 @@ def test_lmms_eval_s_own_tasks_are_found():
 def test_data_is_looked_for_in_the_cache_then_on_the_hub(tmp_path):
     name = task_data("gqa")[0].repository
     cached = FakeHub(tmp_path, None, offline=True, datasets=[name])
-    assert [f.state for f, _ in check_data(cached, ["gqa", "gqa_lite"])] == [OK, MISSING]
+    assert [f.state for f in check_data(cached, ["gqa", "gqa_lite"])] == [OK, MISSING]
     online = FakeHub(tmp_path, {name: Repository({"a.parquet": 20 * GB})})
-    ((found, size),) = check_data(online, ["gqa"])
+    (found,) = check_data(online, ["gqa"])
     # No more than what the task reads of the repository.
-    assert found.state == OK and 0 < size < GB
-    assert next(check_data(FakeHub(tmp_path, None), ["gqa"]))[0].state == MISSING
-    assert next(check_data(online, ["no_such_task"]))[0].state == MISSING
+    assert found.state == OK and 0 < found.download < GB
+    assert next(check_data(FakeHub(tmp_path, None), ["gqa"])).state == MISSING
+    assert next(check_data(online, ["no_such_task"])).state == MISSING
 
 
 def benchmark(task, metric):
@@ -359,9 +369,22 @@ def test_nothing_starts_that_could_not_be_scored(tmp_path):
     path = write(tmp_path, model="pocket", device="cpu", benchmarks=["llava_bench"])
     kept = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-n", "-s", str(ROOT / "Snakefile"), "--configfile", path],
-        cwd=tmp_path, env=kept, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "-n",
+            "-s",
+            str(ROOT / "Snakefile"),
+            "--configfile",
+            path,
+        ],
+        cwd=tmp_path,
+        env=kept,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     said = done.stdout + done.stderr
     assert done.returncode and "benchmark llava_bench: a language model decides" in said
 
@@ -393,8 +416,7 @@ def test_a_wandb_key_is_needed_only_to_be_online(tmp_path):
 
 def test_gpus_are_weighed_against_the_need():
     def state(device, need, gpus=(A100,), small=False):
-        (found,) = check_gpu(FakeMachine(gpus), device, need, small)
-        return found.state
+        return check_gpu(FakeMachine(gpus), device, need, small).state
 
     assert state("cuda", 30 * GB) == OK
     assert state("cuda", 90 * GB) == MISSING
@@ -402,13 +424,13 @@ def test_gpus_are_weighed_against_the_need():
     assert state("cuda:1", GB, (A100, A100)) == OK
     assert state("cuda", GB, ()) == state("auto", GB, ()) == MISSING
     assert state("auto", GB, (), small=True) == state("cpu", 10**15, ()) == OK
-    (busy,) = check_gpu(FakeMachine([Device("A100", GB, 80 * GB)]), "cuda", 30 * GB, False)
+    busy = check_gpu(FakeMachine([Device("A100", GB, 80 * GB)]), "cuda", 30 * GB, False)
     assert "end what else runs" in busy.remedy
 
 
 def test_memory_and_disks():
-    assert [f.state for f in check_memory(FakeMachine(memory=GB), 2 * GB)] == [MISSING]
-    assert [f.state for f in check_memory(FakeMachine(memory=None), 2 * GB)] == [UNKNOWN]
+    assert check_memory(FakeMachine(memory=GB), 2 * GB).state == MISSING
+    assert check_memory(FakeMachine(memory=None), 2 * GB).state == UNKNOWN
     needs = {Path("a"): ("results", 2.0 * GB), Path("b"): ("downloads", 2.0 * GB)}
     # Both on one disk: neither need alone is too much.
     assert [f.state for f in check_disks(FakeMachine(disk=3 * GB), needs)] == [MISSING]
@@ -416,7 +438,7 @@ def test_memory_and_disks():
 
 
 def test_this_machine_answers(tmp_path):
-    machine = ThisMachine()
+    machine = Machine()
     number, free = machine.free(tmp_path / "not" / "there")
     assert number == tmp_path.stat().st_dev and free > 0
     assert machine.memory() is None or machine.memory() > 0

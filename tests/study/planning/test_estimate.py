@@ -46,9 +46,14 @@ def done(study) -> dict[str, tuple[int, int]]:
 def test_nothing_is_done_before_the_first_run(study):
     whole = estimate(study)
     assert done(study) == {
-        "images": (0, 1), "features": (0, 1), "select": (0, 2), "answer": (0, 3), "score": (0, 3),
-        "information": (0, 1), "compare": (0, 1),
-    }  # fmt: skip
+        "images": (0, 1),
+        "features": (0, 1),
+        "select": (0, 2),
+        "answer": (0, 3),
+        "score": (0, 3),
+        "information": (0, 1),
+        "compare": (0, 1),
+    }
     assert whole.seconds > 0
     assert whole.bytes > 2 * 576 * 4
     assert whole.wall_seconds(1) == pytest.approx(whole.seconds)
@@ -69,7 +74,7 @@ def test_what_acts_in_the_encoder_is_a_step_of_its_own(tmp_path):
     steps = {step.stage: step for step in whole.steps}
     assert (steps["encode"].done, steps["encode"].of) == (0, 2)
     assert (steps["select"].done, steps["select"].of) == (0, 1)
-    assert steps["encode"].bytes > 2 * 2 * 64 * 128 * 4
+    assert steps["encode"].left.bytes > 2 * 2 * 64 * 128 * 4
     assert whole.rates.seconds(steps["encode"].left) > whole.rates.seconds(steps["select"].left)
 
 
@@ -81,11 +86,11 @@ def test_it_counts_what_the_benchmark_will_have(study, tmp_path):
 
 
 def test_it_follows_a_run_and_ends_with_nothing_left(study):
-    places, benchmark = Layout.of(study), study.benchmarks[0]
-    arms, store = study.arms, Store(places.store)
-    data = places.data("pocket_mme")
+    layout, benchmark = Layout.of(study), study.benchmarks[0]
+    arms, store = study.arms, Store(layout.store)
+    data = layout.data("pocket_mme")
     render("pocket_mme", data, study.limit)
-    source, features = Source("pocket_mme", data), places.features("pocket_mme", WHOLE)
+    source, features = Source("pocket_mme", data), layout.features("pocket_mme", WHOLE)
     extract(source, runtime_of(study), needs_of(arms), features)
     assert done(study)["features"] == (1, 1)
     folder = features.parent
@@ -93,29 +98,47 @@ def test_it_follows_a_run_and_ends_with_nothing_left(study):
     assert done(study)["select"] == (1, 2)
     select_arms(features, arms, store, folder / "selections")
     assert done(study)["select"] == (2, 2)
-    answer_benchmark(source, runtime_of(study), features, folder / "selections", arms[:1], store,
-                     folder / "answers")  # fmt: skip
+    answer_benchmark(
+        source,
+        runtime_of(study),
+        features,
+        folder / "selections",
+        arms[:1],
+        store,
+        folder / "answers",
+    )
     assert done(study)["answer"] == (1, 3)
     half = estimate(study)
     assert half.rates.is_measured("select") and half.rates.is_measured("answer")
-    answer_benchmark(source, runtime_of(study), features, folder / "selections", arms, store,
-                     folder / "answers")  # fmt: skip
-    score_benchmark(source, benchmark.name, benchmark.metric, [folder / "answers"], store,
-                    folder / "scores.parquet")  # fmt: skip
-    (places.information).touch()
-    places.comparison("few").parent.mkdir(parents=True)
-    places.comparison("few").touch()
+    answer_benchmark(
+        source, runtime_of(study), features, folder / "selections", arms, store, folder / "answers"
+    )
+    score_benchmark(
+        source,
+        benchmark.name,
+        benchmark.metric,
+        [folder / "answers"],
+        store,
+        folder / "scores.parquet",
+    )
+    (layout.information).touch()
+    layout.comparison("few").parent.mkdir(parents=True)
+    layout.comparison("few").touch()
     whole = estimate(study)
     assert whole.seconds == whole.bytes == 0
     assert "Nothing is left to do." in text(whole, 1)
 
 
 def test_another_batch_size_starts_over(study, tmp_path):
-    places = Layout.of(study)
-    data = places.data("pocket_mme")
+    layout = Layout.of(study)
+    data = layout.data("pocket_mme")
     render("pocket_mme", data, study.limit)
-    extract(Source("pocket_mme", data), runtime_of(study), needs_of(study.arms),
-            places.features("pocket_mme", WHOLE))  # fmt: skip
+    extract(
+        Source("pocket_mme", data),
+        runtime_of(study),
+        needs_of(study.arms),
+        layout.features("pocket_mme", WHOLE),
+    )
     assert done(study)["features"] == (1, 1)
     document = DOCUMENT | {"results": str(study.results), "batch_size": 3}
     assert done(parse_study(document, ROOT, folder=tmp_path))["features"] == (0, 1)

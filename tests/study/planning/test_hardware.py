@@ -1,12 +1,12 @@
-"""What a GPU is expected to need: more for more work, never below what physics demands."""
+"""The expected needs of a GPU: more for more work, never below what physics demands."""
 
 from __future__ import annotations
 
 import pytest
 
 from prunesid.families.declared import geometry
-from prunesid.study.config.published_models import published_model
-from prunesid.study.planning.hardware import (  # fmt: skip
+from prunesid.study.config.published_models import published_models
+from prunesid.study.planning.hardware import (
     GPUS,
     gpu_named,
     memory_bytes,
@@ -21,12 +21,12 @@ A100, H100 = GPUS
 
 @pytest.fixture(scope="module")
 def shape():
-    return geometry(published_model("llava-hf/llava-1.5-7b-hf").config)
+    return geometry(published_models()["llava-hf/llava-1.5-7b-hf"].config)
 
 
 @pytest.fixture(scope="module")
 def crops():
-    return geometry(published_model("llava-hf/llava-v1.6-vicuna-7b-hf").config)
+    return geometry(published_models()["llava-hf/llava-v1.6-vicuna-7b-hf"].config)
 
 
 def test_memory_holds_the_weights_and_grows_with_the_batch(shape, crops):

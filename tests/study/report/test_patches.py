@@ -12,9 +12,10 @@ from prunesid.core.record import Kept
 from prunesid.images.records import CENTER
 from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.config.documents import ConfigError
-from prunesid.study.config.kept_patches import FirstCrop, KeptPatches, Patches, Scene, parse_patches
+from prunesid.study.config.kept_patches import Patches, parse_patches
 from prunesid.study.config.study import parse_study
 from prunesid.study.files.kept import read_places, save_kept
+from prunesid.study.files.scenes import FirstCrop, KeptPatches, Scene
 from prunesid.study.provenance.store import Store
 from prunesid.study.report.kept_patches import (
     FADE,
@@ -35,15 +36,14 @@ ARMS = {
 
 
 def test_the_usual_arms_are_those_that_the_study_has():
-    found, problems = parse_patches(DEFAULT | {"benchmark": "b"}, ("a", "b"), ARMS)
-    assert not problems
+    found = parse_patches(DEFAULT | {"benchmark": "b"}, ARMS)
     assert [(label, arm.name) for label, arm in found.columns] == [
         ("PruneSID: groups", "default"), ("uniform grid", "method-grid")
     ]  # fmt: skip
 
 
 def test_without_the_usual_arms_the_first_ones_are_shown():
-    found, _ = parse_patches(DEFAULT, ("a", "b"), ARMS)
+    found = parse_patches(DEFAULT, ARMS)
     assert found.benchmark == "a"
     assert [arm.name for _, arm in found.columns] == ["budget-128"]
 
@@ -54,19 +54,21 @@ def test_every_paradigm_is_shown_where_the_study_has_it():
         {}, {"preset": "matched"}, {"preset": "release"}, {"grouping": "random"},
         *({"method": method} for method in methods),
     )]  # fmt: skip
-    found, _ = parse_patches(DEFAULT, ("b",), {"b": (VANILLA, *arms)})
+    found = parse_patches(DEFAULT, {"b": (VANILLA, *arms)})
     shown = [arm.method for _, arm in found.columns]
     assert shown == ["prunesid"] * 3 + list(methods)
 
 
 def test_named_arms_have_to_be_arms_of_the_study():
-    chosen = {"arms": [{"method": "grid", "label": "even"}, {"budget": 32}], "benchmark": "b"}
-    found, problems = parse_patches(DEFAULT | chosen, ("a", "b"), ARMS)
+    even = {"method": "grid", "label": "even"}
+    found = parse_patches(DEFAULT | {"arms": [even], "benchmark": "b"}, ARMS)
     assert found.columns[0][0] == "even"
-    assert len(problems) == 1
-    assert "budget-32" in problems[0] and "method-grid" in problems[0]
-    _, problems = parse_patches(DEFAULT | {"benchmark": "c"}, ("a", "b"), ARMS)
-    assert "Available: a, b" in problems[0]
+    with pytest.raises(ConfigError) as caught:
+        parse_patches(DEFAULT | {"arms": [even, {"budget": 32}], "benchmark": "b"}, ARMS)
+    (problem,) = caught.value.problems
+    assert "budget-32" in problem and "method-grid" in problem
+    with pytest.raises(ConfigError, match="Available: a, b"):
+        parse_patches(DEFAULT | {"benchmark": "c"}, ARMS)
 
 
 def test_a_study_checks_its_picture_before_anything_runs():

@@ -18,7 +18,7 @@ from prunesid.study.files.features import Head, read_head
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.answers import answer_benchmark
 from prunesid.study.stages.budgets import read_budgets, write_budgets
-from prunesid.study.stages.costs import read_accounts, write_accounts
+from prunesid.study.stages.costs import read_costs, write_costs
 from prunesid.study.stages.encoding import encode_arms
 from prunesid.study.stages.features import extract
 from prunesid.study.stages.information import write_information
@@ -96,7 +96,7 @@ def inside(family: str, budget: int) -> tuple[Arm, ...]:
 def run(
     folder: Path, model: Path, source: Source, metric: str, batch_size: int, arms=ARMS, options=()
 ) -> pd.DataFrame:
-    """All stages -> the table of scores; `accounts.csv` and the rest stay in the folder."""
+    """All stages -> the table of scores; `costs.csv` and the rest stay in the folder."""
     folder.mkdir()
     features, store = folder / "features.safetensors", Store(folder / "store")
     runtime = Runtime(str(model), batch_size=batch_size, options=options)
@@ -112,7 +112,7 @@ def run(
     answers = folder / "answers.json"
     answer_benchmark(source, runtime, features, folder / "selections.json", arms, store, answers)
     score_benchmark(source, source.task, metric, [answers], store, folder / "scores.parquet")
-    write_accounts([features], [answers], arms, store, folder / "accounts.csv")
+    write_costs([features], [answers], arms, store, folder / "costs.csv")
     return pd.read_parquet(folder / "scores.parquet")
 
 
@@ -123,7 +123,7 @@ def check(folder: Path, table: pd.DataFrame, arms=ARMS, beside: int = 0) -> None
     assert table.groupby("arm").size().nunique() == 1
     assert table["answer"].map(type).eq(str).all()
     sizes = head.sizes
-    accounts = read_accounts(folder / "accounts.csv")
+    costs = read_costs(folder / "costs.csv")
     by_name = {arm.name: arm for arm in arms}
     for arm, own in table.groupby("arm"):
         patches = own["image_id"].map(
@@ -140,7 +140,7 @@ def check(folder: Path, table: pd.DataFrame, arms=ARMS, beside: int = 0) -> None
         if arm == "vanilla":
             continue
         for part in ("llm", *(["encoder"] if spares_encoder(by_name[arm], head) else ())):
-            assert accounts.loc["vanilla", f"{part}_macs"] > accounts.loc[arm, f"{part}_macs"]
+            assert costs.loc["vanilla", f"{part}_macs"] > costs.loc[arm, f"{part}_macs"]
 
 
 def spares_encoder(arm: Arm, head: Head) -> bool:

@@ -29,7 +29,7 @@ from prunesid.study.provenance.tables import read_keys
 from prunesid.study.stages import device
 from prunesid.study.stages.answers import answer_benchmark
 from prunesid.study.stages.budgets import read_budgets, write_budgets
-from prunesid.study.stages.costs import write_accounts
+from prunesid.study.stages.costs import write_costs
 from prunesid.study.stages.encoding import encode_arms
 from prunesid.study.stages.features import extract
 from prunesid.study.stages.information import write_information
@@ -62,7 +62,7 @@ vary:
 across: {budget: [192]}
 seeds: 1
 """
-TABLES = ("information.parquet", "scores.parquet", "accounts.csv", "arms.csv", "agreement.csv")
+TABLES = ("information.parquet", "scores.parquet", "costs.csv", "arms.csv", "agreement.csv")
 
 
 def study_of(folder, **fields):
@@ -129,17 +129,17 @@ def run(folder, count, monkeypatch):
     """Every stage of the study on `count` parts -> folder of its tables."""
     monkeypatch.setattr(batches, "BATCHES", 2)
     study = study_of(folder, shards=count)
-    benchmark, places, store = study.benchmarks[0], Layout.of(study), Store(folder / "store")
+    benchmark, layout, store = study.benchmarks[0], Layout.of(study), Store(folder / "store")
     arms, runtime, parts = study.arms_of("pocket_mme"), runtime_of(study), shards(count)
-    data = places.data("pocket_mme")
+    data = layout.data("pocket_mme")
     render("pocket_mme", data, IMAGES)
     source = Source("pocket_mme", data)
-    features = [places.features("pocket_mme", part) for part in parts]
+    features = [layout.features("pocket_mme", part) for part in parts]
     encoded, selections, answers = (
         [path.with_name(f"{name}.json") for path in features]
         for name in ("encoded", "selections", "answers")
     )
-    questions = [places.questions("pocket_mme", part) for part in parts]
+    questions = [layout.questions("pocket_mme", part) for part in parts]
     for part, path in zip(parts, features, strict=True):
         path.parent.mkdir(parents=True)
         extract(source, runtime, needs_of(arms), path, part)
@@ -148,8 +148,8 @@ def run(folder, count, monkeypatch):
         folder / "information.parquet", {"pocket_mme": shared_budgets(arms)}, None,
         folder / "budgets.parquet",
     )  # fmt: skip
-    (folder / "budgets.parquet").rename(places.budgets)
-    budgets = read_budgets(places.budgets, "pocket_mme")
+    (folder / "budgets.parquet").rename(layout.budgets)
+    budgets = read_budgets(layout.budgets, "pocket_mme")
     for part, own, passed, asked, kept, given in zip(
         parts, features, encoded, questions, selections, answers, strict=True
     ):
@@ -159,10 +159,10 @@ def run(folder, count, monkeypatch):
         answer_benchmark(source, runtime, own, kept, arms, store, given, part, asked)
     score_benchmark(source, "pocket_mme", benchmark.metric, answers, store,
                     folder / "scores.parquet")  # fmt: skip
-    write_accounts(features, answers, arms, store, folder / "accounts.csv")
+    write_costs(features, answers, arms, store, folder / "costs.csv")
     write_arms(
         study.ablations[0], pd.read_parquet(folder / "scores.parquet"),
-        {"pocket_mme": selections}, {"pocket_mme": folder / "accounts.csv"}, store,
+        {"pocket_mme": selections}, {"pocket_mme": folder / "costs.csv"}, store,
         folder / "arms.csv", folder / "agreement.csv",
     )  # fmt: skip
     return study, features, selections

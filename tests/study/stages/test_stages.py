@@ -23,7 +23,7 @@ from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_keys
 from prunesid.study.stages.answers import answer_benchmark, material_of
 from prunesid.study.stages.budgets import read_budgets, write_budgets
-from prunesid.study.stages.costs import write_accounts
+from prunesid.study.stages.costs import write_costs
 from prunesid.study.stages.encoding import encode_arms
 from prunesid.study.stages.features import extract
 from prunesid.study.stages.information import num_tokens, write_information
@@ -169,8 +169,8 @@ def test_tokens_of_an_encoder_pass_are_stored_beside_the_others(tiny_llava, work
     # With all tokens it is the unmodified model, asked once.
     assert read_keys(answers)["vanilla"] == read_keys(answers)["method-tome_budget-16"]
 
-    write_accounts([features], [answers], everyone, store, tmp_path / "accounts.csv")
-    spent = pd.read_csv(tmp_path / "accounts.csv").set_index("arm")["encoder_macs"]
+    write_costs([features], [answers], everyone, store, tmp_path / "costs.csv")
+    spent = pd.read_csv(tmp_path / "costs.csv").set_index("arm")["encoder_macs"]
     assert spent["vanilla"] == spent["method-grid_budget-5"] == spent["method-tome_budget-16"]
     assert spent["method-downsample_budget-5"] < spent["method-tome_budget-5"] < spent["vanilla"]
 
@@ -414,13 +414,13 @@ def test_a_late_arm_answers_on_all_tokens_and_tells_what_it_dropped(work, tmp_pa
     assert late["code"] != plain["code"]
 
     scores = pd.read_parquet(tmp_path / "scores.parquet").assign(benchmark="pocket_mme")
-    write_accounts(
+    write_costs(
         [work[0] / "features.safetensors"], [tmp_path / "answers.json"], ablation.arms, store,
-        tmp_path / "accounts.csv",
+        tmp_path / "costs.csv",
     )  # fmt: skip
     write_arms(
         ablation, scores, {"pocket_mme": [tmp_path / "selections.json"]},
-        {"pocket_mme": tmp_path / "accounts.csv"}, store, tmp_path / "arms.csv",
+        {"pocket_mme": tmp_path / "costs.csv"}, store, tmp_path / "arms.csv",
         tmp_path / "agreement.csv",
     )  # fmt: skip
     facts = pd.read_csv(tmp_path / "arms.csv").set_index("arm")
@@ -461,7 +461,7 @@ def test_the_facts_of_every_arm_and_the_agreement_of_its_groups(work, tmp_path):
     select_arms(features, ablation.arms, store, tmp_path / "selections.json")
     pd.DataFrame(
         {"arm": arm.name, "llm_macs": place} for place, arm in enumerate(ablation.arms)
-    ).to_csv(tmp_path / "accounts.csv", index=False)  # fmt: skip
+    ).to_csv(tmp_path / "costs.csv", index=False)  # fmt: skip
     scores = pd.DataFrame(
         {
             "benchmark": "pocket_mme", "arm": arm.name, "image_id": str(image),
@@ -471,7 +471,7 @@ def test_the_facts_of_every_arm_and_the_agreement_of_its_groups(work, tmp_path):
     )  # fmt: skip
     write_arms(
         ablation, scores, {"pocket_mme": [tmp_path / "selections.json"]},
-        {"pocket_mme": tmp_path / "accounts.csv"}, store, tmp_path / "arms.csv",
+        {"pocket_mme": tmp_path / "costs.csv"}, store, tmp_path / "arms.csv",
         tmp_path / "agreement.csv",
     )  # fmt: skip
     facts = pd.read_csv(tmp_path / "arms.csv").set_index("arm")

@@ -93,16 +93,16 @@ def test_offline_runs_read_back_as_published(tmp_path, sheltered):
         pictured_run(tmp_path / "pictures"),
     ]
     # auto, and no account is known: offline.
-    receipt = publish(runs, directory, Settings(project="pruning"))
-    assert [e.deliveries["wandb"].status for e in receipt.entries] == ["offline"] * 4
-    assert not receipt.failures
+    publication = publish(runs, directory, Settings(project="pruning"))
+    assert [e.deliveries["wandb"].status for e in publication.entries] == ["offline"] * 4
+    assert not publication.failures
 
-    for run, entry in zip(runs, receipt.entries, strict=True):
+    for run, entry in zip(runs, publication.entries, strict=True):
         assert (entry.id, entry.content) == (run.id, run.content)
         written = json.loads((directory / entry.deliveries["json"].place).read_text())
         assert written["summary"] == plain(run.summary) and written["id"] == run.id
 
-    run, place = runs[0], directory / receipt.entries[0].deliveries["wandb"].place
+    run, place = runs[0], directory / publication.entries[0].deliveries["wandb"].place
     read = read_back(place)
     assert (read["run_id"], read["name"], read["project"]) == (run.id, "default", "pruning")
     assert (read["state"], read["exit_code"]) == ("finished", 0)
@@ -119,7 +119,7 @@ def test_offline_runs_read_back_as_published(tmp_path, sheltered):
     (described,) = [r["run"] for r in records if r["type"] == "run"]
     assert (described["run_group"], described["job_type"]) == ("grouping", "score")
 
-    place = directory / receipt.entries[2].deliveries["wandb"].place
+    place = directory / publication.entries[2].deliveries["wandb"].place
     summary = read_back(place)["summary"]
     figure = Image.open(place / "files" / summary["figure"]["path"])
     assert figure.size == (30, 20) and figure.getpixel((0, 0)) == (200, 30, 30)
@@ -127,7 +127,7 @@ def test_offline_runs_read_back_as_published(tmp_path, sheltered):
     assert stored["data"] == [["psca", "81.25"], ["random", "70"]]
     assert "81.25" in (place / "files" / summary["page"]["path"]).read_text()
 
-    place = directory / receipt.entries[3].deliveries["wandb"].place
+    place = directory / publication.entries[3].deliveries["wandb"].place
     summary = read_back(place)["summary"]
     shown = summary["pictures"]
     assert (shown["count"], shown["captions"]) == (
@@ -143,13 +143,13 @@ def test_offline_runs_read_back_as_published(tmp_path, sheltered):
     assert (cells[0]["_type"], cells[0]["width"], cells[1]) == ("image-file", 17, None)
     assert "image-file" in json.dumps(kind)
 
-    before, first = snapshot(here), receipt
+    before, first = snapshot(here), publication
     again = publish(runs, directory, Settings(mode="offline", project="pruning"))
     assert snapshot(here) == before and again == first
-    receipt.write(tmp_path / "published.json")
+    publication.write(tmp_path / "published.json")
     assert read_ledger(tmp_path / "published.json") == read_ledger(directory / "receipts.json")
 
-    message = receipt.message(here / "report.html").splitlines()
+    message = publication.message(here / "report.html").splitlines()
     assert message[0] == "Report: report.html"
     assert message[-1].endswith("wandb sync runs/wandb")
     assert list(home.iterdir()) == [] and list(here.iterdir()) == [directory]
@@ -181,8 +181,8 @@ def test_new_results_take_the_place_of_old_ones(tmp_path):
 
 
 def test_disabled_and_unbearable_back_ends(tmp_path, caplog):
-    receipt = publish([arm_run()], tmp_path, Settings(mode="disabled"))
-    assert set(receipt.entries[0].deliveries) == {"json"} and not (tmp_path / "wandb").exists()
+    publication = publish([arm_run()], tmp_path, Settings(mode="disabled"))
+    assert set(publication.entries[0].deliveries) == {"json"} and not (tmp_path / "wandb").exists()
 
     class Broken:
         name = "broken"
@@ -199,8 +199,8 @@ def test_disabled_and_unbearable_back_ends(tmp_path, caplog):
         def publish(self, runs, directory, known):
             return {run.id: Delivery("written") for run in runs}
 
-    receipt = deliver([arm_run()], tmp_path, [Always(), Broken()])
-    assert receipt.failures == {"broken": "RuntimeError: no such luck"}
+    publication = deliver([arm_run()], tmp_path, [Always(), Broken()])
+    assert publication.failures == {"broken": "RuntimeError: no such luck"}
     assert "broken failed for 1 of 1 runs: RuntimeError: no such luck" in caplog.text
 
 
@@ -211,11 +211,11 @@ def test_wandb_that_cannot_be_imported(tmp_path, monkeypatch, caplog):
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "shim"))
     with caplog.at_level(logging.WARNING):
-        receipt = publish([arm_run(), arm_run("other")], tmp_path / "runs", Settings())
+        publication = publish([arm_run(), arm_run("other")], tmp_path / "runs", Settings())
     reason = "ModuleNotFoundError: No module named wandb"
-    assert receipt.failures == {"wandb": reason}
+    assert publication.failures == {"wandb": reason}
     assert f"wandb failed for 2 of 2 runs: {reason}" in caplog.text
-    assert "No result is lost" in receipt.message()
+    assert "No result is lost" in publication.message()
     held = json.loads((tmp_path / "runs" / "receipts.json").read_text())["runs"][arm_run().id]
     assert (held["wandb"]["status"], held["wandb"]["reason"]) == ("failed", reason)
     assert held["json"]["status"] == "written"
@@ -234,31 +234,33 @@ def test_servers_that_fail_and_one_that_answers(tmp_path, sheltered, monkeypatch
         recorded = snapshot(tmp_path / "runs" / "json")
 
         begun = time.monotonic()
-        receipt = publish(runs, tmp_path / "runs", Settings(mode="online", timeout=4))
+        publication = publish(runs, tmp_path / "runs", Settings(mode="online", timeout=4))
         assert time.monotonic() - begun < 30
-    assert receipt.failures == {"wandb": "the upload did not finish within 4 s"}
+    assert publication.failures == {"wandb": "the upload did not finish within 4 s"}
     assert "wandb failed for 2 of 2 runs" in caplog.text
-    assert receipt.message().endswith("sync " + str(tmp_path / "runs" / "wandb"))
+    assert publication.message().endswith("sync " + str(tmp_path / "runs" / "wandb"))
 
     with serve("error") as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         # auto, and an account is known: online.
-        receipt = publish(runs, tmp_path / "runs", Settings(timeout=60))
+        publication = publish(runs, tmp_path / "runs", Settings(timeout=60))
         assert server.requests
-    assert "HTTP 500" in receipt.failures["wandb"] or "giving up" in receipt.failures["wandb"]
-    assert all(e.deliveries["wandb"].place for e in receipt.entries)
+    assert (
+        "HTTP 500" in publication.failures["wandb"] or "giving up" in publication.failures["wandb"]
+    )
+    assert all(e.deliveries["wandb"].place for e in publication.entries)
 
     with serve("answer") as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        receipt = publish(runs, tmp_path / "runs", Settings(mode="online"))
-        assert not receipt.failures
-        urls = [e.deliveries["wandb"].url for e in receipt.entries]
+        publication = publish(runs, tmp_path / "runs", Settings(mode="online"))
+        assert not publication.failures
+        urls = [e.deliveries["wandb"].url for e in publication.entries]
         assert urls == [f"{server.url}/someone/prunesid/runs/{run.id}" for run in runs]
-        assert receipt.message().endswith(f"{server.url}/someone/prunesid")
+        assert publication.message().endswith(f"{server.url}/someone/prunesid")
         uploads = [path for path in server.requests if path.startswith("/upload/media/table")]
         assert len(uploads) == 2
         count = len(server.requests)
-        assert publish(runs, tmp_path / "runs", Settings()) == receipt
+        assert publish(runs, tmp_path / "runs", Settings()) == publication
         assert len(server.requests) == count
 
     assert snapshot(tmp_path / "runs" / "json") == recorded

@@ -7,8 +7,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from prunesid.study.config.arm import VANILLA, make_arm
-from prunesid.study.config.kept_patches import FirstCrop
 from prunesid.study.files.question_rows import AskedRow, to_metadata
+from prunesid.study.files.scenes import FirstCrop
 from prunesid.study.provenance.store import Store
 from prunesid.study.tracking.pictures import DROPPED, GAP, Gallery, draw_kept, side_by_side
 

@@ -53,10 +53,10 @@ def test_runs_read_back_as_published(tmp_path, monkeypatch, sheltered):
     directory = tmp_path / "runs"
     arm, pictured = arm_run(), pictured_run(tmp_path / "pictures")
     runs = [arm, pictured, comparison_run(tmp_path / "figures")]
-    receipt = publish(runs, directory, Settings(mode="disabled", trackio=True))
-    assert not receipt.failures
-    assert [e.deliveries["trackio"].status for e in receipt.entries] == ["written"] * 3
-    assert receipt.lines[-1].endswith("make dashboard")
+    publication = publish(runs, directory, Settings(mode="disabled", trackio=True))
+    assert not publication.failures
+    assert [e.deliveries["trackio"].status for e in publication.entries] == ["written"] * 3
+    assert publication.lines[-1].endswith("make dashboard")
 
     found = read_back(directory)
     assert set(found) == {"grouping/default", "grouping/pictured", "grouping/grouping"}
@@ -84,7 +84,7 @@ def test_runs_read_back_as_published(tmp_path, monkeypatch, sheltered):
     )
 
     before = snapshot(directory)
-    assert publish(runs, directory, Settings(mode="disabled", trackio=True)) == receipt
+    assert publish(runs, directory, Settings(mode="disabled", trackio=True)) == publication
     assert snapshot(directory) == before
     assert list(home.iterdir()) == [] and not (tmp_path / "elsewhere").exists()
 
@@ -107,20 +107,20 @@ def test_trackio_that_fails_costs_no_run(tmp_path, monkeypatch, caplog):
     (tmp_path / "shim" / "trackio.py").write_text("raise ImportError('a broken trackio')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "shim"))
     settings = Settings(mode="offline", trackio=True)
-    receipt = publish([arm_run()], tmp_path / "runs", settings)
+    publication = publish([arm_run()], tmp_path / "runs", settings)
     reason = "ImportError: a broken trackio"
-    assert receipt.failures == {"trackio": reason}
+    assert publication.failures == {"trackio": reason}
     assert f"trackio failed for 1 of 1 runs: {reason}" in caplog.text
-    assert f"not in it: {reason}" in receipt.message()
-    statuses = {name: d.status for name, d in receipt.entries[0].deliveries.items()}
+    assert f"not in it: {reason}" in publication.message()
+    statuses = {name: d.status for name, d in publication.entries[0].deliveries.items()}
     assert statuses == {"json": "written", "wandb": "offline", "trackio": "failed"}
     monkeypatch.delenv("PYTHONPATH")
     assert not publish([arm_run()], tmp_path / "runs", settings).failures
 
 
 def test_a_project_name_that_trackio_refuses_is_a_failure_with_its_reason(tmp_path):
-    receipt = deliver([arm_run()], tmp_path, [Json(), Trackio("registry-mine")])
-    assert "'registry-mine' is not allowed" in receipt.failures["trackio"]
+    publication = deliver([arm_run()], tmp_path, [Json(), Trackio("registry-mine")])
+    assert "'registry-mine' is not allowed" in publication.failures["trackio"]
 
 
 @pytest.fixture

@@ -10,12 +10,16 @@ OK, MISSING, UNKNOWN = "ok", "missing", "unknown"
 
 @dataclass(frozen=True)
 class Finding:
-    """`state` is OK, MISSING or UNKNOWN; `remedy` says what to do where it is not OK."""
+    """`state` is OK, MISSING or UNKNOWN; `remedy` says what to do where it is not OK.
+
+    `download` counts the bytes that are still to be fetched, as far as they are known.
+    """
 
     state: str
     what: str
     detail: str
     remedy: str = ""
+    download: float = 0.0
 
 
 def text(findings: Iterable[Finding]) -> str:
@@ -33,9 +37,9 @@ def text(findings: Iterable[Finding]) -> str:
 
 def summary(findings: Iterable[Finding]) -> str:
     """How many there are of each kind that matters."""
-    rows = list(findings)
-    missing, unknown = (sum(row.state == state for row in rows) for state in (MISSING, UNKNOWN))
-    if not missing and not unknown:
+    states = [row.state for row in findings]
+    counts = {state: states.count(state) for state in (MISSING, UNKNOWN) if state in states}
+    if not counts:
         return "Everything is there."
-    parts = [f"{missing} missing"] * bool(missing) + [f"{unknown} unknown"] * bool(unknown)
-    return f"{', '.join(parts)} of {len(rows)}." + ("" if missing else " Nothing known is missing.")
+    said = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return f"{said} of {len(states)}." + ("" if MISSING in counts else " Nothing known is missing.")

@@ -1,4 +1,4 @@
-"""Python packages: those of the project's extras, and those that one study needs beside them."""
+"""Python packages: those of the project's extras, and those that one study needs besides."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ PROJECT = Path(__file__).resolve().parents[4] / "pyproject.toml"
 # Where a package's module is not called like the package.
 MODULES = {"pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml"}
 VIDEO = ("av",)
+INSTALL = "`make .venv/.ready` installs what requirements.txt pins"
 
 Installed = Callable[[str], str | None]
 """Version of an installed package by name, None for one that is not there or cannot be imported."""
@@ -37,23 +38,16 @@ def installed(name: str) -> str | None:
 def required(extras: Iterable[str], project: Path = PROJECT) -> list[Requirement]:
     """The requirements of pyproject.toml with these extras, each once; own extras are followed."""
     document = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
-    optional, open_extras = document["optional-dependencies"], list(extras)
     found: dict[str, Requirement] = {}
-    names = [*document["dependencies"]]
-    seen: set[str] = set()
-    while open_extras:
-        extra = open_extras.pop()
-        if extra not in seen:
-            seen.add(extra)
-            names += optional[extra]
-            open_extras += [
-                e for n in optional[extra] if Requirement(n).name == document["name"]
-                for e in Requirement(n).extras
-            ]  # fmt: skip
-    for name in names:
-        one = Requirement(name)
-        if one.name != document["name"]:
-            found.setdefault(one.name, one)
+
+    def follow(names: Iterable[str]) -> None:
+        for one in map(Requirement, names):
+            if one.name != document["name"]:
+                found.setdefault(one.name, one)
+            for extra in sorted(one.extras) if one.name == document["name"] else ():
+                follow(document["optional-dependencies"][extra])
+
+    follow([*document["dependencies"], f"{document['name']}[{','.join(extras)}]"])
     return list(found.values())
 
 
@@ -61,37 +55,29 @@ def check_packages(
     extras: Iterable[str], also: Iterable[str] = (), version_of: Installed = installed
 ) -> Iterator[Finding]:
     """Every package that is missing or too old, a line each, and one line for all others."""
-    python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     good = 0
     for one in [*required(extras), *map(Requirement, also)]:
-        version = version_of(one.name)
+        version, what = version_of(one.name), f"package {one.name}"
         if version is None:
-            yield Finding(
-                MISSING, f"package {one.name}", "not installed, or its module cannot be found",
-                "`make .venv/.ready` installs what requirements.txt pins; "
-                f"`.venv/bin/uv pip install {one.name}` this one",
-            )  # fmt: skip
+            detail = "not installed, or its module cannot be found"
+            remedy = f"{INSTALL}; `.venv/bin/uv pip install {one.name}` this one"
+            yield Finding(MISSING, what, detail, remedy)
         elif not one.specifier.contains(Version(version), prereleases=True):
-            yield Finding(
-                MISSING, f"package {one.name}", f"{version}, where {one.specifier} is needed",
-                "`make .venv/.ready` installs what requirements.txt pins",
-            )  # fmt: skip
+            yield Finding(MISSING, what, f"{version}, where {one.specifier} is needed", INSTALL)
         else:
             good += 1
+    python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     yield Finding(OK, "packages", f"{python}, {good} packages as required")
-    broken = _broken_torchvision(version_of)
+    broken = _broken_torchvision() if version_of("torchvision") is not None else ""
     if broken:
-        yield Finding(
-            MISSING, "package torchvision", f"installed, but does not import ({broken})",
-            "its CPU wheels do not fit a CPU build of torch: uninstall it, or install the "
-            "release that goes with torch",
-        )  # fmt: skip
+        remedy = "its CPU wheels do not fit a CPU build of torch: uninstall it, or install the "
+        remedy += "release that goes with torch"
+        detail = f"installed, but does not import ({broken})"
+        yield Finding(MISSING, "package torchvision", detail, remedy)
 
 
-def _broken_torchvision(version_of: Installed) -> str:
-    """Why torchvision takes transformers down with it, where it is installed and does."""
-    if version_of("torchvision") is None:
-        return ""
+def _broken_torchvision() -> str:
+    """Why the installed torchvision takes transformers down with it, where it does."""
     try:
         importlib.import_module("torchvision")
     except Exception as error:

@@ -1,6 +1,6 @@
-"""Whether a benchmark's answers can be scored: its task's metrics, and the judge that some need.
+"""Scoring of a benchmark's answers: its task's metrics, and the judge that some need.
 
-Scoring comes last, after everything that takes a GPU; what would stop it there is told before.
+Scoring comes last, after everything that takes a GPU. This says beforehand what would stop it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ def refuse_unscorable(benchmark: Benchmark) -> None:
 def check_scores(benchmarks: Iterable[Benchmark]) -> Iterator[Finding]:
     """A line for each benchmark that cannot be scored, or that a judge will be asked about."""
     for benchmark in benchmarks:
-        what = f"scores of {benchmark.name}"
-        parts = known_data(benchmark.task)
+        what, parts = f"scores of {benchmark.name}", known_data(benchmark.task)
         if not parts:
             continue
         try:

@@ -43,15 +43,30 @@ _Loader.add_constructor("!function", lambda loader, node: None)
 
 def task_data(name: str, folders: tuple[Path, ...] | None = None) -> list[TaskData]:
     """The data of a task, or of every task of a group. ValueError where there is no such task."""
-    places = folders if folders is not None else (OURS, *_lmms_folder())
-    path = _find(name, places)
+    folders = folders if folders is not None else (OURS, *_lmms_folder())
+    line = rf"^\s*(?:task|group)\s*:\s*[\"']?{re.escape(name)}[\"']?\s*(?:#.*)?$"
+    wanted = re.compile(line, re.MULTILINE)
+    texts = (each for folder in folders for each in _texts(folder))
+    path = next((path for path, content in texts if wanted.search(content)), None)
     if path is None:
         raise ValueError(f"there is no lmms-eval task '{name}'")
     document = _document(path)
     if isinstance(document.get("task"), list):
         members = [m if isinstance(m, str) else m["task"] for m in document["task"]]
-        return [data for member in members for data in task_data(member, places)]
-    return [_data(name, document)]
+        return [data for member in members for data in task_data(member, folders)]
+    options = document.get("dataset_kwargs") or {}
+    source = str(document.get("dataset_path"))
+    local = source in READERS
+    return [
+        TaskData(
+            task=name,
+            repository=None if local else source,
+            files=tuple(map(Path, _files(options.get("data_files")))) if local else (),
+            needs_token=bool(options.get("token")),
+            video=bool(options.get("video")) or "video" in str(document.get("include", "")),
+            metrics=tuple(str(each["metric"]) for each in document.get("metric_list") or ()),
+        )
+    ]
 
 
 def known_data(name: str) -> list[TaskData]:
@@ -62,53 +77,25 @@ def known_data(name: str) -> list[TaskData]:
         return []
 
 
-def _data(name: str, document: Mapping[str, Any]) -> TaskData:
-    options = document.get("dataset_kwargs") or {}
-    source = str(document.get("dataset_path"))
-    files = tuple(Path(str(file)) for file in _files(options.get("data_files")))
-    local = source in READERS
-    return TaskData(
-        task=name,
-        repository=None if local else source,
-        files=files if local else (),
-        needs_token=bool(options.get("token")),
-        video=bool(options.get("video")) or "video" in str(document.get("include", "")),
-        metrics=tuple(str(each["metric"]) for each in document.get("metric_list") or ()),
-    )
-
-
 def _files(given: Any) -> Iterator[str]:
+    """The file names in `data_files`: one, a list, or a mapping of splits to these."""
     if isinstance(given, Mapping):
         for each in given.values():
             yield from _files(each)
-    elif isinstance(given, list):
-        yield from map(str, given)
     elif given is not None:
-        yield str(given)
+        yield from map(str, given if isinstance(given, list) else [given])
 
 
 def _document(path: Path) -> dict[str, Any]:
     """A task's YAML on top of the one that it includes."""
     own = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    if not own.get("include"):
-        return own
-    return {**_document(path.parent / own["include"]), **own}
-
-
-def _find(name: str, places: tuple[Path, ...]) -> Path | None:
-    wanted = re.compile(
-        rf"^\s*(?:task|group)\s*:\s*[\"']?{re.escape(name)}[\"']?\s*(?:#.*)?$", re.M
-    )
-    for place in places:
-        for path, content in _texts(place):
-            if wanted.search(content):
-                return path
-    return None
+    below = _document(path.parent / own["include"]) if own.get("include") else {}
+    return {**below, **own}
 
 
 @cache
-def _texts(place: Path) -> tuple[tuple[Path, str], ...]:
-    found = sorted(place.rglob("*.yaml"))
+def _texts(folder: Path) -> tuple[tuple[Path, str], ...]:
+    found = sorted(folder.rglob("*.yaml"))
     return tuple((path, path.read_text(encoding="utf-8", errors="replace")) for path in found)
 
 

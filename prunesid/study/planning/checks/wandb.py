@@ -19,14 +19,12 @@ def check_wandb(mode: str, environment: Mapping[str, str], home: Path) -> Iterat
     if environment.get("WANDB_API_KEY") or _in_netrc(environment, home):
         yield Finding(OK, "W&B key", "there is one")
     else:
-        yield Finding(
-            MISSING, "W&B key", "wandb.mode is online, and there is none",
-            "`.venv/bin/wandb login`, or WANDB_API_KEY; or wandb.mode: auto",
-        )  # fmt: skip
+        remedy = "`.venv/bin/wandb login`, or WANDB_API_KEY; or wandb.mode: auto"
+        yield Finding(MISSING, "W&B key", "wandb.mode is online, and there is none", remedy)
 
 
 def _in_netrc(environment: Mapping[str, str], home: Path) -> bool:
-    """Whether the file that `wandb login` writes knows the server."""
+    """True if the file that `wandb login` writes knows the server."""
     host = urlsplit(environment.get("WANDB_BASE_URL", SERVER)).hostname or ""
     path = Path(environment.get("NETRC", home / ".netrc"))
     try:

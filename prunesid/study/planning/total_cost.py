@@ -1,10 +1,10 @@
 """Cost of a whole study on named hardware, from nothing: for planning, not for progress.
 
-    python -m prunesid.study.planning.outlook configs/llava-1.5-7b.yaml
+    python -m prunesid.study.planning.total_cost configs/llava-1.5-7b.yaml
 
 prints it; with --write it replaces the estimate in the study's own first comment (from "Estimated:"
-to the end of the paragraph) and its row in docs/models.md. `make estimate` shows it beside what is
-done.
+to the end of the paragraph) and its row in docs/models.md. `make estimate` shows it after what is
+left to do.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prunesid.study.config.published_models import published_task
+from prunesid.study.config.published_models import TaskSize, published_tasks
 from prunesid.study.config.study import ROOT, Study, load_study
 from prunesid.study.planning.hardware import GPUS, memory_bytes, rates, weight_bytes
-from prunesid.study.planning.progress import Step, image_bytes, largest_shape, size_of, steps
+from prunesid.study.planning.progress import image_bytes, largest_shape, size_of, steps
 from prunesid.study.planning.rates import Rates
 from prunesid.study.stages.needs import needs_of
 
@@ -31,7 +31,7 @@ MODELS = ROOT / "docs" / "models.md"
 
 
 @dataclass(frozen=True)
-class Outlook:
+class TotalCost:
     """Bytes and seconds.
 
     gpu_memory   at the peak
@@ -39,7 +39,7 @@ class Outlook:
     cpu_seconds  time of all other stages, of one process
     memory       of the machine: the features of the largest benchmark's shard are read whole
     checkpoint   the model's weights
-    data         what the data sets' files take, and once more what `datasets` makes of them
+    data         the data sets' files, and once more what `datasets` makes of them
     features     of the vision tower, for all arms and for those in the encoder
     unknown      benchmarks whose size is not known before they are read
     """
@@ -58,53 +58,56 @@ class Outlook:
         return self.checkpoint + self.data + self.features
 
 
-def outlook(study: Study) -> Outlook:
-    """The outlook of a study, as if nothing of it were done; computes nothing, loads no model."""
-    # Of a folder that does not exist nothing is done.
-    fresh = replace(study, results=study.results / "outlook")
+def total_cost(study: Study) -> TotalCost:
+    """The cost of a study, as if nothing of it were done; computes nothing, loads no model."""
     sizes = {b.name: size_of(study, b) for b in study.encoded}
-    todo = list(steps(fresh, sizes))
+    # In a folder that does not exist, nothing is done yet.
+    todo = [step.left for step in steps(replace(study, results=study.results / "none"), sizes)]
     shape = largest_shape(study)
     layers = max(len(needs_of(study.arms_of(b.name)).layers) for b in study.benchmarks)
-    published = [published_task(benchmark.task) for benchmark in study.encoded]
+    published = [published_tasks().get(b.task, TaskSize()) for b in study.encoded]
     speeds = {
         gpu.name: Rates(rates=rates(shape, gpu, study.dtype, study.batch_size)) for gpu in GPUS
     }
+
+    def seconds(gpu: str, *, on_gpu: bool) -> float:
+        return sum(speeds[gpu].seconds(w) for w in todo if (w.stage in ON_GPU) == on_gpu)
+
     features = {b.name: (sizes[b.name].images or 0) * image_bytes(study, b) for b in study.encoded}
-    return Outlook(
+    encoded = sum(work.bytes for work in todo if work.stage == "encode")
+    return TotalCost(
         gpu_memory=memory_bytes(shape, study.dtype, study.batch_size, 1 + layers),
-        gpu_seconds={name: _seconds(todo, speed, on_gpu=True) for name, speed in speeds.items()},
-        cpu_seconds=_seconds(todo, speeds[GPUS[0].name], on_gpu=False),
+        gpu_seconds={gpu: seconds(gpu, on_gpu=True) for gpu in speeds},
+        cpu_seconds=seconds(GPUS[0].name, on_gpu=False),
         memory=max(features.values()) / study.shards + 4e9,
         checkpoint=weight_bytes(shape, study.dtype),
-        data=sum(2 * (known.download or 0) for known in published if known is not None),
-        features=sum(features.values())
-        + sum(step.bytes for step in todo if step.stage == "encode"),
+        data=sum(2 * (size.download or 0) for size in published),
+        features=sum(features.values()) + encoded,
         unknown=tuple(name for name, size in sizes.items() if not size.is_known),
     )
 
 
-def sentence(seen: Outlook) -> str:
-    """The outlook for people."""
-    times = ", ".join(f"{hours(s)} on one {name}" for name, s in seen.gpu_seconds.items())
-    unknown = f" Not counted, of unknown size: {', '.join(seen.unknown)}." if seen.unknown else ""
+def sentence(cost: TotalCost) -> str:
+    """The cost for people."""
+    times = ", ".join(f"{hours(s)} on one {name}" for name, s in cost.gpu_seconds.items())
+    unknown = f" Not counted, of unknown size: {', '.join(cost.unknown)}." if cost.unknown else ""
     return (
-        f"Estimated: {gigabytes(seen.gpu_memory)} of GPU memory; {times}; beside it "
-        f"{hours(seen.cpu_seconds)} of CPU and {gigabytes(seen.memory)} of memory; "
-        f"{gigabytes(seen.disk)} of disk (checkpoint {gigabytes(seen.checkpoint)}, data sets "
-        f"{gigabytes(seen.data)}, features {gigabytes(seen.features)}).{unknown}"
+        f"Estimated: {gigabytes(cost.gpu_memory)} of GPU memory; {times}; beside it "
+        f"{hours(cost.cpu_seconds)} of CPU and {gigabytes(cost.memory)} of memory; "
+        f"{gigabytes(cost.disk)} of disk (checkpoint {gigabytes(cost.checkpoint)}, data sets "
+        f"{gigabytes(cost.data)}, features {gigabytes(cost.features)}).{unknown}"
     )
 
 
-def row(name: str, study: Study, seen: Outlook) -> str:
+def row(name: str, study: Study, cost: TotalCost) -> str:
     """The study's row in docs/models.md."""
-    times = " / ".join(hours(seconds) for seconds in seen.gpu_seconds.values())
-    cells = (
-        f"[`{name}`](../configs/{name})", f"`{study.model}`", f"{len(study.arms)}",
-        gigabytes(seen.gpu_memory), times, hours(seen.cpu_seconds), gigabytes(seen.memory),
-        gigabytes(seen.disk),
-    )  # fmt: skip
-    return f"| {' | '.join(cells)} |"
+    times = " / ".join(hours(seconds) for seconds in cost.gpu_seconds.values())
+    memory, disk = map(gigabytes, (cost.memory, cost.disk))
+    return (
+        f"| [`{name}`](../configs/{name}) | `{study.model}` | {len(study.arms)} "
+        f"| {gigabytes(cost.gpu_memory)} | {times} | {hours(cost.cpu_seconds)} "
+        f"| {memory} | {disk} |"
+    )
 
 
 def commented(text: str, said: str) -> str:
@@ -125,17 +128,12 @@ def hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 36000 else f"{seconds / 3600:,.0f} h"
 
 
-def _seconds(todo: list[Step], speed: Rates, *, on_gpu: bool) -> float:
-    return sum(speed.seconds(step.left) for step in todo if (step.stage in ON_GPU) == on_gpu)
-
-
-def _write(path: Path, study: Study, seen: Outlook) -> None:
-    new = commented(path.read_text(encoding="utf-8"), sentence(seen))
+def _write(path: Path, study: Study, cost: TotalCost) -> None:
+    new = commented(path.read_text(encoding="utf-8"), sentence(cost))
     path.write_text(new, encoding="utf-8")
-    begin = f"| [`{path.name}`]"
-    rows = MODELS.read_text(encoding="utf-8").splitlines()
-    rows = [row(path.name, study, seen) if line.startswith(begin) else line for line in rows]
-    MODELS.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    own = re.compile(rf"^\| \[`{re.escape(path.name)}`\].*$", re.MULTILINE)
+    table = MODELS.read_text(encoding="utf-8")
+    MODELS.write_text(own.sub(row(path.name, study, cost), table), encoding="utf-8")
 
 
 def main() -> None:
@@ -145,10 +143,10 @@ def main() -> None:
     given = parser.parse_args()
     for path in given.study:
         study = load_study(path)
-        seen = outlook(study)
-        print(f"{path}: {sentence(seen)}")
+        cost = total_cost(study)
+        print(f"{path}: {sentence(cost)}")
         if given.write:
-            _write(path, study, seen)
+            _write(path, study, cost)
 
 
 if __name__ == "__main__":

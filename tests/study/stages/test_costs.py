@@ -9,7 +9,7 @@ from prunesid.images.records import ALWAYS, CLS, SUB_CROPS, Medium
 from prunesid.methods.encoder import Plan
 from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.files.features import Head
-from prunesid.study.stages.costs import COLUMNS, pools_of, read_accounts, spent
+from prunesid.study.stages.costs import COLUMNS, pools_of, read_costs, spent
 from prunesid.study.stages.encoder_costs import Pass, passes_of
 
 LAYER = Transformer(layers=2, width=8, ffn=16, heads=2, kv_heads=2, head_dim=4, ffn_matrices=3)
@@ -83,7 +83,7 @@ def test_crops_pay_for_a_pass_each_by_their_shares_and_padding():
     layout = {SUB_CROPS: {"grid": [1, 1], "parts": [[0, 0, 4, 4], [1, 0, 3, 4]]}}
     image, tome = Medium("image", (0, 1), layout), make_arm({"method": "tome", "budget": 9})
     shown = Plan(4, (6, 5)), Plan(4, (2, 2), shown=Box(1, 0, 3, 4))
-    assert shown[1].entering == (8, 6, 4) and shown[1].beside == 8
+    assert shown[1].entering == (8, 6, 4) and shown[1].padding == 8
     for crops, plans in (({"unpad": "before"}, shown), ({}, (Plan(4, (6, 5)), Plan(4, (8, 4))))):
         found = passes_of(tome, head((image,), ((4, 4),), ((0, 1),), crops))
         assert found == {
@@ -134,9 +134,9 @@ def test_what_has_no_formula_is_none_and_the_total_is_of_the_rest():
 
 
 def test_a_table_without_a_number_is_read_as_such(tmp_path):
-    path = tmp_path / "accounts.csv"
+    path = tmp_path / "costs.csv"
     path.write_text(f"arm,{','.join(COLUMNS)}\nnone,6,8,1e3,,5,1005\n")
-    found = read_accounts(path).loc["none"]
+    found = read_costs(path).loc["none"]
     assert found["total_macs"] == 1005
     assert found["selection_macs"] != found["selection_macs"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prunesid.core.record import GRID, PLACE
-from prunesid.images.records import Medium
+from prunesid.images.medium import Medium
 
 if TYPE_CHECKING:
     from prunesid.core.record import Kept

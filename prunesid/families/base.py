@@ -31,7 +31,8 @@ from prunesid.families.inputs.conversations import (
     pieces,
 )
 from prunesid.families.towers.clip_text import ClipText
-from prunesid.images.records import IMAGE, VIDEO, Records
+from prunesid.images.medium import IMAGE, VIDEO
+from prunesid.images.records import ImageRecords
 from prunesid.images.relevance import question_text, reading, unit_of_mean
 from prunesid.methods.encoder import Plans, plans
 
@@ -185,7 +186,7 @@ class Adapter(ABC):
         inputs: Mapping[str, Tensor],
         needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
-    ) -> Records:
+    ) -> ImageRecords:
         """The model's inputs -> the records of what the vision tower gives.
 
         needs  optional fields of the records that are wanted; CLS always comes where there is one.
@@ -200,7 +201,7 @@ class Adapter(ABC):
     @abstractmethod
     def records(
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
-    ) -> Records:
+    ) -> ImageRecords:
         """As `encode`; `needs` name the fields that relevance is computed from, not relevance."""
 
     def _render(self, content: Sequence[Mapping[str, str]]) -> str:
@@ -264,8 +265,8 @@ class Adapter(ABC):
 
     def reduce(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
-    ) -> tuple[Kept, Records]:
-        """The model's inputs -> what a pass by `plans` leaves, and the outline of the records.
+    ) -> tuple[Kept, ImageRecords]:
+        """The model's inputs -> what a pass by `plans` leaves, and the records without features.
 
         `names` as in `encode`; rows, inputs and sizes are those of its records, features zeros.
         ValueError where the family takes none.

@@ -45,17 +45,8 @@ from prunesid.families.inputs.images_and_clips import CLIP_TYPE, IMAGE_TYPE, Med
 from prunesid.families.inputs.processors import frame_pixels, load_video_parts
 from prunesid.families.towers.clip import feature_block
 from prunesid.families.towers.internvit import read_internvit, shuffle_record, shuffled, tokens_of
-from prunesid.images.featureless import outline
-from prunesid.images.records import (
-    IMAGE,
-    JOINED,
-    VIDEO,
-    WHOLE,
-    Medium,
-    Records,
-    grouped,
-    whole_index,
-)
+from prunesid.images.medium import IMAGE, JOINED, VIDEO, WHOLE, Medium, grouped
+from prunesid.images.records import ImageRecords, whole_index
 from prunesid.methods.encoder import Plans
 
 TOKENS, PATCHES = "tokens", "patches"
@@ -147,7 +138,7 @@ class InternVL(Adapter):
 
     def records(
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
-    ) -> Records:
+    ) -> ImageRecords:
         """ValueError where pixels are not those of `image_tiles`."""
         pixels, media = inputs["pixel_values"], self._media(inputs)
         tiles = sum(len(medium.rows) for medium in media)
@@ -158,7 +149,7 @@ class InternVL(Adapter):
             record = shuffle_record(record)
         if needs.projected:
             record = replace(record, projected=self._projected(record))
-        return Records.named([record], [range(len(record))], media, names)
+        return ImageRecords.named([record], [range(len(record))], media, names)
 
     def plans(self, method: str, budget: int, params: Mapping[str, object]) -> Plans:
         found = super().plans(method, budget, params)
@@ -169,14 +160,16 @@ class InternVL(Adapter):
     @torch.no_grad()
     def reduce(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
-    ) -> tuple[Kept, Records]:
+    ) -> tuple[Kept, ImageRecords]:
         """Every tile smaller by itself, so that pixel shuffle leaves as many tokens as it gets."""
         media, pixels = self._media(inputs), inputs["pixel_values"]
         whole = (self.side // 2, self.side // 2)
         owners = names or [str(number) for number in range(len(media))]
         width = 4 * self.model.config.vision_config.hidden_size
         blank = torch.zeros(len(pixels), width, dtype=self.dtype, device=self.device)
-        records = outline([whole] * len(pixels), blank, grouped(owners, media))
+        records = ImageRecords.without_features(
+            [whole] * len(pixels), blank, grouped(owners, media)
+        )
         grids = [plans.grid(whole, own) for own in records.patch_budgets(plans.budget).tolist()]
         patch = self.model.config.vision_config.patch_size[0]
         found: list[Kept] = []

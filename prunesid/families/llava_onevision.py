@@ -63,7 +63,8 @@ from prunesid.families.inputs.images_and_clips import (
 )
 from prunesid.families.inputs.processors import frame_pixels, load_video_parts
 from prunesid.families.towers.clip import SIGLIP_NAMES, feature_block, read_clip
-from prunesid.images.records import IMAGE, PADDED, VIDEO, WHOLE, Records, by_grid
+from prunesid.images.medium import IMAGE, PADDED, VIDEO, WHOLE
+from prunesid.images.records import ImageRecords, by_grid
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -133,7 +134,7 @@ class LlavaOnevision(Adapter):
 
     def records(
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
-    ) -> Records:
+    ) -> ImageRecords:
         """ValueError for inputs without images and clips."""
         images: list[Shown] = []
         clips: list[Shown] = []
@@ -153,7 +154,7 @@ class LlavaOnevision(Adapter):
         if needs.projected:
             rows = [replace(row, projected=row.features) for row in rows]
         groups, members = by_grid([(row, [number]) for number, row in enumerate(rows)])
-        return Records.named(groups, members, media, names)
+        return ImageRecords.named(groups, members, media, names)
 
     def _read(self, pixels: Tensor, needs: Needs) -> VisionRecord:
         """The record of crops or frames (B, 3, H, W), projected."""

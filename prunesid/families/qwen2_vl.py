@@ -34,8 +34,8 @@ from prunesid.families.inputs.processors import load_video_parts
 from prunesid.families.inputs.qwen import preprocess
 from prunesid.families.inputs.qwen_smaller import shrink
 from prunesid.families.towers.qwen import read_qwen
-from prunesid.images.featureless import outline
-from prunesid.images.records import IMAGE, VIDEO, WHOLE, Medium, Records, by_grid, grouped
+from prunesid.images.medium import IMAGE, VIDEO, WHOLE, Medium, grouped
+from prunesid.images.records import ImageRecords, by_grid
 from prunesid.methods.encoder import Grid, Plans
 from prunesid.methods.features.pool import pooled_grid
 
@@ -79,7 +79,7 @@ class Qwen2VL(Adapter):
 
     def records(
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
-    ) -> Records:
+    ) -> ImageRecords:
         read: dict[str, list[VisionRecord]] = {IMAGE: [], VIDEO: []}
         for kind, (pixels, grid) in INPUTS.items():
             if pixels in inputs:
@@ -90,7 +90,7 @@ class Qwen2VL(Adapter):
         groups, members = by_grid(
             [(record, medium.rows) for record, medium in zip(records, media, strict=True)]
         )
-        return Records.named(groups, members, media, names)
+        return ImageRecords.named(groups, members, media, names)
 
     def _media(self, inputs: Mapping[str, Tensor]) -> list[Medium]:
         """The media of a batch in their order; frames are rows."""
@@ -111,11 +111,13 @@ class Qwen2VL(Adapter):
     @torch.no_grad()
     def reduce(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
-    ) -> tuple[Kept, Records]:
+    ) -> tuple[Kept, ImageRecords]:
         media = self._media(inputs)
         owners = names or [str(number) for number in range(len(media))]
         grids = [self._grid(medium.layout) for medium in media for _ in medium.rows]
-        records = outline(grids, torch.zeros(len(grids), 1), grouped(owners, media))
+        records = ImageRecords.without_features(
+            grids, torch.zeros(len(grids), 1), grouped(owners, media)
+        )
         shares = records.patch_budgets(plans.budget).tolist()
         smaller = [
             plans.grid(grids[medium.rows[0]], min(shares[row] for row in medium.rows))

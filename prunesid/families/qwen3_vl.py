@@ -23,7 +23,7 @@ from prunesid.families.adapter import Crop, Entering, Prompt
 from prunesid.families.inputs.images_and_clips import Media
 from prunesid.families.inputs.qwen3 import SECONDS, preprocess
 from prunesid.families.qwen2_vl import Qwen2VL
-from prunesid.images.records import VIDEO
+from prunesid.images.medium import VIDEO
 
 
 @register("qwen3_vl")

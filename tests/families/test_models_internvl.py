@@ -18,7 +18,7 @@ from prunesid.core.questions import Question
 from prunesid.families.adapter import kept_crops
 from prunesid.families.towers.internvit import cell_order, shuffled, tokens_of
 from prunesid.generate import engine
-from prunesid.images.records import IMAGE, VIDEO
+from prunesid.images.medium import IMAGE, VIDEO
 from prunesid.methods import features
 from prunesid.methods.features import Needs
 

@@ -18,7 +18,8 @@ from prunesid.core.rectangle import Box
 from prunesid.families.adapter import Crop, kept_crops
 from prunesid.families.inputs.anyres import shown_box
 from prunesid.generate import engine
-from prunesid.images.records import IMAGE, WHOLE, Records
+from prunesid.images.medium import IMAGE, WHOLE
+from prunesid.images.records import ImageRecords
 
 QUESTION = "is there a red circle ?"
 CONTEXTS = (QUESTION, "what color is the star ?", "how many bars are taller than 3 ?")
@@ -322,7 +323,7 @@ def test_records_of_batches_join(adapter, inputs):
         )
         for start in range(0, len(SIZES), 3)
     ]
-    joined = Records.cat(parts)
+    joined = ImageRecords.cat(parts)
     first, second = (each.compress("grid", budget=20) for each in (whole, joined))
     for name in names:
         torch.testing.assert_close(

@@ -27,7 +27,7 @@ from prunesid.core.questions import Question
 from prunesid.families.adapter import kept_crops
 from prunesid.families.inputs.anyres_max import pool_frames
 from prunesid.generate import engine
-from prunesid.images.records import IMAGE, PADDED, VIDEO, WHOLE
+from prunesid.images.medium import IMAGE, PADDED, VIDEO, WHOLE
 
 QUESTION = "is there a red circle ?"
 CONTEXTS = (QUESTION, "what color is the star ?", "how many bars are taller than 3 ?")

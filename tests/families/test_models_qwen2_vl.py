@@ -35,7 +35,7 @@ from prunesid.families.inputs.processors import load_video_parts
 from prunesid.families.inputs.qwen import preprocess
 from prunesid.families.qwen2_vl import INPUTS
 from prunesid.generate import engine
-from prunesid.images.records import IMAGE, VIDEO
+from prunesid.images.medium import IMAGE, VIDEO
 
 CONTEXTS = (QUESTION, "how many bars are taller than 3 ? A 1 B 2", "what color is the star ?")
 NOTHING = Needs()

@@ -20,7 +20,7 @@ from prunesid.core.record import Kept, VisionRecord
 from prunesid.families.adapter import around, positions_of
 from prunesid.families.inputs.qwen3 import preprocess, times
 from prunesid.generate import engine
-from prunesid.images.records import Records
+from prunesid.images.records import ImageRecords
 from prunesid.methods.features import Needs, list_feature_methods, register
 from prunesid.methods.features.pool import pooled_grid
 from prunesid.methods.registry import METHODS
@@ -219,7 +219,7 @@ def test_the_store_keeps_what_tokens_carry(adapter, tmp_path):
     paths = [tmp_path / name for name in ("one", "two")]
     other = [dataclasses.replace(g, carried=g.carried + 1) for g in records.groups]
     for path, own in zip(paths, (records.groups, other), strict=True):
-        whole: Records = dataclasses.replace(records, groups=tuple(own))
+        whole: ImageRecords = dataclasses.replace(records, groups=tuple(own))
         write_features(whole, Sizes(adapter.sizes.decoder, None, 0), "", {}, path)
     for fields in (None, ()):
         found, head = read_features(paths[0], fields=fields)

@@ -22,17 +22,8 @@ from prunesid.families.adapter import kept_crops
 from prunesid.generate import engine
 from prunesid.generate import late as late_answers
 from prunesid.images.media import Clip
-from prunesid.images.records import (
-    ALWAYS,
-    CENTER,
-    CLS,
-    IMAGE,
-    PADDED,
-    VIDEO,
-    WHEN_WHOLE,
-    Medium,
-    Records,
-)
+from prunesid.images.medium import ALWAYS, CENTER, CLS, IMAGE, PADDED, VIDEO, WHEN_WHOLE, Medium
+from prunesid.images.records import ImageRecords
 from prunesid.methods import features, registry
 from prunesid.study.files.kept import load_kept, save_kept
 
@@ -229,7 +220,7 @@ def test_136_tokens_of_8_frames_are_17_a_frame(method, frame_cls, patches):
     when = {"drop": WHEN_WHOLE, "keep": ALWAYS}[frame_cls]
     frames = real_frames()
     media = (Medium(VIDEO, tuple(range(8)), {CLS: when}),)
-    found = Records((frames,), (tuple(range(8)),), {"clip": media})
+    found = ImageRecords((frames,), (tuple(range(8)),), {"clip": media})
     assert found.all_tokens().count.tolist() == [257] * 8
     kept = found.compress(method, budget=136)
     is_cls = (kept.tokens == frames.cls[:, None]).all(2)

@@ -24,7 +24,7 @@ from prunesid.core.questions import Question
 from prunesid.core.record import NEWLINE, OPTIONAL, PLACE, VisionRecord
 from prunesid.families.adapter import kept_crops
 from prunesid.generate import engine
-from prunesid.images.records import IMAGE, SUB_CROPS
+from prunesid.images.medium import IMAGE, SUB_CROPS
 from prunesid.methods import features, registry
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, make_arm

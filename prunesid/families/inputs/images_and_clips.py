@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from prunesid.images.records import Medium
+from prunesid.images.medium import Medium
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -64,7 +64,7 @@ class FirstCrop:
     keys  {arm: key of the store} of the selections that it is a row of
     row   its number in these
     grid  rows and columns of its patches
-    view  what it shows of the image, see `records.Medium`
+    view  what it shows of the image, see `Medium`
     """
 
     keys: Mapping[str, str]

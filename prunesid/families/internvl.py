@@ -164,12 +164,9 @@ class InternVL(Adapter):
         """Every tile smaller by itself, so that pixel shuffle leaves as many tokens as it gets."""
         media, pixels = self._media(inputs), inputs["pixel_values"]
         whole = (self.side // 2, self.side // 2)
-        owners = names or [str(number) for number in range(len(media))]
         width = 4 * self.model.config.vision_config.hidden_size
         blank = torch.zeros(len(pixels), width, dtype=self.dtype, device=self.device)
-        records = ImageRecords.without_features(
-            [whole] * len(pixels), blank, grouped(owners, media)
-        )
+        records = ImageRecords.without_features([whole] * len(pixels), blank, grouped(names, media))
         grids = [plans.grid(whole, own) for own in records.patch_budgets(plans.budget).tolist()]
         patch = self.model.config.vision_config.patch_size[0]
         found: list[Kept] = []

@@ -31,8 +31,7 @@ from prunesid.families.inputs.images_and_clips import (
     numbered,
 )
 from prunesid.families.inputs.processors import load_video_parts
-from prunesid.families.inputs.qwen import preprocess
-from prunesid.families.inputs.qwen_smaller import shrink
+from prunesid.families.inputs.qwen import preprocess, shrink
 from prunesid.families.towers.qwen import read_qwen
 from prunesid.images.medium import IMAGE, VIDEO, WHOLE, Medium, grouped
 from prunesid.images.records import ImageRecords, by_grid
@@ -113,10 +112,9 @@ class Qwen2VL(Adapter):
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
     ) -> tuple[Kept, ImageRecords]:
         media = self._media(inputs)
-        owners = names or [str(number) for number in range(len(media))]
         grids = [self._grid(medium.layout) for medium in media for _ in medium.rows]
         records = ImageRecords.without_features(
-            grids, torch.zeros(len(grids), 1), grouped(owners, media)
+            grids, torch.zeros(len(grids), 1), grouped(names, media)
         )
         shares = records.patch_budgets(plans.budget).tolist()
         smaller = [

@@ -55,8 +55,12 @@ class Medium:
         return [Box(*values) for values in self.layout[SUB_CROPS]["parts"]]
 
 
-def grouped(names: Sequence[str], media: Sequence[Medium]) -> dict[str, tuple[Medium, ...]]:
-    """{input: its media}; ValueError if its media are not adjacent, or the lengths differ."""
+def grouped(names: Sequence[str] | None, media: Sequence[Medium]) -> dict[str, tuple[Medium, ...]]:
+    """{input: its media}; without names every medium is an input, called by its number.
+
+    ValueError if the media of an input are not adjacent, or the lengths differ.
+    """
+    names = names or [str(number) for number in range(len(media))]
     found: dict[str, list[Medium]] = {}
     last = None
     for name, medium in zip(names, media, strict=True):

@@ -466,7 +466,7 @@ class ImageRecords:
         crops, so that random choices depend on nothing else. `others` as in `ImageRecords`.
         ValueError if the media of one input are not adjacent.
         """
-        inputs = grouped(names or [str(number) for number in range(len(media))], media)
+        inputs = grouped(names, media)
         if names is not None:
             rows = row_names(inputs)
             groups = [

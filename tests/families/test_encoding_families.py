@@ -1,4 +1,4 @@
-"""Methods inside the encoder on the families whose images come in crops, frames or from two towers."""
+"""Methods inside the encoder on families with crops, frames or two towers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def case(request, folders):
 
 
 def budget_of(adapter, media):
-    """What leaves every crop fewer than half of its patches, and none less than two."""
+    """A budget that leaves every crop two patches or more, and fewer than half of them."""
     return 40 if any(not hasattr(medium, "convert") for medium in media) else 13
 
 
@@ -139,7 +139,7 @@ def test_crops_are_encoded_one_by_one(folders, options):
             same(kept, replace(alone, index=index), row, 0)
 
 
-def test_tokens_of_no_patch_stand_behind_the_map(folders):
+def test_tokens_of_no_patch_stand_after_the_map(folders):
     plain, rows = (
         families.load(folders["llava_next"], newline=newline) for newline in ("drop", "rows")
     )
@@ -158,7 +158,7 @@ def test_tokens_of_no_patch_stand_behind_the_map(folders):
         lines = (other == newline).all(dim=1)
         assert len(other) == len(one) + lines.sum()
         merged = one[len(crops[0].index) :][own < 0]
-        # They come last, crop after crop, and have no newlines among or behind them.
+        # They come last, crop after crop, and have no newlines among or after them.
         torch.testing.assert_close(other[len(other) - len(merged) :], merged)
         assert lines.any() == (method == "tome")
         assert not lines[len(other) - len(merged) :].any()

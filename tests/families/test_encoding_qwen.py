@@ -13,7 +13,7 @@ import prunesid
 from prunesid import families
 from prunesid.core.record import GRID
 from prunesid.families.adapter import kept_crops
-from prunesid.families.inputs.qwen_smaller import shrink
+from prunesid.families.inputs.qwen import shrink
 from prunesid.images.medium import IMAGE, VIDEO
 from prunesid.methods.encoder.downsample import smaller_grid
 
@@ -101,8 +101,9 @@ def test_it_is_the_unmodified_model_on_smaller_media(adapter, plain, shown, budg
     grids = [kept_crops(kept, medium)[0].grid for medium in ordered]
     smaller = dict(inputs)
     for kind, pixels, name in (
-        (IMAGE, "pixel_values", "image_grid_thw"), (VIDEO, "pixel_values_videos", "video_grid_thw"),
-    ):  # fmt: skip
+        (IMAGE, "pixel_values", "image_grid_thw"),
+        (VIDEO, "pixel_values_videos", "video_grid_thw"),
+    ):
         if pixels in inputs:
             targets = [
                 [len(medium.rows), 2 * grid[0], 2 * grid[1]]

@@ -40,9 +40,16 @@ NAMES = [f"image {number}" for number in range(len(SIZES))]
 ALL = Needs(**{name: True for name in OPTIONAL if name not in ("relevance", "joint")})
 # Crop by crop, with a fifth of the budget each, tokens in the order of the map.
 USUAL = (
-    ("visionzip", {}), ("prunesid", {"preset": "release"}), ("prunesid", {}), ("vispruner", {}),
-    ("dpp", {}), ("cls_topk", {}), ("random", {}), ("grid", {}), ("prumerge", {}),
-)  # fmt: skip
+    ("visionzip", {}),
+    ("prunesid", {"preset": "release"}),
+    ("prunesid", {}),
+    ("vispruner", {}),
+    ("dpp", {}),
+    ("cls_topk", {}),
+    ("random", {}),
+    ("grid", {}),
+    ("prumerge", {}),
+)
 EVERY = (*USUAL, ("scope", {}), ("hired", {}), ("holov", {}), ("divprune", {}))
 
 

@@ -44,8 +44,7 @@ def reduce_views(
 
     Crops with one plan go through their tower as one batch.
     """
-    owners = names or [str(number) for number in range(len(views.media))]
-    inputs = grouped(owners, views.media)
+    inputs = grouped(names, views.media)
     crops = ENCODER.under(views.crops)
     config = views.seen[0][0].config
     side = config.image_size // config.patch_size

@@ -17,8 +17,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_
 from prunesid.core.hooks import keywords, outputs, split_heads
 from prunesid.core.needs import Needs
 from prunesid.core.record import VisionRecord
-from prunesid.families.towers.clip import check_layers
-from prunesid.families.towers.received_attention import received_attention
+from prunesid.families.towers.clip import check_layers, received_attention
 
 
 @torch.no_grad()

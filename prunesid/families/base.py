@@ -62,7 +62,7 @@ class Adapter(ABC):
     feature_block: int
     """0-based block whose output is the model's usual visual feature."""
     num_tokens: int | None = None
-    """Visual tokens of an image before compression; None where they depend on its size."""
+    """Visual tokens of an image before compression; None if they depend on its size."""
     most_crops: int = 1
     """Crops of an image at the most, as far as that is known before there are any."""
     end_ids: frozenset[int]
@@ -74,7 +74,7 @@ class Adapter(ABC):
     placeholders: dict[str, int]
     """Kind of medium ("image", "video") -> the token that stands for it in a prompt."""
     text_tower: ClipText | None
-    """CLIP's, which compares patches with a question; None where the model was loaded without."""
+    """CLIP's, which compares patches with a question; None if the model was loaded without."""
 
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         config = model.config
@@ -144,7 +144,7 @@ class Adapter(ABC):
     def pictures(self, media: Media) -> list[Image]:
         """Images as RGB, padded where the family pads; its processor does the rest.
 
-        ValueError where one is a clip.
+        ValueError if one is a clip.
         """
         if not all(hasattr(medium, "convert") for medium in media):
             raise ValueError("this model family takes images, not clips")
@@ -257,7 +257,7 @@ class Adapter(ABC):
         return self.processor.tokenizer.convert_ids_to_tokens(self.placeholders[kind])
 
     def plans(self, method: str, budget: int, params: Mapping[str, object]) -> Plans:
-        """`methods.encoder.plans` for this model; ValueError where the family takes none."""
+        """`methods.encoder.plans` for this model; ValueError if the family takes none."""
         refused = encoder_refusal(method, self.model.config.model_type)
         if refused is not None:
             raise ValueError(refused)
@@ -269,7 +269,7 @@ class Adapter(ABC):
         """The model's inputs -> what a pass by `plans` leaves, and the records without features.
 
         `names` as in `encode`; rows, inputs and sizes are those of its records, features zeros.
-        ValueError where the family takes none.
+        ValueError if the family takes none.
         """
         raise ValueError(encoder_refusal(plans.method, self.model.config.model_type))
 

@@ -46,7 +46,7 @@ from prunesid.families.inputs.processors import frame_pixels, load_video_parts
 from prunesid.families.towers.clip import feature_block
 from prunesid.families.towers.internvit import read_internvit, shuffle_record, shuffled, tokens_of
 from prunesid.images.medium import IMAGE, JOINED, VIDEO, WHOLE, Medium, grouped
-from prunesid.images.records import ImageRecords, whole_index
+from prunesid.images.records import ImageRecords, all_of
 from prunesid.methods.encoder import Plans
 
 TOKENS, PATCHES = "tokens", "patches"
@@ -139,7 +139,7 @@ class InternVL(Adapter):
     def records(
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
     ) -> ImageRecords:
-        """ValueError where pixels are not those of `image_tiles`."""
+        """ValueError if pixels are not those of `image_tiles`."""
         pixels, media = inputs["pixel_values"], self._media(inputs)
         tiles = sum(len(medium.rows) for medium in media)
         if len(pixels) != tiles:
@@ -177,12 +177,10 @@ class InternVL(Adapter):
             if grid != whole:
                 size = (2 * patch * grid[0], 2 * patch * grid[1])
                 own = F.interpolate(own.float(), size, mode="bicubic", antialias=True).to(own.dtype)
-            record = shuffle_record(self._read(own, NO_NEEDS))
-            index, count = whole_index([record.num_tokens] * len(rows))
-            index = index if grid == whole else torch.full_like(index, -1)
-            info = {GRID: torch.tensor([grid] * len(rows)).to(record.features.device)}
-            device = record.features.device
-            found.append(Kept(record.features, index.to(device), count.to(device), info))
+            kept = all_of(shuffle_record(self._read(own, NO_NEEDS)))
+            index = kept.index if grid == whole else torch.full_like(kept.index, -1)
+            info = {GRID: torch.tensor([grid] * len(rows), device=index.device)}
+            found.append(replace(kept, index=index, info=info))
             order += rows
         return Kept.cat(found).rows(torch.tensor(order).argsort()), records
 

@@ -107,7 +107,7 @@ class LlavaOnevision(Adapter):
         Images: `pixel_values` (I, most crops, 3, H, W), `image_sizes` and `batch_num_images`, each
         alone in its prompt. Where there are several, also `pixel_values_squares` (I, 3, H, W), as
         the processor makes them of images that share a prompt: only `encode` is told which do.
-        Clips: `pixel_values_videos` (V, F, 3, H, W). ValueError where their numbers of frames
+        Clips: `pixel_values_videos` (V, F, 3, H, W). ValueError if their numbers of frames
         differ.
         """
         pictures, clips = split(media)
@@ -166,7 +166,7 @@ class LlavaOnevision(Adapter):
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
     ) -> list[Shown]:
         sizes = inputs["image_sizes"].tolist()
-        # Rows and columns of the sub-crops of each image; None where it has none.
+        # Rows and columns of the sub-crops of each image; None if it has none.
         grids = [
             crop_grid(size, self.model.config) if alone else None
             for size, alone in zip(sizes, _alone(inputs, names), strict=True)

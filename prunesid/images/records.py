@@ -147,8 +147,8 @@ class ImageRecords:
 
     def _crop(self, row: int) -> VisionRecord:
         """The record of one of the R crops."""
-        group = next(n for n, rows in enumerate(self.members) if row in rows)
-        return self.groups[group].rows([self.members[group].index(row)])
+        group, place = self._where[row]
+        return self.groups[group].rows([place])
 
     def compress(
         self, method: str, *, budget: int | Mapping[str, int], seed: int = 0, **params: object
@@ -272,12 +272,7 @@ class ImageRecords:
 
     def all_tokens(self) -> Kept:
         """Every patch of every crop -> R rows, with CLS first if the unmodified model has it so."""
-        parts = []
-        for record in self.groups:
-            index, count = whole_index([record.num_tokens] * len(record))
-            device = record.features.device
-            parts.append(Kept(record.tokens, index.to(device), count.to(device)))
-        return self.with_cls(self._in_order(parts))
+        return self.with_cls(self._in_order([all_of(record) for record in self.groups]))
 
     def asked(
         self, owners: Mapping[str, str], vectors: Mapping[str, Tensor], encoder: str
@@ -351,9 +346,7 @@ class ImageRecords:
 
     def _in_order(self, parts: Sequence[Kept]) -> Kept:
         whole = Kept.cat(parts)
-        if self._sorted:
-            return whole
-        return whole.rows(self._order())
+        return whole if self._sorted else whole.rows(self._order())
 
     def _reserved(self, budgets: Tensor) -> Tensor:
         """(R,) int64 places in each crop's budget that CLS takes."""
@@ -534,6 +527,13 @@ def shared_out(budget: int, sizes: Sequence[int]) -> list[int]:
             left -= sizes[i]
         open_crops = [i for i in open_crops if i not in full]
     return shares
+
+
+def all_of(record: VisionRecord) -> Kept:
+    """All tokens of a record, in raster order."""
+    index, count = whole_index([record.num_tokens] * len(record))
+    device = record.features.device
+    return Kept(record.tokens, index.to(device), count.to(device))
 
 
 def whole_index(sizes: Iterable[int]) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ def read_qwen(
 
     grids  (M, 3) frames, rows and columns of patches of each medium
     order  number of the merged token, in raster order of all media, at each place of the tower's
-           sequence; None where it is in raster order
+           sequence; None if it is in raster order
 
     A record's rows are the frames of a medium, its tokens the merged ones in raster order:
 

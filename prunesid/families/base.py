@@ -253,6 +253,10 @@ class Adapter(ABC):
         text = [token for token in ids if token not in self.not_text]
         return unit_of_mean(self.words(torch.tensor(text, dtype=torch.int64)))
 
+    def plain_ids(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
+        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
     def _mark(self, kind: str) -> str:
         return self.processor.tokenizer.convert_ids_to_tokens(self.placeholders[kind])
 

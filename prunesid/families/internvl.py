@@ -124,7 +124,7 @@ class InternVL(Adapter):
                         f"an image has a multiple of {self.tile_tokens} placeholders, not "
                         f"{end - start}; make the inputs with the model's own processor"
                     )
-                first, kind = self._ids(self._before_frame(1)), IMAGE_TYPE
+                first, kind = self.plain_ids(self._before_frame(1)), IMAGE_TYPE
                 if tokens[max(0, start - len(first)) : start] == first:
                     kind = CLIP_TYPE
                     while runs and tokens[end : runs[0][0]] == self._between_frames(tiles + 1):
@@ -230,10 +230,7 @@ class InternVL(Adapter):
 
     def _between_frames(self, number: int) -> list[int]:
         """Token ids between the tokens of a frame and those of the next, of this number from 1."""
-        return self._ids(f"{self.end}\n{self._before_frame(number)}")
-
-    def _ids(self, text: str) -> list[int]:
-        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.plain_ids(f"{self.end}\n{self._before_frame(number)}")
 
     def with_marks(self, text: str) -> str:
         image, clip = self._mark(IMAGE), self._mark(VIDEO)
@@ -261,11 +258,10 @@ def most_tiles(image_processor: Any) -> int:
 
 def _runs(tokens: Sequence[int], wanted: int) -> list[tuple[int, int]]:
     """Runs of a token: the first place of each, and the place after its last."""
-    found = []
-    place = 0
+    found, start = [], 0
     for token, own in groupby(tokens):
-        length = len(list(own))
+        end = start + len(list(own))
         if token == wanted:
-            found.append((place, place + length))
-        place += length
+            found.append((start, end))
+        start = end
     return found

@@ -98,8 +98,7 @@ class Qwen3VL(Qwen2VL):
         ]
 
     def _time(self, seconds: float) -> tuple[int, ...]:
-        text = f"<{seconds:.1f} seconds>"
-        return tuple(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tuple(self.plain_ids(f"<{seconds:.1f} seconds>"))
 
     def _tokenize(self, context: str, kinds: Sequence[str]) -> Prompt:
         """The marks around a clip go to its parts, as in the authors' processor."""

@@ -26,9 +26,10 @@ from golden import inputs
 from torch import Tensor
 
 from prunesid import VisionRecord, compress
-from prunesid.images.records import IMAGE, SUB_CROPS, Medium, Records
+from prunesid.images.medium import IMAGE, SUB_CROPS, Medium
+from prunesid.images.records import ImageRecords
 from prunesid.methods import decoder
-from prunesid.methods.decoder import Shape
+from prunesid.methods.decoder import DecoderShape
 from prunesid.methods.decoder.sparsevlm import raters
 from prunesid.methods.decoder.view import View
 from prunesid.methods.encoder.merging import match, merge
@@ -222,7 +223,7 @@ def hired(case: Case) -> bool:
     whole = [0, 0, inputs.SIDE, inputs.SIDE]
     layout = {"view": "whole", SUB_CROPS: {"grid": [2, 2], "parts": [whole] * 5}}
     medium = Medium(IMAGE, (0, 1, 2, 3, 4), layout)
-    records = Records((group,), ((0, 1, 2, 3, 4),), {"a": (medium,)})
+    records = ImageRecords((group,), ((0, 1, 2, 3, 4),), {"a": (medium,)})
     budget = round(5 * inputs.T * case["rate"])
     kept = records.compress("hired", budget=budget, preset="upstream", alpha=case["alpha"])
     rows = zip(kept.index, kept.count.tolist(), strict=True)
@@ -294,7 +295,7 @@ def view(
     )
 
 
-LLAMA = Shape(32, inputs.T)
+LLAMA = DecoderShape(32, inputs.T)
 
 
 def fastv(case: Case) -> bool:

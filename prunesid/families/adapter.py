@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prunesid.core.record import GRID, PLACE
-from prunesid.images.records import Medium
+from prunesid.images.medium import Medium
 
 if TYPE_CHECKING:
     from prunesid.core.record import Kept
@@ -45,7 +45,7 @@ class Crop:
     tokens  (n, D)
     index   (n,) the patch of each, below 0 for none, as in `Kept`
     grid    rows and columns that the tokens fill, where they are those of a smaller image
-    place   (n,) of each among the tokens of all crops; None where they stand crop after crop
+    place   (n,) of each among the tokens of all crops; None if they stand crop after crop
     """
 
     tokens: Tensor
@@ -61,7 +61,7 @@ class Entering:
     embeddings  (N, E) as the projector, and whatever the family puts between crops, give them;
                 more channels where later layers of the language model add to them (`Adapter.embed`)
     positions   (3, N) int64 rotary positions from the first visual token's on (time, row, column);
-                None where they are 0..N-1
+                None if they are 0..N-1
     span        how far the text after the medium moves on in position; N where they are
     before      tokens of text that the medium brings: before it, after those of the prompt
     continues   whether it is a later part of the medium before it, with no text of the prompt

@@ -31,7 +31,8 @@ from prunesid.families.inputs.conversations import (
     pieces,
 )
 from prunesid.families.towers.clip_text import ClipText
-from prunesid.images.records import IMAGE, VIDEO, Records
+from prunesid.images.medium import IMAGE, VIDEO
+from prunesid.images.records import ImageRecords
 from prunesid.images.relevance import question_text, reading, unit_of_mean
 from prunesid.methods.encoder import Plans, plans
 
@@ -61,7 +62,7 @@ class Adapter(ABC):
     feature_block: int
     """0-based block whose output is the model's usual visual feature."""
     num_tokens: int | None = None
-    """Visual tokens of an image before compression; None where they depend on its size."""
+    """Visual tokens of an image before compression; None if they depend on its size."""
     most_crops: int = 1
     """Crops of an image at the most, as far as that is known before there are any."""
     end_ids: frozenset[int]
@@ -73,7 +74,7 @@ class Adapter(ABC):
     placeholders: dict[str, int]
     """Kind of medium ("image", "video") -> the token that stands for it in a prompt."""
     text_tower: ClipText | None
-    """CLIP's, which compares patches with a question; None where the model was loaded without."""
+    """CLIP's, which compares patches with a question; None if the model was loaded without."""
 
     def __init__(self, model: Any, processor: Any, **options: object) -> None:
         config = model.config
@@ -143,7 +144,7 @@ class Adapter(ABC):
     def pictures(self, media: Media) -> list[Image]:
         """Images as RGB, padded where the family pads; its processor does the rest.
 
-        ValueError where one is a clip.
+        ValueError if one is a clip.
         """
         if not all(hasattr(medium, "convert") for medium in media):
             raise ValueError("this model family takes images, not clips")
@@ -185,7 +186,7 @@ class Adapter(ABC):
         inputs: Mapping[str, Tensor],
         needs: Needs = NO_NEEDS,
         names: Sequence[str] | None = None,
-    ) -> Records:
+    ) -> ImageRecords:
         """The model's inputs -> the records of what the vision tower gives.
 
         needs  optional fields of the records that are wanted; CLS always comes where there is one.
@@ -200,7 +201,7 @@ class Adapter(ABC):
     @abstractmethod
     def records(
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
-    ) -> Records:
+    ) -> ImageRecords:
         """As `encode`; `needs` name the fields that relevance is computed from, not relevance."""
 
     def _render(self, content: Sequence[Mapping[str, str]]) -> str:
@@ -252,11 +253,15 @@ class Adapter(ABC):
         text = [token for token in ids if token not in self.not_text]
         return unit_of_mean(self.words(torch.tensor(text, dtype=torch.int64)))
 
+    def plain_ids(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
+        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
     def _mark(self, kind: str) -> str:
         return self.processor.tokenizer.convert_ids_to_tokens(self.placeholders[kind])
 
     def plans(self, method: str, budget: int, params: Mapping[str, object]) -> Plans:
-        """`methods.encoder.plans` for this model; ValueError where the family takes none."""
+        """`methods.encoder.plans` for this model; ValueError if the family takes none."""
         refused = encoder_refusal(method, self.model.config.model_type)
         if refused is not None:
             raise ValueError(refused)
@@ -264,11 +269,11 @@ class Adapter(ABC):
 
     def reduce(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
-    ) -> tuple[Kept, Records]:
-        """The model's inputs -> what a pass by `plans` leaves, and the outline of the records.
+    ) -> tuple[Kept, ImageRecords]:
+        """The model's inputs -> what a pass by `plans` leaves, and the records without features.
 
         `names` as in `encode`; rows, inputs and sizes are those of its records, features zeros.
-        ValueError where the family takes none.
+        ValueError if the family takes none.
         """
         raise ValueError(encoder_refusal(plans.method, self.model.config.model_type))
 

@@ -45,17 +45,8 @@ from prunesid.families.inputs.images_and_clips import CLIP_TYPE, IMAGE_TYPE, Med
 from prunesid.families.inputs.processors import frame_pixels, load_video_parts
 from prunesid.families.towers.clip import feature_block
 from prunesid.families.towers.internvit import read_internvit, shuffle_record, shuffled, tokens_of
-from prunesid.images.featureless import outline
-from prunesid.images.records import (
-    IMAGE,
-    JOINED,
-    VIDEO,
-    WHOLE,
-    Medium,
-    Records,
-    grouped,
-    whole_index,
-)
+from prunesid.images.medium import IMAGE, JOINED, VIDEO, WHOLE, Medium, grouped
+from prunesid.images.records import ImageRecords, all_of
 from prunesid.methods.encoder import Plans
 
 TOKENS, PATCHES = "tokens", "patches"
@@ -133,7 +124,7 @@ class InternVL(Adapter):
                         f"an image has a multiple of {self.tile_tokens} placeholders, not "
                         f"{end - start}; make the inputs with the model's own processor"
                     )
-                first, kind = self._ids(self._before_frame(1)), IMAGE_TYPE
+                first, kind = self.plain_ids(self._before_frame(1)), IMAGE_TYPE
                 if tokens[max(0, start - len(first)) : start] == first:
                     kind = CLIP_TYPE
                     while runs and tokens[end : runs[0][0]] == self._between_frames(tiles + 1):
@@ -147,8 +138,8 @@ class InternVL(Adapter):
 
     def records(
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
-    ) -> Records:
-        """ValueError where pixels are not those of `image_tiles`."""
+    ) -> ImageRecords:
+        """ValueError if pixels are not those of `image_tiles`."""
         pixels, media = inputs["pixel_values"], self._media(inputs)
         tiles = sum(len(medium.rows) for medium in media)
         if len(pixels) != tiles:
@@ -158,7 +149,7 @@ class InternVL(Adapter):
             record = shuffle_record(record)
         if needs.projected:
             record = replace(record, projected=self._projected(record))
-        return Records.named([record], [range(len(record))], media, names)
+        return ImageRecords.named([record], [range(len(record))], media, names)
 
     def plans(self, method: str, budget: int, params: Mapping[str, object]) -> Plans:
         found = super().plans(method, budget, params)
@@ -169,14 +160,13 @@ class InternVL(Adapter):
     @torch.no_grad()
     def reduce(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
-    ) -> tuple[Kept, Records]:
+    ) -> tuple[Kept, ImageRecords]:
         """Every tile smaller by itself, so that pixel shuffle leaves as many tokens as it gets."""
         media, pixels = self._media(inputs), inputs["pixel_values"]
         whole = (self.side // 2, self.side // 2)
-        owners = names or [str(number) for number in range(len(media))]
         width = 4 * self.model.config.vision_config.hidden_size
         blank = torch.zeros(len(pixels), width, dtype=self.dtype, device=self.device)
-        records = outline([whole] * len(pixels), blank, grouped(owners, media))
+        records = ImageRecords.without_features([whole] * len(pixels), blank, grouped(names, media))
         grids = [plans.grid(whole, own) for own in records.patch_budgets(plans.budget).tolist()]
         patch = self.model.config.vision_config.patch_size[0]
         found: list[Kept] = []
@@ -187,12 +177,10 @@ class InternVL(Adapter):
             if grid != whole:
                 size = (2 * patch * grid[0], 2 * patch * grid[1])
                 own = F.interpolate(own.float(), size, mode="bicubic", antialias=True).to(own.dtype)
-            record = shuffle_record(self._read(own, NO_NEEDS))
-            index, count = whole_index([record.num_tokens] * len(rows))
-            index = index if grid == whole else torch.full_like(index, -1)
-            info = {GRID: torch.tensor([grid] * len(rows)).to(record.features.device)}
-            device = record.features.device
-            found.append(Kept(record.features, index.to(device), count.to(device), info))
+            kept = all_of(shuffle_record(self._read(own, NO_NEEDS)))
+            index = kept.index if grid == whole else torch.full_like(kept.index, -1)
+            info = {GRID: torch.tensor([grid] * len(rows), device=index.device)}
+            found.append(replace(kept, index=index, info=info))
             order += rows
         return Kept.cat(found).rows(torch.tensor(order).argsort()), records
 
@@ -242,10 +230,7 @@ class InternVL(Adapter):
 
     def _between_frames(self, number: int) -> list[int]:
         """Token ids between the tokens of a frame and those of the next, of this number from 1."""
-        return self._ids(f"{self.end}\n{self._before_frame(number)}")
-
-    def _ids(self, text: str) -> list[int]:
-        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.plain_ids(f"{self.end}\n{self._before_frame(number)}")
 
     def with_marks(self, text: str) -> str:
         image, clip = self._mark(IMAGE), self._mark(VIDEO)
@@ -273,11 +258,10 @@ def most_tiles(image_processor: Any) -> int:
 
 def _runs(tokens: Sequence[int], wanted: int) -> list[tuple[int, int]]:
     """Runs of a token: the first place of each, and the place after its last."""
-    found = []
-    place = 0
+    found, start = [], 0
     for token, own in groupby(tokens):
-        length = len(list(own))
+        end = start + len(list(own))
         if token == wanted:
-            found.append((place, place + length))
-        place += length
+            found.append((start, end))
+        start = end
     return found

@@ -38,7 +38,8 @@ from prunesid.families.towers.clip import feature_block, read_clip
 from prunesid.families.towers.clip_pass import Reduced
 from prunesid.families.towers.clip_text import OPTION, ClipText
 from prunesid.families.towers.planned_crops import TowerInputs, reduce_crops
-from prunesid.images.records import CENTER, IMAGE, PADDED, Records
+from prunesid.images.medium import CENTER, IMAGE, PADDED
+from prunesid.images.records import ImageRecords
 from prunesid.methods.encoder import Plans
 
 PAD, CROP = "pad", "crop"
@@ -91,7 +92,7 @@ class Llava(Adapter):
 
     def records(
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
-    ) -> Records:
+    ) -> ImageRecords:
         batch = self.tower_inputs(inputs)
         record = self.read(batch, inputs, needs)
         others: dict[str, Any] = {"share": batch.share, "crops": batch.crops}
@@ -100,10 +101,10 @@ class Llava(Adapter):
             others |= self.beside_crops()
         if needs.joint and record.joint is None:
             record = replace(record, joint=self.join(record.features))
-        return Records.named([record], [range(len(record))], batch.media, names, **others)
+        return ImageRecords.named([record], [range(len(record))], batch.media, names, **others)
 
     def beside_crops(self) -> dict[str, Tensor]:
-        """Projected embeddings that methods may choose beside those of crops, as in `Records`."""
+        """Projected embeddings beside those of crops, as in `ImageRecords`."""
         return {}
 
     def join(self, features: Tensor) -> Tensor:
@@ -115,7 +116,7 @@ class Llava(Adapter):
     @torch.no_grad()
     def reduce(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
-    ) -> tuple[Kept, Records]:
+    ) -> tuple[Kept, ImageRecords]:
         return reduce_crops(self.tower_inputs(inputs), plans, names, partial(self.finish, inputs))
 
     def tower_inputs(self, inputs: Mapping[str, Tensor]) -> TowerInputs:

@@ -2,7 +2,7 @@
 
 An image is a base crop and 1 to 4 sub-crops (see `anyres`), all patches of each a row. Methods
 treat them as their authors do, unless a user chooses otherwise by the options
-(`prunesid.core.crops`); so a padding patch is a patch like others here, and `Records.compress`
+(`prunesid.core.crops`); so a padding patch is a patch like others here, and `ImageRecords.compress`
 leaves it out where it has to. Only CLIP towers whose CLS token is dropped and a single feature
 layer are supported.
 
@@ -45,7 +45,7 @@ from prunesid.families.inputs.conversations import CHATML_DIRECT, VICUNA_V1, con
 from prunesid.families.inputs.images_and_clips import Media, numbered
 from prunesid.families.llava import Llava
 from prunesid.families.towers.planned_crops import TowerInputs
-from prunesid.images.records import IMAGE, SUB_CROPS, WHOLE
+from prunesid.images.medium import IMAGE, SUB_CROPS, WHOLE
 
 
 @register("llava_next")

@@ -63,7 +63,8 @@ from prunesid.families.inputs.images_and_clips import (
 )
 from prunesid.families.inputs.processors import frame_pixels, load_video_parts
 from prunesid.families.towers.clip import SIGLIP_NAMES, feature_block, read_clip
-from prunesid.images.records import IMAGE, PADDED, VIDEO, WHOLE, Records, by_grid
+from prunesid.images.medium import IMAGE, PADDED, VIDEO, WHOLE
+from prunesid.images.records import ImageRecords, by_grid
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -106,7 +107,7 @@ class LlavaOnevision(Adapter):
         Images: `pixel_values` (I, most crops, 3, H, W), `image_sizes` and `batch_num_images`, each
         alone in its prompt. Where there are several, also `pixel_values_squares` (I, 3, H, W), as
         the processor makes them of images that share a prompt: only `encode` is told which do.
-        Clips: `pixel_values_videos` (V, F, 3, H, W). ValueError where their numbers of frames
+        Clips: `pixel_values_videos` (V, F, 3, H, W). ValueError if their numbers of frames
         differ.
         """
         pictures, clips = split(media)
@@ -133,7 +134,7 @@ class LlavaOnevision(Adapter):
 
     def records(
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
-    ) -> Records:
+    ) -> ImageRecords:
         """ValueError for inputs without images and clips."""
         images: list[Shown] = []
         clips: list[Shown] = []
@@ -153,7 +154,7 @@ class LlavaOnevision(Adapter):
         if needs.projected:
             rows = [replace(row, projected=row.features) for row in rows]
         groups, members = by_grid([(row, [number]) for number, row in enumerate(rows)])
-        return Records.named(groups, members, media, names)
+        return ImageRecords.named(groups, members, media, names)
 
     def _read(self, pixels: Tensor, needs: Needs) -> VisionRecord:
         """The record of crops or frames (B, 3, H, W), projected."""
@@ -165,7 +166,7 @@ class LlavaOnevision(Adapter):
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
     ) -> list[Shown]:
         sizes = inputs["image_sizes"].tolist()
-        # Rows and columns of the sub-crops of each image; None where it has none.
+        # Rows and columns of the sub-crops of each image; None if it has none.
         grids = [
             crop_grid(size, self.model.config) if alone else None
             for size, alone in zip(sizes, _alone(inputs, names), strict=True)

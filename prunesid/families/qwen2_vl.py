@@ -12,7 +12,7 @@ clip become smaller alike, by the smallest share. For what stands in for CLS att
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -31,11 +31,10 @@ from prunesid.families.inputs.images_and_clips import (
     numbered,
 )
 from prunesid.families.inputs.processors import load_video_parts
-from prunesid.families.inputs.qwen import preprocess
-from prunesid.families.inputs.qwen_smaller import shrink
+from prunesid.families.inputs.qwen import preprocess, shrink
 from prunesid.families.towers.qwen import read_qwen
-from prunesid.images.featureless import outline
-from prunesid.images.records import IMAGE, VIDEO, WHOLE, Medium, Records, by_grid, grouped
+from prunesid.images.medium import IMAGE, VIDEO, WHOLE, Medium, grouped
+from prunesid.images.records import ImageRecords, by_grid
 from prunesid.methods.encoder import Grid, Plans
 from prunesid.methods.features.pool import pooled_grid
 
@@ -43,6 +42,11 @@ INPUTS = {
     IMAGE: ("pixel_values", "image_grid_thw"),
     VIDEO: ("pixel_values_videos", "video_grid_thw"),
 }
+
+
+def _present(inputs: Mapping[str, Tensor]) -> Iterator[tuple[str, str, str]]:
+    """(kind, name of its pixels, name of its grids) of the kinds of media in the inputs."""
+    return ((kind, *names) for kind, names in INPUTS.items() if names[0] in inputs)
 
 
 @register("qwen2_vl")
@@ -73,36 +77,34 @@ class Qwen2VL(Adapter):
         return None
 
     def seconds(self, inputs: Mapping[str, Tensor]) -> Sequence[Any]:
-        """Time of each clip of a batch, as its layout needs it; None where it is not known."""
+        """Time of each clip of a batch, as its layout needs it; None if it is not known."""
         times = inputs.get("second_per_grid_ts")
         return [None] * len(inputs["video_grid_thw"]) if times is None else times.tolist()
 
     def records(
         self, inputs: Mapping[str, Tensor], needs: Needs, names: Sequence[str] | None
-    ) -> Records:
+    ) -> ImageRecords:
         read: dict[str, list[VisionRecord]] = {IMAGE: [], VIDEO: []}
-        for kind, (pixels, grid) in INPUTS.items():
-            if pixels in inputs:
-                grids = inputs[grid].cpu()
-                order = self.tower_order(grids)
-                read[kind] = read_qwen(self.tower, inputs[pixels], grids, needs, order)
+        for kind, pixels, grid in _present(inputs):
+            grids = inputs[grid].cpu()
+            order = self.tower_order(grids)
+            read[kind] = read_qwen(self.tower, inputs[pixels], grids, needs, order)
         media, records = self._media(inputs), in_order(inputs, read[IMAGE], read[VIDEO])
         groups, members = by_grid(
             [(record, medium.rows) for record, medium in zip(records, media, strict=True)]
         )
-        return Records.named(groups, members, media, names)
+        return ImageRecords.named(groups, members, media, names)
 
     def _media(self, inputs: Mapping[str, Tensor]) -> list[Medium]:
         """The media of a batch in their order; frames are rows."""
         layouts: dict[str, list[dict[str, Any]]] = {IMAGE: [], VIDEO: []}
-        for kind, (pixels, grid) in INPUTS.items():
-            if pixels in inputs:
-                grids = inputs[grid].tolist()
-                seconds = self.seconds(inputs) if kind == VIDEO else [None] * len(grids)
-                layouts[kind] = [
-                    {"view": WHOLE, "kind": kind, "grid_thw": own, "seconds": second}
-                    for own, second in zip(grids, seconds, strict=True)
-                ]
+        for kind, _, grid in _present(inputs):
+            grids = inputs[grid].tolist()
+            seconds = self.seconds(inputs) if kind == VIDEO else [None] * len(grids)
+            layouts[kind] = [
+                {"view": WHOLE, "kind": kind, "grid_thw": own, "seconds": second}
+                for own, second in zip(grids, seconds, strict=True)
+            ]
         return numbered(
             (layout["kind"], layout["grid_thw"][0], layout)
             for layout in in_order(inputs, layouts[IMAGE], layouts[VIDEO])
@@ -111,11 +113,12 @@ class Qwen2VL(Adapter):
     @torch.no_grad()
     def reduce(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
-    ) -> tuple[Kept, Records]:
+    ) -> tuple[Kept, ImageRecords]:
         media = self._media(inputs)
-        owners = names or [str(number) for number in range(len(media))]
         grids = [self._grid(medium.layout) for medium in media for _ in medium.rows]
-        records = outline(grids, torch.zeros(len(grids), 1), grouped(owners, media))
+        records = ImageRecords.without_features(
+            grids, torch.zeros(len(grids), 1), grouped(names, media)
+        )
         shares = records.patch_budgets(plans.budget).tolist()
         smaller = [
             plans.grid(grids[medium.rows[0]], min(shares[row] for row in medium.rows))
@@ -139,16 +142,15 @@ class Qwen2VL(Adapter):
     ) -> dict[str, Tensor]:
         """The inputs with media of `grids` rows and columns of merged tokens."""
         found, merge = dict(inputs), self.merge_size
-        for kind, (pixels, grid) in INPUTS.items():
-            if pixels in inputs:
-                targets = [
-                    [len(medium.rows), rows * merge, columns * merge]
-                    for medium, (rows, columns) in zip(media, grids, strict=True)
-                    if medium.kind == kind
-                ]
-                before = inputs[grid].tolist()
-                found[pixels] = shrink(inputs[pixels], before, targets, self.tower.config)
-                found[grid] = torch.tensor(targets)
+        for kind, pixels, grid in _present(inputs):
+            targets = [
+                [len(medium.rows), rows * merge, columns * merge]
+                for medium, (rows, columns) in zip(media, grids, strict=True)
+                if medium.kind == kind
+            ]
+            before = inputs[grid].tolist()
+            found[pixels] = shrink(inputs[pixels], before, targets, self.tower.config)
+            found[grid] = torch.tensor(targets)
         return found
 
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:

@@ -23,7 +23,7 @@ from prunesid.families.adapter import Crop, Entering, Prompt
 from prunesid.families.inputs.images_and_clips import Media
 from prunesid.families.inputs.qwen3 import SECONDS, preprocess
 from prunesid.families.qwen2_vl import Qwen2VL
-from prunesid.images.records import VIDEO
+from prunesid.images.medium import VIDEO
 
 
 @register("qwen3_vl")
@@ -98,8 +98,7 @@ class Qwen3VL(Qwen2VL):
         ]
 
     def _time(self, seconds: float) -> tuple[int, ...]:
-        text = f"<{seconds:.1f} seconds>"
-        return tuple(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tuple(self.plain_ids(f"<{seconds:.1f} seconds>"))
 
     def _tokenize(self, context: str, kinds: Sequence[str]) -> Prompt:
         """The marks around a clip go to its parts, as in the authors' processor."""

@@ -44,7 +44,7 @@ from prunesid.families.inputs.images_and_clips import (
 from prunesid.families.inputs.processors import load_parts
 from prunesid.families.llava import ASPECT, Llava
 from prunesid.families.towers.planned_crops import TowerInputs
-from prunesid.images.records import ALWAYS, CENTER, CLS, IMAGE, VIDEO, WHEN_WHOLE
+from prunesid.images.medium import ALWAYS, CENTER, CLS, IMAGE, VIDEO, WHEN_WHOLE
 
 if TYPE_CHECKING:
     from prunesid.images.media import Clip

@@ -11,7 +11,7 @@ import torch
 from prunesid.core.questions import Question, Stopping
 from prunesid.core.record import Kept
 from prunesid.generate.prefix import attention_mask, pack
-from prunesid.images.records import Medium
+from prunesid.images.medium import Medium
 
 if TYPE_CHECKING:
     from prunesid.families.base import Adapter

@@ -26,7 +26,7 @@ from prunesid.families.adapter import (
 from prunesid.generate.batches import block_size, image_numbers
 from prunesid.generate.decoding import Asked, Inputs, check_inputs, decode, prepare
 from prunesid.generate.prefix import prefix_owners
-from prunesid.images.records import Medium
+from prunesid.images.medium import Medium
 
 if TYPE_CHECKING:
     from prunesid.families.base import Adapter

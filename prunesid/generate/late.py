@@ -24,8 +24,8 @@ from prunesid.generate.columns import AFTER, BEFORE, GONE, VISUAL, Columns
 from prunesid.generate.decoder_pass import Prefilled, prefill_shared, rotary_axes
 from prunesid.generate.decoding import Asked, Inputs, check_inputs, ends, prepare
 from prunesid.generate.engine import enter
-from prunesid.images.records import Medium
-from prunesid.methods.decoder import Schedule, Shape, plan, without_needs
+from prunesid.images.medium import Medium
+from prunesid.methods.decoder import DecoderShape, Schedule, plan, without_needs
 from prunesid.methods.registry import requirements
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def answer_late(
 ) -> LateAnswers:
     """Answers in the order of `questions`.
 
-    kept           the visual tokens (R, N, D) that enter the language model: `Records.all_tokens`,
-                   or fewer if an early method runs first
+    kept           the visual tokens (R, N, D) that enter the language model: all
+                   (`ImageRecords.all_tokens`), or fewer if an early method runs first
     inputs         the inputs of the R crops, each any number of images or clips
     method, budget, params  as in `prunesid.methods.decoder.plan`. The budget is per image or clip;
                    the media of a question share the sum. An input with no more tokens keeps all
@@ -138,7 +138,7 @@ def answer_late(
     kinds = {(row.media, row.visual) for row in rows}
     # All plans before any answer, the one with most tokens per medium first.
     schedules = {
-        (media, tokens): plan_media(method, Shape(depth, tokens, axes), media, budget, given)
+        (media, tokens): plan_media(method, DecoderShape(depth, tokens, axes), media, budget, given)
         for media, tokens in sorted(kinds, key=lambda kind: -kind[1] / max(1, kind[0]))
     }
     for (_, *kind), same in groupby(rows, key=lambda row: (row.block, row.media, row.visual)):
@@ -174,7 +174,7 @@ def answer_late(
 
 
 def plan_media(
-    method: str, shape: Shape, media: int, budget: int | None, params: Mapping[str, object]
+    method: str, shape: DecoderShape, media: int, budget: int | None, params: Mapping[str, object]
 ) -> Schedule:
     """`prunesid.methods.decoder.plan` for a question on `media` media, each with the budget."""
     if not shape.tokens:

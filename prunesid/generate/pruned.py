@@ -32,9 +32,10 @@ from prunesid.families.adapter import Entering, kept_crops, positions_of
 from prunesid.generate.decoder_pass import rotary_axes
 from prunesid.generate.late import entering_attention, plan_media
 from prunesid.generate.shortened_prompts import Run, Shortened, find_runs, shorten
-from prunesid.images.records import IMAGE, VIDEO, Medium, Records
+from prunesid.images.medium import IMAGE, VIDEO, Medium
+from prunesid.images.records import ImageRecords
 from prunesid.images.relevance import encoder_of
-from prunesid.methods.decoder import Shape
+from prunesid.methods.decoder import DecoderShape
 from prunesid.methods.encoder import Plans
 from prunesid.methods.features import requirements_in_crops
 from prunesid.methods.registry import (
@@ -411,7 +412,7 @@ class _Recipe:
         return found, self._late(records, runs, each, found["input_ids"]) if late else None
 
     def _late(
-        self, records: Records, runs: Sequence[Run], entering: Sequence[Entering], ids: Tensor
+        self, records: ImageRecords, runs: Sequence[Run], entering: Sequence[Entering], ids: Tensor
     ) -> Prompts:
         """The prompts of a method inside the language model; the budget is per medium."""
         from prunesid.generate.late_forward import Prompts
@@ -427,7 +428,7 @@ class _Recipe:
         schedules = [
             plan_media(
                 self.method,
-                Shape(depth, sum(run.width for run in each), axes),
+                DecoderShape(depth, sum(run.width for run in each), axes),
                 count,
                 self.budget,
                 self.params,
@@ -449,7 +450,7 @@ class _Recipe:
             rows.append(entering_attention(attention, whole, media_shown, width, f"prompt {row}"))
         return Prompts(visual, tokens, schedules, pad_sequence(rows, batch_first=True))
 
-    def _read(self, visual: Mapping[str, Any]) -> tuple[Records, Kept | None]:
+    def _read(self, visual: Mapping[str, Any]) -> tuple[ImageRecords, Kept | None]:
         """The records of the tower, and the kept tokens of a method inside the vision encoder."""
         if self.plans is None:
             late = METHODS[self.method].place == DECODER
@@ -461,12 +462,12 @@ class _Recipe:
     def _asked(
         self,
         asking: _Asking,
-        records: Records,
+        records: ImageRecords,
         whole: Kept,
         runs: list[Run],
         ids: Tensor,
         mask: Tensor,
-    ) -> Records:
+    ) -> ImageRecords:
         """The records with the relevance of each medium to what its prompt asks."""
         prompts = [row[real].tolist() for row, real in zip(ids, mask, strict=True)]
         each = asking.vectors(self.adapter, prompts)
@@ -507,7 +508,7 @@ class _Recipe:
         return next(iter(found), 0) if isinstance(found, list) else found or 0
 
 
-def _media(records: Records) -> list[Medium]:
+def _media(records: ImageRecords) -> list[Medium]:
     return [medium for media in records.inputs.values() for medium in media]
 
 

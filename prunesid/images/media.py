@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 FRAMES = 8
 VIDEO_SUFFIXES = (
-    ".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv",
-    ".ts", ".webm", ".wmv",
-)  # fmt: skip
+    *(".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov"),
+    *(".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"),
+)
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from prunesid.core.crops import BEFORE, PACKED, Crops
 from prunesid.core.record import NEWLINE, PLACE, Kept, VisionRecord
+from prunesid.images.medium import Medium
 from prunesid.methods.features import CHUNK_ELEMENTS
-
-if TYPE_CHECKING:
-    from prunesid.images.records import Medium
 
 Grid = tuple[int, int]
 

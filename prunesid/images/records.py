@@ -19,66 +19,27 @@ from torch import Tensor
 
 from prunesid.core.crops import AFTER, BEFORE, BY_CROP, ENCODER, EVERY, MAP, PACKED, Crops
 from prunesid.core.record import CLIP, PLACE, Kept, VisionRecord
-from prunesid.core.rectangle import Box
+from prunesid.images.medium import (
+    ALWAYS,
+    CLS,
+    JOINED,
+    SUB_CROPS,
+    Medium,
+    grouped,
+    repeated,
+    row_names,
+)
 from prunesid.images.pools import Pool, image_pool, in_map_order, keep_of_pools, part_pools, shown
 from prunesid.images.relevance import relevance
-from prunesid.methods.features import compress, crops_of, meaning_of, split_of
+from prunesid.methods.features import NOTHING, budget_rule_of, compress, crops_of, split_of
 from prunesid.methods.registry import requirements, resolve
 
-IMAGE, VIDEO = "image", "video"
-# The view in the first crop of a medium: the middle square of the image, the whole image, or the
-# whole image in the middle of a larger square.
-CENTER, WHOLE, PADDED = "center", "whole", "padded"
-
-
-# Key of a layout: when the CLS token goes before the patches of a crop. WHEN_WHOLE: only if all of
-# the medium is kept. ALWAYS: also otherwise, in one place of the crop's budget.
-CLS = "cls"
-WHEN_WHOLE, ALWAYS = "whole", "always"
-# Key of a layout: the medium is an image as a base crop, its first row, and sub-crops of the same
-# grid in raster order. "grid" holds the rows and columns of sub-crops. "parts" holds, for each row,
-# the patches that show the image, as `Box.values`; the others are padding.
-SUB_CROPS = "sub_crops"
-
-# Key of a layout: how many patches of a crop enter together, as one token; budgets count these. 1 without it.
-JOINED = "joined"
-
 Share = Callable[[VisionRecord, int, tuple[int, int]], Sequence[int]]
-Meant = Callable[[int, int], int]
-
-
-@dataclass(frozen=True)
-class Medium:
-    """An image or a clip.
-
-    kind    "image" or "video"
-    rows    numbers of its crops or frames among all R, in their order
-    layout  facts that its model family needs to put the crops together, as JSON values; "view" is
-            CENTER, WHOLE or PADDED
-    """
-
-    kind: str
-    rows: tuple[int, ...]
-    layout: Mapping[str, Any]
-
-    @property
-    def sub_crops(self) -> tuple[int, int]:
-        """Rows and columns of sub-crops, for an image in `SUB_CROPS`."""
-        rows, columns = self.layout[SUB_CROPS]["grid"]
-        return rows, columns
-
-    def parts(self, grid: tuple[int, int], unpad: bool = True) -> list[Box]:
-        """The box of patches that show the image, for each row; a row has a `grid` of patches.
-
-        All patches if `unpad` is false, and for media that are not in `SUB_CROPS`.
-        """
-        if not unpad or SUB_CROPS not in self.layout:
-            return [Box(0, 0, *grid)] * len(self.rows)
-        return [Box(*values) for values in self.layout[SUB_CROPS]["parts"]]
+TokensOf = Callable[[int, int], int]
 
 
 @dataclass(frozen=True, eq=False)
-class Records:
+class ImageRecords:
     """R crops of many inputs.
 
     groups   a VisionRecord for every grid
@@ -122,7 +83,7 @@ class Records:
         budget: int | Mapping[str, int],
         share: Share | None = None,
         crops: Crops | None = None,
-        meant: Meant | None = None,
+        tokens_of: TokensOf | None = None,
     ) -> Tensor:
         """(R,) int64 tokens of each crop.
 
@@ -133,8 +94,8 @@ class Records:
                 crops, some of which may get none (a `methods.Split`'s function without its
                 parameters). None, and for other media: evenly
         crops   the treatment of media in `SUB_CROPS`; None: that of methods inside the encoder
-        meant   the tokens that a budget means for a medium of so many patches (a
-                `methods.Meaning`'s function without its parameters). None: the budget itself
+        tokens_of  the tokens that a budget stands for on a medium of so many patches
+                (`BudgetRule.of`). None: the budget itself
 
         ValueError if a medium has fewer tokens than crops.
         """
@@ -148,8 +109,8 @@ class Records:
             if SUB_CROPS in medium.layout and crops.unpad == BEFORE:
                 own_sizes = [part.size for part in medium.parts(self._grid)]
             own = given
-            if meant is not None and isinstance(budget, int):
-                own = meant(given, sum(own_sizes))
+            if tokens_of is not None and isinstance(budget, int):
+                own = tokens_of(given, sum(own_sizes))
             # A sub-crop of a very narrow image may show none of it.
             there = [number for number, size in enumerate(own_sizes) if size]
             if self.share is None or crops.budget_for == EVERY:
@@ -170,9 +131,11 @@ class Records:
             for medium in media:
                 yield medium, budget if isinstance(budget, int) else budget[name]
 
-    def patch_budgets(self, budget: int | Mapping[str, int], meant: Meant | None = None) -> Tensor:
+    def patch_budgets(
+        self, budget: int | Mapping[str, int], tokens_of: TokensOf | None = None
+    ) -> Tensor:
         """`budgets` less the places of CLS tokens; ValueError if CLS takes a crop's only place."""
-        budgets = self.budgets(budget, meant=meant)
+        budgets = self.budgets(budget, tokens_of=tokens_of)
         return budgets - self._reserved(budgets)
 
     def _split(self, medium: Medium, sizes: Sequence[int], budget: int, share: Share) -> list[int]:
@@ -184,8 +147,8 @@ class Records:
 
     def _crop(self, row: int) -> VisionRecord:
         """The record of one of the R crops."""
-        group = next(n for n, rows in enumerate(self.members) if row in rows)
-        return self.groups[group].rows([self.members[group].index(row)])
+        group, place = self._where[row]
+        return self.groups[group].rows([place])
 
     def compress(
         self, method: str, *, budget: int | Mapping[str, int], seed: int = 0, **params: object
@@ -198,14 +161,14 @@ class Records:
         A method with a split of its own decides what each crop gets, which may be nothing. A method
         that keeps CLS by itself gets no second one. ValueError if CLS takes a crop's only place.
         """
-        meaning, meant = meaning_of(method), None
-        if meaning is not None:
-            meant = meaning.of(resolve(method, **params))
-            params = {**params, **meaning.then}
+        rule, tokens_of = budget_rule_of(method), None
+        if rule is not None:
+            tokens_of = rule.of(resolve(method, **params))
+            params = {**params, **rule.then}
         cls = requirements(method, **params).cls
         if not self._in_sub_crops:
             shared = self.budgets if cls else self.patch_budgets
-            budgets = shared(budget, meant=meant)
+            budgets = shared(budget, tokens_of=tokens_of)
             return self.with_cls(self._by_crop(method, budgets, seed, params), always=not cls)
         crops = crops_of(method, self.crops, **params)
         by_crop, media = crops.scope == BY_CROP, list(self._media())
@@ -214,7 +177,7 @@ class Records:
             if split is not None:
                 share = partial(split.share, **resolve(method, **params))
                 params = {**params, **split.then}
-            budgets = self.budgets(budget, share, crops, meant)
+            budgets = self.budgets(budget, share, crops, tokens_of)
         if by_crop and crops.unpad != BEFORE:
             kept = self._by_crop(method, budgets, seed, params)
         elif by_crop:
@@ -223,7 +186,7 @@ class Records:
             kept = self._by_pool(pools, method, seed, params)
             kept = replace(kept, info={n: fact for n, fact in kept.info.items() if n != PLACE})
         else:
-            kept = self._by_pool(self._images(budget, crops, meant), method, seed, params)
+            kept = self._by_pool(self._images(budget, crops, tokens_of), method, seed, params)
         if crops.unpad == AFTER:
             kept = kept.only(shown(kept, media, self._grid))
         if crops.crop_order == MAP:
@@ -252,8 +215,8 @@ class Records:
         for record, part in zip(self.groups, parts, strict=True):
             if record.carried is not None and part.tokens.shape[2] == record.features.shape[2]:
                 raise ValueError(
-                    f"{method} makes tokens of the features alone; these carry further channels, with "
-                    "which VisionRecord.tokens holds them"
+                    f"{method} makes tokens of the features alone; these carry further channels, "
+                    "with which VisionRecord.tokens holds them"
                 )
         kept = self._in_order(parts)
         nothing = budgets == 0
@@ -268,13 +231,13 @@ class Records:
         return record.grid
 
     def _images(
-        self, budget: int | Mapping[str, int], crops: Crops, meant: Meant | None
+        self, budget: int | Mapping[str, int], crops: Crops, tokens_of: TokensOf | None
     ) -> list[tuple[Pool, int]]:
         """Each image as one pool, with the number of tokens to keep."""
         given = [own for _, own in self._each_budget(budget)]
         pools = [image_pool(medium, self._grid, crops) for medium in self._media()]
-        if meant is not None and isinstance(budget, int):
-            given = [meant(own, len(pool)) for own, pool in zip(given, pools, strict=True)]
+        if tokens_of is not None and isinstance(budget, int):
+            given = [tokens_of(own, len(pool)) for own, pool in zip(given, pools, strict=True)]
         if crops.budget_for != EVERY and self.share is not None:
             if crops.scope == PACKED:
                 # DivPrune's rate is of the tokens of the most crops, without newlines.
@@ -284,7 +247,7 @@ class Records:
                     for own, pool in zip(given, pools, strict=True)
                 ]
             else:
-                budgets = self.budgets(budget, None, crops, meant)
+                budgets = self.budgets(budget, None, crops, tokens_of)
                 given = [int(budgets[list(medium.rows)].sum()) for medium in self._media()]
         return list(zip(pools, given, strict=True))
 
@@ -309,16 +272,11 @@ class Records:
 
     def all_tokens(self) -> Kept:
         """Every patch of every crop -> R rows, with CLS first if the unmodified model has it so."""
-        parts = []
-        for record in self.groups:
-            index, count = whole_index([record.num_tokens] * len(record))
-            device = record.features.device
-            parts.append(Kept(record.tokens, index.to(device), count.to(device)))
-        return self.with_cls(self._in_order(parts))
+        return self.with_cls(self._in_order([all_of(record) for record in self.groups]))
 
     def asked(
         self, owners: Mapping[str, str], vectors: Mapping[str, Tensor], encoder: str
-    ) -> Records:
+    ) -> ImageRecords:
         """The records with one input per question, and the relevance of every patch to it.
 
         owners   {name of a question: the input that it is asked on}
@@ -388,9 +346,7 @@ class Records:
 
     def _in_order(self, parts: Sequence[Kept]) -> Kept:
         whole = Kept.cat(parts)
-        if self._sorted:
-            return whole
-        return whole.rows(self._order())
+        return whole if self._sorted else whole.rows(self._order())
 
     def _reserved(self, budgets: Tensor) -> Tensor:
         """(R,) int64 places in each crop's budget that CLS takes."""
@@ -456,11 +412,38 @@ class Records:
     def _order(self) -> Tensor:
         return torch.tensor([row for rows in self.members for row in rows]).argsort()
 
-    def to(self, device: torch.device | str) -> Records:
+    def to(self, device: torch.device | str) -> ImageRecords:
         """These records on another device."""
         newline = None if self.newline is None else self.newline.to(device)
         groups = tuple(record.to(device) for record in self.groups)
         return replace(self, groups=groups, newline=newline)
+
+    @staticmethod
+    def without_features(
+        grids: Sequence[tuple[int, int]],
+        cls: Tensor,
+        inputs: Mapping[str, tuple[Medium, ...]],
+        share: int | None = None,
+        crops: Mapping[str, Any] = NOTHING,
+    ) -> ImageRecords:
+        """R crops with their sizes, budgets and CLS tokens, and features of zeros.
+
+        Methods inside the encoder compute no ordinary features, and costs are counted without any.
+
+        grids  (R) rows and columns of the patches of each crop
+        cls    (R, D) CLS tokens; features have their width, dtype and device, and take no memory
+        """
+        rows: dict[tuple[int, int], list[int]] = {}
+        for row, grid in enumerate(grids):
+            rows.setdefault(grid, []).append(row)
+        none = cls.new_zeros(1, 1, 1)
+        groups = tuple(
+            VisionRecord(
+                none.expand(len(own), grid[0] * grid[1], cls.shape[1]), cls[own], grid=grid
+            )
+            for grid, own in rows.items()
+        )
+        return ImageRecords(groups, tuple(map(tuple, rows.values())), inputs, share, crops)
 
     @staticmethod
     def named(
@@ -469,24 +452,24 @@ class Records:
         media: Sequence[Medium],
         names: Sequence[str] | None,
         **others: Any,
-    ) -> Records:
+    ) -> ImageRecords:
         """The records of media, each of which belongs to the input in `names`, or else to its own.
 
         Without names, an input is called by its number. The names of inputs become names of their
-        crops, so that random choices depend on nothing else. `others` as in `Records`. ValueError
-        if the media of one input are not adjacent.
+        crops, so that random choices depend on nothing else. `others` as in `ImageRecords`.
+        ValueError if the media of one input are not adjacent.
         """
-        inputs = grouped(names or [str(number) for number in range(len(media))], media)
+        inputs = grouped(names, media)
         if names is not None:
             rows = row_names(inputs)
             groups = [
                 replace(record, image_ids=tuple(rows[row] for row in own))
                 for record, own in zip(groups, members, strict=True)
             ]
-        return Records(tuple(groups), tuple(map(tuple, members)), inputs, **others)
+        return ImageRecords(tuple(groups), tuple(map(tuple, members)), inputs, **others)
 
     @staticmethod
-    def cat(parts: Sequence[Records]) -> Records:
+    def cat(parts: Sequence[ImageRecords]) -> ImageRecords:
         """The inputs of all parts, whose names must differ; no parts give no inputs."""
         crops: list[tuple[VisionRecord, list[int]]] = []
         inputs: dict[str, tuple[Medium, ...]] = {}
@@ -502,7 +485,7 @@ class Records:
                 )
             start += sum(map(len, part.members))
         groups, rows = by_grid(crops)
-        found = Records(tuple(groups), tuple(map(tuple, rows)), inputs)
+        found = ImageRecords(tuple(groups), tuple(map(tuple, rows)), inputs)
         if not parts:
             return found
         first = parts[0]
@@ -546,48 +529,15 @@ def shared_out(budget: int, sizes: Sequence[int]) -> list[int]:
     return shares
 
 
+def all_of(record: VisionRecord) -> Kept:
+    """All tokens of a record, in raster order."""
+    index, count = whole_index([record.num_tokens] * len(record))
+    device = record.features.device
+    return Kept(record.tokens, index.to(device), count.to(device))
+
+
 def whole_index(sizes: Iterable[int]) -> tuple[Tensor, Tensor]:
     """Index (R, N) and count (R,) of crops that keep all of their patches in raster order."""
     count = torch.tensor(list(sizes))
     places = torch.arange(int(count.max()))
     return torch.where(places < count[:, None], places, -1), count
-
-
-def grouped(names: Sequence[str], media: Sequence[Medium]) -> dict[str, tuple[Medium, ...]]:
-    """{input: its media}; ValueError if its media are not adjacent, or the lengths differ."""
-    found: dict[str, list[Medium]] = {}
-    last = None
-    for name, medium in zip(names, media, strict=True):
-        if name in found and name != last:
-            raise ValueError(f"the media of the input {name!r} are not next to each other")
-        found.setdefault(name, []).append(medium)
-        last = name
-    return {name: tuple(own) for name, own in found.items()}
-
-
-def repeated(
-    inputs: Mapping[str, Sequence[Medium]], owners: Mapping[str, str]
-) -> tuple[dict[str, tuple[Medium, ...]], list[int]]:
-    """New inputs that repeat the media of others: {name: media}, and the row that each row repeats.
-
-    owners  {name: the input whose media it repeats}
-    """
-    found, sources = {}, list[int]()
-    for name, owner in owners.items():
-        media = []
-        for medium in inputs[owner]:
-            first = len(sources)
-            sources += medium.rows
-            media.append(replace(medium, rows=tuple(range(first, len(sources)))))
-        found[name] = tuple(media)
-    return found, sources
-
-
-def row_names(inputs: Mapping[str, Sequence[Medium]]) -> dict[int, str]:
-    """{row: the name for its random choices}: the input's, with a number if it has several rows."""
-    found = {}
-    for name, media in inputs.items():
-        rows = [row for medium in media for row in medium.rows]
-        for number, row in enumerate(rows):
-            found[row] = name if len(rows) == 1 else f"{name}/{number}"
-    return found

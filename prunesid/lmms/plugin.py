@@ -26,10 +26,10 @@ from prunesid.generate.decoding import Inputs
 from prunesid.generate.engine import answer, answer_plainly
 from prunesid.generate.late import answer_late
 from prunesid.images.media import Clip, media_of
-from prunesid.images.records import Records
+from prunesid.images.records import ImageRecords
 from prunesid.images.relevance import ImagePrompt, by_question, encoder_of, owners, prompts_of
 from prunesid.lmms.tasks import image_names
-from prunesid.methods.decoder import Shape, plan
+from prunesid.methods.decoder import DecoderShape, plan
 from prunesid.methods.features import requirements_in_crops
 from prunesid.methods.registry import DECODER, ENCODER, FEATURES, METHODS, requirements, resolve
 
@@ -89,7 +89,7 @@ class PruneSID(lmms):
             # Check before the first question. If tokens depend on the image, take one that is just
             # too large to keep all.
             decoder, tokens = self.adapter.decoder, self.adapter.num_tokens or budget + 1
-            shape = Shape(len(decoder.layers), tokens, rotary_axes(decoder))
+            shape = DecoderShape(len(decoder.layers), tokens, rotary_axes(decoder))
             plan(str(method), shape, budget, **self.params)
         self.encoder: str | None = None
         if method is not None and place == FEATURES:
@@ -175,8 +175,8 @@ class PruneSID(lmms):
             return Kept.nothing(), dict.fromkeys(names, ()), None
         inputs = self.adapter.preprocess([medium for media in shown.values() for medium in media])
         if self.plans is not None:
-            kept, outline = self.adapter.reduce(inputs, self.plans, whose)
-            return kept, {name: outline.inputs.get(name, ()) for name in shown}, None
+            kept, blank = self.adapter.reduce(inputs, self.plans, whose)
+            return kept, {name: blank.inputs.get(name, ()) for name in shown}, None
         early = self.method is not None and not self.late
         needs = Needs()
         if self.method is not None:
@@ -196,7 +196,7 @@ class PruneSID(lmms):
             attention = records.gather(kept.index, "last_cls_attention")
         return kept, {name: records.inputs.get(name, ()) for name in names}, attention
 
-    def _asked(self, records: Records, prompts: Mapping[str, ImagePrompt]) -> Records:
+    def _asked(self, records: ImageRecords, prompts: Mapping[str, ImagePrompt]) -> ImageRecords:
         """The records of the questions that have visuals."""
         seen = {name: prompt for name, prompt in prompts.items() if prompt.image in records.inputs}
         vectors = {

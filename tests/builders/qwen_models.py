@@ -10,7 +10,7 @@ import torch
 
 from builders.tiny_llava import WORDS
 from prunesid.images.media import Clip
-from prunesid.images.records import IMAGE, VIDEO
+from prunesid.images.medium import IMAGE, VIDEO
 
 QUESTION = "is there a red circle ?"
 SIZES = [(56, 56), (84, 140), (230, 90), (300, 310), (20, 20)]

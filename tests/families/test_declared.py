@@ -11,17 +11,29 @@ from prunesid.families.declared.mini_gemini import convnext_macs
 from prunesid.study.config.published_models import published_models
 
 TEXT = {
-    "model_type": "llama", "vocab_size": 96, "hidden_size": 40, "intermediate_size": 56,
-    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-}  # fmt: skip
+    "model_type": "llama",
+    "vocab_size": 96,
+    "hidden_size": 40,
+    "intermediate_size": 56,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 VISION = {
-    "model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 48,
-    "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 56, "patch_size": 14,
-}  # fmt: skip
+    "model_type": "clip_vision_model",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 56,
+    "patch_size": 14,
+}
 LLAVA = {"vision_config": VISION, "text_config": TEXT}
 QWEN_TEXT = {key: value for key, value in TEXT.items() if key != "model_type"} | {
-    "hidden_size": 64, "bos_token_id": None, "eos_token_id": None
-}  # fmt: skip
+    "hidden_size": 64,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
 TINY = {
     "llava": LLAVA,
     "llava_next": LLAVA,
@@ -32,8 +44,12 @@ TINY = {
     },
     "internvl": {
         "vision_config": {
-            "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
-            "num_attention_heads": 2, "image_size": [56, 56], "patch_size": [14, 14],
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "image_size": [56, 56],
+            "patch_size": [14, 14],
         },
         "text_config": TEXT | {"model_type": "qwen2"},
     },
@@ -43,19 +59,26 @@ TINY = {
     },
     "qwen2_5_vl": {
         "vision_config": {
-            "depth": 2, "hidden_size": 32, "intermediate_size": 40, "num_heads": 2,
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 40,
+            "num_heads": 2,
             "out_hidden_size": 64,
         },
         "text_config": QWEN_TEXT,
     },
     "qwen3_vl": {
         "vision_config": {
-            "depth": 3, "hidden_size": 32, "intermediate_size": 40, "num_heads": 2,
-            "out_hidden_size": 64, "deepstack_visual_indexes": [0, 1],
+            "depth": 3,
+            "hidden_size": 32,
+            "intermediate_size": 40,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "deepstack_visual_indexes": [0, 1],
         },
         "text_config": QWEN_TEXT | {"head_dim": 24},
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("model_type", TINY)
@@ -114,9 +137,10 @@ def test_four_times_the_cells_of_a_convnext_are_four_times_the_work():
 def test_mini_gemini_reads_the_same_from_both_of_its_forms():
     published = geometry(published_models()["YanweiLi/MGM-7B"].config)
     nested = {
-        "model_type": "mini_gemini", "text_config": {"model_type": "llama"},
+        "model_type": "mini_gemini",
+        "text_config": {"model_type": "llama"},
         "aux_config": {"depths": [3, 3, 27, 3], "hidden_sizes": [192, 384, 768, 1536]},
-    }  # fmt: skip
+    }
     assert geometry(nested) == published
 
 

@@ -1,4 +1,4 @@
-"""Methods inside the encoder on the families whose images come in crops, frames or from two towers."""
+"""Methods inside the encoder on families with crops, frames or two towers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prunesid import families
 from prunesid.families.adapter import kept_crops
 from prunesid.families.mini_gemini.mining import PatchInfoMining, patch_of_cells, windows
 from prunesid.families.towers.clip_pass import reduce_clip
-from prunesid.images.records import ALWAYS, CLS
+from prunesid.images.medium import ALWAYS, CLS
 from prunesid.methods import encoder
 from prunesid.methods.registry import ENCODER, list_methods
 
@@ -51,7 +51,7 @@ def case(request, folders):
 
 
 def budget_of(adapter, media):
-    """What leaves every crop fewer than half of its patches, and none less than two."""
+    """A budget that leaves every crop two patches or more, and fewer than half of them."""
     return 40 if any(not hasattr(medium, "convert") for medium in media) else 13
 
 
@@ -68,10 +68,10 @@ def same(one, other, row, row_alone):
 def test_with_all_tokens_it_is_the_unmodified_model(case, method):
     adapter, media = case
     inputs, names = adapter.preprocess(media), [f"input {n // 2}" for n in range(len(media))]
-    kept, outline = adapter.reduce(inputs, adapter.plans(method, 4000, {}), names)
+    kept, blank = adapter.reduce(inputs, adapter.plans(method, 4000, {}), names)
     records = adapter.encode(inputs, names=names)
     whole = records.all_tokens()
-    assert outline.inputs == records.inputs and outline.sizes == records.sizes
+    assert blank.inputs == records.inputs and blank.sizes == records.sizes
     if adapter.options.get("unpad") != "before":
         assert torch.equal(kept.index, whole.index) and torch.equal(kept.count, whole.count)
         torch.testing.assert_close(kept.tokens, whole.tokens, atol=1e-4, rtol=1e-4)
@@ -87,12 +87,12 @@ def test_with_all_tokens_it_is_the_unmodified_model(case, method):
 def test_every_crop_leaves_its_share(case, method):
     adapter, media = case
     inputs, budget = adapter.preprocess(media), budget_of(adapter, media)
-    kept, outline = adapter.reduce(inputs, adapter.plans(method, budget, {}))
-    shares = outline.budgets(budget).tolist()
+    kept, blank = adapter.reduce(inputs, adapter.plans(method, budget, {}))
+    shares = blank.budgets(budget).tolist()
     for row, (share, count) in enumerate(zip(shares, kept.count.tolist(), strict=True)):
         assert count == share if method == "tome" else min(1, share) <= count <= share, row
     patches = torch.arange(kept.info["selected"].shape[1])
-    beyond = patches >= torch.tensor(outline.sizes)[:, None]
+    beyond = patches >= torch.tensor(blank.sizes)[:, None]
     assert not (kept.info["selected"] & beyond).any()
     places = torch.arange(kept.index.shape[1])
     assert (kept.index < 0)[places >= kept.count[:, None]].all()
@@ -103,10 +103,10 @@ def test_every_crop_leaves_its_share(case, method):
 def test_a_medium_gives_the_same_alone_and_in_a_batch(case, method):
     adapter, media = case
     plans = adapter.plans(method, budget_of(adapter, media), {})
-    kept, outline = adapter.reduce(adapter.preprocess(media), plans)
+    kept, blank = adapter.reduce(adapter.preprocess(media), plans)
     for number, medium in enumerate(media):
         alone, own = adapter.reduce(adapter.preprocess([medium]), plans)
-        (here,), (there,) = outline.inputs[str(number)], own.inputs["0"]
+        (here,), (there,) = blank.inputs[str(number)], own.inputs["0"]
         assert here.layout == there.layout and here.kind == there.kind
         for row, row_alone in zip(here.rows, there.rows, strict=True):
             same(kept, alone, row, row_alone)
@@ -119,13 +119,13 @@ def test_crops_are_encoded_one_by_one(folders, options):
     tower, shape = adapter.model.model.vision_tower, adapter.sizes.encoding
     for picture in pictures(SHAPES):
         inputs = adapter.preprocess([picture])
-        kept, outline = adapter.reduce(inputs, adapter.plans("tome", 13, {}))
+        kept, blank = adapter.reduce(inputs, adapter.plans("tome", 13, {}))
         records = adapter.encode(inputs)
         ((medium,),) = records.inputs.values()
         # 13 = 3 + 3 + 3 + 2 + 2, or shared among the crops that there are.
         wanted = [3, 3, 3, 2, 2][: len(medium.rows)]
         if options.get("budget_for") == "image":
-            wanted = outline.budgets(13).tolist()
+            wanted = blank.budgets(13).tolist()
             assert sum(wanted) == min(13, sum(records.sizes))
         parts = medium.parts((adapter.side, adapter.side), options.get("unpad") == "before")
         for row, part in enumerate(parts):
@@ -139,7 +139,7 @@ def test_crops_are_encoded_one_by_one(folders, options):
             same(kept, replace(alone, index=index), row, 0)
 
 
-def test_tokens_of_no_patch_stand_behind_the_map(folders):
+def test_tokens_of_no_patch_stand_after_the_map(folders):
     plain, rows = (
         families.load(folders["llava_next"], newline=newline) for newline in ("drop", "rows")
     )
@@ -149,8 +149,8 @@ def test_tokens_of_no_patch_stand_behind_the_map(folders):
         plans = plain.plans(method, 60, {"order": "raster"} if method == "tome" else {})
         entered = []
         for adapter in (plain, rows):
-            kept, outline = adapter.reduce(inputs, plans)
-            ((medium,),) = outline.inputs.values()
+            kept, blank = adapter.reduce(inputs, plans)
+            ((medium,),) = blank.inputs.values()
             crops = kept_crops(kept, medium)
             entered.append(adapter.enter(crops, medium.layout).embeddings)
         one, other = entered
@@ -158,7 +158,7 @@ def test_tokens_of_no_patch_stand_behind_the_map(folders):
         lines = (other == newline).all(dim=1)
         assert len(other) == len(one) + lines.sum()
         merged = one[len(crops[0].index) :][own < 0]
-        # They come last, crop after crop, and have no newlines among or behind them.
+        # They come last, crop after crop, and have no newlines among or after them.
         torch.testing.assert_close(other[len(other) - len(merged) :], merged)
         assert lines.any() == (method == "tome")
         assert not lines[len(other) - len(merged) :].any()
@@ -180,8 +180,8 @@ def test_bfloat16(folders, family, method):
 def test_the_class_token_of_a_frame_is_that_of_its_pass(folders, method):
     adapter = families.load(folders["video_llava"], frame_cls="keep")
     inputs = adapter.preprocess([clip(0), clip(1)])
-    kept, outline = adapter.reduce(inputs, adapter.plans(method, 40, {}))
-    assert all(m.layout[CLS] == ALWAYS for own in outline.inputs.values() for m in own)
+    kept, blank = adapter.reduce(inputs, adapter.plans(method, 40, {}))
+    assert all(m.layout[CLS] == ALWAYS for own in blank.inputs.values() for m in own)
     assert kept.count.eq(5).all() and kept.index[:, 0].eq(-1).all()
     tower, frames = adapter.model.model.video_tower, inputs["pixel_values_videos"].flatten(0, 1)
     left = reduce_clip(tower, frames, encoder.plan(method, adapter.sizes.encoding, 4))

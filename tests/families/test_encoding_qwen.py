@@ -13,8 +13,8 @@ import prunesid
 from prunesid import families
 from prunesid.core.record import GRID
 from prunesid.families.adapter import kept_crops
-from prunesid.families.inputs.qwen_smaller import shrink
-from prunesid.images.records import IMAGE, VIDEO
+from prunesid.families.inputs.qwen import shrink
+from prunesid.images.medium import IMAGE, VIDEO
 from prunesid.methods.encoder.downsample import smaller_grid
 
 QUESTION = "is there a red circle ?"
@@ -96,13 +96,14 @@ def test_it_is_the_unmodified_model_on_smaller_media(adapter, plain, shown, budg
     media = MEDIA[shown]
     budget *= max(len(m.frames) for m in media if hasattr(m, "frames")) if "clip" in shown else 1
     inputs, kinds = adapter.preprocess(media), kinds_of(media)
-    kept, outline = adapter.reduce(inputs, adapter.plans("downsample", budget, {}))
-    ordered = [medium for own in outline.inputs.values() for medium in own]
+    kept, blank = adapter.reduce(inputs, adapter.plans("downsample", budget, {}))
+    ordered = [medium for own in blank.inputs.values() for medium in own]
     grids = [kept_crops(kept, medium)[0].grid for medium in ordered]
     smaller = dict(inputs)
     for kind, pixels, name in (
-        (IMAGE, "pixel_values", "image_grid_thw"), (VIDEO, "pixel_values_videos", "video_grid_thw"),
-    ):  # fmt: skip
+        (IMAGE, "pixel_values", "image_grid_thw"),
+        (VIDEO, "pixel_values_videos", "video_grid_thw"),
+    ):
         if pixels in inputs:
             targets = [
                 [len(medium.rows), 2 * grid[0], 2 * grid[1]]
@@ -130,10 +131,10 @@ def test_it_is_the_unmodified_model_on_smaller_media(adapter, plain, shown, budg
 def test_a_budget_of_all_tokens_changes_nothing(adapter):
     media = MEDIA["clip, image and clip"]
     inputs = adapter.preprocess(media)
-    kept, outline = adapter.reduce(inputs, adapter.plans("downsample", 4000, {}), ["a", "b", "b"])
+    kept, blank = adapter.reduce(inputs, adapter.plans("downsample", 4000, {}), ["a", "b", "b"])
     records = adapter.encode(inputs, names=["a", "b", "b"])
     whole = records.all_tokens()
-    assert outline.inputs == records.inputs and outline.sizes == records.sizes
+    assert blank.inputs == records.inputs and blank.sizes == records.sizes
     assert torch.equal(kept.index, whole.index) and torch.equal(kept.tokens, whole.tokens)
     for medium in (medium for own in records.inputs.values() for medium in own):
         one, other = (adapter.parts(kept_crops(k, medium), medium.layout) for k in (kept, whole))
@@ -143,11 +144,11 @@ def test_a_budget_of_all_tokens_changes_nothing(adapter):
 
 def test_a_medium_gives_the_same_alone_and_in_a_batch(adapter):
     media, plans = MEDIA["clip, image and clip"], adapter.plans("downsample", 6, {})
-    kept, outline = adapter.reduce(adapter.preprocess(media), plans)
+    kept, blank = adapter.reduce(adapter.preprocess(media), plans)
     assert kept.index.eq(-1).any()
     for number, medium in enumerate(media):
         alone, own = adapter.reduce(adapter.preprocess([medium]), plans)
-        rows, (there,) = list(outline.inputs[str(number)][0].rows), own.inputs["0"]
+        rows, (there,) = list(blank.inputs[str(number)][0].rows), own.inputs["0"]
         assert torch.equal(kept.info[GRID][rows], alone.info[GRID])
         count = int(alone.count[0])
         assert kept.count[rows].eq(count).all() and len(there.rows) == len(rows)

@@ -1,4 +1,4 @@
-"""A family from outside: one file is enough for configurations, planning and `pruned` to know it."""
+"""A family from outside: one file makes it known to configurations, planning and `pruned`."""
 
 from __future__ import annotations
 
@@ -81,9 +81,12 @@ def test_configurations_and_planning_know_it(made_up, tiny_llava):
 
 def test_studies_know_what_it_can(made_up):
     study = read_yaml(ROOT / "configs" / "pocket.yaml") | {
-        "model": str(made_up), "plugins": [str(made_up / "made_up.py")], "ablations": ["methods"],
-        "overrides": {}, "model_options": {"newline": "rows"},
-    }  # fmt: skip
+        "model": str(made_up),
+        "plugins": [str(made_up / "made_up.py")],
+        "ablations": ["methods"],
+        "overrides": {},
+        "model_options": {"newline": "rows"},
+    }
     with pytest.raises(ConfigError) as caught:
         parse_study(study)
     found = "\n".join(caught.value.problems)

@@ -18,15 +18,20 @@ from prunesid.core.questions import Question
 from prunesid.families.adapter import kept_crops
 from prunesid.families.towers.internvit import cell_order, shuffled, tokens_of
 from prunesid.generate import engine
-from prunesid.images.records import IMAGE, VIDEO
+from prunesid.images.medium import IMAGE, VIDEO
 from prunesid.methods import features
 from prunesid.methods.features import Needs
 
 QUESTION = "is there a red circle ?"
 NEEDS = Needs(
-    cls_attention=True, keys=True, projected=True, last_attention=True, last_keys=True,
-    last_cls_attention=True, layers=frozenset({1}),
-)  # fmt: skip
+    cls_attention=True,
+    keys=True,
+    projected=True,
+    last_attention=True,
+    last_keys=True,
+    last_cls_attention=True,
+    layers=frozenset({1}),
+)
 CHOICES = ("tokens", "patches")
 
 
@@ -140,9 +145,12 @@ def test_every_field_is_that_of_the_four_patches(tokens, plain, inputs, folder):
         keys = block.attention.k_norm(block.attention.k_proj(normed))[:, 1:]
     last = states.hidden_states[-1]
     expected = {
-        "features": last[:, 1:], "cls": last[:, 0], "cls_attention": states.attentions[-1][:, :, 0, 1:],
-        "last_cls_attention": states.attentions[-1][:, :, 0, 1:].mean(1), "last_keys": keys,
-    }  # fmt: skip
+        "features": last[:, 1:],
+        "cls": last[:, 0],
+        "cls_attention": states.attentions[-1][:, :, 0, 1:],
+        "last_cls_attention": states.attentions[-1][:, :, 0, 1:].mean(1),
+        "last_keys": keys,
+    }
     for name, value in expected.items():
         torch.testing.assert_close(getattr(patch, name), value, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(patch.hidden[1], states.hidden_states[2][:, 1:])

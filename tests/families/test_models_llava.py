@@ -11,7 +11,7 @@ from prunesid import families
 from prunesid.core.needs import Needs
 from prunesid.core.record import OPTIONAL
 from prunesid.families.adapter import Crop
-from prunesid.images.records import IMAGE
+from prunesid.images.medium import IMAGE
 
 QUESTION = "is there a red circle ?"
 

@@ -18,7 +18,8 @@ from prunesid.core.rectangle import Box
 from prunesid.families.adapter import Crop, kept_crops
 from prunesid.families.inputs.anyres import shown_box
 from prunesid.generate import engine
-from prunesid.images.records import IMAGE, WHOLE, Records
+from prunesid.images.medium import IMAGE, WHOLE
+from prunesid.images.records import ImageRecords
 
 QUESTION = "is there a red circle ?"
 CONTEXTS = (QUESTION, "what color is the star ?", "how many bars are taller than 3 ?")
@@ -61,7 +62,7 @@ def inputs(adapter):
 
 @pytest.fixture(scope="module")
 def packed(plain, inputs):
-    """What the unmodified model makes of each image."""
+    """The tokens of each image in the unmodified model."""
     with torch.no_grad():
         return plain.get_image_features(**inputs).pooler_output
 
@@ -163,7 +164,7 @@ def test_a_permutation_of_the_sub_crops_shows(adapter, inputs, monkeypatch):
 
 
 def test_upstream_bug_scrambled_sub_crop_order(adapter, inputs, monkeypatch):
-    """Upstream PruneSID sorts the positions of a sub-crop's tokens, but not the tokens with them."""
+    """Upstream PruneSID sorts the positions of a sub-crop's tokens, not the tokens."""
     records = adapter.encode(inputs, Needs(cls_attention=True))
     kept = records.compress("prunesid", budget=40, preset="release", cls_token=False)
     monkeypatch.setattr(adapter, "project", lambda tokens: tokens)
@@ -209,9 +210,11 @@ def test_all_tokens_give_the_logits_and_answers_of_the_unmodified_model(loaded, 
             found = adapter.logits(hidden)[0]
             assert torch.equal(found, expected)
             answer = engine.answer_plainly(
-                adapter, records.all_tokens(), records.inputs["0"],
+                adapter,
+                records.all_tokens(),
+                records.inputs["0"],
                 Question("0", "0", QUESTION, {"max_new_tokens": 6}),
-            )  # fmt: skip
+            )
             assert answer == adapter.decode(theirs[0, whole["input_ids"].shape[1] :])
 
 
@@ -322,7 +325,7 @@ def test_records_of_batches_join(adapter, inputs):
         )
         for start in range(0, len(SIZES), 3)
     ]
-    joined = Records.cat(parts)
+    joined = ImageRecords.cat(parts)
     first, second = (each.compress("grid", budget=20) for each in (whole, joined))
     for name in names:
         torch.testing.assert_close(
@@ -338,7 +341,7 @@ def test_errors_name_the_choices(folder, plain, processor, adapter, images):
         families.load(folder, scope="total")
     with pytest.raises(
         ValueError,
-        match=r"Available: budget_for, conv_template, crop_order, newline, scope, text_tower, unpad",
+        match="Available: budget_for, conv_template, crop_order, newline, scope, text_tower, unpad",
     ):
         families.load(folder, pad=True)
     with pytest.raises(ValueError, match="leave newline out"):

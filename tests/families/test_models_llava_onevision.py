@@ -27,7 +27,7 @@ from prunesid.core.questions import Question
 from prunesid.families.adapter import kept_crops
 from prunesid.families.inputs.anyres_max import pool_frames
 from prunesid.generate import engine
-from prunesid.images.records import IMAGE, PADDED, VIDEO, WHOLE
+from prunesid.images.medium import IMAGE, PADDED, VIDEO, WHOLE
 
 QUESTION = "is there a red circle ?"
 CONTEXTS = (QUESTION, "what color is the star ?", "how many bars are taller than 3 ?")
@@ -138,8 +138,11 @@ def test_rows_are_the_base_crop_and_the_map(adapter, inputs):
         own = [(SIDE, SIDE), *([expected] if expected else [])]
         assert [grids[row] for row in medium.rows] == own
         assert [sizes[row] for row in medium.rows] == [rows * columns for rows, columns in own]
-    ids = {row: name for group, rows in zip(records.groups, records.members, strict=True)
-           for row, name in zip(rows, group.image_ids, strict=True)}  # fmt: skip
+    ids = {
+        row: name
+        for group, rows in zip(records.groups, records.members, strict=True)
+        for row, name in zip(rows, group.image_ids, strict=True)
+    }
     (medium,) = records.inputs["image 3"]
     assert [ids[row] for row in medium.rows] == ["image 3/0", "image 3/1"]
     # What the base crop does not take goes to the map.
@@ -159,8 +162,11 @@ def test_an_image_kept_whole_enters_as_the_model_packs_it(adapter, plain, inputs
 def test_every_field_is_packed_as_the_features_are(adapter, plain, inputs):
     needs = Needs(cls_attention=True, keys=True, projected=True, layers=frozenset({1}))
     records = adapter.encode(inputs, needs)
-    places = {row: (group, n) for group, rows in zip(records.groups, records.members, strict=True)
-              for n, row in enumerate(rows)}  # fmt: skip
+    places = {
+        row: (group, n)
+        for group, rows in zip(records.groups, records.members, strict=True)
+        for n, row in enumerate(rows)
+    }
     tower = adapter.model.model.vision_tower
     for number, size in enumerate(SIZES):
         states = tower_states(plain, inputs, number)
@@ -171,18 +177,23 @@ def test_every_field_is_packed_as_the_features_are(adapter, plain, inputs):
         # The mean attention that each patch receives, by head.
         received = states.attentions[-1].mean(dim=2).transpose(1, 2)
         expected = {
-            "features": projected, "projected": projected, "hidden": states.hidden_states[2],
-            "cls_attention": received, "keys": keys,
-        }  # fmt: skip
+            "features": projected,
+            "projected": projected,
+            "hidden": states.hidden_states[2],
+            "cls_attention": received,
+            "keys": keys,
+        }
         (medium,) = records.inputs[str(number)]
         for which, row in enumerate(medium.rows):
             group, place = places[row]
             assert group.grid == ((SIDE, SIDE), MAPS[number])[which]
             found = {
-                "features": group.features[place], "projected": group.projected[place],
-                "hidden": group.hidden[1][place], "cls_attention": group.cls_attention[place].T,
+                "features": group.features[place],
+                "projected": group.projected[place],
+                "hidden": group.hidden[1][place],
+                "cls_attention": group.cls_attention[place].T,
                 "keys": group.keys[place].transpose(0, 1).flatten(1),
-            }  # fmt: skip
+            }
             for name, tokens in expected.items():
                 own = reference_map(plain, tokens, size) if which else tokens[0]
                 torch.testing.assert_close(found[name], own, rtol=1e-5, atol=1e-5)
@@ -235,10 +246,12 @@ def test_pruned_generation_equals_a_reference_from_inputs_embeds(adapter, plain,
             states = tower_states(plain, inputs, number).hidden_states[-1]
             tokens = plain.model.multi_modal_projector(states)
         rows = [tokens[0], reference_map(plain, tokens, size)]
-        visual = torch.cat([
-            own[kept.index[row, : int(kept.count[row])]]
-            for own, row in zip(rows, medium.rows, strict=False)
-        ])  # fmt: skip
+        visual = torch.cat(
+            [
+                own[kept.index[row, : int(kept.count[row])]]
+                for own, row in zip(rows, medium.rows, strict=False)
+            ]
+        )
         whole = len(medium.rows) == 1
         if whole:
             visual = packed(plain, inputs)[number]
@@ -282,9 +295,12 @@ def test_several_images_of_one_question_are_squares(adapter, plain):
     ids = whole_prompt(adapter, [SIDE**2 + 1] * 3)
     with torch.no_grad():
         expected = plain.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), **given, do_sample=False,
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            **given,
+            do_sample=False,
             max_new_tokens=6,
-        )  # fmt: skip
+        )
     question = Question("0", "all", QUESTION, {"max_new_tokens": 6})
     (answer,) = engine.answer(adapter, records.all_tokens(), records.inputs, [question])
     assert answer.answer == adapter.decode(expected[0, ids.shape[1] :])
@@ -323,12 +339,10 @@ def test_the_library_call_prunes_what_the_processor_gives(adapter, plain):
     prompts = [whole_prompt(adapter, count)[0] for count in counts]
     width = max(map(len, prompts))
     pad = plain.generation_config.pad_token_id
-    ids = torch.stack([
-        torch.cat([row.new_full((width - len(row),), pad), row]) for row in prompts
-    ])  # fmt: skip
-    mask = torch.stack([
-        torch.cat([row.new_zeros(width - len(row)), torch.ones_like(row)]) for row in prompts
-    ])  # fmt: skip
+    ids = torch.stack([torch.cat([row.new_full((width - len(row),), pad), row]) for row in prompts])
+    mask = torch.stack(
+        [torch.cat([row.new_zeros(width - len(row)), torch.ones_like(row)]) for row in prompts]
+    )
     whole = {"input_ids": ids, "attention_mask": mask, **given}
     short = prunesid.prune(plain, adapter.processor, whole, method="grid", budget=8)
     image = adapter.placeholders[IMAGE]
@@ -343,7 +357,7 @@ def test_the_library_call_prunes_what_the_processor_gives(adapter, plain):
         assert adapter.decode(output[row, short["input_ids"].shape[1] :]) == answer
 
 
-def test_newlines_behind_the_rows_of_the_map_that_hold_a_token(folder, adapter, inputs):
+def test_newlines_after_the_rows_of_the_map_that_hold_a_token(folder, adapter, inputs):
     lines = families.load(folder, newline="rows")
     records = lines.encode(inputs)
     kept = records.compress("random", budget=24, seed=3)
@@ -372,7 +386,7 @@ def clips(adapter):
 
 @torch.no_grad()
 def pooled(plain, clips):
-    """What the unmodified model makes of clips (V, N, E), a newline last."""
+    """Tokens (V, N, E) of clips in the unmodified model, a newline last."""
     return plain.get_video_features(clips["pixel_values_videos"]).pooler_output
 
 
@@ -411,19 +425,21 @@ def test_every_field_of_a_clip_is_pooled(adapter, plain, clips):
     eager.set_attn_implementation("eager")
     with torch.no_grad():
         states = eager(
-            clips["pixel_values_videos"].flatten(0, 1), output_hidden_states=True,
+            clips["pixel_values_videos"].flatten(0, 1),
+            output_hidden_states=True,
             output_attentions=True,
-        )  # fmt: skip
+        )
         projected = plain.model.multi_modal_projector(states.hidden_states[-1])
         last = plain.model.vision_tower.encoder.layers[-1]
         keys = last.self_attn.k_proj(last.layer_norm1(states.hidden_states[-2]))
     received = states.attentions[-1].mean(dim=2).transpose(1, 2)
     for found, tokens in (
-        (group.features, projected), (group.projected, projected),
+        (group.features, projected),
+        (group.projected, projected),
         (group.hidden[1], states.hidden_states[2]),
         (group.cls_attention.transpose(1, 2), received),
         (group.keys.transpose(1, 2).flatten(2), keys),
-    ):  # fmt: skip
+    ):
         means = tokens.view(24, 2, 2, 2, 2, -1).mean(dim=(2, 4)).flatten(1, 2)
         torch.testing.assert_close(found, means, rtol=1e-5, atol=1e-5)
 
@@ -460,10 +476,12 @@ def test_a_pruned_clip_answers_as_a_reference_from_inputs_embeds(adapter, plain,
     for number, tokens in enumerate(pooled(plain, clips)):
         frames = tokens[:-1].view(8, 4, -1)
         (medium,) = records.inputs[str(number)]
-        visual = torch.cat([
-            frame[kept.index[row, : int(kept.count[row])]]
-            for frame, row in zip(frames, medium.rows, strict=True)
-        ])  # fmt: skip
+        visual = torch.cat(
+            [
+                frame[kept.index[row, : int(kept.count[row])]]
+                for frame, row in zip(frames, medium.rows, strict=True)
+            ]
+        )
         question = Question("0", str(number), QUESTION, {"max_new_tokens": 6})
         ours = engine.answer_plainly(adapter, kept, [medium], question)
         assert ours == adapter.decode(slow_greedy(plain, texts, [visual], adapter.end_ids, 6))
@@ -477,8 +495,12 @@ def test_an_image_beside_a_clip_is_alone_and_two_are_squares(adapter, plain):
     one, two = records.inputs["one"], records.inputs["two"]
     assert [medium.kind for medium in (*one, *two)] == [VIDEO, IMAGE, IMAGE, IMAGE, VIDEO]
     assert [medium.layout["view"] for medium in (*one, *two)] == [
-        WHOLE, WHOLE, PADDED, PADDED, WHOLE
-    ]  # fmt: skip
+        WHOLE,
+        WHOLE,
+        PADDED,
+        PADDED,
+        WHOLE,
+    ]
     assert one[1].layout["map"] == [8, 8]
     own = adapter.preprocess(media[1:2])
     visual = [pooled(plain, adapter.preprocess(media[:1]))[0], packed(plain, own)[0]]

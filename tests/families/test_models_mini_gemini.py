@@ -19,7 +19,7 @@ from prunesid.families.adapter import Crop
 from prunesid.families.inputs.conversations import CONVERSATIONS
 from prunesid.families.mini_gemini import MiniGeminiForConditionalGeneration, MiniGeminiProcessor
 from prunesid.generate import engine
-from prunesid.images.records import CENTER, IMAGE, PADDED
+from prunesid.images.medium import CENTER, IMAGE, PADDED
 from prunesid.study.provenance.code import family_modules
 from prunesid.study.stages.patches import as_seen
 

@@ -1,4 +1,4 @@
-"""What Qwen2.5-VL does differently; the rest of its adapter is in test_models_qwen2_vl."""
+"""Differences of Qwen2.5-VL; the rest of its adapter is in test_models_qwen2_vl."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_frames_stand_as_far_apart_as_their_seconds(adapter):
         record[fps] = adapter.enter(crops, medium.layout)
     times = {fps: own.positions[0].unique().tolist() for fps, own in record.items()}
     assert times == {1.0: [0, 32, 64], 8.0: [0, 4, 8], 30.0: [0, 1, 2]}
-    # The text stands behind the rows and columns, wherever time has got to.
+    # The text comes after the rows and columns, wherever time has got to.
     assert {own.span for own in record.values()} == {3}
     assert torch.equal(record[1.0].positions[1:], record[30.0].positions[1:])
 

@@ -35,7 +35,7 @@ from prunesid.families.inputs.processors import load_video_parts
 from prunesid.families.inputs.qwen import preprocess
 from prunesid.families.qwen2_vl import INPUTS
 from prunesid.generate import engine
-from prunesid.images.records import IMAGE, VIDEO
+from prunesid.images.medium import IMAGE, VIDEO
 
 CONTEXTS = (QUESTION, "how many bars are taller than 3 ? A 1 B 2", "what color is the star ?")
 NOTHING = Needs()
@@ -249,9 +249,12 @@ def test_attention_keys_and_layers_equal_eager_attention(adapter, eager, name, m
     frames, rows, columns = grids[0].tolist()
     tokens = rows * columns // 4
     needs = Needs(
-        cls_attention=True, keys=True, projected=True, last_cls_attention=True,
+        cls_attention=True,
+        keys=True,
+        projected=True,
+        last_cls_attention=True,
         layers=frozenset({0, 3}),
-    )  # fmt: skip
+    )
     (record,) = encoded(adapter, name, needs).groups
     tower, seen, maps = eager.model.visual, {}, []
     modeling = sys.modules[type(tower).__module__]
@@ -379,10 +382,11 @@ def test_a_clip_s_patches_are_those_of_the_video_processor(adapter, frames, monk
     normal = [
         processor.normalize(
             processor.rescale(frame.transpose(2, 0, 1), 1 / 255),
-            processor.image_mean, processor.image_std,
+            processor.image_mean,
+            processor.image_std,
         )
         for frame in shown.frames
-    ]  # fmt: skip
+    ]
     video = torch.tensor(np.stack(normal), dtype=torch.float32)[None]
     patchify = reference.Qwen2VLVideoProcessor.patchify
     expected, *grid = patchify(None, video, patch_size=14, merge_size=2, temporal_patch_size=2)
@@ -392,7 +396,7 @@ def test_a_clip_s_patches_are_those_of_the_video_processor(adapter, frames, monk
 
 
 def test_a_clip_s_size_is_the_video_processor_s(adapter):
-    """Its own limits, which files of either layout hold, and the share of a frame where asked for."""
+    """Limits come from files of either layout, and the share of a frame if asked for."""
     shown = clip(8, 280, 280)
 
     def grid(**settings):

@@ -1,9 +1,10 @@
-"""What Qwen3-VL does differently; the rest of its adapter is in test_models_qwen2_vl."""
+"""Differences of Qwen3-VL; the rest of its adapter is in test_models_qwen2_vl."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +21,7 @@ from prunesid.core.record import Kept, VisionRecord
 from prunesid.families.adapter import around, positions_of
 from prunesid.families.inputs.qwen3 import preprocess, times
 from prunesid.generate import engine
-from prunesid.images.records import Records
+from prunesid.images.records import ImageRecords
 from prunesid.methods.features import Needs, list_feature_methods, register
 from prunesid.methods.features.pool import pooled_grid
 from prunesid.methods.registry import METHODS
@@ -120,9 +121,7 @@ def test_kept_tokens_are_the_stock_model_with_the_others_removed(adapter, plain,
     """Logits, answers one by one by the model's own `generate`, and answers of a ragged batch."""
     records = everything(adapter)
     kept, dropped = some(records, seed)
-    questions = [
-        Question(name, name, QUESTION, {"max_new_tokens": 5}) for name in records.inputs
-    ]  # fmt: skip
+    questions = [Question(name, name, QUESTION, {"max_new_tokens": 5}) for name in records.inputs]
     batched = engine.answer(adapter, kept, records.inputs, questions, batch_size=4)
     answers = set()
     for (name, media), answer in zip(shown().items(), batched, strict=True):
@@ -214,12 +213,12 @@ def test_a_cls_token_carries_nothing():
 
 
 def test_the_store_keeps_what_tokens_carry(adapter, tmp_path):
-    """What is kept by its index is found again, and other channels are other features."""
+    """Tokens kept by their index are found again; other channels are other features."""
     records = adapter.encode(adapter.preprocess([picture(84, 140), clip(4)]), names=["a", "b"])
     paths = [tmp_path / name for name in ("one", "two")]
     other = [dataclasses.replace(g, carried=g.carried + 1) for g in records.groups]
     for path, own in zip(paths, (records.groups, other), strict=True):
-        whole: Records = dataclasses.replace(records, groups=tuple(own))
+        whole: ImageRecords = dataclasses.replace(records, groups=tuple(own))
         write_features(whole, Sizes(adapter.sizes.decoder, None, 0), "", {}, path)
     for fields in (None, ()):
         found, head = read_features(paths[0], fields=fields)
@@ -232,17 +231,18 @@ def test_the_store_keeps_what_tokens_carry(adapter, tmp_path):
 
 
 def test_clips_are_said_as_transformers_processor_says_them(adapter):
-    """Its placeholders, in the place of the mark with what stands around it, as its authors' has it."""
+    """Placeholders in the place of the mark and its surroundings, as the authors have them."""
     tokenizer = adapter.processor.tokenizer
     for frames in (1, 5, 12):
         media = [clip(frames)]
         inputs = adapter.preprocess(media)
         reference = SimpleNamespace(
             video_processor=SimpleNamespace(merge_size=2, temporal_patch_size=2),
-            vision_start_token="<|vision_start|>", vision_end_token="<|vision_end|>",
+            vision_start_token="<|vision_start|>",
+            vision_end_token="<|vision_end|>",
             video_token="<|video_pad|>",
-            _calculate_timestamps=lambda *given: Qwen3VLProcessor._calculate_timestamps(None, *given),
-        )  # fmt: skip
+            _calculate_timestamps=partial(Qwen3VLProcessor._calculate_timestamps, None),
+        )
         metadata = SimpleNamespace(fps=media[0].fps, frames_indices=list(media[0].indices))
         given = {"video_grid_thw": inputs["video_grid_thw"], "video_metadata": [metadata]}
         placeholder = Qwen3VLProcessor.replace_video_token(reference, given, 0)
@@ -275,9 +275,14 @@ def test_a_clip_s_size_is_that_of_all_its_frames(adapter):
     size = {"shortest_edge": 56 * 56, "longest_edge": 50 * 28 * 28}
     for frames, height, width in ((3, 140, 168), (8, 280, 280), (2, 20, 90), (5, 84, 84)):
         tall, wide = smart_resize(
-            frames, height, width, temporal_factor=2, factor=28, min_pixels=56 * 56,
+            frames,
+            height,
+            width,
+            temporal_factor=2,
+            factor=28,
+            min_pixels=56 * 56,
             max_pixels=50 * 28 * 28,
-        )  # fmt: skip
+        )
         assert grid(frames, height, width, size=size) == [-(-frames // 2), tall // 14, wide // 14]
     # More frames, smaller ones.
     assert grid(2, 280, 280, size=size)[1] > grid(8, 280, 280, size=size)[1]
@@ -292,7 +297,7 @@ def test_a_clip_s_size_is_that_of_all_its_frames(adapter):
 
 
 def test_both_forms_of_a_prompt_are_pruned(adapter, plain):
-    """The marks that transformers' processor leaves around a whole clip are text like other text."""
+    """Marks that transformers' processor leaves around a whole clip are ordinary text."""
     inputs = asked(adapter, [clip(5)])
     start, end = adapter.start, adapter.end
     ids = inputs["input_ids"][0].tolist()

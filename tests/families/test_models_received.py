@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from prunesid.families.towers import received_attention as received
-from prunesid.families.towers.received_attention import received_attention
+from prunesid.families.towers import clip
+from prunesid.families.towers.clip import received_attention
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_it_is_the_column_mean(query_and_key):
 @pytest.mark.parametrize("scores", [1, 4 * 50 * 7, 4 * 50 * 50])
 def test_memory_does_not_change_it(query_and_key, scores, monkeypatch):
     expected = received_attention(*query_and_key, 0.3)
-    monkeypatch.setattr(received, "SCORES", scores)
+    monkeypatch.setattr(clip, "SCORES", scores)
     torch.testing.assert_close(received_attention(*query_and_key, 0.3), expected)
 
 

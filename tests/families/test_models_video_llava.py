@@ -22,17 +22,8 @@ from prunesid.families.adapter import kept_crops
 from prunesid.generate import engine
 from prunesid.generate import late as late_answers
 from prunesid.images.media import Clip
-from prunesid.images.records import (
-    ALWAYS,
-    CENTER,
-    CLS,
-    IMAGE,
-    PADDED,
-    VIDEO,
-    WHEN_WHOLE,
-    Medium,
-    Records,
-)
+from prunesid.images.medium import ALWAYS, CENTER, CLS, IMAGE, PADDED, VIDEO, WHEN_WHOLE, Medium
+from prunesid.images.records import ImageRecords
 from prunesid.methods import features, registry
 from prunesid.study.files.kept import load_kept, save_kept
 
@@ -82,9 +73,12 @@ def real_frames():
 
     return replace(
         record(images=8, tokens=256, grid=(16, 16)),
-        keys=rand(8, 3, 256, 4), projected=rand(8, 256, 20), relevance=rand(8, 256),
-        last_attention=rand(8, 256).softmax(-1), last_keys=rand(8, 256, 16),
-    )  # fmt: skip
+        keys=rand(8, 3, 256, 4),
+        projected=rand(8, 256, 20),
+        relevance=rand(8, 256),
+        last_attention=rand(8, 256).softmax(-1),
+        last_keys=rand(8, 256, 16),
+    )
 
 
 def prompt_of(adapter, kind, count):
@@ -93,7 +87,7 @@ def prompt_of(adapter, kind, count):
 
 
 def plain_pixels(frame, side=56):
-    """CLIP's preparation of one (H, W, 3) frame: shorter edge to `side`, middle square, normalized."""
+    """CLIP's way with a frame (H, W, 3): shorter edge to `side`, middle square, normalized."""
     picture = Image.fromarray(np.asarray(frame))
     width, height = picture.size
     scale = side / min(width, height)
@@ -229,7 +223,7 @@ def test_136_tokens_of_8_frames_are_17_a_frame(method, frame_cls, patches):
     when = {"drop": WHEN_WHOLE, "keep": ALWAYS}[frame_cls]
     frames = real_frames()
     media = (Medium(VIDEO, tuple(range(8)), {CLS: when}),)
-    found = Records((frames,), (tuple(range(8)),), {"clip": media})
+    found = ImageRecords((frames,), (tuple(range(8)),), {"clip": media})
     assert found.all_tokens().count.tolist() == [257] * 8
     kept = found.compress(method, budget=136)
     is_cls = (kept.tokens == frames.cls[:, None]).all(2)
@@ -252,9 +246,9 @@ def test_a_kept_cls_token_enters_before_its_frame(folder, clips):
     own = records.groups[0]
     index = kept.index[rows]
     assert (index[:, 0] == -1).all() and (index[:, 1:] >= 0).all() and index.shape == (8, 3)
-    expected = torch.stack([
-        torch.cat([own.cls[[row]], own.features[row, index[n, 1:]]]) for n, row in enumerate(rows)
-    ])  # fmt: skip
+    expected = torch.stack(
+        [torch.cat([own.cls[[row]], own.features[row, index[n, 1:]]]) for n, row in enumerate(rows)]
+    )
     entering = keeping.enter(kept_crops(kept, medium), medium.layout)
     torch.testing.assert_close(entering.embeddings, keeping.project(expected).flatten(0, 1))
     asked = Question("b0", "b", QUESTION, {"max_new_tokens": 5})
@@ -277,7 +271,7 @@ def test_a_stored_selection_comes_back_with_its_cls(folder, clips, tmp_path):
 
 
 def test_mustdrops_key_set_is_that_of_all_frames(adapter, clips, monkeypatch):
-    """The 8 CLS tokens of the frames, which enter with a whole clip, have no attention of their own."""
+    """A whole clip enters with its frames' 8 CLS tokens, which have no attention of their own."""
     records = adapter.encode(clips, Needs(last_cls_attention=True), NAMES)
     kept = records.all_tokens()
     attention = records.gather(kept.index, "last_cls_attention")
@@ -291,10 +285,15 @@ def test_mustdrops_key_set_is_that_of_all_frames(adapter, clips, monkeypatch):
     nothing = {"global_threshold": 1e9, "individual_threshold": 1e9}
     total = sum(map(len, entering))
     late_answers.answer_late(
-        adapter, kept, records.inputs, [Question("b0", "b", QUESTION, {"max_new_tokens": 2})],
-        "mustdrop", budget=None, params={**nothing, "key_share": 19.5 / total},
+        adapter,
+        kept,
+        records.inputs,
+        [Question("b0", "b", QUESTION, {"max_new_tokens": 2})],
+        "mustdrop",
+        budget=None,
+        params={**nothing, "key_share": 19.5 / total},
         cls_attention=attention,
-    )  # fmt: skip
+    )
     assert states[0].kept[-1][0].tolist() == expected
 
 
@@ -356,9 +355,11 @@ def test_images_and_clips_together_are_what_they_are_apart(adapter, plain, clips
     frames = adapter.encode({"pixel_values_videos": clips["pixel_values_videos"][:2]}).all_tokens()
     kept = records.all_tokens()
     for name, number, alone, rows in (
-        ("a", 0, images, [0]), ("b", 0, frames, list(range(8))),
-        ("c", 0, frames, list(range(8, 16))), ("c", 1, images, [1]),
-    ):  # fmt: skip
+        ("a", 0, images, [0]),
+        ("b", 0, frames, list(range(8))),
+        ("c", 0, frames, list(range(8, 16))),
+        ("c", 1, images, [1]),
+    ):
         found = kept_crops(kept, records.inputs[name][number])
         for crop, row in zip(found, rows, strict=True):
             torch.testing.assert_close(crop.tokens, alone.tokens[row, : alone.count[row]])
@@ -382,8 +383,9 @@ def test_a_batch_of_the_model_s_own_processor_can_be_pruned(adapter, plain, clip
     }
     short = prunesid.prune(plain, adapter.processor, inputs, budget=8)
     assert [(short["input_ids"] == token).sum(1).tolist() for token in (image, video)] == [
-        [0, 8], [8, 0]
-    ]  # fmt: skip
+        [0, 8],
+        [8, 0],
+    ]
     width = short["input_ids"].shape[1]
     found = plain.generate(**short, do_sample=False, max_new_tokens=4)[:, width:]
     for row, (kind, name) in enumerate(

@@ -12,7 +12,7 @@ from prunesid.core.questions import Question
 from prunesid.generate import engine
 from prunesid.generate.decoder_pass import MODES
 from prunesid.generate.late import answer_late
-from prunesid.images.records import IMAGE, VIDEO
+from prunesid.images.medium import IMAGE, VIDEO
 
 CASES = [(family, IMAGE) for family in FAMILIES] + [
     (family, VIDEO)

@@ -10,7 +10,7 @@ from builders.late_models import FAMILIES, batch, build, prompt
 from prunesid.generate.columns import AFTER, GONE
 from prunesid.generate.decoder_pass import MODES, prefill, prefill_shared
 from prunesid.methods import decoder
-from prunesid.methods.decoder import Schedule, Shape
+from prunesid.methods.decoder import DecoderShape, Schedule
 from prunesid.methods.decoder.mustdrop import mustdrop as mustdrop_plan
 from prunesid.methods.decoder.schedule import Choice, Stage
 from prunesid.methods.registry import DECODER, list_methods
@@ -41,7 +41,7 @@ CASES = {
 
 def planned(case, depth=6, tokens=TOKENS):
     params, budget = CASES[case]
-    return decoder.plan(case.split()[0], Shape(depth, tokens), budget, **params)
+    return decoder.plan(case.split()[0], DecoderShape(depth, tokens), budget, **params)
 
 
 def cls_attention_of(rows, tokens=TOKENS):
@@ -194,7 +194,7 @@ def test_a_shrunk_cache_has_only_what_reached_the_last_layer(mode):
     states = {
         shrink: prefill(
             model.model, batch(each),
-            decoder.plan("mustdrop", Shape(6, TOKENS), None, shrink_cache=shrink, **params),
+            decoder.plan("mustdrop", DecoderShape(6, TOKENS), None, shrink_cache=shrink, **params),
             mode=mode,
         )
         for shrink in (False, True)
@@ -210,7 +210,7 @@ def test_a_shrunk_cache_has_only_what_reached_the_last_layer(mode):
     others = {
         other: prefill(
             model.model, batch(each),
-            decoder.plan("mustdrop", Shape(6, TOKENS), None, **params), mode=other,
+            decoder.plan("mustdrop", DecoderShape(6, TOKENS), None, **params), mode=other,
         )
         for other in MODES
     }  # fmt: skip
@@ -223,7 +223,7 @@ def test_a_shrunk_cache_has_only_what_reached_the_last_layer(mode):
 def test_layers_before_the_first_pruned_one_keep_their_caches(mode):
     model = build(layers=16)
     params = {"global_threshold": 0.02, "individual_threshold": 0.02, "key_share": 0}
-    schedule = decoder.plan("mustdrop", Shape(16, TOKENS), None, **params)
+    schedule = decoder.plan("mustdrop", DecoderShape(16, TOKENS), None, **params)
     assert schedule.shrink_from == schedule.stages[0].after == 1
     state = prefill(model.model, batch([prompt(6)]), schedule, mode=mode)
     left = int(state.entering[0, -1])
@@ -288,8 +288,8 @@ def test_the_rows_of_attention_are_the_layers_own():
 
 @pytest.mark.parametrize("method", list_methods(DECODER))
 def test_a_budget_of_all_tokens_drops_nothing(method):
-    assert decoder.plan(method, Shape(6, TOKENS), TOKENS).stages == ()
-    assert decoder.plan(method, Shape(6, TOKENS), TOKENS + 5).stages == ()
+    assert decoder.plan(method, DecoderShape(6, TOKENS), TOKENS).stages == ()
+    assert decoder.plan(method, DecoderShape(6, TOKENS), TOKENS + 5).stages == ()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -306,7 +306,9 @@ def test_a_method_is_deterministic(case):
 
 def test_key_tokens_stay_and_need_attention():
     model = build()
-    schedule = decoder.plan("mustdrop", Shape(6, TOKENS), 128 // 8, rule="budget", key_share=0.2)
+    schedule = decoder.plan(
+        "mustdrop", DecoderShape(6, TOKENS), 128 // 8, rule="budget", key_share=0.2
+    )
     attention = torch.zeros(1, TOKENS)
     attention[0, 30:38] = 1
     state = prefill(model.model, batch([prompt(2)]), schedule, cls_attention=attention)

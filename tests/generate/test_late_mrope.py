@@ -12,7 +12,7 @@ from builders.late_models import MROPE, WIDTH, batch, build, mrope, prompt
 from prunesid.generate.columns import AFTER, BEFORE, GONE, VISUAL, Columns
 from prunesid.generate.decoder_pass import MODES, prefill, prefill_shared, rotary_axes
 from prunesid.methods import decoder
-from prunesid.methods.decoder import Schedule, Shape
+from prunesid.methods.decoder import DecoderShape, Schedule
 from prunesid.methods.decoder.schedule import Choice, Stage
 from prunesid.methods.registry import DECODER, list_methods
 
@@ -30,7 +30,7 @@ CASES = {
 
 def planned(case):
     params, budget = CASES[case]
-    return decoder.plan(case, Shape(6, TOKENS, axes=3), budget, **params)
+    return decoder.plan(case, DecoderShape(6, TOKENS, axes=3), budget, **params)
 
 
 def reference_choice(case, schedule):
@@ -123,7 +123,7 @@ def test_a_method_equals_its_reference(case, family, added):
 def test_mustdrop_by_thresholds_equals_its_reference(family):
     given = {"global_threshold": 0.02, "individual_threshold": 0.02}
     schedule = decoder.plan(
-        "mustdrop", Shape(6, TOKENS, axes=3), None, key_share=0, shrink_cache=False, **given
+        "mustdrop", DecoderShape(6, TOKENS, axes=3), None, key_share=0, shrink_cache=False, **given
     )
     model, choose = build(family), reference.mustdrop(*given.values())
     for each, own in zip(*prompts_of(), strict=True):
@@ -259,7 +259,7 @@ def test_the_rows_of_attention_are_the_layers_own(family):
 @pytest.mark.parametrize("method", list_methods(DECODER))
 def test_renumbering_has_no_meaning(method):
     with pytest.raises(ValueError, match="'renumbered' has no meaning.*Available: original"):
-        decoder.plan(method, Shape(6, TOKENS, axes=3), TOKENS, positions="renumbered")
+        decoder.plan(method, DecoderShape(6, TOKENS, axes=3), TOKENS, positions="renumbered")
     model = build("qwen2_vl", layers=2)
     assert rotary_axes(model.model) == 3 and rotary_axes(build(layers=2).model) == 1
     columns = batch([prompt(1)], positions=[mrope(3, (1, 4, 10), 7)])
@@ -298,7 +298,7 @@ def test_sliding_windows_are_refused():
 
 def test_several_images_and_none():
     """Text between images comes before the last one; merged tokens follow the last image."""
-    model, schedule = build(), decoder.plan("sparsevlm", Shape(6, TOKENS), 20)
+    model, schedule = build(), decoder.plan("sparsevlm", DecoderShape(6, TOKENS), 20)
     before, visual, after = prompt(3)
     between = prompt(4)[0]
     kind = [BEFORE] * 3 + [VISUAL] * 25 + [BEFORE] * 3 + [VISUAL] * 15 + [AFTER] * 7

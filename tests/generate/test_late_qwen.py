@@ -18,7 +18,7 @@ from prunesid.generate.columns import AFTER, BEFORE, VISUAL, Columns
 from prunesid.generate.decoder_pass import MODES, prefill
 from prunesid.generate.late import answer_late
 from prunesid.methods import decoder
-from prunesid.methods.decoder import Schedule, Shape
+from prunesid.methods.decoder import DecoderShape, Schedule
 from prunesid.methods.decoder.schedule import Choice, Stage
 
 CONTEXTS = (QUESTION, "how many bars are taller than 3 ? A 1 B 2", "what color is the star ?")
@@ -145,7 +145,9 @@ def test_answers_are_those_of_whole_prompts_in_any_batch_and_mode(adapter, recor
             continue
         entering = engine.enter(adapter, kept, media)
         count = sum(map(len, entering))
-        schedule = decoder.plan(method, Shape(3, count, axes=3), budget * len(media), **params)
+        schedule = decoder.plan(
+            method, DecoderShape(3, count, axes=3), budget * len(media), **params
+        )
         state = prefill(adapter.decoder, whole(adapter, entering, prompt), schedule)
         assert answer.answer == adapter.decode(decoded(adapter, state))
         assert answer.entering == tuple(state.entering[0].tolist())
@@ -173,7 +175,10 @@ def test_the_key_set_is_chosen_among_all_media_of_a_question(adapter, records):
         rows = [row for medium in media for row in medium.rows]
         own = torch.cat([attention[row, : int(kept.count[row])] for row in rows])
         schedule = decoder.plan(
-            "mustdrop", Shape(3, len(own), axes=3), given["budget"] * len(media), **given["params"]
+            "mustdrop",
+            DecoderShape(3, len(own), axes=3),
+            given["budget"] * len(media),
+            **given["params"],
         )
         state = prefill(
             adapter.decoder, whole(adapter, entering, prompt), schedule, cls_attention=own[None]

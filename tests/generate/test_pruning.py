@@ -21,7 +21,7 @@ from prunesid.families.adapter import Entering
 from prunesid.families.llava import Llava
 from prunesid.generate.engine import enter
 from prunesid.generate.late import answer_late
-from prunesid.images.records import IMAGE
+from prunesid.images.medium import IMAGE
 
 # Images of each prompt: one, two (side by side in the prompt), none, one.
 TEXTS = (

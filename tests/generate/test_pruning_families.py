@@ -16,7 +16,7 @@ from prunesid.families.adapter import around
 from prunesid.families.declared import families_of
 from prunesid.generate.engine import enter
 from prunesid.generate.late import answer_late
-from prunesid.images.records import IMAGE, VIDEO
+from prunesid.images.medium import IMAGE, VIDEO
 from prunesid.methods.registry import ENCODER, list_methods
 
 QUESTION = "is there a red circle ?"
@@ -220,8 +220,8 @@ def test_methods_inside_the_encoder(adapters, chosen):
     for number, own in enumerate(samples):
         prompt, entering = adapter.prompt(f"{QUESTION} {number}", [kind] * len(own)), []
         if own:
-            kept, outline = adapter.reduce(adapter.preprocess(own), plans)
-            entering = enter(adapter, kept, [m for each in outline.inputs.values() for m in each])
+            kept, blank = adapter.reduce(adapter.preprocess(own), plans)
+            entering = enter(adapter, kept, [m for each in blank.inputs.values() for m in each])
             assert int(kept.count.sum()) <= budget * len(own)
         assert places[number] == sum(map(len, entering))
         alone = adapter.generate(entering, prompt, GREEDY["max_new_tokens"])

@@ -348,15 +348,20 @@ def test_the_library_the_study_and_lmms_eval_give_the_same_answers(work):
         model.task_dict = {task.name: {"test": task.task.eval_docs}}
         requests = [
             Instance(
-                request_type="generate_until", idx=0,
+                request_type="generate_until",
+                idx=0,
                 arguments=(
-                    q.context, dict(q.gen_kwargs), task.task.doc_to_visual, int(q.id), task.name,
+                    q.context,
+                    dict(q.gen_kwargs),
+                    task.task.doc_to_visual,
+                    int(q.id),
+                    task.name,
                     "test",
                 ),
                 metadata={"task": task.name, "doc_id": int(q.id), "repeats": 1},
             )
             for q in questions
-        ]  # fmt: skip
+        ]
         assert model.generate_until(requests) == [each.answer for each in given]
     model = AutoModelForImageTextToText.from_pretrained(model_path("pocket")).eval()
     processor = AutoProcessor.from_pretrained(model_path("pocket"))

@@ -24,7 +24,7 @@ from prunesid.core.questions import Question
 from prunesid.core.record import NEWLINE, OPTIONAL, PLACE, VisionRecord
 from prunesid.families.adapter import kept_crops
 from prunesid.generate import engine
-from prunesid.images.records import IMAGE, SUB_CROPS
+from prunesid.images.medium import IMAGE, SUB_CROPS
 from prunesid.methods import features, registry
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, make_arm
@@ -40,9 +40,16 @@ NAMES = [f"image {number}" for number in range(len(SIZES))]
 ALL = Needs(**{name: True for name in OPTIONAL if name not in ("relevance", "joint")})
 # Crop by crop, with a fifth of the budget each, tokens in the order of the map.
 USUAL = (
-    ("visionzip", {}), ("prunesid", {"preset": "release"}), ("prunesid", {}), ("vispruner", {}),
-    ("dpp", {}), ("cls_topk", {}), ("random", {}), ("grid", {}), ("prumerge", {}),
-)  # fmt: skip
+    ("visionzip", {}),
+    ("prunesid", {"preset": "release"}),
+    ("prunesid", {}),
+    ("vispruner", {}),
+    ("dpp", {}),
+    ("cls_topk", {}),
+    ("random", {}),
+    ("grid", {}),
+    ("prumerge", {}),
+)
 EVERY = (*USUAL, ("scope", {}), ("hired", {}), ("holov", {}), ("divprune", {}))
 
 

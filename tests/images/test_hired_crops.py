@@ -22,7 +22,8 @@ from prunesid.core.needs import Needs
 from prunesid.core.questions import Question
 from prunesid.families.adapter import kept_crops
 from prunesid.generate import engine
-from prunesid.images.records import IMAGE, SUB_CROPS, Medium, Records
+from prunesid.images.medium import IMAGE, SUB_CROPS, Medium
+from prunesid.images.records import ImageRecords
 from prunesid.methods.features import requirements_in_crops
 from prunesid.methods.features.hired import kept_count
 from prunesid.methods.registry import requirements
@@ -66,7 +67,9 @@ def records(share=None):
     media = [Medium(IMAGE, tuple(r), own) for r, own in zip(rows, layouts, strict=True)]
     group = attended(13, (4, 6), 1)
     never = {"unpad": "never"}
-    return Records.named([group], [range(13)], media, ["a", "b", "c"], share=share, crops=never)
+    return ImageRecords.named(
+        [group], [range(13)], media, ["a", "b", "c"], share=share, crops=never
+    )
 
 
 def expected(found, name, total, *, alpha=0.5, regions="runs", rounding="exact"):
@@ -156,7 +159,7 @@ def test_other_methods_and_other_media_share_evenly():
     assert found.compress("cls_topk", budget=20).count[:5].tolist() == [4] * 5
     plain = Medium(IMAGE, (0, 1, 2, 3, 4), {"view": "whole"})
     inputs = {**found.inputs, "a": (plain,)}
-    frames = Records(found.groups, found.members, inputs)
+    frames = ImageRecords(found.groups, found.members, inputs)
     exact = frames.compress("hired", budget=20, rounding="exact")
     assert exact.count[:5].tolist() == [4] * 5
     for value in (0, -1):

@@ -17,7 +17,7 @@ from prunesid.core.questions import Question
 from prunesid.families.inputs.conversations import CHECKPOINT, CONVERSATIONS, original_name, pieces
 from prunesid.families.inputs.square import mean_color, squared
 from prunesid.generate import engine
-from prunesid.images.records import CENTER, IMAGE, PADDED
+from prunesid.images.medium import CENTER, IMAGE, PADDED
 from prunesid.pocket import WEIGHTS
 from prunesid.study.config.arm import VANILLA
 from prunesid.study.files.features import Head

@@ -9,15 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunesid import compress
-from prunesid.images.records import (
-    IMAGE,
-    Medium,
-    Records,
-    grouped,
-    row_names,
-    shared_out,
-    whole_index,
-)
+from prunesid.images.medium import IMAGE, Medium, grouped, row_names
+from prunesid.images.records import ImageRecords, shared_out, whole_index
 
 LAYOUT = {"view": "whole"}
 
@@ -31,7 +24,7 @@ def records(share=None):
         "b": (Medium(IMAGE, (3,), LAYOUT),),
         "c": (Medium(IMAGE, (4,), LAYOUT), Medium(IMAGE, (5, 6), LAYOUT)),
     }
-    return Records((large, small), members, inputs, share)
+    return ImageRecords((large, small), members, inputs, share)
 
 
 def test_crops_keep_their_number_whatever_their_grid():
@@ -62,7 +55,7 @@ def test_a_budget_of_a_reference_image_is_scaled_to_each_medium_before_it_is_sha
         for number, (rows, columns) in enumerate(sides)
     )
     media = [Medium(IMAGE, rows, LAYOUT) for rows in ((0,), (1, 2), (3,))]
-    found = Records.named(groups, ((0,), (1, 2), (3,)), media, ["a", "b", "c"])
+    found = ImageRecords.named(groups, ((0,), (1, 2), (3,)), media, ["a", "b", "c"])
     kept = found.compress("prunesid", budget=192, preset="release_qwen")
     # At least 16; 120 * 192 / 576 for the medium in two crops; T is no upper bound.
     assert kept.count.tolist() == [16, 20, 20, 133]
@@ -97,12 +90,12 @@ def test_a_budget_meant_for_five_crops_gives_fewer_to_an_image_of_three():
 
 def test_parts_are_one_again():
     found = records()
-    again = Records.cat([_part(found, "a"), _part(found, "b"), _part(found, "c")])
+    again = ImageRecords.cat([_part(found, "a"), _part(found, "b"), _part(found, "c")])
     assert again.sizes == found.sizes
     assert again.inputs == found.inputs
     assert torch.equal(again.all_tokens().tokens, found.all_tokens().tokens)
     with pytest.raises(ValueError, match="'a' occurs twice"):
-        Records.cat([_part(found, "a"), _part(found, "a")])
+        ImageRecords.cat([_part(found, "a"), _part(found, "a")])
 
 
 def _part(whole, name):
@@ -118,7 +111,7 @@ def _part(whole, name):
         Medium(m.kind, tuple(rows.index(row) for row in m.rows), m.layout)
         for m in whole.inputs[name]
     )
-    return Records(tuple(groups), tuple(members), {name: media}, whole.share)
+    return ImageRecords(tuple(groups), tuple(members), {name: media}, whole.share)
 
 
 def test_inputs_of_one_crop_each_are_a_single_record():

@@ -332,9 +332,9 @@ def test_an_adapter_gives_rows_like_those_of_its_records(tiny_llava):
     assert adapter.sizes.encoding == TINY
     inputs = adapter.preprocess(random_images(3))
     names = ["a", "b", "b"]
-    kept, outline = adapter.reduce(inputs, adapter.plans("tome", 5, {"order": "raster"}), names)
+    kept, blank = adapter.reduce(inputs, adapter.plans("tome", 5, {"order": "raster"}), names)
     records = adapter.encode(inputs, names=names)
-    assert outline.inputs == records.inputs and outline.sizes == records.sizes
+    assert blank.inputs == records.inputs and blank.sizes == records.sizes
     assert kept.count.tolist() == [5] * 3
     whole, _ = adapter.reduce(inputs, adapter.plans("tome", 16, {}))
     torch.testing.assert_close(whole.tokens, records.groups[0].features, atol=1e-5, rtol=1e-5)

@@ -13,13 +13,13 @@ from prunesid.core import registry
 from prunesid.core.needs import Needs
 from prunesid.core.registry import owned_by, withdraw
 from prunesid.methods import decoder
-from prunesid.methods.decoder import Schedule, Shape, plan
+from prunesid.methods.decoder import DecoderShape, Schedule, plan
 from prunesid.methods.decoder.clusters import cluster_means, density_peaks
 from prunesid.methods.decoder.schedule import Choice, Stage, scaled, scaled_stages
 from prunesid.methods.registry import DECODER, METHODS, list_methods, requirements
 
-LLAVA = Shape(depth=32, tokens=576)
-POCKET = Shape(depth=6, tokens=576)
+LLAVA = DecoderShape(depth=32, tokens=576)
+POCKET = DecoderShape(depth=6, tokens=576)
 
 
 def entering(method, shape, budget, **params):
@@ -59,7 +59,7 @@ def test_sparsevlms_published_lists_with_their_clusters():
         plan("sparsevlm", LLAVA, 100, lists="published")
 
 
-@pytest.mark.parametrize("shape", [LLAVA, POCKET, Shape(28, 729), Shape(12, 400)])
+@pytest.mark.parametrize("shape", [LLAVA, POCKET, DecoderShape(28, 729), DecoderShape(12, 400)])
 @pytest.mark.parametrize("share", [0.25, 0.3, 0.5, 0.9])
 def test_a_budget_is_met(shape, share):
     budget = round(share * shape.tokens)
@@ -155,11 +155,11 @@ def test_impossible_layers_and_budgets():
         plan("fastv", POCKET, 128, k=6)
     for method in ("fastv", "dart", "sparsevlm"):
         with pytest.raises(ValueError, match="decoder of one layer"):
-            plan(method, Shape(1, 576), 128)
+            plan(method, DecoderShape(1, 576), 128)
     with pytest.raises(
         ValueError, match="published stages come after 3, 7, 16 layers; this decoder has 3"
     ):
-        plan("sparsevlm", Shape(3, 576), 192, depths="published")
+        plan("sparsevlm", DecoderShape(3, 576), 192, depths="published")
     with pytest.raises(ValueError, match="either a budget or keep"):
         plan("fastv", POCKET, 128, keep=30)
     with pytest.raises(ValueError, match="either a budget or keep"):

@@ -6,7 +6,7 @@ from builders.synthetic import record
 from prunesid import compress
 from prunesid.core.parameters import Param
 from prunesid.methods import features, registry
-from prunesid.methods.decoder import Shape, plan
+from prunesid.methods.decoder import DecoderShape, plan
 from prunesid.methods.registry import METHODS, Source, Upstream
 from prunesid.study.config.arm import make_arm
 from prunesid.study.report.fidelity import followed
@@ -68,7 +68,7 @@ def test_it_works_wherever_a_method_is_named():
         kept.index.tolist()
         == compress(record(), "prunesid", budget=8, preset="release").index.tolist()
     )
-    (stage,) = plan("fastv", Shape(32, 576), 64, preset="upstream").stages
+    (stage,) = plan("fastv", DecoderShape(32, 576), 64, preset="upstream").stages
     assert (stage.after, stage.leaves) == (1, 64)
     arm = make_arm({"method": "holov", "preset": "upstream"})
     assert arm.name == "method-holov_preset-upstream" and arm.resolved()["surplus"] == "zeros"

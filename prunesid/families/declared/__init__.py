@@ -112,7 +112,7 @@ def geometry(config: Mapping[str, Any], frames: int | None = None) -> Geometry |
     frames  of a clip; None for an image, or, of a family that takes clips first of all, a clip of
             `prunesid.images.media.FRAMES`
 
-    ValueError where a family that takes no clips is asked for one.
+    ValueError if a family that takes no clips is asked for one.
     """
     model_type = str(config.get("model_type"))
     family = find(model_type)
@@ -143,7 +143,7 @@ def families_of(method: str) -> tuple[str, ...]:
 
 
 def encoder_refusal(method: str, model_type: object) -> str | None:
-    """The message for a model type that such a method does not run on; None where it does."""
+    """The message for a model type that such a method does not run on; None if it does."""
     able, family = families_of(method), find(str(model_type))
     if family is not None and family.name in able:
         return None

@@ -19,7 +19,7 @@ USUAL_PIXELS = (640, 480)
 
 
 def configured(config: Mapping[str, Any]) -> Any:
-    """transformers' configuration of a config.json; ValueError where it cannot be one."""
+    """transformers' configuration of a config.json; ValueError if it cannot be one."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
 
@@ -50,7 +50,7 @@ class Stated:
         return self._whole()
 
     def stated(self, name: str) -> Any:
-        """A field that need not be one of transformers'; None where it is left out."""
+        """A field that need not be one of transformers'; None if it is left out."""
         return self._fields.get(name)
 
     def part(self, name: str, flat: bool = False) -> Stated:
@@ -77,7 +77,7 @@ class Geometry:
     decoder       layers of the language model
     vocabulary    its output layer
     axes          rotary positions of a token in the language model: one, or time, row and column
-    encoding      sizes that methods inside the encoder plan by; None where the family takes none
+    encoding      sizes that methods inside the encoder plan by; None if the family takes none
     counted       counts the weights of the whole model
     """
 

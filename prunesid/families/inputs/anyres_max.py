@@ -23,7 +23,7 @@ SLACK = 1.1
 
 
 def most_crops_kept(config: Any) -> int:
-    """The 9 of "anyres_max_9"; ValueError where the config names another kind of packing."""
+    """The 9 of "anyres_max_9"; ValueError if the config names another kind of packing."""
     found = re.fullmatch(r"anyres_max_([1-9]\d*)", config.vision_aspect_ratio)
     if found is None:
         raise ValueError(

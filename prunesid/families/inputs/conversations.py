@@ -80,7 +80,7 @@ def conv_template(*names: str) -> Param:
 def original_name(names: Sequence[str], rendered: str | None, tokenizer: Any) -> str:
     """The first of the conversations that fits a checkpoint, as its authors ask it.
 
-    rendered  PROBE by the checkpoint's own chat template; None where it has none, and all fit
+    rendered  PROBE by the checkpoint's own chat template; None if it has none, and all fit
 
     A conversation fits where the template is its form and the tokenizer knows every word of its
     system prompt. CHECKPOINT where none fits: a model of another conversation, or one that was

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from prunesid.images.records import Medium
+from prunesid.images.medium import Medium
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,7 +46,7 @@ def in_order(
 
 
 def same_length(clips: Sequence[Clip]) -> int:
-    """The number of frames of clips; ValueError where they differ in it."""
+    """The number of frames of clips; ValueError if they differ in it."""
     counts = {len(clip.frames) for clip in clips}
     if len(counts) > 1:
         raise ValueError(f"clips of one batch have one number of frames, not {sorted(counts)}")

@@ -21,7 +21,7 @@ PIXEL_SETTINGS = (
 class Parts:
     """The attributes of transformers' processor that adapters use.
 
-    video_processor  the settings of the video processor; None where they are not read
+    video_processor  the settings of the video processor; None if they are not read
     """
 
     tokenizer: Any

@@ -27,7 +27,7 @@ from prunesid.families.mini_gemini.modeling import MiniGeminiForConditionalGener
 from prunesid.families.mini_gemini.processing import MARK, MiniGeminiProcessor
 from prunesid.families.towers.clip_pass import Reduced
 from prunesid.families.towers.planned_crops import TowerInputs
-from prunesid.images.records import CENTER, PADDED
+from prunesid.images.medium import CENTER, PADDED
 
 VICUNA_VOCABULARY = 32_000
 

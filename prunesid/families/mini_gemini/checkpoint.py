@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from prunesid.families.mini_gemini import names
-from prunesid.families.mini_gemini.published_config import translate
+from prunesid.families.mini_gemini.configuration import translate
 
 # The authors' folders, by their last part -> where the hub has the same weights.
 HUB = {

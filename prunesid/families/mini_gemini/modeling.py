@@ -22,10 +22,9 @@ from transformers.models.llava.modeling_llava import (
 )
 
 from prunesid.families.mini_gemini.checkpoint import listed, read_published
-from prunesid.families.mini_gemini.configuration import MiniGeminiConfig
+from prunesid.families.mini_gemini.configuration import MiniGeminiConfig, is_published
 from prunesid.families.mini_gemini.convnext import ConvNextTrunk
 from prunesid.families.mini_gemini.mining import PatchInfoMining
-from prunesid.families.mini_gemini.published_config import is_published
 
 
 class MiniGeminiModel(LlavaModel):

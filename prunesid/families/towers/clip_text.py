@@ -41,7 +41,7 @@ class ClipText:
 
         vision  configuration of the vision tower that it is to fit
 
-        ValueError where there is no such model, or it has another vision tower.
+        ValueError if there is no such model, or it has another vision tower.
         """
         from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 

@@ -13,9 +13,9 @@ from prunesid.core.crops import ENCODER, MAP, NEVER
 from prunesid.core.record import Kept
 from prunesid.core.rectangle import Box
 from prunesid.families.towers.clip_pass import Reduced, reduce_clip
-from prunesid.images.featureless import outline
+from prunesid.images.medium import SUB_CROPS, Medium, grouped
 from prunesid.images.pools import in_map_order
-from prunesid.images.records import SUB_CROPS, Medium, Records, grouped
+from prunesid.images.records import ImageRecords
 from prunesid.methods.encoder import Plan, Plans
 
 # What is left of some crops and their numbers -> the tokens that go to the projector.
@@ -28,7 +28,7 @@ class TowerInputs:
 
     seen   the towers that see them, in their order: (tower, pixels (r, 3, S, S))
     media  images and clips; rows number the crops of all towers through
-    share, crops  as in `Records`
+    share, crops  as in `ImageRecords`
     """
 
     seen: Sequence[tuple[Any, Tensor]]
@@ -39,13 +39,12 @@ class TowerInputs:
 
 def reduce_crops(
     batch: TowerInputs, plans: Plans, names: Sequence[str] | None, finish: Finish
-) -> tuple[Kept, Records]:
-    """The tokens left of every crop, and the outline of their records.
+) -> tuple[Kept, ImageRecords]:
+    """The tokens left of every crop, and their records without features.
 
     Crops with one plan go through their tower as one batch.
     """
-    owners = names or [str(number) for number in range(len(batch.media))]
-    inputs = grouped(owners, batch.media)
+    inputs = grouped(names, batch.media)
     crops = ENCODER.under(batch.crops)
     config = batch.seen[0][0].config
     side = config.image_size // config.patch_size
@@ -53,7 +52,9 @@ def reduce_crops(
         part for medium in batch.media for part in medium.parts((side, side), crops.unpad != NEVER)
     ]
     others: dict[str, Any] = {"share": batch.share, "crops": batch.crops}
-    blank = outline([(side, side)] * len(shown), torch.zeros(len(shown), 1), inputs, **others)
+    blank = ImageRecords.without_features(
+        [(side, side)] * len(shown), torch.zeros(len(shown), 1), inputs, **others
+    )
     shares = blank.patch_budgets(plans.budget).tolist()
     found: list[Kept] = []
     classes: list[Tensor] = []
@@ -79,7 +80,9 @@ def reduce_crops(
         first += len(pixels)
     places = torch.tensor(order).argsort()
     kept = Kept.cat(found).rows(places)
-    whole = outline([(side, side)] * len(shown), torch.cat(classes)[places], inputs, **others)
+    whole = ImageRecords.without_features(
+        [(side, side)] * len(shown), torch.cat(classes)[places], inputs, **others
+    )
     kept = whole.with_cls(kept)
     if crops.crop_order == MAP and all(SUB_CROPS in medium.layout for medium in batch.media):
         kept = in_map_order(kept, batch.media, (side, side))

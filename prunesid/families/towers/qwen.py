@@ -17,8 +17,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_
 from prunesid.core.hooks import keywords, outputs, split_heads
 from prunesid.core.needs import Needs
 from prunesid.core.record import VisionRecord
-from prunesid.families.towers.clip import check_layers
-from prunesid.families.towers.received_attention import received_attention
+from prunesid.families.towers.clip import check_layers, received_attention
 
 
 @torch.no_grad()
@@ -29,7 +28,7 @@ def read_qwen(
 
     grids  (M, 3) frames, rows and columns of patches of each medium
     order  number of the merged token, in raster order of all media, at each place of the tower's
-           sequence; None where it is in raster order
+           sequence; None if it is in raster order
 
     A record's rows are the frames of a medium, its tokens the merged ones in raster order:
 

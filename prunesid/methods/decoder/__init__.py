@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param
-from prunesid.methods.decoder.schedule import Schedule, Shape, check_positions
+from prunesid.methods.decoder.schedule import DecoderShape, Schedule, check_positions
 from prunesid.methods.registry import (
     DECODER,
     METHODS,
@@ -33,7 +33,7 @@ from prunesid.methods.registry import (
     resolve,
 )
 
-__all__ = ["Schedule", "Shape", "plan", "refusal", "register", "without_needs"]
+__all__ = ["DecoderShape", "Schedule", "plan", "refusal", "register", "without_needs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def without_needs(method: str, **params: object) -> str:
     return ""
 
 
-def plan(method: str, shape: Shape, budget: int | None, **params: object) -> Schedule:
+def plan(method: str, shape: DecoderShape, budget: int | None, **params: object) -> Schedule:
     """The schedule by which `method` drops tokens in a decoder of `shape`.
 
     budget  mean over the decoder's layers of the visual tokens that enter a layer. A budget of all

@@ -35,8 +35,8 @@ from prunesid.methods.decoder.schedule import (
     ONCE,
     ORIGINAL,
     Choice,
+    DecoderShape,
     Schedule,
-    Shape,
     Stage,
     full_layers,
     tokens_after,
@@ -79,7 +79,7 @@ from prunesid.methods.registry import Source, Upstream
     ),
 )
 def dart(
-    shape: Shape,
+    shape: DecoderShape,
     budget: int | None,
     *,
     k: int | None,

@@ -24,8 +24,8 @@ from prunesid.methods.decoder.schedule import (
     ONCE,
     ORIGINAL,
     Choice,
+    DecoderShape,
     Schedule,
-    Shape,
     Stage,
     full_layers,
     tokens_after,
@@ -54,7 +54,7 @@ from prunesid.methods.registry import Source
     ),
 )
 def fastv(
-    shape: Shape,
+    shape: DecoderShape,
     budget: int | None,
     *,
     k: int | None,

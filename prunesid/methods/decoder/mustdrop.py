@@ -48,8 +48,8 @@ from prunesid.methods.decoder.schedule import (
     DEPTHS,
     RENUMBERED,
     Choice,
+    DecoderShape,
     Schedule,
-    Shape,
     Stage,
     infeasible,
     mean_entering,
@@ -96,7 +96,7 @@ def _needs(params: Resolved) -> Needs:
     ),
 )
 def mustdrop(
-    shape: Shape,
+    shape: DecoderShape,
     budget: int | None,
     *,
     rule: str,
@@ -172,7 +172,7 @@ def _choose(view: View, thresholds: tuple[float, float], keys: int, count: int |
     return Choice(keep, macs=view.attention_macs(len(attention)))
 
 
-def _geometric(shape: Shape, starts: tuple[int, ...], budget: int, keys: int) -> list[int]:
+def _geometric(shape: DecoderShape, starts: tuple[int, ...], budget: int, keys: int) -> list[int]:
     """Counts T r, T r^2, ..., none below `keys` or 1, whose mean is nearest to the budget."""
     floor = max(1, keys)
 

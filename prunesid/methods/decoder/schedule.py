@@ -35,13 +35,13 @@ ONCE = {
         "after", "a mean over layers compares with budgets of methods before the language model"
     ),
 }
-# None: renumbered, as published, if a token has one position (`Shape.numbering`).
+# None: renumbered, as published, if a token has one position (`DecoderShape.numbering`).
 RENUMBERED = Param(None, str, POSITIONS)
 DEPTHS = Param("scaled", str, ("scaled", "published"))
 
 
 @dataclass(frozen=True)
-class Shape:
+class DecoderShape:
     """The decoder's layers, the visual tokens that enter the first, and a token's rotary positions.
 
     A token has 1 rotary position, or 3 in M-RoPE: time, row and column.
@@ -99,7 +99,7 @@ class Schedule:
     positions: str = "original"
     shrink_from: int | None = None
 
-    def entering(self, shape: Shape) -> tuple[int, ...] | None:
+    def entering(self, shape: DecoderShape) -> tuple[int, ...] | None:
         """Visual tokens that enter each layer; None if they depend on the prompt."""
         counts = [shape.tokens] * shape.depth
         for stage in self.stages:
@@ -134,7 +134,7 @@ def scaled_stages(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     return tuple(number for number in found if number < depth)
 
 
-def stage_starts(layers: Sequence[int], shape: Shape, depths: str) -> tuple[int, ...]:
+def stage_starts(layers: Sequence[int], shape: DecoderShape, depths: str) -> tuple[int, ...]:
     """Numbers of layers before each stage: `layers` as "published", or "scaled" from 32.
 
     ValueError if a decoder has no room for any.
@@ -153,7 +153,7 @@ def stage_starts(layers: Sequence[int], shape: Shape, depths: str) -> tuple[int,
     return found
 
 
-def full_layers(shape: Shape, given: int | None, published: int) -> int:
+def full_layers(shape: DecoderShape, given: int | None, published: int) -> int:
     """K, the number of layers that see all tokens: `given`, or the published one, scaled."""
     layers = scaled(published, shape.depth) if given is None else given
     if layers >= shape.depth:
@@ -167,7 +167,7 @@ def full_layers(shape: Shape, given: int | None, published: int) -> int:
 
 
 def tokens_after(
-    method: str, shape: Shape, layers: int, budget: int | None, keep: int | None, counts: str
+    method: str, shape: DecoderShape, layers: int, budget: int | None, keep: int | None, counts: str
 ) -> int:
     """R, the number of visual tokens that enter every layer after the first K = `layers`.
 
@@ -190,7 +190,7 @@ def tokens_after(
 
 
 def infeasible(
-    method: str, shape: Shape, budget: int, layers: int, smallest: float, otherwise: str = ""
+    method: str, shape: DecoderShape, budget: int, layers: int, smallest: float, otherwise: str = ""
 ) -> ValueError:
     """The error for a mean that the first `layers`, which see all tokens, already exceed."""
     cost = shape.tokens * layers / shape.depth
@@ -201,7 +201,7 @@ def infeasible(
     )
 
 
-def mean_entering(shape: Shape, starts: Sequence[int], counts: Sequence[int]) -> float:
+def mean_entering(shape: DecoderShape, starts: Sequence[int], counts: Sequence[int]) -> float:
     """Mean over layers if T tokens enter the first ones, and `counts` those from `starts` on."""
     ends = [*starts[1:], shape.depth]
     after = sum(n * (end - start) for n, start, end in zip(counts, starts, ends, strict=True))

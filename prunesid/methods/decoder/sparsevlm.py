@@ -41,8 +41,8 @@ from prunesid.methods.decoder.schedule import (
     DEPTHS,
     RENUMBERED,
     Choice,
+    DecoderShape,
     Schedule,
-    Shape,
     Stage,
     infeasible,
     mean_entering,
@@ -93,7 +93,7 @@ LAYERS = (3, 7, 16)
     ),
 )
 def sparsevlm(
-    shape: Shape,
+    shape: DecoderShape,
     budget: int | None,
     *,
     lists: str,
@@ -184,7 +184,9 @@ def _published(budget: int) -> tuple[int, ...]:
     return PUBLISHED[budget]
 
 
-def _solved(shape: Shape, starts: Sequence[int], budget: int, recycle: bool) -> tuple[int, ...]:
+def _solved(
+    shape: DecoderShape, starts: Sequence[int], budget: int, recycle: bool
+) -> tuple[int, ...]:
     share = budget * PUBLISHED_TOKENS / shape.tokens
     pattern = PUBLISHED[min(PUBLISHED, key=lambda known: abs(known - share))][: len(starts)]
 

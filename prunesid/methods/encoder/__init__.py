@@ -99,7 +99,8 @@ class Plans:
     """A method's plans for the crops of an image or the frames of a clip.
 
     shape   the encoder's shape; None if it takes images of any size
-    budget  tokens of the whole image or clip; `Records.patch_budgets` shares them among its crops
+    budget  tokens of the whole image or clip, which `ImageRecords.patch_budgets` shares among its
+            crops
     """
 
     method: str
@@ -108,7 +109,7 @@ class Plans:
     shape: EncoderShape | None
 
     def of(self, share: int, shown: Box | None = None) -> Plan:
-        """The plan of a crop that gets `share` tokens; `shown` as in `Shape`.
+        """The plan of a crop that gets `share` tokens; `shown` as in `EncoderShape`.
 
         ValueError if the encoder takes images of any size.
         """

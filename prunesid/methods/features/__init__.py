@@ -43,8 +43,8 @@ from prunesid.methods.registry import (
 
 __all__ = [
     "ASKED",
+    "BudgetRule",
     "Kept",
-    "Meaning",
     "Needs",
     "Param",
     "Source",
@@ -79,7 +79,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Meaning:
+class BudgetRule:
     """A method's reading of a budget that is not the number of tokens kept of every image.
 
     tokens  a function `(budget, patches, parameters)` that returns the number of tokens kept of an
@@ -104,7 +104,7 @@ class FeatureMethod(Method):
     macs: Macs
     split: Split | None = None
     crops: Crops | None = None
-    meaning: Meaning | None = None
+    budget_rule: BudgetRule | None = None
 
 
 def register(
@@ -117,7 +117,7 @@ def register(
     macs: int | Macs | None = None,
     split: Split | None = None,
     crops: Crops | None = None,
-    meaning: Meaning | None = None,
+    budget_rule: BudgetRule | None = None,
     source: Source | None = None,
 ) -> Callable[[Callable[..., Kept]], Callable[..., Kept]]:
     """A decorator that registers a method; ValueError if the name is taken.
@@ -130,7 +130,7 @@ def register(
               None, also as the function's result, means that there is no formula
     split     the way in which the crops of an image share its budget; None: evenly
     crops     the authors' treatment of an image in crops; None if they have no code for it
-    meaning   the meaning of a budget for an image; None: the number of tokens
+    budget_rule  the tokens that a budget stands for; None: the budget itself
     source    the paper and the authors' code; None for a baseline
     """
 
@@ -144,7 +144,7 @@ def register(
             macs=macs if callable(macs) else lambda *_: macs,
             split=split,
             crops=crops,
-            meaning=meaning,
+            budget_rule=budget_rule,
             source=source,
         )
         METHODS.register(name)(entry)
@@ -175,9 +175,9 @@ def split_of(method: str) -> Split | None:
     return _method(method).split
 
 
-def meaning_of(method: str) -> Meaning | None:
+def budget_rule_of(method: str) -> BudgetRule | None:
     """The method's reading of a budget; None: the number of tokens."""
-    return _method(method).meaning
+    return _method(method).budget_rule
 
 
 def authors_crops(method: str) -> Crops | None:
@@ -233,7 +233,7 @@ def compress(
     record  the vision features of B images
     method  one of `list_feature_methods()`, with its own `params`
     budget  tokens kept per image: an int, or a (B,) integer tensor. An image of at most that many
-            tokens comes back unchanged. Some methods read a budget differently (`Meaning`)
+            tokens comes back unchanged. Some methods read a budget differently (`BudgetRule`)
     seed    an int, or one per image. A random choice depends on the seed and the image, never on
             the batch, so a batch gives the same tokens as its images one by one
 
@@ -244,10 +244,10 @@ def compress(
     resolved = resolve(method, **params)
     _check_record(record, method, resolved)
     budgets = _budgets(budget, record)
-    if entry.meaning is not None:
-        meant = entry.meaning.of(resolved)
+    if entry.budget_rule is not None:
+        meant = entry.budget_rule.of(resolved)
         wanted = [meant(each, record.num_tokens) for each in budgets.tolist()]
-        budgets, resolved = budgets.new_tensor(wanted), resolved | dict(entry.meaning.then)
+        budgets, resolved = budgets.new_tensor(wanted), resolved | dict(entry.budget_rule.then)
     seeds = [seed] * len(record) if isinstance(seed, (int, numbers.Integral)) else list(seed)
     if len(seeds) != len(record):
         raise ValueError(f"{len(seeds)} seeds for {len(record)} images")

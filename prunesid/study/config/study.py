@@ -288,7 +288,9 @@ def _infeasible(vision: Vision, options: Mapping[str, Any], arms: Sequence[Arm])
             raise ValueError(refused)
         if vision.layers is not None and arm.budget is not None:
             # Where tokens depend on the image: one that is just too large to keep all.
-            shape = decoder.Shape(vision.layers, vision.tokens or arm.budget + 1, vision.axes)
+            shape = decoder.DecoderShape(
+                vision.layers, vision.tokens or arm.budget + 1, vision.axes
+            )
             decoder.plan(arm.method, shape, arm.budget, **arm.params)
 
     def encoding(arm: Arm) -> None:

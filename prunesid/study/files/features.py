@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from prunesid.core.costs import Sizes
 from prunesid.core.files import atomic, digest
 from prunesid.core.record import OPTIONAL, VisionRecord
-from prunesid.images.records import Medium, Records, row_names
+from prunesid.images.medium import Medium, row_names
+from prunesid.images.records import ImageRecords
 
 _HIDDEN = "hidden."
 # With the features, whatever reads them.
@@ -32,7 +33,7 @@ def hidden_fields(layers: Iterable[int]) -> list[str]:
 
 
 def write_features(
-    records: Records, sizes: Sizes, needs: str, material: Mapping[str, Any], output: Path
+    records: ImageRecords, sizes: Sizes, needs: str, material: Mapping[str, Any], output: Path
 ) -> None:
     """Write the records as safetensors; the metadata hold what `Head` has."""
     layout = {
@@ -86,7 +87,7 @@ def _tensors(record: VisionRecord) -> dict[str, torch.Tensor]:
 class Head:
     """What a file of features says of itself, without its tensors.
 
-    inputs, members, share, crops  as in `Records`
+    inputs, members, share, crops  as in `ImageRecords`
     grids        rows and columns of the patches of every group
     model_sizes  what a prompt's cost depends on
     needs        what the tower was asked to leave, as text
@@ -148,7 +149,7 @@ def read_head(path: Path) -> Head:
 
 def read_features(
     path: Path, layers: Collection[int] | None = None, fields: Collection[str] | None = None
-) -> tuple[Records, Head]:
+) -> tuple[ImageRecords, Head]:
     """The records of all inputs of a benchmark, on the CPU, and what the file says of itself.
 
     `layers` are the blocks to read into `hidden`, `fields` the optional fields to read
@@ -177,5 +178,5 @@ def read_features(
                 image_ids=tuple(names[row] for row in rows),
             ))  # fmt: skip
         newline = file.get_tensor(_NEWLINE_TENSOR) if _NEWLINE_TENSOR in stored else None
-    found = Records(tuple(groups), head.members, head.inputs, head.share, head.crops, newline)
+    found = ImageRecords(tuple(groups), head.members, head.inputs, head.share, head.crops, newline)
     return found, head

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from prunesid.core.files import digest
 from prunesid.core.record import PLACE, Kept, cat_padded
-from prunesid.images.records import Records, whole_index
+from prunesid.images.records import ImageRecords, whole_index
 from prunesid.study.files.question_rows import AskedRow, asked_rows, to_metadata
 
 _PLACE = f"info.{PLACE}"
@@ -40,7 +40,7 @@ def save_kept(
     save_file({key: value.contiguous() for key, value in tensors.items()}, path, metadata)
 
 
-def load_kept(path: Path, records: Records, sources: Sequence[int] | None = None) -> Kept:
+def load_kept(path: Path, records: ImageRecords, sources: Sequence[int] | None = None) -> Kept:
     """What `save_kept` wrote, its tokens taken from the features of `records` (R rows).
 
     sources  the one of these rows that each row is of; None: row by row

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from prunesid.core.record import CLIP
-from prunesid.images.records import Medium, repeated
+from prunesid.images.medium import Medium, repeated
 from prunesid.images.relevance import ImagePrompt, encoder_of, owners
 from prunesid.study.files.question_rows import AskedRow
 

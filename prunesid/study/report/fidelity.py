@@ -153,7 +153,9 @@ def _budget(method: str) -> str:
 def _order(method: str) -> str:
     resolved = resolve(method)
     if place_of(method) == DECODER:
-        return f"raster, {resolved['positions'] or decoder.Shape(32, 576).numbering} positions"
+        return (
+            f"raster, {resolved['positions'] or decoder.DecoderShape(32, 576).numbering} positions"
+        )
     if "order" in resolved:
         return str(resolved["order"])
     return _sent(method) if place_of(method) != ENCODER else "raster"

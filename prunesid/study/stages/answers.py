@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunesid.core.record import Kept
 from prunesid.generate.decoding import Inputs
-from prunesid.images.records import Records
+from prunesid.images.records import ImageRecords
 from prunesid.methods.registry import requirements
 from prunesid.study.files.features import Head, read_features
 from prunesid.study.files.kept import kept_digest, load_kept, whole_digest
@@ -77,7 +77,7 @@ def _fields(arms: Sequence[Arm]) -> tuple[str, ...]:
     return ("cls", ATTENTION) if any(map(_reads_attention, arms)) else ("cls",)
 
 
-def _attention(records: Records, kept: Kept) -> Tensor:
+def _attention(records: ImageRecords, kept: Kept) -> Tensor:
     return records.gather(kept.index, ATTENTION)
 
 

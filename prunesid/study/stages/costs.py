@@ -19,8 +19,9 @@ from prunesid.core.costs import Sizes, account
 from prunesid.core.crops import BEFORE, BY_CROP
 from prunesid.core.files import atomic
 from prunesid.core.questions import Answer, read_answers
+from prunesid.images.medium import SUB_CROPS
 from prunesid.images.pools import image_pool
-from prunesid.images.records import SUB_CROPS, shared_out
+from prunesid.images.records import shared_out
 from prunesid.images.relevance import encoders_of
 from prunesid.methods import features as methods
 from prunesid.study.config.arm import Arm

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from prunesid.core.crops import ENCODER, NEVER
-from prunesid.images.featureless import outline
+from prunesid.images.records import ImageRecords
 from prunesid.methods import encoder as encoding
 from prunesid.study.config.arm import Arm
 from prunesid.study.files.features import Head
@@ -32,7 +32,7 @@ def passes_of(arm: Arm, head: Head) -> Mapping[str, Pass] | None:
     if not head.inputs:
         return {}
     rows = torch.zeros(len(head.sizes), 1)
-    blank = outline(head.row_grids, rows, head.inputs, head.share, head.crops)
+    blank = ImageRecords.without_features(head.row_grids, rows, head.inputs, head.share, head.crops)
     unpad = ENCODER.under(head.crops).unpad != NEVER
     shares = blank.patch_budgets(plans.budget).tolist()
     found = {}

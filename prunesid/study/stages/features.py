@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from prunesid.images.records import Records
+from prunesid.images.records import ImageRecords
 from prunesid.images.relevance import TEXT_TOWER
 from prunesid.study.files.features import write_features
 from prunesid.study.provenance.contents import features_material, questions_digest
@@ -36,13 +36,13 @@ def extract(
     with model_of(runtime) as adapter:
         parts = list(_encoded(adapter, task, first, names, needs, runtime.batch_size))
     asked = needs_text(needs, dict(runtime.options).get(TEXT_TOWER))
-    write_features(Records.cat(parts), adapter.sizes, asked, material, output)
+    write_features(ImageRecords.cat(parts), adapter.sizes, asked, material, output)
 
 
 def _encoded(
     adapter: Adapter, task: LmmsTask, first: Mapping[str, Question], names: Sequence[str],
     needs: Needs, batch_size: int,
-) -> Iterator[Records]:  # fmt: skip
+) -> Iterator[ImageRecords]:  # fmt: skip
     """The records of the inputs `names`, batch by batch, on the CPU; `first` question of each."""
     for start in tqdm(range(0, len(names), batch_size), desc="images", unit="batch"):
         shown = {name: task.media(first[name]) for name in names[start : start + batch_size]}

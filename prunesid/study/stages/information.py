@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from prunesid.core.files import atomic
-from prunesid.images.records import Records
+from prunesid.images.records import ImageRecords
 from prunesid.methods.features.prunesid.information import redundancy, similarity
 from prunesid.study.files.features import read_features
 
@@ -50,7 +50,7 @@ def write_information(features: Mapping[str, Sequence[Path]], output: Path) -> N
         table.to_parquet(temporary, index=False)
 
 
-def _of_inputs(records: Records) -> torch.Tensor:
+def _of_inputs(records: ImageRecords) -> torch.Tensor:
     """(inputs,) mean redundancy of the crops of each."""
     parts = [
         torch.cat([redundancy(similarity(part)) for part in record.features.split(_CHUNK)])

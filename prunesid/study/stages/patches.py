@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prunesid.families.inputs.square import squared
-from prunesid.images.records import CENTER, PADDED
+from prunesid.images.medium import CENTER, PADDED
 from prunesid.study.config.kept_patches import Patches
 from prunesid.study.files.features import read_head
 from prunesid.study.files.kept import read_places

@@ -23,7 +23,7 @@ from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_keys, write_keys
 
 if TYPE_CHECKING:
-    from prunesid.images.records import Records
+    from prunesid.images.records import ImageRecords
     from prunesid.study.config.arm import Arm
     from prunesid.study.stages.budgets import Budgets
 
@@ -51,7 +51,7 @@ def _named(arm: Arm, budget: int | Mapping[str, int]) -> dict[str, Any]:
 
 
 def budget_of(arm: Arm, names: Sequence[str], budgets: Budgets) -> int | dict[str, int]:
-    """The arm's budget for `Records.compress`: one number, or {input: tokens} where it is dynamic.
+    """The arm's budget for `ImageRecords.compress`: one number, or {input: tokens} where it is dynamic.
 
     ValueError where the arm keeps all tokens, or `budgets` lacks its rule or one of the inputs.
     """
@@ -132,7 +132,7 @@ def select_arms(
 
 
 def _select_asked(
-    arm: Arm, records: Records, questions: Questions, budget: int | Mapping[str, int]
+    arm: Arm, records: ImageRecords, questions: Questions, budget: int | Mapping[str, int]
 ) -> Kept:
     """What an arm keeps for each question, in their order."""
     encoder = questions.encoder(arm)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from prunesid import VisionRecord, compress
 from prunesid.core.record import Kept
-from prunesid.images.records import CENTER
+from prunesid.images.medium import CENTER
 from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.kept_patches import Patches, parse_patches

@@ -5,7 +5,7 @@ from dataclasses import replace
 from prunesid.core.costs import EncoderShape, Sizes, Transformer
 from prunesid.core.questions import Answer
 from prunesid.core.rectangle import Box
-from prunesid.images.records import ALWAYS, CLS, SUB_CROPS, Medium
+from prunesid.images.medium import ALWAYS, CLS, SUB_CROPS, Medium
 from prunesid.methods.encoder import Plan
 from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.files.features import Head

@@ -16,7 +16,7 @@ from prunesid.core.questions import Question
 from prunesid.generate import batches
 from prunesid.generate.engine import answer
 from prunesid.generate.late import answer_late
-from prunesid.images.records import Records
+from prunesid.images.records import ImageRecords
 from prunesid.pocket.benchmarks import render
 from prunesid.study.analysis.arm_facts import write_arms
 from prunesid.study.config.arm import shared_budgets
@@ -196,7 +196,7 @@ def test_the_number_of_parts_changes_no_table(tmp_path, monkeypatch):
 
 
 def test_records_of_no_input():
-    nothing = Records.cat([])
+    nothing = ImageRecords.cat([])
     assert (nothing.names, nothing.sizes, nothing.share) == ((), [], None)
 
 

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from prunesid.core.costs import Sizes, Transformer
 from prunesid.core.record import VisionRecord
-from prunesid.images.records import Medium, Records
+from prunesid.images.medium import Medium
+from prunesid.images.records import ImageRecords
 from prunesid.lmms.scoring import COLUMNS
 from prunesid.pocket.benchmarks import render
 from prunesid.study.analysis.comparison import compare, read_comparison, write_csv
@@ -75,7 +76,7 @@ def work(tmp_path_factory, study):
     }
     record = VisionRecord(torch.zeros(IMAGES, 576, 1), grid=(24, 24))
     write_features(
-        Records((record,), (tuple(range(IMAGES)),), inputs, None), SIZES, "", {}, features
+        ImageRecords((record,), (tuple(range(IMAGES)),), inputs, None), SIZES, "", {}, features
     )
 
     random, store, keys, rows = np.random.default_rng(0), Store(folder / "store"), {}, []

@@ -23,7 +23,7 @@ from prunesid.core.numerics import rank_descending
 from prunesid.core.parameters import Param
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
-from prunesid.methods.features import Meaning, register
+from prunesid.methods.features import BudgetRule, register
 from prunesid.methods.features.prunesid import information, nms, psca
 from prunesid.methods.features.prunesid import quotas as quota
 from prunesid.methods.features.prunesid.groupings import GROUPINGS, GroupingContext
@@ -171,7 +171,7 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int | None:
     random=_random,
     macs=_macs,
     crops=Crops(),
-    meaning=Meaning(_meant, then={"reference_tokens": 0, "min_tokens": 1}),
+    budget_rule=BudgetRule(_meant, then={"reference_tokens": 0, "min_tokens": 1}),
     source=Source(
         title="Prune Redundancy, Preserve Essence: Vision Token Compression in VLMs via "
         "Synergistic Importance-Diversity",

@@ -5,6 +5,7 @@ from builders.synthetic import KINDS, features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prunesid.core import numerics
 from prunesid.methods.features.prunesid.psca import assign, token_components
 
 
@@ -32,6 +33,15 @@ def test_exact_is_the_full_svd(tokens, channels, center, seed):
         assert np.allclose(ours[i, :, :rank], expected[:, :rank], atol=1e-7)
         if tokens - rank > 1:
             assert not ours[i, :, rank:].any()
+
+
+@pytest.mark.parametrize(("tokens", "channels"), [(40, 64), (64, 40)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_torch_alone_finds_the_same_directions(kind, tokens, channels, monkeypatch):
+    x = features(kind, 2, tokens, channels, 3)
+    with_scipy = token_components(x, 12)
+    monkeypatch.setattr(numerics, "scipy_linalg", None)
+    assert torch.equal(token_components(x, 12), with_scipy)
 
 
 def test_paper_shape_matches_the_full_svd():

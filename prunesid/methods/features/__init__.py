@@ -283,7 +283,8 @@ def _budgets(budget: int | Tensor, record: VisionRecord) -> Tensor:
 def _check_record(record: VisionRecord, method: str, resolved: Resolved) -> None:
     used = {"features": record.features, **_method(method).needs(resolved).of(record)}
     for name, tensor in used.items():
-        if tensor is not None and not bool(torch.isfinite(tensor).all()):
+        # The extremes are NaN or infinite if any value is.
+        if tensor is not None and not torch.stack(tensor.aminmax()).isfinite().all():
             raise ValueError(f"{name} holds NaN or infinite values.")
     missing = [name for name, tensor in used.items() if tensor is None]
     if missing:

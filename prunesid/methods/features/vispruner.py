@@ -81,12 +81,12 @@ def _diverse(record: VisionRecord, rank: Tensor, leading: int, wanted: int) -> T
     """(B, wanted) indices that survive the passes."""
     similarities = similarity(record.features)
     left = rank.argsort(dim=1)[:, leading:]
-    batch = torch.arange(len(record), device=rank.device)[:, None, None]
     while left.shape[1] > wanted:
         even, odd = left[:, ::2], left[:, 1::2]
         if odd.shape[1] == 0:
             return left[:, :wanted]
-        duplicate = similarities[batch, even[:, :, None], odd[:, None, :]].amax(dim=2)
+        rows = [own[places] for own, places in zip(similarities, odd, strict=True)]
+        duplicate = torch.stack([each.amax(dim=0) for each in rows]).gather(1, even)
         removed = min(PER_PASS, left.shape[1] - wanted, even.shape[1])
         by_duplication = even.gather(1, duplicate.argsort(dim=1, descending=True, stable=True))
         left = torch.cat([by_duplication[:, removed:], odd], dim=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunesid.core.numerics import COSINE_GRID, on_grid, per_image
+from prunesid.core.numerics import COSINE_GRID, gram, on_grid, per_image
 
 RULES = ("benchmark", "calibrated")
 RHOS = ("pairs", "triangle")
@@ -26,14 +26,14 @@ def similarity(features: Tensor) -> Tensor:
 def cosine(features: Tensor) -> Tensor:
     """`similarity` before rounding to the grid: a Gram matrix with the rank of the features."""
 
-    def gram(x: Tensor) -> Tensor:
-        x = x.double()
+    def products(x: Tensor) -> Tensor:
+        x = x.to(torch.float64, copy=True)
         # Dividing by the largest entry keeps squares of tiny or huge entries in range.
-        x = x / x.abs().amax(dim=2, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
-        unit: Tensor = x / torch.linalg.vector_norm(x, dim=2, keepdim=True).clamp(min=1)
-        return unit @ unit.transpose(1, 2)
+        largest = torch.maximum(x.amax(dim=2, keepdim=True), -x.amin(dim=2, keepdim=True))
+        x.div_(largest.clamp_(min=torch.finfo(x.dtype).tiny))
+        return gram(x.div_(torch.linalg.vector_norm(x, dim=2, keepdim=True).clamp(min=1)))
 
-    return per_image(gram, features)
+    return per_image(products, features)
 
 
 def redundancy(similarities: Tensor, rho: str = "pairs") -> Tensor:

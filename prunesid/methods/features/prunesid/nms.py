@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass
 
 import torch
@@ -70,21 +71,10 @@ def suppress(pairs: Conflicts, threshold: Tensor) -> Tensor:
 
     Returns keep (B, T) bool.
 
-    The greedy answer is the only fixed point of that rule. From any start it is reached in as many
-    steps as the longest chain of suppressions: the n-th step settles the tokens at depth n.
     """
     images, tokens = pairs.shape
     close = above(pairs, threshold)
-    keep = torch.ones(images * tokens, dtype=torch.int32, device=close.later.device)
-    for _ in range(0, tokens, STRIDE):
-        before = keep
-        for _ in range(STRIDE):
-            suppressors = torch.zeros_like(keep)
-            suppressors.scatter_add_(0, close.later, keep[close.earlier])
-            keep = (suppressors == 0).int()
-        if torch.equal(before, keep):
-            break
-    return keep.bool().view(images, tokens)
+    return _survivors(close.later, close.earlier, images * tokens).view(images, tokens)
 
 
 def scaled_threshold(
@@ -109,14 +99,56 @@ def matched_threshold(pairs: Conflicts, wanted: Tensor) -> Tensor:
     do one grid step below. The number of survivors need not grow with tau everywhere, so a lower
     tau may do as well. Bisecting the whole grid makes the choice unique.
     """
-    high = torch.full_like(wanted, int(1 / GRID))
+    sizes = pairs.image.bincount(minlength=len(wanted)).tolist()
+    parts = zip(
+        pairs.similarity.split(sizes),
+        pairs.later.split(sizes),
+        pairs.earlier.split(sizes),
+        wanted.tolist(),
+        strict=True,
+    )
+    found = [_matched(*part, pairs.shape[1]) for part in parts]
+    return torch.tensor(found, dtype=torch.float64, device=wanted.device)
+
+
+def _matched(similarity: Tensor, later: Tensor, earlier: Tensor, wanted: int, tokens: int) -> float:
+    """`matched_threshold` of one image from its pairs (P,), in a batch's numbering."""
+    falling, order = similarity.sort(descending=True, stable=True)
+    later, earlier = later[order] % tokens, earlier[order] % tokens
+    rising = falling.neg().tolist()
+
+    def enough(above: int) -> bool:
+        """Whether as many as wanted survive the most similar pairs, `above` in number."""
+        return int(_survivors(later[:above], earlier[:above], tokens).sum()) >= wanted
+
+    high = int(1 / GRID)
     low = -high - 1
-    for _ in range((2 * int(1 / GRID)).bit_length()):
-        # No later threshold is below `low`, so only these pairs can still matter.
-        pairs = above(pairs, low.double() * GRID)
-        middle = (low + high).div(2, rounding_mode="floor")
-        enough = suppress(pairs, middle.double() * GRID).sum(dim=1) >= wanted
-        settled = high - low <= 1
-        high = torch.where(enough & ~settled, middle, high)
-        low = torch.where(enough | settled, low, middle)
-    return high.double() * GRID
+    # The numbers of pairs above `low` and `high`. With all pairs, none of the answers is known yet.
+    at_low, at_high = -1, 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        above = bisect.bisect_left(rising, -middle * GRID)
+        # Between two thresholds without a pair between them nothing changes.
+        if above == at_high or (above != at_low and enough(above)):
+            high, at_high = middle, above
+        else:
+            low, at_low = middle, above
+    return high * GRID
+
+
+def _survivors(later: Tensor, earlier: Tensor, tokens: int) -> Tensor:
+    """(tokens,) bool: kept by greedy NMS if every pair is too similar.
+
+    The greedy answer is the only fixed point of its rule. From any start it is reached in as many
+    steps as the longest chain of suppressions: the n-th step settles the tokens at depth n.
+    """
+    keep = torch.ones(tokens, dtype=torch.int32, device=later.device)
+    for _ in range(0, tokens, STRIDE):
+        before = keep
+        for _ in range(STRIDE):
+            suppressors = torch.zeros_like(keep)
+            suppressors.scatter_add_(0, later, keep[earlier])
+            keep = (suppressors == 0).int()
+        if torch.equal(before, keep):
+            break
+    return keep.bool()

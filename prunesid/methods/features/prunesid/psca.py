@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from prunesid.core.numerics import on_grid
+from prunesid.core.numerics import gram, leading_eigenvectors, on_grid
 
 CENTERS = ("tokens", "channels")
 SOLVERS = ("exact", "randomized")
@@ -105,16 +105,15 @@ def _rescale(features: Tensor, center: str) -> Tensor:
 def _exact(centered: Tensor, count: int) -> Tensor:
     """The leading eigenvectors (b, T, count) of the tokens' Gram matrix, by its smaller side."""
     _, tokens, channels = centered.shape
-    transposed = centered.transpose(1, 2)
     if tokens <= channels:
-        values, vectors = torch.linalg.eigh(centered @ transposed)
-        leading: Tensor = vectors[..., -count:].flip(2)
-        absent = _absent(values.flip(1), centered)
+        values, vectors = leading_eigenvectors(gram(centered), count)
+        absent = _absent(values, centered)
         # A single null direction is determined by the others; two or more have no unique basis.
-        absent &= absent.sum(dim=1, keepdim=True) > 1
-        return leading.masked_fill(absent[:, None, :count], 0)
-    _, directions = torch.linalg.eigh(transposed @ centered)
-    scaled: Tensor = centered @ directions[..., -count:].flip(2)
+        # All directions after an absent one are absent, too.
+        absent &= absent.sum(dim=1, keepdim=True) + tokens - count > 1
+        return vectors.masked_fill(absent[:, None], 0)
+    _, directions = leading_eigenvectors(gram(centered.transpose(1, 2)), count)
+    scaled = centered @ directions
     lengths: Tensor = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
     absent = _absent(lengths[:, 0].square(), centered)
     return (scaled / lengths).masked_fill(absent[:, None], 0)

@@ -90,7 +90,7 @@ def build(family="llama grouped", layers=6, dtype=torch.float64, seed=0):
 
 
 def prompt(seed, before=3, visual=40, after=7, dtype=torch.float64):
-    """Embeddings before, of and behind an image."""
+    """Embeddings before, of and after an image."""
     generator = torch.Generator().manual_seed(seed)
     return tuple(
         torch.randn(count, WIDTH, generator=generator, dtype=torch.float64).to(dtype)
@@ -102,7 +102,7 @@ def mrope(before, grid, after, gap=1):
     """(time, row, column) of every token of a prompt around a medium of (frames, rows, columns); `gap`
     between frames."""
     frames, rows, columns = grid
-    behind = before + max(rows, columns)
+    first_after = before + max(rows, columns)
     return [
         *[(place,) * 3 for place in range(before)],
         *[
@@ -111,7 +111,7 @@ def mrope(before, grid, after, gap=1):
             for row in range(rows)
             for column in range(columns)
         ],
-        *[(place,) * 3 for place in range(behind, behind + after)],
+        *[(place,) * 3 for place in range(first_after, first_after + after)],
     ]
 
 

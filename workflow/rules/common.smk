@@ -10,7 +10,7 @@ from prunesid.study.planning.checks.scores import refuse_unscorable
 from prunesid.core.files import source_files
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.report.closing import closing
-from prunesid.study.provenance.code import files_behind
+from prunesid.study.provenance.code import stage_files
 from prunesid.study.provenance.tables import drop_damaged
 from prunesid.study.provenance.contents import model_path
 from prunesid.study.config.ablation import FIGURE
@@ -73,7 +73,7 @@ def code(stage):
     def files(wildcards):
         name = wildcards.get("benchmark")
         arms = STUDY.arms_of(name) if name else ()
-        return here(files_behind(stage, arms, STUDY.model).values())
+        return here(stage_files(stage, arms, STUDY.model).values())
 
     return files
 
@@ -127,7 +127,7 @@ def text_tower():
 
 
 def needs_for(benchmark):
-    """What the vision tower has to leave behind, as text: a change of it reruns the tower."""
+    """What the vision tower has to keep, as text: a change of it reruns the tower."""
     from prunesid.study.stages.needs import needs_of, needs_text
 
     return needs_text(needs_of(STUDY.arms_of(benchmark)), text_tower())

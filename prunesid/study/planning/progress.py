@@ -27,7 +27,7 @@ from prunesid.study.files.questions import Questions, read_questions
 from prunesid.study.layout import Layout
 from prunesid.study.planning.hardware import VALUE_BYTES, passes
 from prunesid.study.planning.rates import Work
-from prunesid.study.provenance.code import files_behind
+from prunesid.study.provenance.code import stage_files
 from prunesid.study.provenance.contents import features_material, score_material
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages import answers, encoding, selection
@@ -116,7 +116,7 @@ def is_fresh(output: Path, stage: str, made_from: Iterable[Path] = ()) -> bool:
     """True for a file that is no older than its stage's code and what it is made from."""
     if not output.is_file():
         return False
-    older = (*files_behind(stage).values(), *(path for path in made_from if path.is_file()))
+    older = (*stage_files(stage).values(), *(path for path in made_from if path.is_file()))
     return max(path.stat().st_mtime for path in older) <= output.stat().st_mtime
 
 

@@ -96,7 +96,7 @@ def modules_of(arm: Arm) -> list[str]:
     return found
 
 
-def files_behind(stage: str, arms: Iterable[Arm] = (), model: str = "") -> dict[str, Path]:
+def stage_files(stage: str, arms: Iterable[Arm] = (), model: str = "") -> dict[str, Path]:
     """The files that a stage's results for these arms of a study's `model` depend on, by name.
 
     Arms that the stage has nothing to do with add nothing. ValueError for an unknown stage or model.
@@ -115,8 +115,8 @@ def files_behind(stage: str, arms: Iterable[Arm] = (), model: str = "") -> dict[
 
 
 def code_of(stage: str, arms: Iterable[Arm] = (), model: str = "") -> str:
-    """16 hex digits that change with the content of `files_behind`."""
-    return files_digest(files_behind(stage, arms, model))
+    """16 hex digits that change with the content of `stage_files`."""
+    return files_digest(stage_files(stage, arms, model))
 
 
 def family_modules(model: str) -> list[str]:

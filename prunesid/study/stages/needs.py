@@ -1,4 +1,4 @@
-"""What the vision tower has to leave behind for the arms of a study."""
+"""What the vision tower has to keep for the arms of a study."""
 
 from __future__ import annotations
 

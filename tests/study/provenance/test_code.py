@@ -16,7 +16,7 @@ from prunesid.core.imports import closure, files_digest
 from prunesid.methods.registry import PACKAGES
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, make_arm
-from prunesid.study.provenance.code import STAGES, code_of, files_behind, modules_of
+from prunesid.study.provenance.code import STAGES, code_of, modules_of, stage_files
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.answers import answer_benchmark
 from prunesid.study.stages.encoding import encode_arms
@@ -47,13 +47,13 @@ STRANGE = (
 ARMS = {"encode": {"method": "tome"}, "select": {"method": "prunesid"}}
 
 
-def behind(stage: str, *settings: dict) -> set[str]:
-    return set(files_behind(stage, [make_arm(setting) for setting in settings], "pocket"))
+def modules_read(stage: str, *settings: dict) -> set[str]:
+    return set(stage_files(stage, [make_arm(setting) for setting in settings], "pocket"))
 
 
 @pytest.mark.parametrize("stage", CHANGING)
 def test_a_stage_depends_on_what_can_change_its_results(stage):
-    found = behind(stage, ARMS.get(stage, {"method": "prunesid"}))
+    found = modules_read(stage, ARMS.get(stage, {"method": "prunesid"}))
     assert {f"prunesid.{name}" for name in CHANGING[stage].split()} <= found
 
 
@@ -61,21 +61,24 @@ def test_a_stage_depends_on_what_can_change_its_results(stage):
 def test_planning_and_pictures_change_no_result(stage):
     settings = ({"method": m} for m in ("prunesid", "tome", "fastv"))
     strange = tuple(f"prunesid.{name}" for name in STRANGE)
-    assert not [name for name in behind(stage, *settings) if name.startswith(strange)]
+    assert not [name for name in modules_read(stage, *settings) if name.startswith(strange)]
 
 
 def test_a_method_counts_for_the_arms_that_use_it_alone():
-    grid, late = behind("select", {"method": "grid"}), behind("answer", {"method": "fastv"})
+    grid, late = (
+        modules_read("select", {"method": "grid"}),
+        modules_read("answer", {"method": "fastv"}),
+    )
     assert {"prunesid.methods.features", "prunesid.methods.features.grid"} < grid
     assert not grid & {
         "prunesid.methods.features.prunesid.method",
         "prunesid.methods.features.prunesid.psca",
         "prunesid.methods.features.prunesid.groupings.psca",
     }
-    assert "prunesid.methods.features.prunesid.groupings.kmeans" in behind(
+    assert "prunesid.methods.features.prunesid.groupings.kmeans" in modules_read(
         "select", {"grouping": "kmeans"}
     )
-    assert "prunesid.methods.features.prunesid.groupings.kmeans" not in behind(
+    assert "prunesid.methods.features.prunesid.groupings.kmeans" not in modules_read(
         "select", {"grouping": "random"}
     )
     assert {
@@ -84,8 +87,8 @@ def test_a_method_counts_for_the_arms_that_use_it_alone():
         "prunesid.methods.decoder.fastv",
     } < late
     assert "prunesid.methods.decoder.dart" not in late
-    early = behind("answer", {"method": "grid"}, {"method": "tome"})
-    assert early == set(files_behind("answer", [VANILLA], "pocket"))
+    early = modules_read("answer", {"method": "grid"}, {"method": "tome"})
+    assert early == set(stage_files("answer", [VANILLA], "pocket"))
     assert not [
         name for name in early if "late" in name or name.startswith("prunesid.methods.features")
     ]
@@ -94,29 +97,29 @@ def test_a_method_counts_for_the_arms_that_use_it_alone():
 def test_the_code_of_arms_together_is_that_of_each():
     settings = [{"method": m} for m in ("prunesid", "grid", "tome", "fastv")]
     for stage in STAGES:
-        each = [behind(stage, setting) for setting in settings]
-        assert behind(stage, *settings) == set.union(*each)
+        each = [modules_read(stage, setting) for setting in settings]
+        assert modules_read(stage, *settings) == set.union(*each)
 
 
 def test_a_family_counts_for_its_models_alone(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
-    found = files_behind("features", (), str(tmp_path))
+    found = stage_files("features", (), str(tmp_path))
     assert "prunesid.families.qwen2_vl" in found and "prunesid.families.llava" not in found
-    assert "prunesid.families.llava" in behind("features")
+    assert "prunesid.families.llava" in modules_read("features")
     (tmp_path / "config.json").write_text('{"model_type": "qwen9"}')
     with pytest.raises(ValueError, match="Unknown model family 'qwen9'"):
-        files_behind("features", (), str(tmp_path))
+        stage_files("features", (), str(tmp_path))
 
 
 @pytest.mark.parametrize("stage", ["render", "notebook"])
 def test_the_templates_of_pages_count_where_pages_are_written(stage):
     names = ("page.html", "notebook.html", "cells.html", "notebook.css", "tables.css")
-    assert {f"prunesid.study.report.templates.{name}" for name in names} <= behind(stage)
+    assert {f"prunesid.study.report.templates.{name}" for name in names} <= modules_read(stage)
 
 
 def test_unknown_stages_are_told_the_choices():
     with pytest.raises(ValueError, match="Did you mean 'select'"):
-        files_behind("selec")
+        stage_files("selec")
 
 
 def executed(run: Callable[[], object]) -> set[Path]:
@@ -170,9 +173,11 @@ def test_what_runs_is_known_to_be_run(tmp_path):
     for stage, run in runs.items():
         ran = {path for path in executed(run) if path.is_relative_to(library)}
         names = {".".join(("prunesid", *p.relative_to(library).with_suffix("").parts)) for p in ran}
-        behind = files_behind(stage, arms, "pocket")
+        modules_read = stage_files(stage, arms, "pocket")
         registries = set(PACKAGES.values())
-        unknown = {name.removesuffix(".__init__") for name in names} - set(behind) - registries
+        unknown = (
+            {name.removesuffix(".__init__") for name in names} - set(modules_read) - registries
+        )
         assert len(ran) > 5
         assert not {name for name in unknown if not name.startswith(PLANNING)}, stage
 

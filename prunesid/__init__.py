@@ -10,10 +10,31 @@
 Needs torch alone; models, benchmarks and the pipeline live in subpackages with their own needs.
 """
 
-from prunesid.core.record import Kept, VisionRecord
-from prunesid.generate.pruned import prepare, prune, pruned
-from prunesid.methods.features import compress
-from prunesid.methods.registry import list_methods
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prunesid.core.record import Kept, VisionRecord
+    from prunesid.generate.pruned import prepare, prune, pruned
+    from prunesid.methods.features import compress
+    from prunesid.methods.registry import list_methods
 
 __version__ = "0.1.0"
 __all__ = ["Kept", "VisionRecord", "compress", "list_methods", "prepare", "prune", "pruned"]
+
+_MODULES = {
+    "Kept": "prunesid.core.record",
+    "VisionRecord": "prunesid.core.record",
+    "compress": "prunesid.methods.features",
+    "list_methods": "prunesid.methods.registry",
+    "prepare": "prunesid.generate.pruned",
+    "prune": "prunesid.generate.pruned",
+    "pruned": "prunesid.generate.pruned",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from its module, which is imported when the name is first asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'prunesid' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
+from prunesid.core.delayed import torch
 
 
 def split_heads(tensor: torch.Tensor, heads: int) -> torch.Tensor:

@@ -87,28 +87,46 @@ def _imported(module: str, path: Path, changed: int, size: int) -> tuple[str, ..
     return tuple(sorted(names))
 
 
-def _bindings(module: str, path: Path) -> Iterator[tuple[str, str | None]]:
-    """(module, name) of each import in a file; the name is None if a whole module is imported."""
+def _bindings(module: str, path: Path, checking: bool = False) -> Iterator[tuple[str, str | None]]:
+    """(module, name) of each import in a file; the name is None if a whole module is imported.
+
+    checking  whether the imports for type checkers alone are among them
+    """
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in _executed(ast.parse(path.read_bytes())):
+    state = path.stat()
+    for node in _imports(path, checking, state.st_mtime_ns, state.st_size):
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             above = package.split(".")[: len(package.split(".")) + 1 - node.level]
             base = ".".join([*(above if node.level else ()), *filter(None, [node.module])])
             yield from ((base, alias.name) for alias in node.names)
 
 
-def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below `node`, without those that only type checkers see."""
+@lru_cache(maxsize=4096)
+def _imports(
+    path: Path, checking: bool, changed: int, size: int
+) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    statements = _statements(ast.parse(path.read_bytes()), checking)
+    return tuple(each for each in statements if isinstance(each, (ast.Import, ast.ImportFrom)))
+
+
+def _statements(node: ast.AST, checking: bool) -> Iterator[ast.AST]:
+    """All statements below `node`; without `checking` those that only type checkers see are not."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+        if isinstance(child, ast.expr):
+            continue
+        if isinstance(child, ast.If) and not checking and _for_checkers(child.test):
             for other in child.orelse:
                 yield other
-                yield from _executed(other)
+                yield from _statements(other, checking)
         else:
             yield child
-            yield from _executed(child)
+            yield from _statements(child, checking)
+
+
+def _for_checkers(test: ast.expr) -> bool:
+    return ast.unparse(test).endswith("TYPE_CHECKING")
 
 
 def _source(base: str, name: str) -> str:
@@ -117,7 +135,8 @@ def _source(base: str, name: str) -> str:
         return f"{base}.{name}"
     path = _locate(base)
     if path is not None and path.name == "__init__.py":
-        for origin, handed_on in _bindings(base, path):
+        # A package that hands its names on when they are asked for states them for type checkers.
+        for origin, handed_on in _bindings(base, path, checking=True):
             if handed_on == name and origin != base:
                 return _source(origin, name)
     return base

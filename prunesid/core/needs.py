@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor
 from prunesid.core.record import OPTIONAL, VisionRecord
 
 # Relevance by CLIP if the model comes with a text tower, else by EMBEDDINGS.

@@ -23,15 +23,12 @@ all ranked, about n^2 / 2 * step / R pairs tie. The steps follow from that and f
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable
+from types import ModuleType
 
-import torch
-from torch import Tensor
-
-try:
-    import scipy.linalg as scipy_linalg
-except ImportError:
-    scipy_linalg = None
+from prunesid.core.delayed import Tensor, torch
 
 GRID = 2.0**-30
 COSINE_GRID = 2.0**-40
@@ -73,6 +70,13 @@ def gram(rows: Tensor) -> Tensor:
     return products
 
 
+def _scipy_linalg() -> ModuleType | None:
+    """`scipy.linalg`, imported when first used; None without SciPy, which the library can miss."""
+    if importlib.util.find_spec("scipy") is None:
+        return None
+    return importlib.import_module("scipy.linalg")
+
+
 def leading_eigenvectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest eigenvalues of symmetric float64 (B, n, n) matrices, and their vectors.
 
@@ -80,6 +84,7 @@ def leading_eigenvectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:
     where it is installed, computes these alone (LAPACK's `syevr`); torch computes all n.
     """
     size = matrices.shape[1]
+    scipy_linalg = _scipy_linalg()
     if scipy_linalg is None or matrices.device.type != "cpu":
         values, vectors = torch.linalg.eigh(matrices)
         return values[:, -count:].flip(1), vectors[:, :, -count:].flip(2)

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
 # The fields of a VisionRecord that are one tensor or None.
+from prunesid.core.delayed import Tensor, torch
+
 OPTIONAL = (
     "cls_attention",
     "cls",

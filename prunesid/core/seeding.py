@@ -6,8 +6,7 @@ import ctypes
 import hashlib
 from dataclasses import dataclass
 
-import torch
-
+from prunesid.core.delayed import torch
 from prunesid.core.record import VisionRecord
 
 

@@ -11,8 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from prunesid.core.delayed import torch
 from prunesid.core.parameters import Param
 from prunesid.core.registry import Registry, unknown
 from prunesid.families.adapter import Prompt
@@ -38,7 +37,7 @@ __all__ = [
 ]
 
 _FAMILIES: Registry[Any] = Registry("model family", __name__, group="prunesid.families")
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def register(model_type: str) -> Callable[[Any], Any]:
@@ -56,13 +55,13 @@ def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
     name = str(dtype).removeprefix("torch.")
     if name not in _DTYPES:
         raise ValueError(unknown("dtype", name, _DTYPES))
-    return _DTYPES[name]
+    return getattr(torch, name)
 
 
 def load(
     path: str | Path,
     device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = torch.float32,
+    dtype: str | torch.dtype = "float32",
     **options: object,
 ) -> Adapter:
     """The adapter of the checkpoint at `path` (a folder or a hub id), ready for inference.

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
 from prunesid.core.crops import BEFORE, PACKED, Crops
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.record import NEWLINE, PLACE, Kept, VisionRecord
 from prunesid.images.medium import Medium
 from prunesid.methods.features import CHUNK_ELEMENTS

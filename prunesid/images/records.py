@@ -14,10 +14,8 @@ from functools import cached_property, partial
 from operator import ge
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from prunesid.core.crops import AFTER, BEFORE, BY_CROP, ENCODER, EVERY, MAP, PACKED, Crops
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.record import CLIP, PLACE, Kept, VisionRecord
 from prunesid.images.medium import (
     ALWAYS,

@@ -26,10 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
-
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.needs import QUESTION, Needs
 from prunesid.core.record import CLIP, EMBEDDINGS
 from prunesid.core.registry import unknown
@@ -118,19 +115,19 @@ def question_text(context: str, marks: Iterable[str] = ()) -> str:
 
 def mean_of_units(embeddings: Tensor) -> Tensor:
     """Embeddings (S, C) -> the mean (C,) of their unit vectors, float32 on the CPU."""
-    return normalize(embeddings.double().cpu(), dim=1).mean(dim=0).float()
+    return torch.nn.functional.normalize(embeddings.double().cpu(), dim=1).mean(dim=0).float()
 
 
 def unit_of_mean(embeddings: Tensor) -> Tensor:
     """Embeddings (S, C) -> the unit vector (C,) of their mean, float32 on the CPU; 0 if S is 0."""
     values = embeddings.double().cpu()
-    return normalize(values.sum(dim=0) / max(1, len(values)), dim=0).float()
+    return torch.nn.functional.normalize(values.sum(dim=0) / max(1, len(values)), dim=0).float()
 
 
 def relevance(patches: Tensor, vectors: Sequence[Tensor]) -> Tensor:
     """Cosines (B, T) float64 of patches (B, T, C) and the question (C,) of each row."""
     rows = [
-        normalize(own.double(), dim=1) @ vector.to(own.device, torch.float64)
+        torch.nn.functional.normalize(own.double(), dim=1) @ vector.to(own.device, torch.float64)
         for own, vector in zip(patches, vectors, strict=True)
     ]
     return torch.stack(rows)

@@ -6,11 +6,11 @@ score_benchmark(job.source, ..., job.inputs("answers"), job.store, job.output)
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from prunesid.study.config.study import Benchmark, Study, parse_study
 from prunesid.study.layout import Layout
@@ -32,7 +32,10 @@ class Job:
 
     def __init__(self, snakemake: Any) -> None:
         self._job = snakemake
-        torch.set_num_threads(snakemake.threads)
+        # Many jobs never import torch; it reads the variable when it is imported.
+        os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(snakemake.threads)
 
     def input(self, name: str) -> Path:
         """The one input of that name."""

@@ -24,9 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.numerics import COSINE_GRID, on_grid, rank_descending
 from prunesid.core.parameters import Param
 from prunesid.methods.decoder import register

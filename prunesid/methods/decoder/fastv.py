@@ -15,8 +15,7 @@ variant without a cache chooses anew at every step. Ties go to the lower index.
 
 from __future__ import annotations
 
-import torch
-
+from prunesid.core.delayed import torch
 from prunesid.core.parameters import Param
 from prunesid.methods.decoder import register
 from prunesid.methods.decoder.schedule import (

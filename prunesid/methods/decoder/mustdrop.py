@@ -38,8 +38,7 @@ from __future__ import annotations
 
 import math
 
-import torch
-
+from prunesid.core.delayed import torch
 from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param
 from prunesid.core.registry import unknown

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from prunesid.core.delayed import Tensor, torch
 
 
 @dataclass(frozen=True, eq=False)

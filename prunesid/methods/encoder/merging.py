@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.numerics import COSINE_GRID, on_grid
 
 

@@ -19,11 +19,9 @@ import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
 from prunesid.core.costs import Visual
 from prunesid.core.crops import PACKED, Crops
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.needs import ASKED, NO_NEEDS, Needs
 from prunesid.core.parameters import Param, Value
 from prunesid.core.record import Kept, VisionRecord
@@ -219,7 +217,6 @@ def selection_macs(method: str, visual: Visual, budget: int, **params: object) -
     return 0 if budget >= visual.tokens else _method(method).macs(visual, budget, resolved)
 
 
-@torch.no_grad()
 def compress(
     record: VisionRecord,
     method: str,
@@ -254,17 +251,18 @@ def compress(
     # Chunks bound the memory. Images are independent, so chunks change nothing else.
     size = max(1, CHUNK_ELEMENTS // record.num_tokens**2)
     parts = []
-    for start in range(0, len(record), size):
-        rows = slice(start, start + size)
-        part = record.rows(rows)
-        draws = Draws(part, tuple(map(int, seeds[rows])))
-        parts.append(entry.run(part, budgets[rows], draws, **resolved))
-    return Kept.cat(parts)
+    with torch.no_grad():
+        for start in range(0, len(record), size):
+            rows = slice(start, start + size)
+            part = record.rows(rows)
+            draws = Draws(part, tuple(map(int, seeds[rows])))
+            parts.append(entry.run(part, budgets[rows], draws, **resolved))
+        return Kept.cat(parts)
 
 
 def _budgets(budget: int | Tensor, record: VisionRecord) -> Tensor:
     device = record.features.device
-    if isinstance(budget, Tensor):
+    if isinstance(budget, torch.Tensor):
         if budget.shape != (len(record),) or budget.is_floating_point() or budget.is_complex():
             raise ValueError(
                 f"budget must be an int or an integer tensor of shape ({len(record)},), "

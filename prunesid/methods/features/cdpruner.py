@@ -17,9 +17,8 @@ prompt as one pool and adds 1e-6 to the denominator instead. Here each image has
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from prunesid.core.crops import Crops
+from prunesid.core.delayed import Tensor
 from prunesid.core.needs import QUESTION, Needs
 from prunesid.core.numerics import on_grid
 from prunesid.core.parameters import Param

@@ -1,8 +1,7 @@
 """The patches that the CLS token attends to most (FasterVLM; HiRED on LLaVA-1.5)."""
 
-from torch import Tensor
-
 from prunesid.core.crops import Crops
+from prunesid.core.delayed import Tensor
 from prunesid.core.needs import Needs
 from prunesid.core.numerics import rank_descending
 from prunesid.core.record import Kept, VisionRecord, keep

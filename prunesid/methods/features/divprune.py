@@ -14,11 +14,9 @@ tokens in O(N T). Upstream's ratio r is N = round(r T) here.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from prunesid.core.costs import Visual
 from prunesid.core.crops import BEFORE, METHOD, PACKED, Crops
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.needs import Needs
 from prunesid.core.numerics import rank_of_picks
 from prunesid.core.parameters import Param

@@ -8,9 +8,8 @@ first pick is the first patch, since all gains are equal at the start.
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from prunesid.core.crops import Crops
+from prunesid.core.delayed import Tensor
 from prunesid.core.needs import Needs
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws

@@ -10,10 +10,8 @@ follow by descending weight. Gains are float64 on a grid; ties go to the lower i
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from prunesid.core.costs import Visual
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.numerics import on_grid, rank_of_picks
 from prunesid.methods.features.prunesid.information import cosine
 from prunesid.methods.features.ragged import largest_partial

@@ -1,8 +1,6 @@
 """A uniform grid of patches, the baseline that uses position alone."""
 
-import torch
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
 from prunesid.methods.features import register

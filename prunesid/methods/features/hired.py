@@ -22,10 +22,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from prunesid.core.crops import AFTER, Crops
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.needs import Needs
 from prunesid.core.numerics import PROBABILITY_GRID, on_grid, rank_descending
 from prunesid.core.parameters import Param

@@ -17,10 +17,8 @@ to the lower index.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from prunesid.core.crops import BEFORE, BY_IMAGE, EVERY, METHOD, Crops
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.needs import Needs
 from prunesid.core.numerics import rank_ascending, rank_descending
 from prunesid.core.parameters import Param

@@ -7,11 +7,8 @@ does not always equal the budget: on 24 x 24 patches, budgets of 64, 128 and 192
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 from prunesid.core.costs import Visual
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.record import Kept, VisionRecord
 from prunesid.core.seeding import Draws
 from prunesid.methods.features import register
@@ -41,7 +38,7 @@ def pool(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
         rows, columns = images.grid or (1, images.num_tokens)
         size = pooled_grid(rows, columns, count)
         maps = images.tokens.double().transpose(1, 2).unflatten(2, (rows, columns))
-        pooled = F.adaptive_avg_pool2d(maps, size).flatten(2).transpose(1, 2)
+        pooled = torch.nn.functional.adaptive_avg_pool2d(maps, size).flatten(2).transpose(1, 2)
         shape = pooled.shape[:2]
         device = images.features.device
         return Kept(

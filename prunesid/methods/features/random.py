@@ -1,8 +1,6 @@
 """Tokens drawn at random, the baseline that any other method has to beat."""
 
-import torch
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
 from prunesid.methods.features import register

@@ -8,11 +8,9 @@ Differences from upstream: ties go to the lower index.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from prunesid.core.costs import Visual
 from prunesid.core.crops import EVERY, Crops
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.needs import Needs
 from prunesid.core.numerics import rank_of_picks
 from prunesid.core.parameters import Param

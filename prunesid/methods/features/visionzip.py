@@ -12,11 +12,9 @@ Differences from upstream: ties of attention or similarity go to the lower index
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from prunesid.core.costs import Visual
 from prunesid.core.crops import Crops
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.needs import Needs
 from prunesid.core.numerics import COSINE_GRID, on_grid, rank_descending
 from prunesid.core.parameters import Param

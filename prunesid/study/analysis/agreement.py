@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 
 def adjusted_rand(first: Tensor, second: Tensor) -> Tensor:
@@ -12,7 +11,10 @@ def adjusted_rand(first: Tensor, second: Tensor) -> Tensor:
     (B,) float64: 1 for the same partition whatever its groups are called, 0 on average for
     unrelated ones.
     """
-    one, other = (one_hot(groups.long() + 1)[..., 1:].float() for groups in (first, second))
+    one, other = (
+        torch.nn.functional.one_hot(groups.long() + 1)[..., 1:].float()
+        for groups in (first, second)
+    )
     table = one.transpose(1, 2) @ other
     table = table.double()
     together = _pairs(table).sum(dim=(1, 2))

@@ -15,10 +15,8 @@ from functools import cache
 from itertools import groupby
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from prunesid.core.crops import CHOICES
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.record import VisionRecord
 from prunesid.families import declared
 from prunesid.methods import decoder, features

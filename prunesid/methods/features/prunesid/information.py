@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.numerics import COSINE_GRID, gram, on_grid, per_image
 
 RULES = ("benchmark", "calibrated")

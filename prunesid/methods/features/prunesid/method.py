@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import functools
 
-import torch
-from torch import Tensor
-
 from prunesid.core.costs import Visual
 from prunesid.core.crops import Crops
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.needs import Needs
 from prunesid.core.numerics import rank_descending
 from prunesid.core.parameters import Param

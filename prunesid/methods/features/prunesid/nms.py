@@ -5,9 +5,7 @@ from __future__ import annotations
 import bisect
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.numerics import GRID
 
 THRESHOLDS = ("scaled", "matched", "off")

@@ -6,9 +6,7 @@ are exact integers.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor, torch
 from prunesid.core.numerics import rank_ascending
 
 CAPS = ("none", "release")

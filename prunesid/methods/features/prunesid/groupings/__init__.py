@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor
 from prunesid.core.registry import Registry
 from prunesid.core.seeding import Draws
 

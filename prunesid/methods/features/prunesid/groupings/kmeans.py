@@ -2,9 +2,7 @@
 
 import warnings
 
-import torch
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor, torch
 from prunesid.methods.features.prunesid.groupings import GroupingContext, register
 
 

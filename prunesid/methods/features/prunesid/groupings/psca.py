@@ -1,7 +1,6 @@
 """Grouping of each token with the principal direction it contributes most to (equation 3)."""
 
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor
 from prunesid.methods.features.prunesid.groupings import GroupingContext, register
 from prunesid.methods.features.prunesid.psca import assign
 

@@ -1,8 +1,6 @@
 """Grouping at random: tokens shuffled and partitioned evenly (the random baseline of table 5)."""
 
-import torch
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor, torch
 from prunesid.methods.features.prunesid.groupings import GroupingContext, register
 
 

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor
 from prunesid.core.record import VisionRecord
 from prunesid.core.registry import Registry
 

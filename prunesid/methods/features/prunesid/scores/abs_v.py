@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor
 from prunesid.core.record import VisionRecord
 from prunesid.methods.features.prunesid.psca import assign
 from prunesid.methods.features.prunesid.scores import register

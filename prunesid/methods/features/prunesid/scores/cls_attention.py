@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor
 from prunesid.core.numerics import PROBABILITY_GRID, on_grid
 from prunesid.core.record import VisionRecord
 from prunesid.methods.features.prunesid.scores import register

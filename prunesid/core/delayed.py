@@ -1,0 +1,34 @@
+"""torch, imported when it is first used.
+
+The import takes seconds. Reading a study, drawing its tables and asking what is left to do need
+the declarations of methods and families but never a tensor. Modules that hold such declarations
+take `torch` from here, and `Tensor` for their annotations.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+
+class _Delayed(ModuleType):
+    """A module that is imported when one of its attributes is first read."""
+
+    @cached_property
+    def _module(self) -> ModuleType:
+        return importlib.import_module(self.__name__)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+if TYPE_CHECKING:
+    import torch as torch
+    from torch import Tensor as Tensor
+else:
+    torch = _Delayed("torch")
+
+    class Tensor:
+        """`torch.Tensor` in annotations, which nobody evaluates."""

@@ -24,13 +24,13 @@ CATEGORIES = ("existence", "count", "position", "color")
 
 
 def grouping() -> Ablation:
-    return load_ablation(ROOT / "configs" / "ablations" / "grouping.yaml", ROOT)
+    return load_ablation(ROOT / "configs" / "ablations" / "grouping.yaml")
 
 
 def ablation_of(name: str = "made_up", seeds: int = 3, **document: object) -> Ablation:
     """An ablation from fields as its YAML would hold them; the schema is applied."""
     given = {"title": "Made up", **document}
-    filled = check(given, read_schema("ablation", ROOT), name)
+    filled = check(given, read_schema("ablation"), name)
     return parse_ablation(name, filled, seeds)
 
 

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 from builders.family_models import FAMILIES
-from builders.synthetic_scores import ROOT
 from builders.tiny_clip import JOINT, SEGMENT, save_tiny_clip
 from builders.tiny_llava import random_images
 from datasets import Dataset, Image
@@ -114,9 +113,9 @@ def test_a_study_is_told_of_an_encoder_that_it_does_not_name_before_anything_run
     with pytest.raises(
         ConfigError, match="arm method-cdpruner_relevance-clip: relevance by 'clip'"
     ):
-        parse_study(document, ROOT, folder=tmp_path)
+        parse_study(document, folder=tmp_path)
     named = {"model_options": {"text_tower": str(tower)}}
-    arms = parse_study(document | named, ROOT, folder=tmp_path).arms
+    arms = parse_study(document | named, folder=tmp_path).arms
     assert [arm.asked for arm in arms[1:]] == [(CLIP,), (EMBEDDINGS,)]
 
 

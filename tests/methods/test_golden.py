@@ -10,6 +10,7 @@ import torch
 from golden import inputs
 
 from prunesid import compress
+from prunesid.study.clone import in_clone
 from prunesid.study.report import fidelity
 
 measured = functools.cache(golden.compared)
@@ -76,7 +77,7 @@ def test_visionzips_mean_merge_is_the_mean_over_target_and_members():
 
 def test_the_pages_hold_the_tables_as_they_are():
     for name in fidelity.PAGES:
-        page = (fidelity.DOCS / name).read_text(encoding="utf-8")
+        page = in_clone("docs", name).read_text(encoding="utf-8")
         assert fidelity.filled(page) == page, f"write them: {golden.RECORD}"
         assert "<!-- generated: " in page
 

@@ -14,7 +14,8 @@ from prunesid.study.provenance.code import stage_files
 from prunesid.study.provenance.tables import drop_damaged
 from prunesid.study.provenance.contents import model_path
 from prunesid.study.config.ablation import FIGURE
-from prunesid.study.config.study import ROOT, parse_study
+from prunesid.study.clone import in_clone
+from prunesid.study.config.study import parse_study
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.plugins import files_of
 from prunesid.study.stages.shard import shards
@@ -85,7 +86,7 @@ def plugin_sources():
 
 def paper(*names):
     """Files with the paper's own numbers."""
-    return here(ROOT / "configs" / "paper" / name for name in names)
+    return here(in_clone("configs", "paper", name) for name in names)
 
 
 def own_rules():

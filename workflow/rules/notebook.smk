@@ -14,7 +14,7 @@ def notebook_parameters():
 
 rule notebook:
     input:
-        notebook=here([ROOT / "notebooks" / "first_questions.ipynb"]),
+        notebook=here([in_clone("notebooks", "first_questions.ipynb")]),
         scores=expand(
             rules.score.output.table, benchmark=[b.name for b in STUDY.benchmarks]
         ),

@@ -120,7 +120,6 @@ class Ablation:
 
 def load_ablation(
     path: Path,
-    root: Path,
     seeds: int = 3,
     depth: int | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -138,7 +137,7 @@ def load_ablation(
     document, origin = read_yaml(path), str(path)
     if overrides and isinstance(document, Mapping):
         document, origin = {**document, **overrides}, f"{path} (with the study's overrides)"
-    document = check(document, read_schema("ablation", root), origin)
+    document = check(document, read_schema("ablation"), origin)
     try:
         return parse_ablation(path.stem, document, seeds, depth)
     except ConfigError as error:

@@ -16,8 +16,7 @@ import jsonschema
 import yaml
 
 from prunesid.core.registry import unknown
-
-SCHEMAS = Path("workflow") / "schemas"
+from prunesid.study.clone import in_clone
 
 
 class ConfigError(ValueError):
@@ -130,6 +129,6 @@ def collecting(problems: list[str]) -> Iterator[None]:
         problems += error.problems
 
 
-def read_schema(name: str, root: Path) -> dict[str, Any]:
-    """The JSON schema `workflow/schemas/{name}.schema.yaml` below `root`."""
-    return read_yaml(root / SCHEMAS / f"{name}.schema.yaml")
+def read_schema(name: str) -> dict[str, Any]:
+    """The JSON schema `workflow/schemas/{name}.schema.yaml` of the repository."""
+    return read_yaml(in_clone("workflow", "schemas", f"{name}.schema.yaml"))

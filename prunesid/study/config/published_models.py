@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+from prunesid.study.clone import in_clone
 from prunesid.study.config.documents import read_yaml
-
-FOLDER = Path(__file__).resolve().parents[3] / "configs" / "published"
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,15 @@ class TaskSize:
 @cache
 def published_models() -> Mapping[str, PublishedModel]:
     """The models by their names on the hub."""
-    return {name: PublishedModel(**own) for name, own in read_yaml(FOLDER / "models.yaml").items()}
+    return {name: PublishedModel(**own) for name, own in _published("models").items()}
 
 
 @cache
 def published_tasks() -> Mapping[str, TaskSize]:
     """The data of lmms-eval's tasks by their names."""
-    return {name: TaskSize(**own) for name, own in read_yaml(FOLDER / "datasets.yaml").items()}
+    return {name: TaskSize(**own) for name, own in _published("datasets").items()}
+
+
+def _published(name: str) -> Mapping[str, Any]:
+    document: Mapping[str, Any] = read_yaml(in_clone("configs", "published", f"{name}.yaml"))
+    return document

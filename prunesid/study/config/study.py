@@ -16,6 +16,7 @@ from prunesid.families import declared
 from prunesid.images.media import FRAMES
 from prunesid.images.relevance import TEXT_TOWER, encoder_of
 from prunesid.methods import decoder, encoder, features
+from prunesid.study.clone import CLONE
 from prunesid.study.config.ablation import Ablation, load_ablation
 from prunesid.study.config.arm import Arm
 from prunesid.study.config.documents import ConfigError, check, collecting, read_schema, read_yaml
@@ -23,7 +24,6 @@ from prunesid.study.config.kept_patches import Patches, parse_patches
 from prunesid.study.config.model import Vision, read_config, vision_of
 from prunesid.study.config.plugins import load_plugins
 
-ROOT = Path(__file__).resolve().parents[3]
 CALIBRATED = "calibrated"
 CLIPS = "clips"
 
@@ -125,30 +125,29 @@ def _once(ablations: Iterable[Ablation]) -> tuple[Arm, ...]:
     return tuple({arm.name: arm for ablation in ablations for arm in ablation.arms}.values())
 
 
-def load_study(path: Path, root: Path = ROOT) -> Study:
+def load_study(path: Path) -> Study:
     """The study in a YAML file. ConfigError lists every problem of it and of the files it names."""
     if not path.is_file():
         known = sorted(str(p) for p in path.parent.glob("*.yaml"))
         raise ConfigError([f"{path}: there is no such file. {unknown('study', path, known)}"])
-    return parse_study(read_yaml(path), root=root, folder=path.resolve().parent, origin=str(path))
+    return parse_study(read_yaml(path), folder=path.resolve().parent, origin=str(path))
 
 
 def parse_study(
     document: Mapping[str, Any],
-    root: Path = ROOT,
     folder: Path | None = None,
     origin: str = "config",
 ) -> Study:
     """The study of a mapping as YAML or Snakemake's `config` gives it.
 
-    `root` holds workflow/schemas and the shipped configs; benchmarks/ and ablations/ are looked up
-    in `folder` (the study file's own) first, then in root/configs. Plug-ins are loaded from
+    benchmarks/ and ablations/ are looked up in `folder` (the study file's own) first, then in the
+    repository's configs/. Plug-ins are loaded from
     `folder`, or the working directory without one. ConfigError lists every problem.
     """
-    given = check(document, read_schema("config", root), origin)
+    given = check(document, read_schema("config"), origin)
     # Before the ablations, which may name what they bring.
     plugins = load_plugins(given["plugins"], folder or Path.cwd())
-    folders = [f for f in (folder, root / "configs") if f is not None]
+    folders = [f for f in (folder, CLONE / "configs") if f is not None]
     problems: list[str] = []
     known: Mapping[str, Any] = {}
     with collecting(problems):
@@ -163,14 +162,14 @@ def parse_study(
 
     def benchmark(name: str, whose: str = origin) -> Benchmark:
         path = _find(folders, "benchmark", name, whose)
-        fields_of = check(read_yaml(path), read_schema("benchmark", root), str(path))
+        fields_of = check(read_yaml(path), read_schema("benchmark"), str(path))
         return Benchmark(name=path.stem, **fields_of)
 
     ablations: list[Ablation] = []
     for name in named:
         with collecting(problems):
             path = _find(folders, "ablation", name, origin)
-            ablation = load_ablation(path, root, given["seeds"], depth, overrides.get(name))
+            ablation = load_ablation(path, given["seeds"], depth, overrides.get(name))
             own = ablation.benchmarks or tuple(given["benchmarks"])
             ablations.append(replace(ablation, benchmarks=own))
     benchmarks: list[Benchmark] = []

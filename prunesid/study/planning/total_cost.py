@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from prunesid.study.clone import CLONE
 from prunesid.study.config.published_models import TaskSize, published_tasks
-from prunesid.study.config.study import ROOT, Study, load_study
+from prunesid.study.config.study import Study, load_study
 from prunesid.study.planning.hardware import GPUS, memory_bytes, rates, weight_bytes
 from prunesid.study.planning.progress import image_bytes, largest_shape, size_of, steps
 from prunesid.study.planning.rates import Rates
@@ -27,7 +28,7 @@ ON_GPU = frozenset({"features", "questions", "encode", "answer"})
 WIDTH = 112
 # A paragraph of a comment.
 ESTIMATE = re.compile(r"^# Estimated:.*(?:\n# .+)*", re.MULTILINE)
-MODELS = ROOT / "docs" / "models.md"
+MODELS = CLONE / "docs" / "models.md"
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,11 @@ from prunesid.methods.registry import (
     resolve,
     source_of,
 )
+from prunesid.study.clone import in_clone
 from prunesid.study.config.arm import text
 from prunesid.study.report.method_facts import about
 
 RECORDED = Path(__file__).with_name("golden.json")
-DOCS = Path(__file__).parents[3] / "docs"
 PAGES = ("methods.md", "fidelity.md")
 MARKS = "<!-- generated: {name} -->\n", "<!-- end -->"
 PLACES = {ENCODER: "in the vision encoder", DECODER: "in the language model"}
@@ -256,10 +256,10 @@ def filled(page: str) -> str:
     return re.sub(r"<!-- generated: (\w+) -->\n.*?<!-- end -->", block, page, flags=re.DOTALL)
 
 
-def write_pages(folder: Path = DOCS) -> None:
+def write_pages() -> None:
     """Bring the tables of `PAGES` up to date."""
     for name in PAGES:
-        path = folder / name
+        path = in_clone("docs", name)
         page = path.read_text(encoding="utf-8")
         path.write_text(filled(page), encoding="utf-8", newline="\n")
 

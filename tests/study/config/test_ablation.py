@@ -69,13 +69,13 @@ def test_an_ablation_is_of_methods_where_every_row_names_one_and_they_differ():
 
 
 def shipped(name, **given):
-    return load_ablation(ROOT / "configs" / "ablations" / f"{name}.yaml", ROOT, **given)
+    return load_ablation(ROOT / "configs" / "ablations" / f"{name}.yaml", **given)
 
 
 @pytest.mark.parametrize("depth", [12, 24])
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "ablations").glob("*.yaml")))
 def test_every_shipped_ablation_is_whole(path, depth):
-    ablation = load_ablation(path, ROOT, depth=depth)
+    ablation = load_ablation(path, depth=depth)
     assert ablation.description
     labels = [row.label for row in ablation.rows]
     assert len(set(labels)) == len(labels) > 1
@@ -146,7 +146,7 @@ def test_two_axes_vary_together():
 def test_off_is_a_word_and_not_false(tmp_path):
     path = tmp_path / "threshold.yaml"
     path.write_text("title: T\nvary: {threshold: [scaled, off]}\n")
-    assert [row.key for row in load_ablation(path, ROOT).rows] == [
+    assert [row.key for row in load_ablation(path).rows] == [
         "threshold=scaled",
         "threshold=off",
     ]
@@ -195,7 +195,7 @@ def test_mistakes_are_explained(tmp_path, change, message):
     path = tmp_path / "broken.yaml"
     path.write_text(yaml.safe_dump(given | change))
     with pytest.raises(ConfigError, match="broken.yaml") as caught:
-        load_ablation(path, ROOT, depth=12)
+        load_ablation(path, depth=12)
     assert any(message in problem for problem in caught.value.problems), caught.value
 
 
@@ -203,7 +203,7 @@ def test_a_key_may_not_occur_twice(tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("title: A\nvary: {grouping: [psca]}\ntitle: B\n")
     with pytest.raises(ConfigError, match="'title' occurs twice"):
-        load_ablation(path, ROOT)
+        load_ablation(path)
 
 
 def test_cells_can_be_left_out():

@@ -27,7 +27,7 @@ OTHER_COLUMNS = {"average", "pope_f1", "prefill_ms", "total_ms"}
 
 
 def shipped(path: Path) -> Benchmark:
-    document = check(read_yaml(path), read_schema("benchmark", ROOT), str(path))
+    document = check(read_yaml(path), read_schema("benchmark"), str(path))
     return Benchmark(name=path.stem, **document)
 
 

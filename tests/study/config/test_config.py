@@ -61,10 +61,10 @@ def test_the_commented_values_are_the_defaults(given):
 
 
 def test_every_field_is_in_the_commented_study_and_described():
-    schema = read_schema("config", ROOT)
+    schema = read_schema("config")
     assert list(read_yaml(ROOT / "configs" / "pocket.yaml")) == list(schema["properties"])
     for name in ("config", "ablation", "benchmark"):
-        schema = read_schema(name, ROOT)
+        schema = read_schema(name)
         assert schema["$schema"]
         assert schema["additionalProperties"] is False
         assert all(field["description"] for field in schema["properties"].values())

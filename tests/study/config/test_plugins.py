@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders.synthetic_scores import ROOT
 
 from prunesid import VisionRecord, compress, list_methods
 from prunesid.core.registry import withdraw
@@ -73,7 +72,7 @@ def test_a_plug_in_is_found_beside_the_study(write, tmp_path):
     study.write_text(
         "title: T\nbenchmarks: [pocket_mme]\nablations: [mine]\nplugins: [plugged.py, striped.py]\n"
     )
-    loaded = load_study(study, ROOT)
+    loaded = load_study(study)
     assert loaded.plugins == (tmp_path / "plugged.py", tmp_path / "striped.py")
     assert [arm.name for arm in loaded.arms] == [
         "vanilla",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-from builders.synthetic_scores import ROOT
 
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.study import parse_study
@@ -36,7 +35,7 @@ def study(tmp_path):
     (tmp_path / "ablations").mkdir()
     (tmp_path / "ablations" / "few.yaml").write_text(ABLATION)
     document = DOCUMENT | {"results": str(tmp_path / "results")}
-    return parse_study(document, ROOT, folder=tmp_path)
+    return parse_study(document, folder=tmp_path)
 
 
 def done(study) -> dict[str, tuple[int, int]]:
@@ -70,7 +69,7 @@ def test_what_acts_in_the_encoder_is_a_step_of_its_own(tmp_path):
         "title: Few\nvary: [{method: grid}, {method: tome}, {method: downsample}]\n"
     )
     document = DOCUMENT | {"results": str(tmp_path / "results")}
-    whole = estimate(parse_study(document, ROOT, folder=tmp_path))
+    whole = estimate(parse_study(document, folder=tmp_path))
     steps = {step.stage: step for step in whole.steps}
     assert (steps["encode"].done, steps["encode"].of) == (0, 2)
     assert (steps["select"].done, steps["select"].of) == (0, 1)
@@ -141,7 +140,7 @@ def test_another_batch_size_starts_over(study, tmp_path):
     )
     assert done(study)["features"] == (1, 1)
     document = DOCUMENT | {"results": str(study.results), "batch_size": 3}
-    assert done(parse_study(document, ROOT, folder=tmp_path))["features"] == (0, 1)
+    assert done(parse_study(document, folder=tmp_path))["features"] == (0, 1)
 
 
 def test_the_command(study, tmp_path, monkeypatch, capsys):

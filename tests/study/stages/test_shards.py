@@ -8,7 +8,6 @@ import sys
 import pandas as pd
 import pytest
 import torch
-from builders.synthetic_scores import ROOT
 from builders.tiny_llava import random_images
 
 from prunesid import families
@@ -68,7 +67,7 @@ TABLES = ("information.parquet", "scores.parquet", "costs.csv", "arms.csv", "agr
 def study_of(folder, **fields):
     (folder / "ablations").mkdir(parents=True, exist_ok=True)
     (folder / "ablations" / "few.yaml").write_text(ABLATION)
-    return parse_study(DOCUMENT | {"results": str(folder)} | fields, ROOT, folder=folder)
+    return parse_study(DOCUMENT | {"results": str(folder)} | fields, folder=folder)
 
 
 @pytest.mark.parametrize("count", range(21))

@@ -8,14 +8,13 @@ import importlib.util
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from prunesid.study.clone import in_clone
 from prunesid.study.planning.checks.finding import MISSING, OK, Finding
 
-PROJECT = Path(__file__).resolve().parents[4] / "pyproject.toml"
 # Where a package's module is not called like the package.
 MODULES = {"pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml"}
 VIDEO = ("av",)
@@ -35,9 +34,9 @@ def installed(name: str) -> str | None:
     return version if importlib.util.find_spec(module) is not None else None
 
 
-def required(extras: Iterable[str], project: Path = PROJECT) -> list[Requirement]:
+def required(extras: Iterable[str]) -> list[Requirement]:
     """The requirements of pyproject.toml with these extras, each once; own extras are followed."""
-    document = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+    document = tomllib.loads(in_clone("pyproject.toml").read_text(encoding="utf-8"))["project"]
     found: dict[str, Requirement] = {}
 
     def follow(names: Iterable[str]) -> None:

@@ -10,6 +10,9 @@ rule publish:
         comparisons=expand(
             rules.compare.output.comparison, ablation=[a.name for a in STUDY.ablations]
         ),
+        arm_values=expand(
+            rules.compare.output.arm_values, ablation=[a.name for a in STUDY.ablations]
+        ),
         arms=expand(
             rules.compare.output.arms, ablation=[a.name for a in STUDY.ablations]
         ),

@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 
 from prunesid.study.analysis.arm_facts import write_arms
-from prunesid.study.analysis.comparison import compare_samples, sample, write_csv
+from prunesid.study.analysis.comparison import arm_values, compare_samples, sample, write_csv
 from prunesid.study.analysis.measurement import read_scores
 from prunesid.study.analysis.pairs import compare_pairs
 from prunesid.study.analysis.strata import by_stratum
@@ -16,6 +16,7 @@ benchmarks = study.benchmarks_of(ablation)
 scores = read_scores(job.inputs("scores"))
 samples = sample(scores, ablation, benchmarks, study.bootstrap)
 write_csv(compare_samples(samples), Path(snakemake.output.comparison))
+write_csv(arm_values(samples), Path(snakemake.output.arm_values), float_format=None)
 write_csv(compare_pairs(samples), Path(snakemake.output.pairs))
 information = pd.read_parquet(job.input("information"))
 strata = by_stratum(scores, ablation, benchmarks, information, study.bootstrap)

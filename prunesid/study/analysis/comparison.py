@@ -21,6 +21,8 @@ over benchmarks of the value as a percentage of the all-token arm's, per column 
                           empty where none can be: few images, or no answer differs
     questions, images     how many
     tokens_mean, _min, _max   visual tokens per image that reached the language model
+
+A second table, `arm_values`, holds every arm by itself, seed by seed.
 """
 
 import itertools
@@ -39,7 +41,7 @@ from prunesid.study.analysis.power import detectable
 from prunesid.study.analysis.sign_flip import sign_flip_p
 from prunesid.study.analysis.statistics import bootstrap_p, combine_p, holm, interval, mcnemar
 from prunesid.study.config.ablation import Ablation, Setting
-from prunesid.study.config.arm import ALL_TOKENS, text
+from prunesid.study.config.arm import ALL_TOKENS, VANILLA, Arm, text
 from prunesid.study.config.study import Benchmark, Bootstrap
 
 AVERAGE = "average"
@@ -52,6 +54,8 @@ NUMBERS = (
     "tokens_mean", "tokens_min", "tokens_max",
 )  # fmt: skip
 TEST = "sign_flip"
+VALUES = ("value", "ci_low", "ci_high")
+DIFFERENCES = ("diff", "diff_low", "diff_high")
 
 
 @dataclass(frozen=True)
@@ -177,10 +181,56 @@ def compare_samples(samples: Samples) -> pd.DataFrame:
     return table[["row", "column", *ablation.axes, *WORDS, *NUMBERS]]
 
 
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """The table as CSV, the same bytes for the same numbers; atomic."""
+def arm_values(samples: Samples) -> pd.DataFrame:
+    """A line per arm (seed by seed) and benchmark, `average` first.
+
+    arm, benchmark, questions, images; `VALUES`; `DIFFERENCES` from the arm of `reference_arms`,
+    empty without one; tokens, the mean over images, empty for `average`.
+    """
+    references = reference_arms(samples.ablation)
+    lines = []
+    for arm in samples.ablation.arms:
+        own, other = _by_benchmark(samples, arm), _by_benchmark(samples, references[arm.name])
+        for benchmark, each in own.items():
+            line = {"arm": arm.name, "benchmark": benchmark}
+            line |= {"questions": each.questions, "images": each.images}
+            line |= _estimate(VALUES, each.values[0], each.replicates, samples.bootstrap)
+            line["tokens"] = np.nan if benchmark == AVERAGE else each.tokens.mean()
+            if other:
+                rival = other[benchmark]
+                difference = each.values[0] - rival.values[0]
+                drawn = each.replicates - rival.replicates
+                line |= _estimate(DIFFERENCES, difference, drawn, samples.bootstrap)
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def reference_arms(ablation: Ablation) -> dict[str, Arm | None]:
+    """The arm whose answers each arm's are held against, by the arm's name.
+
+    The arm of the reference row in the same column (of the same seed where there is one); for an
+    arm of the reference row the all-token arm; for that arm nothing.
+    """
+    by_column = {c.column: c.arms for c in ablation.cells if c.row == ablation.reference}
+    found: dict[str, Arm | None] = {}
+    for cell in ablation.cells:
+        rivals = {rival.seed: rival for rival in by_column[cell.column]}
+        for arm in cell.arms:
+            rival = rivals.get(arm.seed, by_column[cell.column][0])
+            found.setdefault(arm.name, VANILLA if cell.row == ablation.reference else rival)
+    return found | {VANILLA.name: None}
+
+
+def write_csv(table: pd.DataFrame, path: Path, float_format: str | None = "%.6g") -> None:
+    """The table as CSV, the same bytes for the same numbers; atomic. None: all digits."""
     with atomic(path) as part:
-        table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
+        table.to_csv(part, index=False, float_format=float_format, lineterminator="\n")
+
+
+def read_arm_values(path: Path) -> pd.DataFrame:
+    """The `arm_values` that `write_csv` wrote with all digits, to the last bit."""
+    words = {"arm": str, "benchmark": str}
+    return pd.read_csv(path, dtype=words, float_precision="round_trip")
 
 
 def read_comparison(path: Path) -> pd.DataFrame:
@@ -203,6 +253,21 @@ def _sample(measured: Measured, arms: tuple[str, ...]) -> Sample:
         questions=measured.scores.shape[1],
         images=measured.tokens.shape[1],
     )
+
+
+def _by_benchmark(samples: Samples, arm: Arm | None) -> dict[str, Sample]:
+    """An arm's samples, `AVERAGE` first; nothing without an arm."""
+    if arm is None:
+        return {}
+    own = {m.benchmark.name: _sample(m, (arm.name,)) for m in samples.measured}
+    return {AVERAGE: _average(list(own.values()), samples.vanilla)} | own
+
+
+def _estimate(
+    names: Sequence[str], value: float, drawn: Floats, bootstrap: Bootstrap
+) -> dict[str, float]:
+    """A value and the ends of its interval by these three names."""
+    return dict(zip(names, (value, *interval(drawn, bootstrap.confidence)), strict=True))
 
 
 def _average(samples: Sequence[Sample], vanilla: Sequence[Sample]) -> Sample:

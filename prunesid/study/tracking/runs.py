@@ -13,10 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prunesid.study.analysis.comparison import AVERAGE
-from prunesid.study.analysis.measurement import Measured, measure
-from prunesid.study.analysis.metrics import Floats
-from prunesid.study.analysis.statistics import interval
+from prunesid.study.analysis.comparison import AVERAGE, DIFFERENCES, VALUES, reference_arms
 from prunesid.study.config.ablation import Ablation
 from prunesid.study.config.arm import VANILLA, Arm
 from prunesid.study.config.study import Study
@@ -27,8 +24,6 @@ ARM_STAGE = "score"
 COMPARISON_STAGE = "compare"
 MAX_DISAGREEMENTS = 200
 PICTURES_PER_BENCHMARK = 2
-VALUE = ("value", "ci_low", "ci_high")
-DIFFERENCE = ("diff", "diff_low", "diff_high")
 KEY = ["benchmark", "question_id"]
 
 
@@ -36,6 +31,7 @@ def runs_of(
     study: Study,
     ablation: Ablation,
     scores: pd.DataFrame,
+    values: pd.DataFrame,
     files: Mapping[str, Path],
     environment: Mapping[str, Any],
     *,
@@ -48,6 +44,7 @@ def runs_of(
 
     scores       the per-question tables of the ablation's benchmarks, one below the other, with all
                  of their columns
+    values       what the comparison found for every arm (`comparison.arm_values`)
     gallery      draws what an arm keeps of images on which it differs from its reference
     information  benchmark, image_id, phi: a histogram per benchmark, at the comparison
     facts        arm, benchmark and any numbers about how the arm pruned it
@@ -55,15 +52,16 @@ def runs_of(
 
     Summary metrics are '<benchmark>/<name>': value, ci_low, ci_high, tokens, and against the
     reference arm diff, diff_low, diff_high; 'average/<name>' is the mean over benchmarks of the
-    value as a percentage of the all-token arm's. ValueError where an arm's scores are missing.
+    value as a percentage of the all-token arm's. KeyError if `values` lacks an arm.
     """
     arms = ablation.arms
-    benchmarks = study.benchmarks_of(ablation)
-    measured = [measure(scores, b, [arm.name for arm in arms], study.bootstrap) for b in benchmarks]
+    benchmarks = [benchmark.name for benchmark in study.benchmarks_of(ablation)]
+    lines = values.set_index(["arm", "benchmark"])
+    counts = lines.loc[VANILLA.name]
     common = {
         "model": study.model_name,
         "ablation": ablation.name,
-        "benchmarks": [b.name for b in benchmarks],
+        "benchmarks": benchmarks,
         "batch_size": study.batch_size,
         "dtype": study.dtype,
         "limit": study.limit,
@@ -74,11 +72,6 @@ def runs_of(
     runs = []
     for arm in arms:
         reference = references[arm.name]
-        confidence = study.bootstrap.confidence
-        summary: dict[str, Any] = _average(measured, arm, reference, confidence)
-        for m in measured:
-            summary |= _metrics(m, arm, reference, confidence)
-        summary |= _facts(facts, arm)
         predictions: pd.DataFrame | None = None
         pictures: tuple[Picture, ...] = ()
         if reference is not None:
@@ -95,10 +88,10 @@ def runs_of(
                 | places.get(arm.name, {})
                 | {"arm": arm.resolved(), "seed": arm.seed}
                 | {"reference": None if reference is None else reference.name},
-                summary=summary,
+                summary=_metrics(lines.loc[arm.name], benchmarks, reference) | _facts(facts, arm),
                 predictions=predictions,
                 pictures=pictures,
-                histograms=_token_histograms(measured, arm),
+                histograms=_token_histograms(scores, benchmarks, arm),
                 environment=environment,
             )
         )
@@ -109,29 +102,12 @@ def runs_of(
         tags=(study.model_name, "comparison"),
         config=common | {"title": ablation.title, "reference": ablation.reference.as_dict()},
         summary={"arms": len(arms)}
-        | {f"{m.benchmark.name}/questions": m.scores.shape[1] for m in measured}
-        | {f"{m.benchmark.name}/images": m.tokens.shape[1] for m in measured},
+        | {f"{b}/{n}": int(counts.at[b, n]) for n in ("questions", "images") for b in benchmarks},
         files=files,
-        histograms=_phi_histograms(information, [b.name for b in benchmarks]),
+        histograms=_phi_histograms(information, benchmarks),
         environment=environment,
     )
     return [*runs, comparison]
-
-
-def reference_arms(ablation: Ablation) -> dict[str, Arm | None]:
-    """What each arm's answers are held against, by the arm's name.
-
-    The arm of the reference row in the same column (of the same seed where there is one); for an
-    arm of the reference row the all-token arm; for that arm nothing.
-    """
-    by_column = {c.column: c.arms for c in ablation.cells if c.row == ablation.reference}
-    found: dict[str, Arm | None] = {}
-    for cell in ablation.cells:
-        rivals = {rival.seed: rival for rival in by_column[cell.column]}
-        for arm in cell.arms:
-            rival = rivals.get(arm.seed, by_column[cell.column][0])
-            found.setdefault(arm.name, VANILLA if cell.row == ablation.reference else rival)
-    return found | {VANILLA.name: None}
 
 
 def tags_of(arm: Arm, model: str) -> tuple[str, ...]:
@@ -195,14 +171,17 @@ def _pictured(
     return predictions.assign(**{PICTURE: column}), tuple(pictures)
 
 
-def _token_histograms(measured: Sequence[Measured], arm: Arm) -> dict[str, Histogram]:
+def _token_histograms(
+    scores: pd.DataFrame, benchmarks: Sequence[str], arm: Arm
+) -> dict[str, Histogram]:
     """Visual tokens per image of each benchmark on which they differ between images."""
-    found = {}
-    for m in measured:
-        (at,) = m.at([arm.name])
-        if np.ptp(m.tokens[at]) > 0:
-            found[f"{m.benchmark.name}/tokens_per_image"] = Histogram.of(m.tokens[at].tolist())
-    return found
+    own = scores[scores["arm"] == arm.name]
+    tokens = own.groupby(["benchmark", "image_id"])["tokens"].mean()
+    return {
+        f"{b}/tokens_per_image": Histogram.of(tokens[b].tolist())
+        for b in benchmarks
+        if np.ptp(tokens[b]) > 0
+    }
 
 
 def _phi_histograms(
@@ -228,43 +207,13 @@ def _facts(facts: pd.DataFrame | None, arm: Arm) -> dict[str, float]:
 
 
 def _metrics(
-    measured: Measured, arm: Arm, reference: Arm | None, confidence: float
+    own: pd.DataFrame, benchmarks: Sequence[str], reference: Arm | None
 ) -> dict[str, float]:
-    (at,) = measured.at([arm.name])
-    metrics = _interval(measured.values[at], measured.replicates[at], confidence)
-    metrics["tokens"] = measured.tokens[at].mean()
-    if reference is not None:
-        (other,) = measured.at([reference.name])
-        difference = measured.values[at] - measured.values[other]
-        drawn = measured.replicates[at] - measured.replicates[other]
-        metrics |= _interval(difference, drawn, confidence, DIFFERENCE)
-    return {f"{measured.benchmark.name}/{name}": float(v) for name, v in metrics.items()}
-
-
-def _average(
-    measured: Sequence[Measured], arm: Arm, reference: Arm | None, confidence: float
-) -> dict[str, float]:
-    value, drawn = _relative(measured, arm)
-    metrics = _interval(value, drawn, confidence)
-    if reference is not None:
-        other, other_drawn = _relative(measured, reference)
-        metrics |= _interval(value - other, drawn - other_drawn, confidence, DIFFERENCE)
-    return {f"{AVERAGE}/{name}": float(v) for name, v in metrics.items()}
-
-
-def _relative(measured: Sequence[Measured], arm: Arm) -> tuple[float, Floats]:
-    """Mean over benchmarks of the value in percent of the all-token arm's, and its replicates."""
-    values, drawn = [], []
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for m in measured:
-            at, whole = m.at([arm.name, VANILLA.name])
-            values.append(100 * m.values[at] / m.values[whole])
-            drawn.append(100 * m.replicates[at] / m.replicates[whole])
-    return float(np.mean(values)), np.mean(np.stack(drawn), axis=0)
-
-
-def _interval(
-    value: float, drawn: Floats, confidence: float, names: Sequence[str] = VALUE
-) -> dict[str, float]:
-    low, high = interval(drawn, confidence)
-    return dict(zip(names, (value, low, high), strict=True))
+    """'<benchmark>/<name>' from an arm's lines by benchmark."""
+    differences = () if reference is None else DIFFERENCES
+    names = dict.fromkeys(benchmarks, (*VALUES, "tokens", *differences))
+    return {
+        f"{benchmark}/{name}": float(own.at[benchmark, name])
+        for benchmark, shown in ({AVERAGE: (*VALUES, *differences)} | names).items()
+        for name in shown
+    }

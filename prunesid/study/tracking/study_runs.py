@@ -14,6 +14,7 @@ from PIL import Image
 
 from prunesid.core.files import atomic
 from prunesid.core.questions import Question
+from prunesid.study.analysis.comparison import read_arm_values
 from prunesid.study.config.study import Study
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.patches import as_seen, first_crops
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from prunesid.lmms.tasks import LmmsTask
 
 log = logging.getLogger(__name__)
+ARM_VALUES = "arm_values.csv"
 PICTURES = "pictures"
 SIDE = 224
 REPORT_TYPES = (".csv", ".html", ".md", ".pdf", ".png", ".svg")
@@ -67,7 +69,7 @@ def publish_study(
 ) -> None:
     """Publish every arm of every ablation and write what to tell the user to `output`.
 
-    ablations    {ablation: folder with figure.png, table.html, comparison.csv and arms.csv}
+    ablations    {ablation: folder with figure.png, table.html and the tables of its comparison}
     information  phi of every image of every benchmark
     """
     table = pd.concat([pd.read_parquet(b.scores) for b in benchmarks.values()], ignore_index=True)
@@ -79,6 +81,7 @@ def publish_study(
             study,
             study.ablation(name),
             table,
+            read_arm_values(folder / ARM_VALUES),
             {
                 "figure": folder / "figure.png",
                 "table": folder / "table.html",
@@ -124,7 +127,10 @@ def gallery_of(
 def artifacts_of(
     study: Study, benchmarks: Mapping[str, BenchmarkFiles], ablations: Mapping[str, Path]
 ) -> list[Artifact]:
-    """Features, the answers with their scores made from these, and the report made from those."""
+    """Features, the answers with their scores made from these, and the report made from those.
+
+    `ARM_VALUES` are no part of the report: the runs hold them.
+    """
     features, answers, report = (
         artifact_name(kind, study.model_name) for kind in ("features", "answers", "report")
     )
@@ -132,7 +138,7 @@ def artifacts_of(
         f"{name}/{path.name}": path
         for name, folder in ablations.items()
         for path in sorted(folder.iterdir())
-        if path.suffix in REPORT_TYPES
+        if path.suffix in REPORT_TYPES and path.name != ARM_VALUES
     }
     return [
         Artifact(

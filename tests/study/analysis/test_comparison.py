@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 from builders.synthetic_scores import BENCHMARKS, GQA, MME, POPE, ablation_of, grouping, scores_of
 
-from prunesid.study.analysis.comparison import compare, read_comparison, sample, write_csv
+from prunesid.study.analysis.comparison import (
+    arm_values,
+    compare,
+    read_arm_values,
+    read_comparison,
+    reference_arms,
+    sample,
+    write_csv,
+)
 from prunesid.study.analysis.measurement import SCORE_COLUMNS, measure, read_scores
 from prunesid.study.analysis.sign_flip import contributions, sign_flip_p
 from prunesid.study.config.study import Bootstrap
@@ -213,6 +221,41 @@ def test_a_table_survives_its_file(table, tmp_path):
     assert np.allclose(back["value"], table["value"], rtol=1e-5)
     write_csv(back, tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "comparison.csv").read_bytes()
+
+
+def test_every_arm_by_itself_keeps_every_digit(scores, table, tmp_path):
+    ablation = grouping()
+    samples = sample(scores, ablation, BENCHMARKS, FEW)
+    values = arm_values(samples)
+    assert len(values) == len(ablation.arms) * (len(BENCHMARKS) + 1)
+    write_csv(values, tmp_path / "arm_values.csv", float_format=None)
+    pd.testing.assert_frame_equal(
+        read_arm_values(tmp_path / "arm_values.csv"), values, check_exact=True
+    )
+
+    by_arm = values.set_index(["arm", "benchmark"])
+    references = reference_arms(ablation)
+    names = ["value", "ci_low", "ci_high"]
+    for cell in ablation.cells:
+        lines = [line(table, cell.row.key, cell.column.key, b.name) for b in BENCHMARKS]
+        lines.append(line(table, cell.row.key, cell.column.key, "average"))
+        for held in lines:
+            own = [by_arm.loc[arm.name, held["benchmark"]] for arm in cell.arms]
+            assert np.mean([o["value"] for o in own]) == pytest.approx(held["value"])
+            if len(own) == 1:
+                assert own[0][names].tolist() == held[names].tolist()
+                one = cell.row != ablation.reference
+                assert (own[0]["diff_low"] == held["diff_low"]) == one
+            for arm, each in zip(cell.arms, own, strict=True):
+                rival = by_arm.loc[references[arm.name].name, held["benchmark"]]
+                assert each["diff"] == each["value"] - rival["value"]
+                assert each["diff_low"] <= each["diff"] <= each["diff_high"]
+    whole = by_arm.loc["vanilla"]
+    assert whole.at["average", "value"] == 100 and whole["diff"].isna().all()
+    assert whole["tokens"].isna().tolist() == [True] + [False] * len(BENCHMARKS)
+    measured = samples.measured[0]
+    assert whole.at[GQA.name, "questions"] == measured.scores.shape[1]
+    assert whole.at[GQA.name, "images"] == measured.tokens.shape[1]
 
 
 def test_scores_come_from_one_file_per_benchmark(scores, tmp_path):

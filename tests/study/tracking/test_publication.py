@@ -17,7 +17,13 @@ from prunesid.images.medium import Medium
 from prunesid.images.records import ImageRecords
 from prunesid.lmms.scoring import COLUMNS
 from prunesid.pocket.benchmarks import render
-from prunesid.study.analysis.comparison import compare, read_comparison, write_csv
+from prunesid.study.analysis.comparison import (
+    arm_values,
+    compare_samples,
+    read_comparison,
+    sample,
+    write_csv,
+)
 from prunesid.study.config.study import load_study
 from prunesid.study.files.features import write_features
 from prunesid.study.provenance.store import Store
@@ -102,9 +108,9 @@ def work(tmp_path_factory, study):
     place = folder / "made_up"
     place.mkdir()
     (ablation,) = study.ablations
-    write_csv(
-        compare(scores, ablation, study.benchmarks, study.bootstrap), place / "comparison.csv"
-    )
+    samples = sample(scores, ablation, study.benchmarks, study.bootstrap)
+    write_csv(compare_samples(samples), place / "comparison.csv")
+    write_csv(arm_values(samples), place / "arm_values.csv", float_format=None)
     Image.new("RGB", (30, 20)).save(place / "figure.png")
     (place / "table.html").write_text("<table></table>")
     facts = [(arm.name, "pocket_mme", 0.5 if arm.budget == 16 else None) for arm in study.arms]
@@ -193,5 +199,7 @@ def test_the_artifacts_of_a_study(study, work, tmp_path):
     assert (answers.uses, report.uses) == (("features-pocket",), ("answers-pocket",))
     assert set(features.files) == {"pocket_mme/1-of-1.safetensors"}
     assert set(answers.files) == {"pocket_mme.parquet"}
-    assert "made_up/comparison.csv" in report.files
+    assert set(report.files) == {
+        f"made_up/{name}" for name in ("arms.csv", "comparison.csv", "figure.png", "table.html")
+    }
     assert settings_of(study).target == "made-up"

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from builders.synthetic_scores import GQA, POPE, ROOT, grouping, scores_of
 
-from prunesid.study.analysis.comparison import compare
+from prunesid.study.analysis.comparison import arm_values, compare, reference_arms, sample
 from prunesid.study.config.study import Bootstrap, Study, Wandb
-from prunesid.study.tracking.runs import disagreements, reference_arms, runs_of, tags_of
+from prunesid.study.tracking.runs import disagreements, runs_of, tags_of
 
 BENCHMARKS = (GQA, POPE)
 ABLATION = dataclasses.replace(grouping(), benchmarks=tuple(b.name for b in BENCHMARKS))
@@ -35,10 +35,15 @@ def scores() -> pd.DataFrame:
     return scores_of(ABLATION.arms, BENCHMARKS, images=20)
 
 
-def test_runs_agree_with_the_comparison(scores, tmp_path):
+@pytest.fixture(scope="module")
+def values(scores) -> pd.DataFrame:
+    return arm_values(sample(scores, ABLATION, BENCHMARKS, STUDY.bootstrap))
+
+
+def test_runs_agree_with_the_comparison(scores, values, tmp_path):
     table = tmp_path / "table.csv"
     table.write_text("row,value\n")
-    runs = runs_of(STUDY, ABLATION, scores, {"table": table}, {"commit": "abc"})
+    runs = runs_of(STUDY, ABLATION, scores, values, {"table": table}, {"commit": "abc"})
     assert [run.name for run in runs] == [*(arm.name for arm in ABLATION.arms), "grouping"]
     assert {run.group for run in runs} == {"grouping"}
     comparison = compare(scores, ABLATION, BENCHMARKS, STUDY.bootstrap).set_index(
@@ -57,10 +62,13 @@ def test_runs_agree_with_the_comparison(scores, tmp_path):
     assert runs[-1].summary["pocket_gqa/questions"] == 160
 
 
-def test_an_arm_keeps_its_run_when_others_join(scores):
+def test_an_arm_keeps_its_run_when_others_join(scores, values):
     small = dataclasses.replace(ABLATION, cells=ABLATION.cells[-3:])
-    before = {run.name: run.id for run in runs_of(STUDY, small, scores, {}, {})[:-1]}
-    after = {run.name: run.id for run in runs_of(STUDY, ABLATION, scores, {}, {"commit": "x"})}
+    few = arm_values(sample(scores, small, BENCHMARKS, STUDY.bootstrap))
+    before = {run.name: run.id for run in runs_of(STUDY, small, scores, few, {}, {})[:-1]}
+    after = {
+        run.name: run.id for run in runs_of(STUDY, ABLATION, scores, values, {}, {"commit": "x"})
+    }
     assert before.items() <= after.items()
 
 
@@ -97,7 +105,7 @@ def test_disagreements(scores):
     assert len(disagreements(scores, own, own, 6)) == 0
 
 
-def test_histograms_where_there_is_something_to_see(scores):
+def test_histograms_where_there_is_something_to_see(scores, values):
     varied = scores.copy()
     own = varied["arm"].eq("default") & varied["benchmark"].eq("pocket_gqa")
     varied.loc[own, "tokens"] = 50 + varied.loc[own, "image_id"].str[3:].astype(int)
@@ -106,7 +114,8 @@ def test_histograms_where_there_is_something_to_see(scores):
     information = pd.concat([information, information.assign(benchmark="pocket_pope")])
     information["phi"] = 0.5
     runs = {
-        run.name: run for run in runs_of(STUDY, ABLATION, varied, {}, {}, information=information)
+        run.name: run
+        for run in runs_of(STUDY, ABLATION, varied, values, {}, {}, information=information)
     }
     assert set(runs["default"].histograms) == {"pocket_gqa/tokens_per_image"}
     assert sum(runs["default"].histograms["pocket_gqa/tokens_per_image"].counts) == len(images)
@@ -114,7 +123,7 @@ def test_histograms_where_there_is_something_to_see(scores):
     assert set(runs["grouping"].histograms) == {"pocket_gqa/phi", "pocket_pope/phi"}
 
 
-def test_what_is_known_about_an_arm_joins_its_metrics(scores):
+def test_what_is_known_about_an_arm_joins_its_metrics(scores, values):
     facts = pd.DataFrame(
         {
             "arm": ["default", "default", "vanilla"],
@@ -122,14 +131,14 @@ def test_what_is_known_about_an_arm_joins_its_metrics(scores):
             "tau_mean": [0.25, 0.5, None],
         }
     )
-    runs = {run.name: run for run in runs_of(STUDY, ABLATION, scores, {}, {}, facts=facts)}
+    runs = {run.name: run for run in runs_of(STUDY, ABLATION, scores, values, {}, {}, facts=facts)}
     assert runs["default"].summary["pocket_pope/tau_mean"] == 0.5
     assert "pocket_gqa/tau_mean" not in runs["vanilla"].summary
     assert runs["vanilla"].summary["average/value"] == pytest.approx(100)
 
 
-def test_an_arms_place_in_the_table_is_in_its_configuration(scores):
-    runs = {run.name: run for run in runs_of(STUDY, ABLATION, scores, {}, {})}
+def test_an_arms_place_in_the_table_is_in_its_configuration(scores, values):
+    runs = {run.name: run for run in runs_of(STUDY, ABLATION, scores, values, {}, {})}
     config = runs["budget-192_grouping-random_seed-2"].config
     assert (config["row"], config["column"]) == ("random", "192 tokens")
     assert (config["reference"], config["seed"]) == ("budget-192", 2)

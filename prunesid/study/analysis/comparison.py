@@ -192,7 +192,7 @@ def arm_values(samples: Samples) -> pd.DataFrame:
     for arm in samples.ablation.arms:
         own, other = _by_benchmark(samples, arm), _by_benchmark(samples, references[arm.name])
         for benchmark, each in own.items():
-            line = {"arm": arm.name, "benchmark": benchmark}
+            line: dict[str, Any] = {"arm": arm.name, "benchmark": benchmark}
             line |= {"questions": each.questions, "images": each.images}
             line |= _estimate(VALUES, each.values[0], each.replicates, samples.bootstrap)
             line["tokens"] = np.nan if benchmark == AVERAGE else each.tokens.mean()

@@ -30,7 +30,7 @@ rule compare:
         code=code("compare"),
     output:
         comparison=LAYOUT.comparison(),
-        arm_values=LAYOUT.ablation("arm_values.csv"),
+        arm_values=LAYOUT.ablation("arm_values.parquet"),
         pairs=LAYOUT.ablation("pairs.csv"),
         strata=LAYOUT.ablation("strata.csv"),
         arms=LAYOUT.ablation("arms.csv"),

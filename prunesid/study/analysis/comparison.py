@@ -221,16 +221,10 @@ def reference_arms(ablation: Ablation) -> dict[str, Arm | None]:
     return found | {VANILLA.name: None}
 
 
-def write_csv(table: pd.DataFrame, path: Path, float_format: str | None = "%.6g") -> None:
-    """The table as CSV, the same bytes for the same numbers; atomic. None: all digits."""
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """The table as CSV, the same bytes for the same numbers; atomic."""
     with atomic(path) as part:
-        table.to_csv(part, index=False, float_format=float_format, lineterminator="\n")
-
-
-def read_arm_values(path: Path) -> pd.DataFrame:
-    """The `arm_values` that `write_csv` wrote with all digits, to the last bit."""
-    words = {"arm": str, "benchmark": str}
-    return pd.read_csv(path, dtype=words, float_precision="round_trip")
+        table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def read_comparison(path: Path) -> pd.DataFrame:

@@ -14,7 +14,6 @@ from PIL import Image
 
 from prunesid.core.files import atomic
 from prunesid.core.questions import Question
-from prunesid.study.analysis.comparison import read_arm_values
 from prunesid.study.config.study import Study
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.patches import as_seen, first_crops
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from prunesid.lmms.tasks import LmmsTask
 
 log = logging.getLogger(__name__)
-ARM_VALUES = "arm_values.csv"
+ARM_VALUES = "arm_values.parquet"
 PICTURES = "pictures"
 SIDE = 224
 REPORT_TYPES = (".csv", ".html", ".md", ".pdf", ".png", ".svg")
@@ -81,7 +80,7 @@ def publish_study(
             study,
             study.ablation(name),
             table,
-            read_arm_values(folder / ARM_VALUES),
+            pd.read_parquet(folder / ARM_VALUES),
             {
                 "figure": folder / "figure.png",
                 "table": folder / "table.html",
@@ -127,10 +126,7 @@ def gallery_of(
 def artifacts_of(
     study: Study, benchmarks: Mapping[str, BenchmarkFiles], ablations: Mapping[str, Path]
 ) -> list[Artifact]:
-    """Features, the answers with their scores made from these, and the report made from those.
-
-    `ARM_VALUES` are no part of the report: the runs hold them.
-    """
+    """Features, the answers with their scores made from these, and the report made from those."""
     features, answers, report = (
         artifact_name(kind, study.model_name) for kind in ("features", "answers", "report")
     )
@@ -138,7 +134,7 @@ def artifacts_of(
         f"{name}/{path.name}": path
         for name, folder in ablations.items()
         for path in sorted(folder.iterdir())
-        if path.suffix in REPORT_TYPES and path.name != ARM_VALUES
+        if path.suffix in REPORT_TYPES
     }
     return [
         Artifact(

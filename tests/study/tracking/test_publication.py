@@ -110,7 +110,7 @@ def work(tmp_path_factory, study):
     (ablation,) = study.ablations
     samples = sample(scores, ablation, study.benchmarks, study.bootstrap)
     write_csv(compare_samples(samples), place / "comparison.csv")
-    write_csv(arm_values(samples), place / "arm_values.csv", float_format=None)
+    arm_values(samples).to_parquet(place / "arm_values.parquet", index=False)
     Image.new("RGB", (30, 20)).save(place / "figure.png")
     (place / "table.html").write_text("<table></table>")
     facts = [(arm.name, "pocket_mme", 0.5 if arm.budget == 16 else None) for arm in study.arms]

@@ -2,10 +2,10 @@
 
     python benchmarks/plain.py [--rounds 15] [--threads 1]
 
-Both run interleaved, in one process, on the features of one image of LLaVA-1.5-7B's sizes. The plain
-ones are short and direct: 32-bit floats, torch's own decompositions, loops as the papers state
-them. A cell is the plain time divided by ours, from medians, and both in milliseconds. Above 1,
-ours is faster.
+Both run interleaved, in one process, on the features of one image of LLaVA-1.5-7B's sizes. The
+plain ones are short and direct: 32-bit floats, torch's own decompositions, loops as the papers
+state them. A cell is the plain time divided by ours, from medians, and both in milliseconds. Above
+1, ours is faster.
 """
 
 from __future__ import annotations

@@ -355,11 +355,22 @@ def mustdrop(case: Case) -> bool:
 
 
 CHECKS: dict[str, Callable[[Case], bool]] = {
-    "cdpruner": cdpruner, "dart": dart, "divprune": divprune, "fastv": fastv, "hired": hired, "mustdrop": mustdrop,
-    "holov": holov, "prumerge": prumerge, "prunesid_llava": prunesid_llava,
-    "prunesid_qwen": prunesid_qwen, "scope": scope, "sparsevlm": sparsevlm, "tome": tome,
-    "visionzip": visionzip, "vispruner": vispruner,
-}  # fmt: skip
+    "cdpruner": cdpruner,
+    "dart": dart,
+    "divprune": divprune,
+    "fastv": fastv,
+    "hired": hired,
+    "mustdrop": mustdrop,
+    "holov": holov,
+    "prumerge": prumerge,
+    "prunesid_llava": prunesid_llava,
+    "prunesid_qwen": prunesid_qwen,
+    "scope": scope,
+    "sparsevlm": sparsevlm,
+    "tome": tome,
+    "visionzip": visionzip,
+    "vispruner": vispruner,
+}
 
 
 def stable(case: Case) -> bool:

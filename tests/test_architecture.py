@@ -1,4 +1,4 @@
-"""Nothing imports what stands above it (docs/architecture.md), and no two modules import each other."""
+"""Nothing imports what stands above it (docs/architecture.md); no imports in circles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real checkpoint, where one lies: PRUNESID_CHECKPOINT=/path/to/model pytest tests/test_checkpoint.py."""
+"""A real checkpoint, where one lies: PRUNESID_CHECKPOINT=/path pytest tests/test_checkpoint.py."""
 
 from __future__ import annotations
 

@@ -26,7 +26,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 weights = Path(prunesid.__file__).parent / "pocket" / "weights"
 model = AutoModelForImageTextToText.from_pretrained(weights)
 processor = AutoProcessor.from_pretrained(weights)
-inputs = processor(images=Image.new("RGB", (336, 336), "red"), text=sys.argv[1], return_tensors="pt")
+image = Image.new("RGB", (336, 336), "red")
+inputs = processor(images=image, text=sys.argv[1], return_tensors="pt")
 with prunesid.pruned(model, processor, budget=64):
     answer = model.generate(**inputs, max_new_tokens=4)
 print(prunesid.__file__)
@@ -41,7 +42,7 @@ load_study(Path("study.yaml"))
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """The interpreter of an environment with the wheel, and of the project's packages no prunesid."""
+    """The interpreter of an environment with the wheel and the packages that it needs."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in ("pyproject.toml", "README.md", "LICENSE"):

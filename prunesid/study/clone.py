@@ -1,4 +1,4 @@
-"""Files of the repository that the installed package lacks: configs/, workflow/, docs/ and the like."""
+"""Files of the repository that the installed package lacks, such as those in configs/."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def pictures(sizes: Any = SIZES, *, seed: int = 0) -> list:
 
 
 def save_tiny_llava_next(folder: Path, words: Path) -> None:
-    """Crops of 56 px (16 patches), up to 4 sub-crops; the tokenizer is that of the folder `words`."""
+    """Crops of 56 px (16 patches), up to 4 sub-crops; the tokenizer is that in `words`."""
     from transformers import (
         AutoTokenizer,
         LlavaNextConfig,

@@ -1,4 +1,4 @@
-"""A tiny model of every family beyond LLaVA: {model type: call with a folder and the one of the words}."""
+"""A tiny model of every family beyond LLaVA: {model type: call with its folder and `words`}."""
 
 from __future__ import annotations
 

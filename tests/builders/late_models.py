@@ -99,8 +99,10 @@ def prompt(seed, before=3, visual=40, after=7, dtype=torch.float64):
 
 
 def mrope(before, grid, after, gap=1):
-    """(time, row, column) of every token of a prompt around a medium of (frames, rows, columns); `gap`
-    between frames."""
+    """(time, row, column) of every token of a prompt around a medium of (frames, rows, columns).
+
+    `gap` is the time between frames.
+    """
     frames, rows, columns = grid
     first_after = before + max(rows, columns)
     return [

@@ -190,9 +190,11 @@ MADE: dict[str, Made] = {
              "caption": "An aerial view of Diamond Head.", "image_id": "001.jpg",
              "gpt_answer": "The volcano is Diamond Head."},
             {"question_id": 1, "question": "Describe this photo.", "category": "detail",
-             "caption": "Diamond Head.", "image_id": "001.jpg", "gpt_answer": "A crater by the sea."},
+             "caption": "Diamond Head.", "image_id": "001.jpg",
+             "gpt_answer": "A crater by the sea."},
         ],
-        right=["The volcano is diamond head", "a crater by the sea"], wrong=["I cannot see it.", ""],
+        right=["The volcano is diamond head", "a crater by the sea"],
+        wrong=["I cannot see it.", ""],
         images=[0, 0],
     ),
 }  # fmt: skip

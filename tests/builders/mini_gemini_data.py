@@ -1,4 +1,4 @@
-"""A tiny Mini-Gemini checkpoint in the published layout, and the published image path written out."""
+"""A tiny Mini-Gemini checkpoint in the published layout, and the published way of an image."""
 
 from __future__ import annotations
 

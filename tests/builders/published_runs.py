@@ -1,4 +1,4 @@
-"""Made-up runs, a place to publish them that no account or setting of the user's reaches, readers."""
+"""Made-up runs, a place to publish them that no setting of the user's reaches, readers."""
 
 import dataclasses
 import json

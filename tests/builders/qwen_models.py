@@ -1,4 +1,4 @@
-"""Tiny Qwen2-VL, Qwen2.5-VL and Qwen3-VL models of the real classes, and how the unmodified is asked."""
+"""Tiny Qwen2-VL, Qwen2.5-VL and Qwen3-VL models of the real classes, and how to ask them."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ TEMPLATE = (
 
 
 def save_tiny_qwen(folder: Path, family: str, *, sharpness: float = 20.0) -> None:
-    """Random weights of `family` ("qwen2_vl", "qwen2_5_vl" or "qwen3_vl"): 4 vision, 3 language blocks.
+    """Random weights of `family` (such as "qwen2_vl"): 4 vision blocks, 3 of the language model.
 
     Images have 4 to 30 merged tokens. Windows of Qwen2.5-VL hold 2 x 2 merged tokens; its blocks 1
-    and 3 attend to the whole image. What blocks 0 and 2 of Qwen3-VL's tower leave is added after its
-    first two language blocks.
+    and 3 attend to the whole image. What blocks 0 and 2 of Qwen3-VL's tower leave is added after
+    its first two language blocks.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (

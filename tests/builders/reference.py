@@ -1,7 +1,7 @@
 """PruneSID once more, image by image and in loops, as plainly as the paper has it: the slow truth.
 
-Shares with the library only the grid on which equal numbers are equal (`prunesid.core.numerics`) and the
-Gaussian block of the randomized solver.
+Shares with the library only the grid on which equal numbers are equal (`prunesid.core.numerics`)
+and the Gaussian block of the randomized solver.
 """
 
 import math

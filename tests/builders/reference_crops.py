@@ -1,7 +1,7 @@
 """What enters LLaVA-NeXT's language model under each method as its authors have it, in loops.
 
-A token is (crop, patch): of crop 0, the base crop, and of sub-crops 1, 2, ... in raster order. CLS and
-merged tokens have the patch None and a third item; a newline embedding is ("newline", row).
+A token is (crop, patch): of crop 0, the base crop, and of sub-crops 1, 2, ... in raster order. CLS
+and merged tokens have the patch None and a third item; a newline embedding is ("newline", row).
 """
 
 from __future__ import annotations

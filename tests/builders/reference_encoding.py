@@ -31,7 +31,8 @@ def quick_gelu(x):
 
 
 def tome(tower, embedded, schedule, proportional=True, padding=()):
-    """Embeddings (1 + T, D) of an image -> [(token, the patches in it)] as the last merge left them.
+    """Embeddings (1 + T, D) of an image -> [(token, the patches in it)] as the last merge left
+    them.
 
     padding  patches that are attended to, and neither merge nor come out
     """

@@ -28,7 +28,8 @@ def run(model, before, visual, after, new, stages, choose, renumbered, positions
     added to it, with its center's place, or [].
 
     `positions` of all tokens, the new ones too: tuples of one or three; 0, 1, ... without them.
-    `added` (V, E) to the visual tokens after each of the first layers; who merges them merges it too.
+    `added` (V, E) to the visual tokens after each of the first layers; who merges them merges it
+    too.
     """
     decoder = model.model
     states = torch.cat([before, visual, after, new])
@@ -192,7 +193,7 @@ def sparsevlm(counts, recycle=True):
 
 
 def merge(points, count):
-    """Density-peak clustering -> members and center of each cluster, that of highest score first."""
+    """Density-peak clustering -> members and center of each cluster, highest score first."""
     total, width = points.shape
     distance = [
         [float((points[i] - points[j]).norm()) / math.sqrt(width) for j in range(total)]

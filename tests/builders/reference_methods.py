@@ -1,4 +1,4 @@
-"""Some methods once more, image by image and in loops, for input that the golden vectors do not hold.
+"""Some methods again, image by image and in loops, for input that the golden vectors lack.
 
 Each takes one image's arrays in float64 and returns indices (or tokens where they are means).
 """

@@ -1,4 +1,4 @@
-"""A tiny CLIP model whose vision tower has the sizes of the tiny LLaVA's, with segments of 6 tokens."""
+"""A tiny CLIP model, its vision tower as large as the tiny LLaVA's, with segments of 6 tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SEGMENT, JOINT = 6, 20
 
 
 def save_tiny_clip(folder: Path, words: Path, **vision: Any) -> None:
-    """Random weights; the tokenizer is that of the folder `words`, with an end token after each text."""
+    """Random weights; the tokenizer is that in `words`, with an end token after each text."""
     import torch
     from tokenizers import processors
     from transformers import AutoTokenizer, CLIPConfig, CLIPModel
@@ -27,7 +27,8 @@ def save_tiny_clip(folder: Path, words: Path, **vision: Any) -> None:
         text_config={
             "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
             "num_attention_heads": 2, "vocab_size": len(tokenizer),
-            "max_position_embeddings": SEGMENT, "projection_dim": JOINT, "bos_token_id": tokenizer.bos_token_id,
+            "max_position_embeddings": SEGMENT, "projection_dim": JOINT,
+            "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
         },
         projection_dim=JOINT,

@@ -1,4 +1,4 @@
-"""What the tiny models of several families have in common: sizes, and weights that say something."""
+"""Shared by the tiny models of several families: sizes, and weights that say something."""
 
 from __future__ import annotations
 

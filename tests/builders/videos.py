@@ -32,7 +32,7 @@ def write_video(
 
 
 def write_clips(folder: Path, answers: Sequence[str] = ("sing",) * 4) -> Path:
-    """Two clips with two questions each, as the file that the task `msvd_qa` reads from `folder`."""
+    """Two clips with two questions each, in the file that `msvd_qa` reads from `folder`."""
     from prunesid.lmms.tasks.video_qa import convert
 
     names = ("first", "second")

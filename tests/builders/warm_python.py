@@ -1,14 +1,14 @@
 """A Python that has imported already what the jobs of a study import, and forks for each of them.
 
-Importing torch, transformers and lmms-eval takes a job of a small study far longer than its work. Here
-one process imports them once:
+Importing torch, transformers and lmms-eval takes a job of a small study far longer than its work.
+Here one process imports them once:
 
     with WarmPython(folder) as python:
         python.run("-m", "snakemake", "--cores", "1", cwd=project)
 
 runs Snakemake in a fork of it. There `sys.executable`, by which Snakemake starts its scripts, is a
-command that asks for a fork in turn. So every job is a process of its own, as ever, with the script,
-input and exit status that it has anywhere.
+command that asks for a fork in turn. So every job is a process of its own, as ever, with the
+script, input and exit status that it has anywhere.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ import traceback
 from pathlib import Path
 
 MODULES = (
-    "lmms_eval.evaluator", "matplotlib.pyplot", "pyarrow.parquet", "safetensors.torch", "scipy.stats",
-    "seaborn", "snakemake.cli", "transformers", "prunesid.lmms.scoring",
+    "lmms_eval.evaluator", "matplotlib.pyplot", "pyarrow.parquet", "safetensors.torch",
+    "scipy.stats", "seaborn", "snakemake.cli", "transformers", "prunesid.lmms.scoring",
     "prunesid.study.stages.costs", "prunesid.study.stages.answers", "prunesid.study.stages.budgets",
-    "prunesid.study.stages.information", "prunesid.study.stages.selection", "prunesid.study.analysis.pairs",
-    "prunesid.study.analysis.strata", "prunesid.study.report.figures", "prunesid.study.report.table",
+    "prunesid.study.stages.information", "prunesid.study.stages.selection",
+    "prunesid.study.analysis.pairs", "prunesid.study.analysis.strata",
+    "prunesid.study.report.figures", "prunesid.study.report.table",
 )  # fmt: skip
 
 

@@ -2,10 +2,10 @@
 
     python tests/golden/mustdrop.py
 
-No code of the authors ran. A visual token is dropped if the sum of its attention over the text is below
-`overall` times the total over visual tokens and text, and its maximum over the text is below `individual`,
-attention being the mean over heads; the ceil(share * 576) tokens of highest CLS attention stay. numpy, in
-float64. Which thresholds a budget means is not part of it.
+No code of the authors ran. A visual token is dropped if the sum of its attention over the text is
+below `overall` times the total over visual tokens and text, and its maximum over the text is below
+`individual`, attention being the mean over heads; the ceil(share * 576) tokens of highest CLS
+attention stay. numpy, in float64. Which thresholds a budget means is not part of it.
 """
 
 from __future__ import annotations

@@ -104,9 +104,7 @@ def test_unknown_names_give_the_choices():
 
 
 def test_missing_attention_is_said():
-    with pytest.raises(
-        ValueError, match=r"cls_topk needs cls_attention.*grid, .*prunesid, random"
-    ):
+    with pytest.raises(ValueError, match=r"cls_topk needs cls_attention.*grid, .*prunesid, random"):
         compress(VisionRecord(record().features), "cls_topk", budget=4)
 
 

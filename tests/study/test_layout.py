@@ -1,4 +1,4 @@
-"""Paths of results: patterns for rules and paths for everyone else are the same; scripts read both."""
+"""Paths of results: patterns for rules and paths for everyone else are the same."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The configuration of a Mini-Gemini: in transformers' form, and that of published checkpoints.
 
-The `config.json` of a published checkpoint (YanweiLi/MGM-7B and its like) is a LLaMA's, `model_type`
-"mgm" or "mini_gemini". It has fields for the rest of the model: `mm_vision_tower` and
+The `config.json` of a published checkpoint (YanweiLi/MGM-7B and its like) is a LLaMA's,
+`model_type` "mgm" or "mini_gemini". It has fields for the rest of the model: `mm_vision_tower` and
 `mm_vision_tower_aux` (folders that the authors trained from), `image_size_aux`, `image_grid`,
 `mm_projector_type` and so on.
 """

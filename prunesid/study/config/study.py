@@ -16,7 +16,7 @@ from prunesid.families import declared
 from prunesid.images.media import FRAMES
 from prunesid.images.relevance import TEXT_TOWER, encoder_of
 from prunesid.methods import decoder, encoder, features
-from prunesid.study.clone import CLONE
+from prunesid.study.clone import in_clone
 from prunesid.study.config.ablation import Ablation, load_ablation
 from prunesid.study.config.arm import Arm
 from prunesid.study.config.documents import ConfigError, check, collecting, read_schema, read_yaml
@@ -147,7 +147,7 @@ def parse_study(
     given = check(document, read_schema("config"), origin)
     # Before the ablations, which may name what they bring.
     plugins = load_plugins(given["plugins"], folder or Path.cwd())
-    folders = [f for f in (folder, CLONE / "configs") if f is not None]
+    folders = [f for f in (folder, in_clone("configs")) if f is not None]
     problems: list[str] = []
     known: Mapping[str, Any] = {}
     with collecting(problems):

@@ -106,9 +106,10 @@ class Head:
     contents: Mapping[str, str]
 
     def identity(self, fields: Iterable[str] = ()) -> dict[str, Any]:
-        """What identifies the features to what reads `fields` of them beside the features themselves.
+        """The identity of the features for a stage that reads `fields` of them.
 
-        It is what they are, and not the code that made them. Fields that are not stored add nothing.
+        It is what they are, and not the code that made them. Fields that are not stored add
+        nothing.
         """
         read = {"layout", "features", _CARRIED, _NEWLINE, *fields}
         named = {name: value for name, value in self.material.items() if name != "code"}

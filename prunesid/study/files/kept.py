@@ -25,7 +25,8 @@ def save_kept(
 ) -> None:
     """Write index, count and info. Tokens are written only where they are no copy of a patch.
 
-    copies  whether tokens with an index are the features of that patch; not so after a pass of their
+    copies  whether tokens with an index are the features of that patch; not so after a pass of
+    their
             own through the encoder
     asked   which question each row is of, where rows are questions'
     """
@@ -75,7 +76,7 @@ def read_places(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def kept_digest(path: Path) -> str:
-    """Digest of the tokens kept and their places, whatever chose them: equal ones, equal answers."""
+    """Digest of the tokens kept and their places, whatever chose them. Equal: equal answers."""
     return _digest(load_file(path), by_question=bool(asked_rows(path)))
 
 

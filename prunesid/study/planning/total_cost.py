@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prunesid.study.clone import CLONE
+from prunesid.study.clone import in_clone
 from prunesid.study.config.published_models import TaskSize, published_tasks
 from prunesid.study.config.study import Study, load_study
 from prunesid.study.planning.hardware import GPUS, memory_bytes, rates, weight_bytes
@@ -28,7 +28,6 @@ ON_GPU = frozenset({"features", "questions", "encode", "answer"})
 WIDTH = 112
 # A paragraph of a comment.
 ESTIMATE = re.compile(r"^# Estimated:.*(?:\n# .+)*", re.MULTILINE)
-MODELS = CLONE / "docs" / "models.md"
 
 
 @dataclass(frozen=True)
@@ -133,8 +132,9 @@ def _write(path: Path, study: Study, cost: TotalCost) -> None:
     new = commented(path.read_text(encoding="utf-8"), sentence(cost))
     path.write_text(new, encoding="utf-8")
     own = re.compile(rf"^\| \[`{re.escape(path.name)}`\].*$", re.MULTILINE)
-    table = MODELS.read_text(encoding="utf-8")
-    MODELS.write_text(own.sub(row(path.name, study, cost), table), encoding="utf-8")
+    page = in_clone("docs", "models.md")
+    table = page.read_text(encoding="utf-8")
+    page.write_text(own.sub(row(path.name, study, cost), table), encoding="utf-8")
 
 
 def main() -> None:

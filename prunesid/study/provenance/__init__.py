@@ -1,1 +1,1 @@
-"""What a result depends on: code, configuration and content, and the store that is keyed by them."""
+"""Code, configuration and content that a result depends on, and the store keyed by them."""

@@ -1,9 +1,9 @@
-"""The code that a stage's results depend on: for the keys of the store and the rules of the workflow.
+"""The code that a stage's results depend on, for keys of the store and rules of the workflow.
 
 It is the module that computes the stage with all that it imports, and what its arms run through.
-Adding or editing a method touches no other's results: what registers itself counts for the arms that
-use it alone, and the package that it registers with for the arms of that package. What a study's file
-says reaches a stage as values, so that the code which reads the file counts nowhere.
+Adding or editing a method touches no other's results: what registers itself counts for the arms
+that use it alone, and the package that it registers with for the arms of that package. What a
+study's file says reaches a stage as values, so that the code which reads the file counts nowhere.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ STAGES = {
 
 
 def modules_of(arm: Arm) -> list[str]:
-    """The modules that hold an arm's method, grouping and score: an edit to another is no matter."""
+    """The modules that hold an arm's method, grouping and score; others do not matter."""
     if arm.is_vanilla:
         return []
     resolved = arm.resolved()
@@ -99,7 +99,7 @@ def modules_of(arm: Arm) -> list[str]:
 def stage_files(stage: str, arms: Iterable[Arm] = (), model: str = "") -> dict[str, Path]:
     """The files that a stage's results for these arms of a study's `model` depend on, by name.
 
-    Arms that the stage has nothing to do with add nothing. ValueError for an unknown stage or model.
+    Arms that the stage does not concern add nothing. ValueError for an unknown stage or model.
     """
     if stage not in STAGES:
         raise ValueError(unknown("stage", stage, STAGES))

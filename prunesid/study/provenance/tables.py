@@ -22,7 +22,7 @@ def read_keys(path: Path) -> dict[str, str]:
 
 
 def read_shards(paths: Sequence[Path]) -> dict[str, list[str]]:
-    """{arm: its keys}, one for every shard that has inputs; `paths` are the shards' tables of keys."""
+    """{arm: its keys}, one for every shard with inputs; `paths` are the shards' tables of keys."""
     found: dict[str, list[str]] = {}
     for path in paths:
         for arm, key in read_keys(path).items():

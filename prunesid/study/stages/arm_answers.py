@@ -103,8 +103,9 @@ def answer_arms(
 ) -> dict[str, str]:
     """Answers and stores what is missing -> store keys of all jobs, by name.
 
-    An interruption loses at most the arm in progress. `inputs` are what the rows of a `kept` belong to
-    whose job says nothing else; payloads are the parquet files of `write_answers`, rows in the order of `asked`.
+    An interruption loses at most the arm in progress. `inputs` are what the rows of a `kept` belong
+    to whose job says nothing else; payloads are the parquet files of `write_answers`, rows in the
+    order of `asked`.
     """
     keys = {job.name: Store.key(job.material) for job in jobs}
     if len(keys) != len(jobs):

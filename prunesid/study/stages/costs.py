@@ -1,9 +1,10 @@
 """What a question costs under each arm of a benchmark, by counting (`prunesid.core.costs`).
 
-A question is counted as if it were asked alone: the vision tower on its image, the choice of tokens,
-and the prompt through the language model, without the answer's own tokens. The study shares the
-first two, and the prompt up to the image, among the questions of an image; where tokens are chosen by
-image and question, the first alone. Of such a choice the question's own encoding counts as well.
+A question is counted as if it were asked alone: the vision tower on its image, the choice of
+tokens, and the prompt through the language model, without the answer's own tokens. The study shares
+the first two, and the prompt up to the image, among the questions of an image; where tokens are
+chosen by image and question, the first alone. Of such a choice the question's own encoding counts
+as well.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def write_costs(
 
 
 def pools_of(arm: Arm, head: Head) -> Mapping[str, tuple[int, ...]]:
-    """{input: how many tokens each of the arm's choices is among}; {} where it chooses none by features."""
+    """{input: tokens that each of the arm's choices is among}; {} without choices by features."""
     if not arm.selects or arm.encodes:
         return {}
     crops = methods.crops_of(arm.method, head.crops, **arm.params)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def material_of(arm: Arm, features: Head, model: str) -> dict[str, Any]:
-    """What determines the tokens of an arm; `features` are the ordinary ones of the study's `model`."""
+    """The key of an arm's tokens; `features` are the ordinary ones of the study's `model`."""
     return {
         "stage": "encode",
         "arm": {"method": arm.method, "budget": arm.budget, "params": dict(arm.params)},

@@ -23,8 +23,8 @@ _TOKENS = "num_tokens"
 def write_information(features: Mapping[str, Sequence[Path]], output: Path) -> None:
     """Parquet with benchmark, image_id, rho (equation 4) and phi = 1 - rho (equation 7).
 
-    `features` holds the files of each benchmark's shards; `num_tokens` reads back how many tokens each has.
-    Of an input in several crops, the means over these.
+    `features` holds the files of each benchmark's shards; `num_tokens` reads back how many tokens
+    each has. Of an input in several crops, the means over these.
     """
     import pandas as pd
 

@@ -40,8 +40,8 @@ def read_scenes(
     crops        of the chosen benchmark, `first_crops`
 
     Of an image in crops the first is shown, and of arms that choose by image and question the first
-    question on it. Images are those at evenly spaced ranks of phi, from little information to much. An arm with
-    seeds shows its first.
+    question on it. Images are those at evenly spaced ranks of phi, from little information to much.
+    An arm with seeds shows its first.
     """
     table = pd.read_parquet(information)
     table = table[table["benchmark"] == chosen.benchmark].reset_index(drop=True)
@@ -65,7 +65,7 @@ def read_scenes(
 
 
 def first_crops(features: Sequence[Path], selections: Sequence[Path]) -> dict[str, FirstCrop]:
-    """{image: its first crop} of a benchmark, from the features and tables of keys of its shards."""
+    """{image: its first crop} of a benchmark, from its shards' features and tables of keys."""
     found = {}
     for path, table in zip(features, selections, strict=True):
         head, keys = read_head(path), read_keys(table)

@@ -1,4 +1,4 @@
-"""What is asked of each image, as methods that choose by image and question compare it with patches."""
+"""Questions on each image, as methods that choose by image and question compare them."""
 
 from __future__ import annotations
 

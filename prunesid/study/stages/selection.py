@@ -51,7 +51,7 @@ def _named(arm: Arm, budget: int | Mapping[str, int]) -> dict[str, Any]:
 
 
 def budget_of(arm: Arm, names: Sequence[str], budgets: Budgets) -> int | dict[str, int]:
-    """The arm's budget for `ImageRecords.compress`: one number, or {input: tokens} where it is dynamic.
+    """The arm's budget for `ImageRecords.compress`: a number, or {input: tokens} if it is dynamic.
 
     ValueError where the arm keeps all tokens, or `budgets` lacks its rule or one of the inputs.
     """

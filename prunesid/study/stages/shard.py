@@ -20,7 +20,8 @@ class Shard:
     """Part `number` of `of`, counted from 1; as text "2-of-4".
 
     Parts hold whole blocks of inputs (`answering.blocks`), as equally many as there can be: so the
-    number of parts changes no result. Where there are fewer blocks than parts, some parts are empty.
+    number of parts changes no result. Where there are fewer blocks than parts, some parts are
+    empty.
     """
 
     number: int = 1

@@ -58,7 +58,7 @@ class Publication:
         return "\n".join((*head, *self.lines))
 
     def write(self, path: Path) -> None:
-        """The entries in the form of the ledger; the same bytes for the same publication, atomic."""
+        """Write the entries as a ledger: the same bytes for the same publication, atomic."""
         write_ledger(path, self.entries)
 
 

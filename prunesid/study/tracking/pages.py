@@ -81,7 +81,8 @@ def _send_runs(directory: Path, settings: Settings) -> None:
     recorded = {key: delivery for key, delivery in found.items() if delivery is not None}
     if not recorded:
         raise NotSent(
-            f"No run is recorded for W&B's project {settings.target}; `wandb: {{mode: auto}}` in the "
+            f"No run is recorded for W&B's project {settings.target}; `wandb: {{mode: auto}}` in "
+            "the "
             "study and `make reproduce` record them."
         )
     sent = tracker.upload(recorded, directory)

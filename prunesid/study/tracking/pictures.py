@@ -30,8 +30,8 @@ FILE_TYPE = ".jpg"
 class Gallery:
     """Pictures in `folder`, drawn when they are asked for.
 
-    crops are those of each benchmark's images; find(benchmark, question_id, image_id) gives an image
-    as the vision tower sees it, all images in one size.
+    crops are those of each benchmark's images; find(benchmark, question_id, image_id) gives an
+    image as the vision tower sees it, all images in one size.
     """
 
     def __init__(
@@ -54,11 +54,15 @@ class Gallery:
         An arm that chooses by image and question shows what it keeps for this question.
         """
         crop = self._crops[benchmark][image_id]
-        shown = [
-            (crop.keys[arm.name], self._rows(crop.keys[arm.name])[question_id] if arm.asked else crop.row)
-            if arm.selects else None
-            for arm in arms
-        ]  # fmt: skip
+
+        def place(arm: Arm) -> tuple[str, int] | None:
+            """The key of the arm's selections and the row in them; None if it keeps all."""
+            if not arm.selects:
+                return None
+            key = crop.keys[arm.name]
+            return key, self._rows(key)[question_id] if arm.asked else crop.row
+
+        shown = [place(arm) for arm in arms]
         name = digest({"image": [benchmark, image_id], "selections": shown, "code": self._code})
         path = self.folder / f"{name}{FILE_TYPE}"
         if not path.is_file():

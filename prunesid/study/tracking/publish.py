@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 def publish(runs: Sequence[Run], directory: Path, settings: Settings | None = None) -> Publication:
     """Publish the runs below `directory`; those that its receipts.json holds are left alone.
 
-    A failure of W&B or trackio is a warning in the log and a delivery with the status 'failed' and its reason,
-    tried again by the next call. A run that takes the place of another (same group and name)
-    replaces it wherever that has not left this machine. ValueError where two runs share group and
-    name; OSError where JSON cannot be written.
+    A failure of W&B or trackio is a warning in the log and a delivery with the status 'failed' and
+    its reason, tried again by the next call. A run that takes the place of another (same group and
+    name) replaces it wherever that has not left this machine. ValueError where two runs share group
+    and name; OSError where JSON cannot be written.
     """
     settings = settings or Settings()
     trackers: list[Tracker] = [Json()]

@@ -42,8 +42,8 @@ REPORT_TYPES = (".csv", ".html", ".md", ".pdf", ".png", ".svg")
 
 @dataclass(frozen=True)
 class BenchmarkFiles:
-    """What the stages left of one benchmark, `selections` and `features` shard by shard; `data` is its
-    rendered file, where it has one."""
+    """What the stages left of one benchmark, `selections` and `features` shard by shard; `data` is
+    its rendered file, where it has one."""
 
     scores: Path
     selections: tuple[Path, ...]

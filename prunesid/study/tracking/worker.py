@@ -1,4 +1,4 @@
-"""Everything that talks to wandb or trackio, in a process of its own: `python -P worker.py < request`.
+"""All that talks to wandb or trackio, in a process of its own: `python -P worker.py < request`.
 
 Both keep state for the whole process, read the environment at import, and may hang; here none of
 that reaches the caller, who can end this process. Nothing of prunesid is imported, so that it

@@ -28,13 +28,30 @@ from prunesid.study.stages.source import Runtime, Source
 
 # What can change a result and was once overlooked, by stage.
 CHANGING = {
-    "features": "images.media core.record images.records core.numerics study.stages.features study.stages.shard study.stages.source families.llava families.towers.clip",
-    "select": "methods.features methods.features.prunesid.groupings methods.features.prunesid.scores core.parameters core.registry core.record images.records study.stages.selection methods.features.prunesid.psca methods.features.prunesid.nms methods.features.prunesid.quotas",
-    "encode": "images.media images.records methods.encoder methods.encoder.merging methods.encoder.tome study.stages.encoding families.towers.clip_pass",
-    "answer": "core.record study.stages.answers study.stages.arm_answers generate.engine study.files.kept families.llava",
+    "features": (
+        "images.media core.record images.records core.numerics study.stages.features "
+        "study.stages.shard study.stages.source families.llava families.towers.clip"
+    ),
+    "select": (
+        "methods.features methods.features.prunesid.groupings methods.features.prunesid.scores "
+        "core.parameters core.registry core.record images.records study.stages.selection "
+        "methods.features.prunesid.psca methods.features.prunesid.nms "
+        "methods.features.prunesid.quotas"
+    ),
+    "encode": (
+        "images.media images.records methods.encoder methods.encoder.merging methods.encoder.tome "
+        "study.stages.encoding families.towers.clip_pass"
+    ),
+    "answer": (
+        "core.record study.stages.answers study.stages.arm_answers generate.engine "
+        "study.files.kept families.llava"
+    ),
     "score": "study.stages.scores core.questions lmms.scoring lmms.grades lmms.tasks.utils",
-    "compare": "study.analysis.arm_facts study.analysis.comparison study.analysis.pairs study.analysis.strata study.analysis.statistics",
-}  # fmt: skip
+    "compare": (
+        "study.analysis.arm_facts study.analysis.comparison study.analysis.pairs "
+        "study.analysis.strata study.analysis.statistics"
+    ),
+}
 STRANGE = (
     "study.report",
     "study.tracking",
@@ -138,7 +155,7 @@ def executed(run: Callable[[], object]) -> set[Path]:
     return {Path(name) for name in found}
 
 
-# Names of arms, stages and files, looked up; what is said there reaches a result as a value of its key.
+# Names of arms, stages and files; what is said there reaches a result as a value of its key.
 PLANNING = (
     "prunesid.core.imports",
     "prunesid.study.",
@@ -248,5 +265,7 @@ def test_the_digest_is_of_names_and_contents(package):
 def test_plain_arms_have_no_modules_and_others_their_own():
     assert modules_of(VANILLA) == []
     assert modules_of(make_arm({"grouping": "kmeans"})) == [
-        "prunesid.methods.features.prunesid.method", "prunesid.methods.features.prunesid.groupings.kmeans", "prunesid.methods.features.prunesid.scores.abs_v"
+        "prunesid.methods.features.prunesid.method",
+        "prunesid.methods.features.prunesid.groupings.kmeans",
+        "prunesid.methods.features.prunesid.scores.abs_v"
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What an edit and what damage make stale: real `snakemake` runs of a tiny study in a copy of the project."""
+"""What edits and damage make stale: real `snakemake` runs of a tiny study in a copy."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ COMPUTED = ("images", "features", "encode", "select", "answer", "score")
 
 
 class Project:
-    """A copy of the project; `source` is its library, which runs it as it stands when a run begins."""
+    """A copy of the project; `source` is its library, used as it stands when a run begins."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.source = folder / "project", folder / "project" / "prunesid"
         self._monkeypatch, self._runs = monkeypatch, folder / "runs"
-        # Not older than what is computed is whatever is copied now; so the age of the original stays.
+        # A copy would be newer than what is computed, so it keeps the age of the original.
         for name in ("prunesid", "workflow", "configs", "notebooks"):
             shutil.copytree(ROOT / name, self.folder / name, ignore=lambda *_: {"__pycache__"})
         shutil.copy2(ROOT / "Snakefile", self.folder)

@@ -1,4 +1,5 @@
-"""Real `snakemake` runs of a study of every family, tiny and random: from images and clips to tables.
+"""Real `snakemake` runs of a study of every family, tiny and random: from images and clips to
+tables.
 
 The numbers mean nothing, the plumbing is real. A job's imports take seconds, its work a fraction of
 one: here jobs are forks of a Python that has imported it all (`warm_python`). `test_extending.py`
@@ -36,7 +37,7 @@ BUDGET = 12
 # Text between the frames of a clip that enters beside what is kept.
 LABELS = {("internvl", "msvd_qa"): 5 * 3}
 RESULTS = Path("results") / "tiny"
-# On all benchmarks, and on images alone: frames of one color hold no information to share budgets by.
+# On all benchmarks, and on images alone: frames of one color hold no information.
 ABLATIONS = {
     "plumbing": {
         "vary": [
@@ -98,7 +99,8 @@ def test_a_study_of_every_family(family, python, tiny_llava, tmp_path):
         write_clips(tmp_path / "data")
     study(tmp_path, family, tiny_llava)
     done = python.run(
-        "-m", "snakemake", *map(str, (*TABLES, *PICTURES)), "--cores", "1", "-s", str(ROOT / "Snakefile"),
+        "-m", "snakemake", *map(str, (*TABLES, *PICTURES)), "--cores", "1",
+        "-s", str(ROOT / "Snakefile"),
         "--configfile", "study.yaml", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Benchmarks in parts: the same bytes in every table, whatever the number of parts; a GPU per job."""
+"""Benchmarks in parts: the same bytes in every table for any number; a GPU per job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages on the pocket model, file to file: interrupted and extended runs end in the same files."""
+"""The stages on the pocket model: interrupted and extended runs end in the same files."""
 
 from __future__ import annotations
 

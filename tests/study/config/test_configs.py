@@ -8,6 +8,7 @@ import pytest
 from builders.synthetic_scores import ROOT
 
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
+from prunesid.study.clone import in_clone
 from prunesid.study.config.documents import read_yaml
 from prunesid.study.config.model import POCKET
 from prunesid.study.config.published_models import published_models, published_tasks
@@ -15,7 +16,6 @@ from prunesid.study.config.study import CLIPS, load_study
 from prunesid.study.planning.checks.tasks import task_data
 from prunesid.study.planning.total_cost import (
     ESTIMATE,
-    MODELS,
     commented,
     row,
     sentence,
@@ -89,7 +89,7 @@ def test_the_size_of_every_benchmark_is_known(real):
 
 def test_comments_and_docs_say_what_the_estimator_says(real):
     refresh = "python -m prunesid.study.planning.total_cost --write configs/NAME.yaml renews it"
-    docs = MODELS.read_text()
+    docs = in_clone("docs", "models.md").read_text()
     for name, study in real.items():
         text, seen = PATHS[name].read_text(), total_cost(study)
         assert commented(text, sentence(seen)) == text, refresh
@@ -114,7 +114,7 @@ def test_only_the_estimate_is_replaced():
 
 
 def test_the_docs_name_every_study(real):
-    named = set(re.findall(r"`([\w.-]+\.yaml)`", MODELS.read_text()))
+    named = set(re.findall(r"`([\w.-]+\.yaml)`", in_clone("docs", "models.md").read_text()))
     assert set(real) <= named
 
 

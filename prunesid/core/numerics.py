@@ -24,7 +24,6 @@ all ranked, about n^2 / 2 * step / R pairs tie. The steps follow from that and f
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable
 from types import ModuleType
 
@@ -72,9 +71,10 @@ def gram(rows: Tensor) -> Tensor:
 
 def _scipy_linalg() -> ModuleType | None:
     """`scipy.linalg`, imported when first used; None without SciPy, which the library can miss."""
-    if importlib.util.find_spec("scipy") is None:
+    try:
+        return importlib.import_module("scipy.linalg")
+    except ImportError:
         return None
-    return importlib.import_module("scipy.linalg")
 
 
 def leading_eigenvectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:

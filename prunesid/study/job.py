@@ -1,4 +1,4 @@
-"""What the scripts of the workflow work on, taken from Snakemake's object of their job.
+"""The input of the workflow's scripts, taken from Snakemake's object of their job.
 
 job = Job(snakemake)
 score_benchmark(job.source, ..., job.inputs("answers"), job.store, job.output)
@@ -42,7 +42,7 @@ class Job:
         return Path(self._job.input[name])
 
     def optional(self, name: str) -> Path | None:
-        """The same; None where the rule has none, or the job needs none."""
+        """The one input of that name; None if the rule has none, or the job needs none."""
         path = self._job.input.get(name)
         return Path(path) if path else None
 

@@ -1,4 +1,4 @@
-"""Where the workflow puts the files of a study; the one place that spells their paths."""
+"""The paths of a study's files; the one place that spells them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Layout:
 
     @property
     def cache(self) -> Path:
-        """Where `datasets` copies the benchmarks."""
+        """The folder into which `datasets` copies the benchmarks."""
         return self.results / "cache"
 
     def data(self, task: str = "{task}") -> Path:
@@ -80,7 +80,7 @@ class Layout:
         return self.model / "information.parquet"
 
     def time(self, stage: str, *of: str) -> Path:
-        """What Snakemake measured of a stage's job, on the folder `of` a benchmark or its part."""
+        """Snakemake's measurement of a stage's job, on the folder `of` a benchmark or its part."""
         return self.model.joinpath(*of, "times", f"{stage}.tsv")
 
     @property
@@ -101,5 +101,5 @@ class Layout:
 
     @property
     def published(self) -> Path:
-        """What publishing has to say to the user."""
+        """The message of publishing to the user."""
         return self.model / "published.txt"

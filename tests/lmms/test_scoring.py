@@ -215,6 +215,7 @@ def pipeline_answers(model: Path, task: LmmsTask, arm: dict) -> dict[str, str]:
     return {each.question_id: each.answer for each in found}
 
 
+@pytest.mark.slow
 def test_the_command_line_answers_and_scores_as_the_pipeline(tmp_path, tiny_llava):
     """One image, two, and a clip per question. Half of the right answers are the pipeline's own."""
     FAMILIES["qwen2_vl"](tmp_path / "tiny", tiny_llava)

@@ -5,19 +5,19 @@ def score_tables(wildcards):
 
 
 def selection_tables(wildcards):
-    """What the arms kept on the benchmarks that an ablation is measured on."""
+    """Tables of what the arms kept, of the benchmarks that an ablation is measured on."""
     chosen = STUDY.benchmarks_of(STUDY.ablation(wildcards.ablation))
     return parts_of(rules.select.output[0], chosen)
 
 
 def cost_tables(wildcards):
-    """What the arms cost on the benchmarks that an ablation is measured on."""
+    """Tables of what the arms cost, of the benchmarks that an ablation is measured on."""
     chosen = STUDY.benchmarks_of(STUDY.ablation(wildcards.ablation))
     return expand(rules.account.output[0], benchmark=[b.name for b in chosen])
 
 
 def ablation_text(wildcards):
-    """What the ablation's YAML says; a change of it redoes its comparison and pictures."""
+    """The ablation's YAML as text; a change of it redoes its comparison and pictures."""
     return str(STUDY.ablation(wildcards.ablation))
 
 

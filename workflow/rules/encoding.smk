@@ -4,7 +4,7 @@ def encoder_arms(benchmark):
 
 
 def encoded_of(wildcards):
-    """What the encoder leaves of these arms, where a benchmark has any."""
+    """The files of the encoder's passes of these arms, where a benchmark has any."""
     return rules.encode.output[0] if encoder_arms(wildcards.benchmark) else []
 
 

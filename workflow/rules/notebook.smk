@@ -1,5 +1,5 @@
 def notebook_parameters():
-    """What the notebook's cell of parameters says, for this study."""
+    """The notebook's cell of parameters, for this study."""
     return {
         "folder": str(LAYOUT.model),
         "benchmarks": [b.name for b in STUDY.benchmarks],

@@ -43,7 +43,7 @@ def compare_pairs(samples: Samples) -> pd.DataFrame:
 
 
 def _mirrored(line: dict[str, Any]) -> dict[str, Any]:
-    """The same pair the other way round."""
+    """The pair the other way round."""
     signs = {name: -line[source] for name, source in MIRRORED.items()}
     return line | signs | {"row": line["other"], "other": line["row"]}
 

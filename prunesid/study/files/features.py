@@ -85,7 +85,7 @@ def _tensors(record: VisionRecord) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class Head:
-    """What a file of features says of itself, without its tensors.
+    """The header of a file of features, without its tensors.
 
     inputs, members, share, crops  as in `ImageRecords`
     grids        rows and columns of the patches of every group

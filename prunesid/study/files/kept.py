@@ -42,7 +42,7 @@ def save_kept(
 
 
 def load_kept(path: Path, records: ImageRecords, sources: Sequence[int] | None = None) -> Kept:
-    """What `save_kept` wrote, its tokens taken from the features of `records` (R rows).
+    """The tokens that `save_kept` wrote, taken from the features of `records` (R rows).
 
     sources  the one of these rows that each row is of; None: row by row
     """
@@ -68,7 +68,7 @@ def load_facts(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
 
 
 def read_places(path: Path) -> dict[str, NDArray[Any]]:
-    """What pictures show of it: index (B, N), and group and selected (B, T) where there are any."""
+    """For pictures: index (B, N), and group and selected (B, T) where there are any."""
     fields = ("index", "info.group", "info.selected")
     with safe_open(path, "np") as file:
         there = set(file.keys())

@@ -1,4 +1,4 @@
-"""Which question each row of a selection is of, where tokens are chosen by image and question.
+"""The question of each row of a selection, where tokens are chosen by image and question.
 
 A selection's file says so in its metadata.
 """
@@ -30,7 +30,7 @@ class AskedRow:
 
 
 def to_metadata(rows: tuple[AskedRow, ...]) -> Mapping[str, str]:
-    """What `asked_rows` reads, for a safetensors file."""
+    """The text that `asked_rows` reads, for a safetensors file."""
     return {_NAME: json.dumps([asdict(row) for row in rows])}
 
 

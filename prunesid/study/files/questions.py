@@ -39,7 +39,7 @@ class Questions:
         return encoder_of(asked, self.text_tower)
 
     def material(self, arm: Arm) -> dict[str, str | None]:
-        """What determines the arm's relevance besides features and questions."""
+        """The key of the arm's relevance, without features and questions."""
         encoder = self.encoder(arm)
         return {"encoder": encoder, "text_tower": self.text_tower if encoder == CLIP else None}
 
@@ -50,7 +50,7 @@ class Questions:
         return repeated(inputs, owners(self.prompts))
 
     def asked_rows(self, inputs: Mapping[str, Sequence[Medium]]) -> tuple[AskedRow, ...]:
-        """Which question each of these rows is of, for the pictures."""
+        """The question of each of these rows, for the pictures."""
         media = self.rows(inputs)[0]
         return tuple(
             AskedRow(prompt.image, prompt.context, prompt.questions, media[name][0].rows[0])
@@ -59,7 +59,7 @@ class Questions:
 
 
 def read_questions(path: Path) -> Questions:
-    """What `write_questions` wrote."""
+    """The questions that `write_questions` wrote."""
     with safe_open(path, "pt") as file:
         head = {name: json.loads(value) for name, value in file.metadata().items()}
         prompts = {

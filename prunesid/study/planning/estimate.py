@@ -56,7 +56,7 @@ class Estimate:
         return sum(step.left.bytes for step in self.steps)
 
     def wall_seconds(self, cores: int) -> float:
-        """The same on so many cores: benchmarks, then ablations, run side by side."""
+        """Seconds on so many cores: benchmarks, then ablations, run side by side."""
         parts: tuple[defaultdict[str, float], ...] = (defaultdict(float), defaultdict(float))
         for step in self.steps:
             parts[step.stage == "compare"][step.name] += self.rates.seconds(step.left)

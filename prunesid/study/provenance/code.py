@@ -37,7 +37,7 @@ _TASKS = "prunesid.lmms.tasks"
 
 @dataclass(frozen=True)
 class Stage:
-    """Where the code of a stage begins.
+    """The modules at which the code of a stage begins.
 
     roots   the modules that compute it; a package counts whole
     runs    the places whose methods it runs

@@ -1,4 +1,4 @@
-"""What determines the results of a stage, as JSON values for the keys of the store."""
+"""The data that determine the results of a stage, as JSON values for the keys of the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def model_path(model: str) -> str:
-    """Where the weights of a study's `model` lie: a folder or a hub id."""
+    """The place of a study's weights: a folder or a hub id."""
     return str(WEIGHTS) if model == "pocket" else model
 
 
@@ -55,7 +55,7 @@ def questions_digest(questions: Sequence[Question], data: Path | None) -> str:
 
 
 def features_material(benchmark: str, runtime: Runtime, frames: int) -> dict[str, Any]:
-    """What determines the vision features of a benchmark's images; the layers stored do not.
+    """The key of the vision features of a benchmark's images; the layers stored are no part of it.
 
     `benchmark` is a `questions_digest`. The text tower among the model's options changes nothing
     but what is compared with questions (`tower_digest`). The usual number of frames is left out, so
@@ -78,7 +78,7 @@ def features_material(benchmark: str, runtime: Runtime, frames: int) -> dict[str
 def score_material(
     *, answers: Sequence[str], benchmark: str, arm: str, metric: str
 ) -> dict[str, Any]:
-    """What determines an arm's scores; `answers` are the keys of its answers, shard by shard."""
+    """The key of an arm's scores; `answers` are the keys of its answers, shard by shard."""
     return {
         "stage": "score",
         "answers": list(answers),

@@ -21,7 +21,7 @@ from prunesid.core.files import atomic, digest
 
 @dataclass(frozen=True)
 class Entry:
-    """What determined a stored result, and what it cost: `seconds` and what they were spent on."""
+    """The key of a stored result, and its cost: `seconds` and what they were spent on."""
 
     material: Mapping[str, Any]
     cost: Mapping[str, float]

@@ -17,7 +17,7 @@ def write_keys(keys: Mapping[str, str], output: Path) -> None:
 
 
 def read_keys(path: Path) -> dict[str, str]:
-    """What `write_keys` wrote."""
+    """The keys that `write_keys` wrote."""
     return json.loads(path.read_text())
 
 

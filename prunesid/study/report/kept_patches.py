@@ -1,4 +1,4 @@
-"""Which patches an arm keeps, on real images, colored by group (the idea of figures 1d and 3)."""
+"""The patches that an arm keeps of real images, colored by group (after figures 1d and 3)."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

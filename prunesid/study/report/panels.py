@@ -209,7 +209,7 @@ def marks_note(data: pd.DataFrame, subject: Subject, gray: str) -> str:
 
 
 def significant(points: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which points differ from the reference after correction; the reference itself counts."""
+    """The points that differ from the reference after correction; the reference itself counts."""
     tested = points["p_holm"].notna().to_numpy()
     return ~tested | (points["p_holm"] < LEVEL).to_numpy()
 

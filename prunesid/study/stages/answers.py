@@ -33,7 +33,7 @@ ATTENTION = "last_cls_attention"
 
 
 def material_of(tokens: str, features: Head, runtime: Runtime, arm: Arm) -> dict[str, Any]:
-    """What determines an arm's answers.
+    """The key of an arm's answers.
 
     tokens    what enters the language model: ALL or a `kept_digest`
     features  those that these are of
@@ -49,7 +49,7 @@ def material_of(tokens: str, features: Head, runtime: Runtime, arm: Arm) -> dict
 
 
 def tokens_of(kept: Path | None, features: Head, questions: Questions | None) -> str:
-    """What enters the language model: ALL or a `kept_digest`.
+    """The tokens that enter the language model: ALL or a `kept_digest`.
 
     kept       the tokens of an arm that selects
     questions  of the same shard, for an arm that chooses by image and question
@@ -64,7 +64,7 @@ def tokens_of(kept: Path | None, features: Head, questions: Questions | None) ->
 
 
 def late_of(arm: Arm) -> Late | None:
-    """What the arm drops inside the language model."""
+    """The method by which the arm drops tokens inside the language model."""
     return Late(arm.method, arm.budget, arm.params) if arm.is_late else None
 
 
@@ -73,7 +73,7 @@ def _reads_attention(arm: Arm) -> bool:
 
 
 def _fields(arms: Sequence[Arm]) -> tuple[str, ...]:
-    """What is read of the features beside them."""
+    """The fields that are read beside the features."""
     return ("cls", ATTENTION) if any(map(_reads_attention, arms)) else ("cls",)
 
 

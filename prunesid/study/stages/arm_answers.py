@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Late:
-    """What drops tokens inside the language model; `params` as the method takes them."""
+    """A method inside the language model, and its `params` as the method takes them."""
 
     method: str
     budget: int | None
     params: Mapping[str, Any]
 
     def material(self) -> dict[str, Any]:
-        """What determines the answers beside what determines those on all tokens."""
+        """The part of the answers' key that those on all tokens lack."""
         return {"method": self.method, "budget": self.budget, "params": dict(self.params)}
 
 

@@ -1,4 +1,4 @@
-"""What a question costs under each arm of a benchmark, by counting (`prunesid.core.costs`).
+"""The cost of a question under each arm of a benchmark, by counting (`prunesid.core.costs`).
 
 A question is counted as if it were asked alone: the vision tower on its image, the choice of
 tokens, and the prompt through the language model, without the answer's own tokens. The study shares
@@ -91,7 +91,7 @@ def pools_of(arm: Arm, head: Head) -> Mapping[str, tuple[int, ...]]:
 
 
 def read_costs(path: Path) -> pd.DataFrame:
-    """What `write_costs` wrote, by the arm's name."""
+    """The lines of `write_costs`, by the arm's name."""
     table = pd.read_csv(path, dtype={"arm": str}, keep_default_na=False, na_values=[""])
     return table.set_index("arm")
 

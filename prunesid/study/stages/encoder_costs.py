@@ -1,4 +1,4 @@
-"""What the encoder pass of an arm costs that has one of its own, image by image."""
+"""The cost of an arm's own encoder pass, image by image."""
 
 from __future__ import annotations
 

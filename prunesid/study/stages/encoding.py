@@ -76,7 +76,7 @@ def _encode(
     arm: Arm, adapter: Adapter, names: Sequence[str],
     media_of: Callable[[str], Sequence[Image | Clip]], batch_size: int,
 ) -> Kept:  # fmt: skip
-    """What is left of every input, in the order of `names`."""
+    """The tokens left of every input, in the order of `names`."""
     parts, plans = [], adapter.plans(arm.method, arm.budget or 0, arm.params)
     for start in tqdm(range(0, len(names), batch_size), desc=arm.name, unit="batch"):
         shown = {name: media_of(name) for name in names[start : start + batch_size]}

@@ -1,4 +1,4 @@
-"""What the vision tower has to keep for the arms of a study."""
+"""The fields that the vision tower has to keep for the arms of a study."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def needs_of(arms: Sequence[Arm]) -> Needs:
 
 
 def needs_text(needs: Needs, text_tower: object) -> str:
-    """What features are made for, as text: features of another one are made again.
+    """The needs that features are made for, as text: features of other needs are made again.
 
     text_tower  the option that names it; None without one
     """

@@ -1,4 +1,4 @@
-"""What arms keep of a few images: the images as the tower sees them, kept patches, groups."""
+"""A few images as the tower sees them, with the patches and groups that arms keep."""
 
 from __future__ import annotations
 

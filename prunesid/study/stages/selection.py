@@ -1,4 +1,4 @@
-"""Which tokens each arm keeps: no model, only the features, and for some arms the questions."""
+"""The tokens that each arm keeps, from the features and for some arms the questions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ASKED_AT_ONCE = 16
 
 
 def _fields(arm: Arm, text_tower: str | None) -> list[str]:
-    """What the arm's method reads beside the features."""
+    """The fields that the arm's method reads beside the features."""
     needs = reading(methods.requirements_in_crops(arm.method, **arm.params), text_tower)
     return [name for name in OPTIONAL if getattr(needs, name)] + hidden_fields(needs.layers)
 
@@ -72,7 +72,7 @@ def budget_of(arm: Arm, names: Sequence[str], budgets: Budgets) -> int | dict[st
 def material_of(
     arm: Arm, budget: int | Mapping[str, int], features: Head, questions: Questions | None = None
 ) -> dict[str, Any]:
-    """What determines the tokens that an arm keeps.
+    """The key of the tokens that an arm keeps.
 
     questions  for an arm that chooses by image and question; ValueError for one without them
     """
@@ -134,7 +134,7 @@ def select_arms(
 def _select_asked(
     arm: Arm, records: ImageRecords, questions: Questions, budget: int | Mapping[str, int]
 ) -> Kept:
-    """What an arm keeps for each question, in their order."""
+    """The tokens that an arm keeps for each question, in their order."""
     encoder = questions.encoder(arm)
     whose, vectors = owners(questions.prompts), questions.vectors[encoder]
     parts = []

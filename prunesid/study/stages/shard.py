@@ -32,7 +32,7 @@ class Shard:
 
     @staticmethod
     def parse(text: str) -> Shard:
-        """What `str` gave; ValueError for anything else."""
+        """The shard that `str` wrote; ValueError for anything else."""
         found = re.fullmatch(r"(\d+)-of-(\d+)", text)
         shard = Shard(*map(int, found.groups())) if found else None
         if shard is None or not 1 <= shard.number <= shard.of:

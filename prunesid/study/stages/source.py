@@ -1,4 +1,4 @@
-"""What a stage works on, taken from a study: questions, model, arms."""
+"""The questions, model and arms of a study that a stage works on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a benchmark's questions come from: an lmms-eval task, perhaps on a file of ours.
+    """The source of a benchmark's questions: an lmms-eval task, perhaps on a file of ours.
 
     `images` takes the task's first questions only, up to the first on one image too many. A clip
     has `frames` frames.

@@ -162,13 +162,13 @@ class Settings:
 
     @property
     def target(self) -> str:
-        """Where runs belong in W&B: 'entity/project', or the project alone."""
+        """The place of runs in W&B: 'entity/project', or the project alone."""
         return "/".join(part for part in (self.entity, self.project) if part)
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of a run at one back end.
+    """The fate of a run at one back end.
 
     status: 'written' (JSON), 'offline', 'online' or 'failed', then with a reason. place: file or
     folder, relative to the directory of the runs. target: the project it was meant for.

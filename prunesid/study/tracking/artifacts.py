@@ -68,7 +68,7 @@ def write_artifacts(artifacts: Sequence[Artifact], directory: Path) -> None:
 
 
 def read_artifacts(directory: Path) -> list[Artifact]:
-    """What `write_artifacts` wrote, in its order; nothing without a file."""
+    """The artifacts of `write_artifacts`, in its order; none without a file."""
     path = directory / FILE
     if not path.is_file():
         return []

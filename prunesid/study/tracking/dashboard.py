@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def runs_of_study(study: Study) -> Path:
-    """Where a study's runs lie."""
+    """The folder of a study's runs."""
     return Layout.of(study).runs
 
 

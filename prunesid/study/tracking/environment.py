@@ -1,4 +1,4 @@
-"""Where results were made: versions, commit, device. Recorded with every run."""
+"""The versions, commit and device that made the results. Recorded with every run."""
 
 from __future__ import annotations
 

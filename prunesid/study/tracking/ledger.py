@@ -1,4 +1,4 @@
-"""What was published: one file that remembers every run, so that none is published twice.
+"""The published runs: one file that remembers each, so that none is published twice.
 
     {"runs": {"<id>": {"name": ..., "group": ..., "content": "<sha-256>",
                        "json": {"status": "written", "place": "json/grouping/default.json", ...},

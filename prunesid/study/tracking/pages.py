@@ -126,7 +126,7 @@ def _send_pages(pages: Mapping[str, Any], directory: Path, settings: Settings) -
 
 
 def _pages(study: Study, directory: Path) -> Mapping[str, Any]:
-    """What workspace and report say, as JSON. NotSent where results are missing."""
+    """The content of workspace and report, as JSON. NotSent if results are missing."""
     files = {
         title: path
         for artifact in read_artifacts(directory)

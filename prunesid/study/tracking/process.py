@@ -73,7 +73,7 @@ def lines_of(finished: Finished) -> list[dict[str, Any]]:
 
 
 def problem_of(finished: Finished, program: str) -> str | None:
-    """What went wrong in a program that says so by a line {"error": ...}, or None."""
+    """The problem that a program states by a line {"error": ...}, or None."""
     errors = [line["error"] for line in lines_of(finished) if "error" in line]
     if finished.code is None:
         return f"{program} did not finish within {finished.timeout:g} s"

@@ -42,7 +42,7 @@ REPORT_TYPES = (".csv", ".html", ".md", ".pdf", ".png", ".svg")
 
 @dataclass(frozen=True)
 class BenchmarkFiles:
-    """What the stages left of one benchmark, `selections` and `features` shard by shard; `data` is
+    """The stages' files of one benchmark, `selections` and `features` shard by shard; `data` is
     its rendered file, where it has one."""
 
     scores: Path

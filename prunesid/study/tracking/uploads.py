@@ -1,4 +1,4 @@
-"""What is online besides runs (artifacts, a workspace, a report), so that nothing is sent twice.
+"""Uploads besides runs (artifacts, a workspace, a report), so that nothing is sent twice.
 
 {"report-pocket": {"content": "<digest>", "target": "someone/prunesid", "url": "https://..."}}
 """
@@ -25,7 +25,7 @@ class Upload:
 
 
 def read_uploads(directory: Path) -> dict[str, Upload]:
-    """What is online by name, nothing without a file. ValueError where the file is damaged."""
+    """The uploads by name, none without a file. ValueError if the file is damaged."""
     path = directory / FILE
     if not path.is_file():
         return {}

@@ -73,6 +73,7 @@ def test_the_guide_shows_every_extension_point():
     }
 
 
+@pytest.mark.slow
 def test_an_ablation_a_plug_in_and_a_rule_beside_the_study(tmp_path):
     folder = project(tmp_path)
     standard = ("-s", str(ROOT / "Snakefile"), "--configfile", "study.yaml")
@@ -94,6 +95,7 @@ def test_an_ablation_a_plug_in_and_a_rule_beside_the_study(tmp_path):
     assert not {"images", "features", "information"} & set(again)
 
 
+@pytest.mark.slow
 def test_the_workflow_as_a_module_of_another(tmp_path):
     folder = project(tmp_path)
     # The other project's own rules are its own matter.

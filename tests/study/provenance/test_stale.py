@@ -104,6 +104,7 @@ def project(tmp_path, monkeypatch):
     return Project(tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_an_edit_changes_what_depends_on_it_and_damage_is_mended(project):
     estimate, plan, _ = project.run()
     assert left(estimate) == planned(plan) == set(COMPUTED)

@@ -167,6 +167,7 @@ def run(folder, count, monkeypatch):
     return study, features, selections
 
 
+@pytest.mark.slow
 def test_the_number_of_parts_changes_no_table(tmp_path, monkeypatch):
     study, whole, _ = run(tmp_path / "1", 1, monkeypatch)
     done = {step.stage: (step.done, step.of) for step in estimate(study).steps}

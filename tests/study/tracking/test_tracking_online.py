@@ -131,6 +131,7 @@ def test_without_an_account_it_says_so(study, made, tmp_path, capsys):
     assert "Did you mean" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_runs_workspace_and_report(study, made, tmp_path, monkeypatch, account):
     directory = tmp_path / "results" / "pocket" / "runs"
     publish([arm_run(), comparison_run(tmp_path / "figures")], directory, Settings("offline"))

@@ -70,7 +70,7 @@ def task_data(name: str, folders: tuple[Path, ...] | None = None) -> list[TaskDa
 
 
 def known_data(name: str) -> list[TaskData]:
-    """The same; [] where there is no such task, which `checks.data` reports."""
+    """The task's data sets; [] if there is no such task, which `checks.data` reports."""
     try:
         return task_data(name)
     except ValueError:

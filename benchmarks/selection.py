@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 
 import prunesid
-from prunesid.methods import decoder, encoder
+from prunesid.methods import decoder, encoder, features
 from prunesid.methods.decoder.view import View
 from prunesid.methods.encoder.merging import match, merge
 from prunesid.methods.registry import DECODER, ENCODER, list_methods
@@ -52,7 +52,7 @@ class Images:
 
     def choose(self, method: str, budget: int) -> None:
         """Run the method's choice for every image; ValueError if it cannot meet the budget."""
-        if method in prunesid.methods.features.list_feature_methods():
+        if method in features.list_feature_methods():
             prunesid.compress(self.record, method, budget=budget)
         elif method in list_methods(ENCODER):
             self._encode(method, budget)
@@ -151,7 +151,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     places = {
-        "features": prunesid.methods.features.list_feature_methods(),
+        "features": features.list_feature_methods(),
         "encoder": list_methods(ENCODER),
         "decoder": list_methods(DECODER),
     }

@@ -56,6 +56,7 @@ lint: .venv/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
 
 # Trains the embedded model from nothing (resumes after an interruption) and measures its card.
 pocket: .venv/.ready

@@ -14,6 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,18 +36,19 @@ def prunesid_paper(record: prunesid.VisionRecord, budget: int) -> Tensor:
     tokens = len(features)
     rho = (similarity.sum() - similarity.trace()) / (tokens * (tokens - 1))
     threshold = budget / 32 * rho
-    survivors = []
+    survivors: list[list[Tensor]] = []
     for number in range(budget // 4):
         left = (group == number).nonzero()[:, 0]
         left = left[score[left].argsort(descending=True)]
-        kept = []
+        kept: list[Tensor] = []
         while len(left):
             kept.append(left[0])
             left = left[1:][similarity[left[0], left[1:]] <= threshold]
         survivors.append(kept)
-    shares = torch.tensor([len(kept) for kept in survivors]) * budget
-    shares = shares.div(sum(map(len, survivors)), rounding_mode="floor").tolist()
-    return torch.stack([k for kept, n in zip(survivors, shares, strict=True) for k in kept[:n]])
+    sizes = [len(kept) for kept in survivors]
+    shares = [size * budget // sum(sizes) for size in sizes]
+    pairs = zip(survivors, shares, strict=True)
+    return torch.stack([token for kept, share in pairs for token in kept[:share]])
 
 
 def divprune(record: prunesid.VisionRecord, budget: int) -> Tensor:
@@ -72,7 +74,8 @@ def cdpruner(record: prunesid.VisionRecord, budget: int) -> Tensor:
     relevance = (relevance - relevance.min()) / (relevance.max() - relevance.min())
     unit = F.normalize(record.projected[0], dim=1)
     kernel = relevance[:, None] * (unit @ unit.T) * relevance
-    gain, rows, kept = kernel.diagonal().clone(), kernel.new_zeros((budget, len(kernel))), []
+    gain, rows = kernel.diagonal().clone(), kernel.new_zeros((budget, len(kernel)))
+    kept: list[int] = []
     for place in range(budget):
         pick = int(gain.argmax())
         kept.append(pick)
@@ -89,7 +92,8 @@ def scope(record: prunesid.VisionRecord, budget: int) -> Tensor:
     unit = F.normalize(record.features[0], dim=1)
     similarity = unit @ unit.T
     saliency = record.cls_attention[0].mean(dim=0)
-    covered, kept = torch.zeros_like(saliency), []
+    covered = torch.zeros_like(saliency)
+    kept: list[int] = []
     for _ in range(budget):
         gain = (similarity - covered[:, None]).clamp(min=0).sum(dim=0) * saliency
         gain[kept] = -torch.inf
@@ -136,7 +140,7 @@ def main() -> None:
     for number in range(options.rounds + 1):  # the first round warms up
         for name, plain in PLAIN.items():
             method, _, preset = name.partition(", ")
-            params = {"preset": preset} if preset else {}
+            params: dict[str, Any] = {"preset": preset} if preset else {}
             for budget in BUDGETS:
                 begun = time.perf_counter()
                 plain(record, budget)
@@ -150,10 +154,10 @@ def main() -> None:
     for name in PLAIN:
         cells = []
         for budget in BUDGETS:
-            plain, ours = (
+            theirs, ours = (
                 1000 * statistics.median(times[name, budget, which]) for which in ("plain", "ours")
             )
-            cells.append(f"{plain / ours:.2f} ({plain:.1f} / {ours:.1f})")
+            cells.append(f"{theirs / ours:.2f} ({theirs:.1f} / {ours:.1f})")
         print(f"| {name} | {' | '.join(cells)} |")
 
 

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 
 import prunesid
+from prunesid.core.costs import EncoderShape
 from prunesid.methods import decoder, encoder, features
 from prunesid.methods.decoder.view import View
 from prunesid.methods.encoder.merging import match, merge
@@ -57,7 +58,7 @@ class Images:
         elif method in list_methods(ENCODER):
             self._encode(method, budget)
         else:
-            shape = decoder.Shape(LAYERS, TOKENS)
+            shape = decoder.DecoderShape(LAYERS, TOKENS)
             schedule = decoder.plan(method, shape, budget, **PARAMS.get(method, {}))
             for _ in range(self.count):
                 left = TOKENS
@@ -66,7 +67,7 @@ class Images:
                     left = stage.leaves or left
 
     def _encode(self, method: str, budget: int) -> None:
-        shape = encoder.Shape(BLOCKS, read=BLOCKS - 1, side=PIXELS // PATCH)
+        shape = EncoderShape(BLOCKS, read=BLOCKS - 1, side=PIXELS // PATCH)
         plan = encoder.plan(method, shape, budget)
         if plan.side < shape.side:
             size = plan.side * PATCH
@@ -109,6 +110,7 @@ class Images:
                 source=image - TEXT,
                 position=image[:, None],
                 hidden=hidden[image],
+                tokens=hidden[image],
                 text_hidden=hidden[text],
                 keys=keys[:, image].transpose(0, 1).flatten(1),
                 text_keys=keys[:, text].transpose(0, 1).flatten(1),

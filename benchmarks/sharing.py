@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from lmms_eval.evaluator import simple_evaluate
@@ -28,7 +29,7 @@ from prunesid.lmms.tasks import LmmsTask, load_task
 from prunesid.pocket import WEIGHTS
 from prunesid.pocket.benchmarks import render
 
-ARMS: dict[str, dict[str, object]] = {
+ARMS: dict[str, dict[str, Any]] = {
     "vanilla": {},
     **{
         f"{grouping}-{budget}": {"method": "prunesid", "budget": budget, "grouping": grouping}

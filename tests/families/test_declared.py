@@ -8,7 +8,7 @@ from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
 
 from prunesid.families.declared import family_of, geometry
 from prunesid.families.declared.mini_gemini import convnext_macs
-from prunesid.study.config.published_models import published_models
+from prunesid.study.config.hub_models import hub_models
 
 TEXT = {
     "model_type": "llama",
@@ -100,9 +100,9 @@ def test_what_is_left_out_is_what_transformers_says(model_type):
     assert geometry({"model_type": model_type}) == geometry(whole)
 
 
-@pytest.mark.parametrize("name", published_models())
-def test_the_table_of_published_models_says_what_transformers_does(name):
-    published = published_models()[name]
+@pytest.mark.parametrize("name", hub_models())
+def test_the_table_of_hub_models_says_what_transformers_does(name):
+    published = hub_models()[name]
     family = family_of(published.config["model_type"])
     whole = family.configuration(published.config)
     assert geometry(whole.to_dict()) == geometry(published.config)
@@ -135,7 +135,7 @@ def test_four_times_the_cells_of_a_convnext_are_four_times_the_work():
 
 
 def test_mini_gemini_reads_the_same_from_both_of_its_forms():
-    published = geometry(published_models()["YanweiLi/MGM-7B"].config)
+    published = geometry(hub_models()["YanweiLi/MGM-7B"].config)
     nested = {
         "model_type": "mini_gemini",
         "text_config": {"model_type": "llama"},
@@ -157,8 +157,8 @@ def test_mini_gemini_reads_the_same_from_both_of_its_forms():
         ("llava-hf/llava-onevision-qwen2-7b-ov-hf", 8.03, 7290),
     ],
 )
-def test_published_models_have_the_sizes_that_they_are_known_by(name, billions, tokens):
-    shape = geometry(published_models()[name].config)
+def test_hub_models_have_the_sizes_that_they_are_known_by(name, billions, tokens):
+    shape = geometry(hub_models()[name].config)
     assert shape.parameters / 1e9 == pytest.approx(billions, abs=0.005)
     assert shape.tokens == tokens
 
@@ -175,7 +175,7 @@ def test_published_models_have_the_sizes_that_they_are_known_by(name, billions, 
     ],
 )
 def test_clips_have_the_tokens_of_their_frames(name, frames, tokens, crops):
-    config = published_models()[name].config
+    config = hub_models()[name].config
     shape, image = geometry(config, frames), geometry(config)
     assert (shape.tokens, shape.crops) == (shape.usual_tokens, shape.usual_crops) == (tokens, crops)
     assert shape.tower_tokens == image.tower_tokens
@@ -197,18 +197,18 @@ def test_a_family_without_clips_names_those_that_take_them():
     ],
 )
 def test_weights_take_what_their_published_files_do(name, gigabytes):
-    parameters = geometry(published_models()[name].config).parameters
+    parameters = geometry(hub_models()[name].config).parameters
     assert 2 * parameters / 1e9 == pytest.approx(gigabytes, abs=0.02)
 
 
 def test_every_published_model_is_of_a_known_family():
-    assert all(geometry(published_models()[name].config) for name in published_models())
+    assert all(geometry(hub_models()[name].config) for name in hub_models())
     assert geometry({"model_type": "bert"}) is None
 
 
 def test_usual_images_have_four_tiles_and_never_more_than_the_model_allows():
     next_, onevision = (
-        geometry(published_models()[f"llava-hf/{name}"].config)
+        geometry(hub_models()[f"llava-hf/{name}"].config)
         for name in ("llava-v1.6-vicuna-7b-hf", "llava-onevision-qwen2-7b-ov-hf")
     )
     assert (next_.usual_crops, next_.crops) == (5, 5)

@@ -120,7 +120,7 @@ def test_declarations_and_shipped_models_need_neither_transformers_nor_an_adapte
 import sys
 from prunesid.families import declared
 from prunesid.study.config.model import geometry_of, read_config
-from prunesid.study.config.published_models import published_models
+from prunesid.study.config.hub_models import hub_models
 
 class Blocked:
     def find_spec(self, name, *rest):
@@ -128,9 +128,9 @@ class Blocked:
             raise ImportError(name)
 
 sys.meta_path.insert(0, Blocked())
-for model in (*published_models(), "pocket"):
+for model in (*hub_models(), "pocket"):
     assert declared.geometry(read_config(model)).tokens > 0
-for model in published_models():
+for model in hub_models():
     assert geometry_of(model).parameters > 1e9
 assert not {"transformers", "prunesid.families.base"} & sys.modules.keys()
 """

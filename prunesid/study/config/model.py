@@ -1,7 +1,7 @@
 """A study's model before anything runs: its config.json.
 
 The file is read where the model lies: in its folder or in the local Hugging Face cache. Of the
-published models in configs/published/models.yaml enough is known without it, so that a study of
+published models in configs/hub/models.yaml enough is known without it, so that a study of
 them can be planned, checked and estimated before a checkpoint is downloaded.
 """
 
@@ -17,7 +17,7 @@ from prunesid.families import declared
 from prunesid.families.declared import Geometry
 from prunesid.pocket import WEIGHTS
 from prunesid.study.config.documents import ConfigError
-from prunesid.study.config.published_models import published_models
+from prunesid.study.config.hub_models import hub_models
 
 POCKET = "pocket"
 
@@ -81,7 +81,7 @@ def read_config(model: str) -> Mapping[str, Any]:
 
     ConfigError, naming the choices, where there is no such model, or nothing is known of it yet.
     """
-    path, published = model_config(model), published_models().get(model)
+    path, published = model_config(model), hub_models().get(model)
     below = {} if published is None else published.config
     if path is not None:
         return _over(below, json.loads(path.read_text(encoding="utf-8")))
@@ -93,7 +93,7 @@ def read_config(model: str) -> Mapping[str, Any]:
             f"cache; `hf download {model} config.json` fetches the few kilobytes that planning "
             f"needs, `hf download {model}` all of it, and `make check` lists whatever else is "
             f"missing. 'pocket' is the embedded model. Known without a download: "
-            f"{', '.join(published_models())}"
+            f"{', '.join(hub_models())}"
         ]
     )
 
@@ -119,7 +119,7 @@ def geometry_of(model: str, frames: int | None = None) -> Geometry:
         raise ConfigError(
             [f"model: nothing is known of the sizes of '{config.get('model_type')}' models"]
         )
-    published = published_models().get(model)
+    published = hub_models().get(model)
     if published is not None and published.parameters is not None:
         count = published.parameters
         return replace(found, counted=lambda: count)

@@ -4,7 +4,7 @@
 
 `make estimate` and `snakemake estimate` say the same. Times come from the part of the study that
 this machine has finished. Before there is one, they come from rates shipped with the package or, on
-a GPU, from its speed and the model's size. Models and data sets in configs/published/ need no
+a GPU, from its speed and the model's size. Models and data sets in configs/hub/ need no
 download.
 """
 
@@ -21,8 +21,8 @@ from pathlib import Path
 import pandas as pd
 
 from prunesid.study.config.documents import ConfigError
+from prunesid.study.config.hub_models import TaskSize
 from prunesid.study.config.model import POCKET
-from prunesid.study.config.published_models import TaskSize
 from prunesid.study.config.study import Study, load_study
 from prunesid.study.layout import Layout
 from prunesid.study.planning.checks.machine import Machine

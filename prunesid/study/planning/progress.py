@@ -19,8 +19,8 @@ from prunesid.images.relevance import TEXT_TOWER, reading
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.pocket.benchmarks import items
 from prunesid.study.config.arm import Arm
+from prunesid.study.config.hub_models import TaskSize, hub_tasks
 from prunesid.study.config.model import geometry_of
-from prunesid.study.config.published_models import TaskSize, published_tasks
 from prunesid.study.config.study import Benchmark, Study
 from prunesid.study.files.features import Head, read_head
 from prunesid.study.files.questions import Questions, read_questions
@@ -75,7 +75,7 @@ def size_of(study: Study, benchmark: Benchmark) -> TaskSize:
     if benchmark.task in RENDERED:
         asked = [len(own) for *_, own in items(RENDERED[benchmark.task], study.limit)]
         return TaskSize(len(asked), sum(asked))
-    published = published_tasks().get(benchmark.task, TaskSize())
+    published = hub_tasks().get(benchmark.task, TaskSize())
     if scores.is_file():
         table = pd.read_parquet(scores, columns=["image_id", "question_id"])
         counts = {f"{of}s": table[f"{of}_id"].nunique() for of in ("image", "question")}

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prunesid.study.clone import in_clone
-from prunesid.study.config.published_models import TaskSize, published_tasks
+from prunesid.study.config.hub_models import TaskSize, hub_tasks
 from prunesid.study.config.study import Study, load_study
 from prunesid.study.planning.hardware import GPUS, memory_bytes, rates, weight_bytes
 from prunesid.study.planning.progress import image_bytes, largest_shape, size_of, steps
@@ -65,7 +65,7 @@ def total_cost(study: Study) -> TotalCost:
     todo = [step.left for step in steps(replace(study, results=study.results / "none"), sizes)]
     shape = largest_shape(study)
     layers = max(len(needs_of(study.arms_of(b.name)).layers) for b in study.benchmarks)
-    published = [published_tasks().get(b.task, TaskSize()) for b in study.encoded]
+    published = [hub_tasks().get(b.task, TaskSize()) for b in study.encoded]
     speeds = {
         gpu.name: Rates(rates=rates(shape, gpu, study.dtype, study.batch_size)) for gpu in GPUS
     }

@@ -10,8 +10,8 @@ from builders.synthetic_scores import ROOT
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.clone import in_clone
 from prunesid.study.config.documents import read_yaml
+from prunesid.study.config.hub_models import hub_models, hub_tasks
 from prunesid.study.config.model import POCKET
-from prunesid.study.config.published_models import published_models, published_tasks
 from prunesid.study.config.study import CLIPS, load_study
 from prunesid.study.planning.checks.tasks import task_data
 from prunesid.study.planning.total_cost import (
@@ -50,7 +50,7 @@ def real(studies):
 
 
 def test_there_is_one_for_every_published_model(real):
-    assert {study.model for study in real.values()} == set(published_models())
+    assert {study.model for study in real.values()} == set(hub_models())
 
 
 def test_each_names_its_commands(real):
@@ -83,7 +83,7 @@ def test_benchmarks_and_tables_agree(real):
 
 def test_the_size_of_every_benchmark_is_known(real):
     tasks = {b.task for study in real.values() for b in study.encoded}
-    assert tasks <= published_tasks().keys()
+    assert tasks <= hub_tasks().keys()
     assert all(not total_cost(study).unknown for study in real.values())
 
 

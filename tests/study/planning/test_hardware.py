@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prunesid.families.declared import geometry
-from prunesid.study.config.published_models import published_models
+from prunesid.study.config.hub_models import hub_models
 from prunesid.study.planning.hardware import (
     GPUS,
     gpu_named,
@@ -21,12 +21,12 @@ A100, H100 = GPUS
 
 @pytest.fixture(scope="module")
 def shape():
-    return geometry(published_models()["llava-hf/llava-1.5-7b-hf"].config)
+    return geometry(hub_models()["llava-hf/llava-1.5-7b-hf"].config)
 
 
 @pytest.fixture(scope="module")
 def crops():
-    return geometry(published_models()["llava-hf/llava-v1.6-vicuna-7b-hf"].config)
+    return geometry(hub_models()["llava-hf/llava-v1.6-vicuna-7b-hf"].config)
 
 
 def test_memory_holds_the_weights_and_grows_with_the_batch(shape, crops):

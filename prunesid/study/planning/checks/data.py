@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
-from prunesid.study.config.published_models import TaskSize, published_tasks
+from prunesid.study.config.hub_models import TaskSize, hub_tasks
 from prunesid.study.planning.checks.finding import MISSING, OK, Finding
 from prunesid.study.planning.checks.hub import DATASET, Hub, downloadable
 from prunesid.study.planning.checks.tasks import TaskData, known_data, task_data
@@ -79,7 +79,7 @@ def _videos(file: Path) -> list[Path]:
 def _on_hub(hub: Hub, what: str, task: str, name: str) -> Finding:
     if hub.has_dataset(name):
         return Finding(OK, what, f"{name}, in the local cache")
-    known = published_tasks().get(task, TaskSize()).download
+    known = hub_tasks().get(task, TaskSize()).download
     here = "not in the local cache"
     repository = downloadable(hub, what, name, DATASET, here, float(known or 0))
     if isinstance(repository, Finding):

@@ -1,8 +1,8 @@
-"""Facts of published models and data sets, known before anything is downloaded.
+"""Facts of models and data sets on the hub, known before anything is downloaded.
 
-    published_models()["llava-hf/llava-1.5-7b-hf"].config["model_type"]
+    hub_models()["llava-hf/llava-1.5-7b-hf"].config["model_type"]
 
-The tables are configs/published/models.yaml and datasets.yaml.
+The tables are configs/hub/models.yaml and datasets.yaml.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from prunesid.study.config.documents import read_yaml
 
 
 @dataclass(frozen=True)
-class PublishedModel:
+class HubModel:
     """`config`: fields of its config.json; `parameters`: its weights, None where not counted."""
 
     config: Mapping[str, Any]
@@ -44,17 +44,17 @@ class TaskSize:
 
 
 @cache
-def published_models() -> Mapping[str, PublishedModel]:
+def hub_models() -> Mapping[str, HubModel]:
     """The models by their names on the hub."""
-    return {name: PublishedModel(**own) for name, own in _published("models").items()}
+    return {name: HubModel(**own) for name, own in _read("models").items()}
 
 
 @cache
-def published_tasks() -> Mapping[str, TaskSize]:
+def hub_tasks() -> Mapping[str, TaskSize]:
     """The data of lmms-eval's tasks by their names."""
-    return {name: TaskSize(**own) for name, own in _published("datasets").items()}
+    return {name: TaskSize(**own) for name, own in _read("datasets").items()}
 
 
-def _published(name: str) -> Mapping[str, Any]:
-    document: Mapping[str, Any] = read_yaml(in_clone("configs", "published", f"{name}.yaml"))
+def _read(name: str) -> Mapping[str, Any]:
+    document: Mapping[str, Any] = read_yaml(in_clone("configs", "hub", f"{name}.yaml"))
     return document

@@ -206,9 +206,12 @@ def holov(case: Case) -> bool:
 
 def vispruner(case: Case) -> bool:
     found = compress(
-        doubled(of(case), case), "vispruner", budget=case["N"], preset="upstream",
+        doubled(of(case), case),
+        "vispruner",
+        budget=case["N"],
+        preset="upstream",
         important=case["important_ratio"],
-    )  # fmt: skip
+    )
     return index(found) == case["kept"]
 
 
@@ -232,9 +235,11 @@ def hired(case: Case) -> bool:
 
 def prumerge(case: Case) -> bool:
     variant = {
-        ("advanced", True): "adaptive", ("advanced", False): "fixed",
-        ("plus", True): "adaptive_plus", ("plus", False): "plus",
-    }[case["variant"], case["adaptive"]]  # fmt: skip
+        ("advanced", True): "adaptive",
+        ("advanced", False): "fixed",
+        ("plus", True): "adaptive_plus",
+        ("plus", False): "plus",
+    }[case["variant"], case["adaptive"]]
     budget = case["n_out"] if variant == "fixed" else 2 * case["M_top"]
     found = compress(of(case), "prumerge", budget=budget, preset="upstream", variant=variant)
     chosen = found.info["selected"][0].nonzero()[:, 0].tolist()

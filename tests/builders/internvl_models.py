@@ -9,9 +9,11 @@ from builders.tiny_parts import VISION, build, text_config
 
 SIDE = 56
 MARKS = {
-    "start_image_token": "<img>", "end_image_token": "</img>",
-    "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>",
-}  # fmt: skip
+    "start_image_token": "<img>",
+    "end_image_token": "</img>",
+    "context_image_token": "<IMG_CONTEXT>",
+    "video_token": "<video>",
+}
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}USER: "
     "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }} "

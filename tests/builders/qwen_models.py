@@ -74,12 +74,17 @@ def save_tiny_qwen(folder: Path, family: str, *, sharpness: float = 20.0) -> Non
         }  # fmt: skip
     else:
         tower |= {
-            "hidden_size": 32, "out_hidden_size": 48, "intermediate_size": 48,
-            "window_size": 56, "fullatt_block_indexes": [1, 3],
-        }  # fmt: skip
+            "hidden_size": 32,
+            "out_hidden_size": 48,
+            "intermediate_size": 48,
+            "window_size": 56,
+            "fullatt_block_indexes": [1, 3],
+        }
     configs = {
-        "qwen2_vl": Qwen2VLConfig, "qwen2_5_vl": Qwen2_5_VLConfig, "qwen3_vl": Qwen3VLConfig,
-    }  # fmt: skip
+        "qwen2_vl": Qwen2VLConfig,
+        "qwen2_5_vl": Qwen2_5_VLConfig,
+        "qwen3_vl": Qwen3VLConfig,
+    }
     config = configs[family](
         vision_config=tower,
         text_config={
@@ -94,14 +99,16 @@ def save_tiny_qwen(folder: Path, family: str, *, sharpness: float = 20.0) -> Non
             **({"head_dim": 12} if family == "qwen3_vl" else {}),
             "eos_token_id": vocabulary["<|im_end|>"],
             "rope_parameters": {
-                "rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 2]
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "mrope_section": [2, 2, 2],
             },
         },
         image_token_id=vocabulary["<|image_pad|>"],
         video_token_id=vocabulary["<|video_pad|>"],
         vision_start_token_id=vocabulary["<|vision_start|>"],
         vision_end_token_id=vocabulary["<|vision_end|>"],
-    )  # fmt: skip
+    )
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(config).eval()
     for parameter in model.parameters():
@@ -117,9 +124,7 @@ def save_tiny_qwen(folder: Path, family: str, *, sharpness: float = 20.0) -> Non
     model.lm_head.weight.data *= sharpness
     # Makes short answers common.
     model.lm_head.weight.data[vocabulary["<|im_end|>"]] *= 2
-    model.generation_config.eos_token_id = [
-        vocabulary["<|im_end|>"], vocabulary["<|endoftext|>"]
-    ]  # fmt: skip
+    model.generation_config.eos_token_id = [vocabulary["<|im_end|>"], vocabulary["<|endoftext|>"]]
     model.generation_config.pad_token_id = vocabulary["<|endoftext|>"]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -217,6 +222,9 @@ def whole_prompt(tokenizer, merge_size: int, kinds, question: str, inputs) -> di
 def asked(adapter, media):
     """The unmodified model's inputs for QUESTION on the media."""
     return whole_prompt(
-        adapter.processor.tokenizer, adapter.merge_size, kinds_of(media), QUESTION,
+        adapter.processor.tokenizer,
+        adapter.merge_size,
+        kinds_of(media),
+        QUESTION,
         adapter.preprocess(media),
-    )  # fmt: skip
+    )

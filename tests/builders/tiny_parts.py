@@ -10,9 +10,12 @@ VISION = {
     "image_size": 56, "patch_size": 14,
 }  # fmt: skip
 TEXT = {
-    "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
     "num_key_value_heads": 2,
-}  # fmt: skip
+}
 
 
 def clip_vision() -> Any:

@@ -38,8 +38,9 @@ def write_clips(folder: Path, answers: Sequence[str] = ("sing",) * 4) -> Path:
     names = ("first", "second")
     asked = [
         {"video_name": name, "question_id": f"{name}{n}", "question": "what is a man doing?"}
-        for name in names for n in range(2)
-    ]  # fmt: skip
+        for name in names
+        for n in range(2)
+    ]
     given = [
         {"question_id": question["question_id"], "answer": text, "type": 0}
         for question, text in zip(asked, answers, strict=True)

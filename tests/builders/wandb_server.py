@@ -127,9 +127,11 @@ def _new_artifact(given: dict[str, Any], server: Server) -> dict[str, Any]:
 def _artifact(given: dict[str, Any], server: Server) -> dict[str, Any]:
     wanted = server.artifacts[given["id"]]
     project = {
-        "id": "P", "internalId": "P", "name": wanted["projectName"],
+        "id": "P",
+        "internalId": "P",
+        "name": wanted["projectName"],
         "entity": {"name": wanted["entityName"]},
-    }  # fmt: skip
+    }
     empty = (
         "description", "metadata", "historyStep", "commitHash", "updatedAt", "digestAlgorithm",
         "aliases",

@@ -46,14 +46,18 @@ class WarmPython:
         self._command.chmod(0o755)
         # Both are read when what is forked was imported; the workflow would set them for its jobs.
         self._environment = {
-            **os.environ, "HF_DATASETS_CACHE": str(folder / "cache"), "LOGURU_LEVEL": "WARNING"
-        }  # fmt: skip
+            **os.environ,
+            "HF_DATASETS_CACHE": str(folder / "cache"),
+            "LOGURU_LEVEL": "WARNING",
+        }
 
     def __enter__(self) -> WarmPython:
         self._server = subprocess.Popen(
             [sys.executable, __file__, "--serve", self._socket, self._command],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=self._environment,
+        )
         assert self._server.stdout is not None and self._server.stdout.readline() == b"ready\n"
         return self
 

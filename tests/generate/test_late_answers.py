@@ -58,10 +58,13 @@ def questions_of(records, **gen_kwargs):
 def ask(adapter, records, method, kept=None, questions=None, **more):
     budget, params = ARMS[method]
     return answer_late(
-        adapter, kept or records.all_tokens(), records.inputs,
-        questions or questions_of(records), method,
+        adapter,
+        kept or records.all_tokens(),
+        records.inputs,
+        questions or questions_of(records),
+        method,
         **{"budget": budget, "params": params, "cls_attention": attention_of(records), **more},
-    )  # fmt: skip
+    )
 
 
 def attention_of(records, kept=None):

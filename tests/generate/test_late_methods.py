@@ -31,12 +31,15 @@ CASES = {
     ),
     "mustdrop bare": (
         {
-            "global_threshold": 0.015, "individual_threshold": 0.03, "key_share": 0,
-            "shrink_cache": False, "positions": "original",
+            "global_threshold": 0.015,
+            "individual_threshold": 0.03,
+            "key_share": 0,
+            "shrink_cache": False,
+            "positions": "original",
         },
         None,
     ),
-}  # fmt: skip
+}
 
 
 def planned(case, depth=6, tokens=TOKENS):
@@ -152,9 +155,11 @@ def test_a_shared_prefix_changes_nothing(case, mode):
     texts = [prompt(30 + row, after=4 + 2 * row)[2] for row in range(4)]
     owner = torch.tensor([1, 0, 0, 1])
     plain = batch(
-        [((first, second)[each][0], (first, second)[each][1], text)
-         for each, text in zip(owner.tolist(), texts, strict=True)]
-    )  # fmt: skip
+        [
+            ((first, second)[each][0], (first, second)[each][1], text)
+            for each, text in zip(owner.tolist(), texts, strict=True)
+        ]
+    )
     lengths = torch.tensor([len(text) for text in texts])
     shared = prefill_shared(
         model.model,
@@ -193,12 +198,13 @@ def test_a_shrunk_cache_has_only_what_reached_the_last_layer(mode):
     each = [prompt(6), prompt(7, after=11)]
     states = {
         shrink: prefill(
-            model.model, batch(each),
+            model.model,
+            batch(each),
             decoder.plan("mustdrop", DecoderShape(6, TOKENS), None, shrink_cache=shrink, **params),
             mode=mode,
         )
         for shrink in (False, True)
-    }  # fmt: skip
+    }
     final = states[False].entering[:, -1:]
     assert torch.equal(states[False].cached, states[False].entering)
     assert torch.equal(states[True].cached, final.expand(-1, 6))
@@ -209,11 +215,13 @@ def test_a_shrunk_cache_has_only_what_reached_the_last_layer(mode):
         assert {states[True].cache.length(layer) for layer in range(6)} == {most}
     others = {
         other: prefill(
-            model.model, batch(each),
-            decoder.plan("mustdrop", DecoderShape(6, TOKENS), None, **params), mode=other,
+            model.model,
+            batch(each),
+            decoder.plan("mustdrop", DecoderShape(6, TOKENS), None, **params),
+            mode=other,
         )
         for other in MODES
-    }  # fmt: skip
+    }
     logits = [decoded(model, others[other])[1] for other in MODES]
     torch.testing.assert_close(*logits)
     assert not torch.allclose(logits[0], decoded(model, states[False])[1])
@@ -244,9 +252,10 @@ def test_with_everything_kept_the_logits_are_the_models_own(family, mode):
     columns = batch(prompts, "left")
     with torch.no_grad():
         expected = model(
-            inputs_embeds=columns.hidden, attention_mask=columns.seen.long(),
+            inputs_embeds=columns.hidden,
+            attention_mask=columns.seen.long(),
             position_ids=columns.position[..., 0],
-        ).logits[:, -1]  # fmt: skip
+        ).logits[:, -1]
 
     def everything(view):
         assert view.attention().shape == (len(view.text_hidden), TOKENS)
@@ -260,9 +269,11 @@ def test_with_everything_kept_the_logits_are_the_models_own(family, mode):
         tokens, _ = decoded(model, state)
         for row, each in enumerate(prompts):
             generated = model.generate(
-                inputs_embeds=torch.cat(each)[None], max_new_tokens=STEPS, do_sample=False,
+                inputs_embeds=torch.cat(each)[None],
+                max_new_tokens=STEPS,
+                do_sample=False,
                 pad_token_id=0,
-            )  # fmt: skip
+            )
             assert tokens[row].tolist() == generated[0].tolist()
 
 

@@ -47,9 +47,10 @@ def reference_choice(case, schedule):
 def kept_of(entering, left):
     """The number of tokens kept, from the number that leaves a stage with the clusters."""
     return next(
-        kept for kept in range(left + 1)
+        kept
+        for kept in range(left + 1)
         if kept + int((int(0.3 * (entering - kept)) + 1) / 10) + 1 == left
-    )  # fmt: skip
+    )
 
 
 def prompts_of(dtype=torch.float64):
@@ -249,9 +250,10 @@ def test_the_rows_of_attention_are_the_layers_own(family):
     model.model.set_attn_implementation("eager")
     with torch.no_grad():
         attentions = model.model(
-            inputs_embeds=columns.hidden, position_ids=columns.position.permute(2, 0, 1),
+            inputs_embeds=columns.hidden,
+            position_ids=columns.position.permute(2, 0, 1),
             output_attentions=True,
-        ).attentions  # fmt: skip
+        ).attentions
     expected = attentions[1][0].mean(dim=0)[-5:, 2:42].double()
     torch.testing.assert_close(rows[0], expected, rtol=1e-4, atol=1e-6)
 

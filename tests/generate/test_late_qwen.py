@@ -206,7 +206,10 @@ def test_what_a_budget_cannot_meet_is_said_before_any_answer(adapter, records):
         ask(adapter, records.all_tokens(), records.inputs, "fastv", budget=3, progress=told.append)
     with pytest.raises(ValueError, match="'renumbered' has no meaning"):
         ask(
-            adapter, records.all_tokens(), records.inputs, "sparsevlm",
+            adapter,
+            records.all_tokens(),
+            records.inputs,
+            "sparsevlm",
             params={"positions": "renumbered"},
-        )  # fmt: skip
+        )
     assert not told

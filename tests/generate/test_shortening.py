@@ -28,9 +28,11 @@ def test_media_are_found_in_their_order_also_side_by_side():
     ids, mask = batch([1, IMAGE, IMAGE, IMAGE, VIDEO, VIDEO, 2], [3, 4], [IMAGE, IMAGE, 5])
     runs = find_runs(ids, mask, MARKS, {"image": [1, 2, 2], "video": [2]})
     assert runs == [
-        Run(0, 1, 1, "image", 0), Run(0, 2, 2, "image", 1), Run(0, 4, 2, "video", 0),
+        Run(0, 1, 1, "image", 0),
+        Run(0, 2, 2, "image", 1),
+        Run(0, 4, 2, "video", 0),
         Run(2, 4, 2, "image", 2),
-    ]  # fmt: skip
+    ]
 
 
 def test_padding_that_looks_like_a_placeholder_is_none():

@@ -54,9 +54,11 @@ def test_no_two_files_have_one_place_and_all_lie_below_the_results(study):
 
 def job(**inputs) -> Job:
     rule = SimpleNamespace(
-        threads=1, input=inputs, output=["out.csv", "out.svg"],
+        threads=1,
+        input=inputs,
+        output=["out.csv", "out.svg"],
         wildcards=SimpleNamespace(benchmark="gqa", shard="1-of-2"),
-    )  # fmt: skip
+    )
     return Job(rule)
 
 

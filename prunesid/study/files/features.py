@@ -167,17 +167,21 @@ def read_features(
             read = {"features", _CARRIED, *(OPTIONAL if fields is None else fields)}
             hidden = {
                 int(key.removeprefix(_HIDDEN)): name
-                for key, name in own.items() if key.startswith(_HIDDEN)
-            }  # fmt: skip
-            groups.append(VisionRecord(
-                **{key: file.get_tensor(name) for key, name in own.items() if key in read},
-                hidden={
-                    block: file.get_tensor(name)
-                    for block, name in hidden.items() if layers is None or block in layers
-                },
-                grid=grid,
-                image_ids=tuple(names[row] for row in rows),
-            ))  # fmt: skip
+                for key, name in own.items()
+                if key.startswith(_HIDDEN)
+            }
+            groups.append(
+                VisionRecord(
+                    **{key: file.get_tensor(name) for key, name in own.items() if key in read},
+                    hidden={
+                        block: file.get_tensor(name)
+                        for block, name in hidden.items()
+                        if layers is None or block in layers
+                    },
+                    grid=grid,
+                    image_ids=tuple(names[row] for row in rows),
+                )
+            )
         newline = file.get_tensor(_NEWLINE_TENSOR) if _NEWLINE_TENSOR in stored else None
     found = ImageRecords(tuple(groups), head.members, head.inputs, head.share, head.crops, newline)
     return found, head

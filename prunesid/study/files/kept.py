@@ -50,9 +50,11 @@ def load_kept(path: Path, records: ImageRecords, sources: Sequence[int] | None =
     index, count = tensors["index"], tensors["count"]
     tokens = tensors["tokens"] if "tokens" in tensors else records.gather(index, sources=sources)
     kept = Kept(
-        tokens, index, count,
+        tokens,
+        index,
+        count,
         {k.removeprefix("info."): v for k, v in tensors.items() if k.startswith("info.")},
-    )  # fmt: skip
+    )
     if "made" in tensors:
         tokens[kept.mask & (index < 0)] = tensors["made"]
     return kept
@@ -63,8 +65,9 @@ def load_facts(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
     parts = [load_file(path) for path in paths]
     return {
         name.removeprefix("info."): cat_padded([part[name] for part in parts])
-        for name in parts[0] if name.startswith("info.") or name == "count"
-    }  # fmt: skip
+        for name in parts[0]
+        if name.startswith("info.") or name == "count"
+    }
 
 
 def read_places(path: Path) -> dict[str, NDArray[Any]]:
@@ -89,7 +92,8 @@ def whole_digest(sizes: Sequence[int], *, by_question: bool = False) -> str:
 def _digest(tensors: Mapping[str, torch.Tensor], by_question: bool) -> str:
     contents: dict[str, str | bool] = {
         key: hashlib.sha256(value.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
-        for key, value in tensors.items() if not key.startswith("info.") or key == _PLACE
-    }  # fmt: skip
+        for key, value in tensors.items()
+        if not key.startswith("info.") or key == _PLACE
+    }
     # The questions and their order are part of what identifies the features.
     return digest(contents | ({"by_question": True} if by_question else {}))

@@ -37,9 +37,12 @@ COLUMNS = (
 
 
 def write_costs(
-    features: Sequence[Path], answers: Sequence[Path], arms: Iterable[Arm], store: Store,
+    features: Sequence[Path],
+    answers: Sequence[Path],
+    arms: Iterable[Arm],
+    store: Store,
     output: Path,
-) -> None:  # fmt: skip
+) -> None:
     """A CSV with a line per arm; means over the questions of the benchmark.
 
     features, answers  of the benchmark's shards
@@ -52,8 +55,9 @@ def write_costs(
     heads = [read_head(path) for path in features]
     crops = {
         name: tuple(head.sizes[row] for medium in media for row in medium.rows)
-        for head in heads for name, media in head.inputs.items()
-    }  # fmt: skip
+        for head in heads
+        for name, media in head.inputs.items()
+    }
     keys = read_shards(answers)
     lines = []
     for arm in arms:
@@ -135,10 +139,13 @@ def spent(
         if own is not None:
             found = replace(found, encoder_macs=own.encoder)
         values: Mapping[str, int] = {
-            "text_mean": text, "kv_mean": found.kv_entries, "encoder_macs": found.encoder_macs,
-            "selection_macs": found.selection_macs, "llm_macs": found.llm_macs,
+            "text_mean": text,
+            "kv_mean": found.kv_entries,
+            "encoder_macs": found.encoder_macs,
+            "selection_macs": found.selection_macs,
+            "llm_macs": found.llm_macs,
             "total_macs": found.total_macs,
-        }  # fmt: skip
+        }
         for name, value in values.items():
             sums[name] += number * value
     return {name: None if name in uncounted else sums[name] / len(answers) for name in COLUMNS}

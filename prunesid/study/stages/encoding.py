@@ -61,9 +61,12 @@ def encode_arms(
             for arm in todo:
                 begun = time.perf_counter()
                 kept = _encode(
-                    arm, adapter, list(head.inputs), lambda name: task.media(first[name]),
+                    arm,
+                    adapter,
+                    list(head.inputs),
+                    lambda name: task.media(first[name]),
                     runtime.batch_size,
-                )  # fmt: skip
+                )
                 cost = {"seconds": time.perf_counter() - begun, "images": len(head.inputs)}
                 # Where all tokens of all crops are left, they are the ordinary features.
                 copies = bool((kept.count >= torch.tensor(head.sizes)).all())
@@ -73,9 +76,12 @@ def encode_arms(
 
 
 def _encode(
-    arm: Arm, adapter: Adapter, names: Sequence[str],
-    media_of: Callable[[str], Sequence[Image | Clip]], batch_size: int,
-) -> Kept:  # fmt: skip
+    arm: Arm,
+    adapter: Adapter,
+    names: Sequence[str],
+    media_of: Callable[[str], Sequence[Image | Clip]],
+    batch_size: int,
+) -> Kept:
     """The tokens left of every input, in the order of `names`."""
     parts, plans = [], adapter.plans(arm.method, arm.budget or 0, arm.params)
     for start in tqdm(range(0, len(names), batch_size), desc=arm.name, unit="batch"):

@@ -58,10 +58,12 @@ def _of_inputs(records: ImageRecords) -> torch.Tensor:
     ]
     order = torch.tensor([row for rows in records.members for row in rows]).argsort()
     rho = torch.cat(parts)[order]
-    return torch.stack([
-        rho[[row for medium in media for row in medium.rows]].mean()
-        for media in records.inputs.values()
-    ])  # fmt: skip
+    return torch.stack(
+        [
+            rho[[row for medium in media for row in medium.rows]].mean()
+            for media in records.inputs.values()
+        ]
+    )
 
 
 def num_tokens(information: pd.DataFrame, benchmark: str) -> int:

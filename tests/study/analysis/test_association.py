@@ -44,9 +44,11 @@ def test_value_and_p_agree_with_scipy(count):
         assert found.p == pytest.approx(expected.pvalue)
     else:
         exact = stats.permutation_test(
-            (x,), lambda own: stats.spearmanr(own, y).statistic, permutation_type="pairings",
+            (x,),
+            lambda own: stats.spearmanr(own, y).statistic,
+            permutation_type="pairings",
             n_resamples=np.inf,
-        )  # fmt: skip
+        )
         assert found.p == pytest.approx(exact.pvalue)
 
 

@@ -117,8 +117,11 @@ def test_one_test_for_every_metric_and_mcnemar_beside_it():
     assert set(tested["test"]) == {"sign_flip"}
     assert (tested["p"] > 0).all()
     assert tested["p_mcnemar"].notna().to_dict() == {
-        GQA.name: True, POPE.name: True, MME.name: True, "average": False
-    }  # fmt: skip
+        GQA.name: True,
+        POPE.name: True,
+        MME.name: True,
+        "average": False,
+    }
     assert (tested["p_bootstrap_error"] > 0).all()
     # Roughly the same question, asked twice.
     assert np.allclose(tested["p"], tested["p_bootstrap"], rtol=0.25, atol=0.05)
@@ -129,8 +132,10 @@ def test_p_swaps_the_answers_of_whole_images():
     scores = scores_of(ablation.arms, (GQA,), images=12)
     row = line(compare(scores, ablation, (GQA,), FEW), "num_groups=8", "all", GQA.name)
     by_image = scores.groupby(["arm", "image_id"])["score"].sum().unstack("arm")
-    own, other = (next(c.arms[0].name for c in ablation.cells if c.row.key == f"num_groups={n}")
-                  for n in (8, 16))  # fmt: skip
+    own, other = (
+        next(c.arms[0].name for c in ablation.cells if c.row.key == f"num_groups={n}")
+        for n in (8, 16)
+    )
     change = (by_image[own] - by_image[other]).to_numpy()
     signs = np.array(list(itertools.product((-1, 1), repeat=12)))
     assert row["p"] == pytest.approx((np.abs(signs @ change) >= abs(change.sum())).mean())
@@ -145,8 +150,9 @@ def test_the_average_swaps_an_image_under_all_columns_and_seeds_at_once(scores, 
     for m, whole in zip(samples.measured, samples.vanilla, strict=True):
         each = []
         for column in ablation.columns:
-            cells = {c.row.key: [a.name for a in c.arms] for c in ablation.cells
-                     if c.column == column}  # fmt: skip
+            cells = {
+                c.row.key: [a.name for a in c.arms] for c in ablation.cells if c.column == column
+            }
             (reference,) = m.at(cells["grouping=psca"])
             each += [
                 contributions(m.sums[seed], m.sums[reference], m.statistic)

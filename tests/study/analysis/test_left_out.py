@@ -25,10 +25,11 @@ def skill(arm):
 def subject():
     ablation = ablation_of(
         vary=[{"method": name} for name in ("prunesid", "grid", "tome", "fastv")],
-        across={"budget": [64, 192]}, seeds=1,
+        across={"budget": [64, 192]},
+        seeds=1,
         figure={"kind": "dots", "also": ["radar", "wins", "losses", "pareto", "forest", "lines"]},
         **{"except": [{"method": ["fastv"], "budget": [64]}]},
-    )  # fmt: skip
+    )
     scores = scores_of(ablation.arms, images=30, skill=skill)
     information = information_of()
     samples = sample(scores, ablation, BENCHMARKS, FEW)

@@ -62,11 +62,11 @@ def test_f1_is_lmms_evals_pope_f1(seed):
     scores = yes_no(np.random.default_rng(seed))
     utils = lmms_utils("pope")
     results = [
-        utils.pope_process_results(
-            {"answer": q.target, "question_id": q.question_id}, [q.answer]
-        )["pope_f1_score"]
+        utils.pope_process_results({"answer": q.target, "question_id": q.question_id}, [q.answer])[
+            "pope_f1_score"
+        ]
         for q in scores.itertuples()
-    ]  # fmt: skip
+    ]
     assert value(scores, "f1") == pytest.approx(utils.pope_aggregate_f1_score(results), abs=1e-12)
 
 

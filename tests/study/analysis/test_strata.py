@@ -16,9 +16,11 @@ BENCHMARKS = (GQA, MME, POPE)
 @pytest.fixture(scope="module")
 def work():
     ablation = ablation_of(
-        vary={"method": ["random", "grid"]}, across={"budget": [64, 128]}, seeds=2,
+        vary={"method": ["random", "grid"]},
+        across={"budget": [64, 128]},
+        seeds=2,
         reference={"method": "grid"},
-    )  # fmt: skip
+    )
     scores = scores_of(ablation.arms, BENCHMARKS, images=30, skill=lambda arm: 0.8)
     images = scores.groupby("benchmark")["image_id"].unique()
     information = pd.concat(

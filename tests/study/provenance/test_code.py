@@ -244,8 +244,9 @@ def test_what_stands_apart_counts_as_a_root_alone(package):
     package(root="from .sub import member, anything", sub__in__member="", sub__in__other="")
     apart = ["some_package.sub"]
     assert set(closure(["some_package.root"], apart)) == {
-        "some_package.root", "some_package.sub.member"
-    }  # fmt: skip
+        "some_package.root",
+        "some_package.sub.member",
+    }
     assert set(closure(apart, apart)) == {"some_package.sub"}
     members = {"some_package.sub", "some_package.sub.member", "some_package.sub.other"}
     assert set(closure(apart)) == members
@@ -267,5 +268,5 @@ def test_plain_arms_have_no_modules_and_others_their_own():
     assert modules_of(make_arm({"grouping": "kmeans"})) == [
         "prunesid.methods.features.prunesid.method",
         "prunesid.methods.features.prunesid.groupings.kmeans",
-        "prunesid.methods.features.prunesid.scores.abs_v"
-    ]  # fmt: skip
+        "prunesid.methods.features.prunesid.scores.abs_v",
+    ]

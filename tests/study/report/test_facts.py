@@ -78,10 +78,12 @@ def test_multiply_adds_are_told_and_a_sum_that_lacks_one_is_a_lower_bound():
         return float("nan") if arm.params.get("grouping") == "kmeans" else 2.5e6
 
     arms = arms_of(
-        ablation, encoder_macs=1e9, selection_macs=selection,
+        ablation,
+        encoder_macs=1e9,
+        selection_macs=selection,
         llm_macs=lambda arm, place: place * 4e8,
         total_macs=lambda arm, place: 1e9 + place * 4e8,
-    )  # fmt: skip
+    )
     table = facts_table(arms, NONE, ablation)
     assert table.columns == ("Tokens", "Encoder", "Selection", "LLM", "Total")
     cells = {row.label: [cell.value for cell in row.cells] for row in table.blocks[0].rows}

@@ -68,9 +68,11 @@ def test_a_wrong_kind_names_the_choices():
 @pytest.fixture(scope="module")
 def layered():
     ablation = ablation_of(
-        vary={"layer": [0, 4, 10]}, across={"budget": [64, 128]}, reference={"layer": 10},
+        vary={"layer": [0, 4, 10]},
+        across={"budget": [64, 128]},
+        reference={"layer": 10},
         figure={"kind": "layers", "x": "layer", "hue": "budget"},
-    )  # fmt: skip
+    )
     return subject_of(ablation, (GQA, SQA))
 
 
@@ -114,12 +116,11 @@ def test_layers_need_numbers_along_the_axis():
 def switched():
     ablation = ablation_of(
         vary=[{"preset": "paper"}, {"score": "cls_attention"}, {"order": "groups"}],
-        across={"budget": [64, 128]}, figure={"kind": "forest"},
-    )  # fmt: skip
+        across={"budget": [64, 128]},
+        figure={"kind": "forest"},
+    )
     skill = {"cls_attention": 0.5}
-    return subject_of(
-        ablation, skill=lambda arm: skill.get(str(arm.params.get("score")), 0.85)
-    )  # fmt: skip
+    return subject_of(ablation, skill=lambda arm: skill.get(str(arm.params.get("score")), 0.85))
 
 
 def test_a_forest_has_a_line_per_row_but_the_reference(switched):
@@ -225,10 +226,12 @@ SKILL = {"grid": 0.9, "random": 0.7, "prunesid": 0.8}
 @pytest.fixture(scope="module")
 def methods():
     ablation = ablation_of(
-        vary=[{"method": name} for name in ("random", "grid", "prunesid")], seeds=1,
-        across={"budget": [64, 128]}, reference={"method": "prunesid"},
+        vary=[{"method": name} for name in ("random", "grid", "prunesid")],
+        seeds=1,
+        across={"budget": [64, 128]},
+        reference={"method": "prunesid"},
         figure={"kind": "dots", "also": ["radar", "wins", "losses", "pareto"]},
-    )  # fmt: skip
+    )
     skill = {"vanilla": 0.95} | SKILL
     return subject_of(ablation, information=information_of(), skill=lambda arm: skill[arm.method])
 
@@ -236,8 +239,10 @@ def methods():
 def test_dots_show_every_row_from_above_by_the_average(methods):
     data = dots.points(methods)
     assert [row.label for row in dots.ranking(data, methods.ablation)] == [
-        "grid", "prunesid", "random"
-    ]  # fmt: skip
+        "grid",
+        "prunesid",
+        "random",
+    ]
     drawn = dots.draw(data, methods)
     axes = [ax for ax in drawn.axes if ax.axison]
     assert [t.get_text() for t in axes[0].get_yticklabels()] == ["grid", "prunesid", "random"]
@@ -286,7 +291,7 @@ def test_losses_stand_the_losses_under_the_first_column(methods):
     data = losses.points(methods)
     assert list(dict.fromkeys(data["row"])) == [
         f"method={name}" for name in ("grid", "prunesid", "random")
-    ]  # fmt: skip
+    ]
     drawn = losses.draw(data, methods)
     by_family, by_phi = (ax.images[0].get_array() for ax in drawn.axes[:2])
     assert by_phi.shape == (3, 3 * len(BENCHMARKS))

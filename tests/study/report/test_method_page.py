@@ -36,15 +36,20 @@ def subject():
             {"method": "fastv", "label": "FastV"},
             {"method": "prunesid", "preset": "release", "label": "released code"},
         ],
-        across={"budget": [128, 192]}, seeds=1, figure={"kind": "dots"},
-    )  # fmt: skip
+        across={"budget": [128, 192]},
+        seeds=1,
+        figure={"kind": "dots"},
+    )
     scores = scores_of(ablation.arms, images=30, skill=lambda arm: SKILL[arm.method])
     information = information_of()
     return Subject(
-        compare(scores, ablation, BENCHMARKS, FEW), ablation, BENCHMARKS, FEW,
+        compare(scores, ablation, BENCHMARKS, FEW),
+        ablation,
+        BENCHMARKS,
+        FEW,
         strata=by_stratum(scores, ablation, BENCHMARKS, information, FEW),
         facts=facts_of(ablation.arms),
-    )  # fmt: skip
+    )
 
 
 def test_accuracy_stands_with_its_difference_and_rank(subject):
@@ -95,8 +100,9 @@ def test_losses_are_those_of_the_strata_worst_first(subject):
 
 def test_the_picture_has_a_series_per_column_or_per_row(subject):
     for method, labels in (
-        ("grid", ["128 tokens", "192 tokens"]), ("prunesid", ["PruneSID", "released code"])
-    ):  # fmt: skip
+        ("grid", ["128 tokens", "192 tokens"]),
+        ("prunesid", ["PruneSID", "released code"]),
+    ):
         page = build_page(method, subject)
         drawn = method_losses.draw(page.losses, subject, page.rows)
         assert [text.get_text() for text in drawn.legends[0].get_texts()] == labels

@@ -38,8 +38,9 @@ ARMS = {
 def test_the_usual_arms_are_those_that_the_study_has():
     found = parse_patches(DEFAULT | {"benchmark": "b"}, ARMS)
     assert [(label, arm.name) for label, arm in found.columns] == [
-        ("PruneSID: groups", "default"), ("uniform grid", "method-grid")
-    ]  # fmt: skip
+        ("PruneSID: groups", "default"),
+        ("uniform grid", "method-grid"),
+    ]
 
 
 def test_without_the_usual_arms_the_first_ones_are_shown():
@@ -102,9 +103,7 @@ class Task:
     def questions(self):
         from prunesid.core.questions import Question
 
-        return [
-            Question(str(i), f"img{i // 2}", "", {}, "yes", "") for i in range(4)
-        ]  # fmt: skip
+        return [Question(str(i), f"img{i // 2}", "", {}, "yes", "") for i in range(4)]
 
     def image(self, question):
         shade = 60 * (1 + int(question.image_id[3:]))
@@ -125,12 +124,14 @@ def scenes(tmp_path):
     infos = {grouped.name: {"group": group}, plain.name: {}}
     keys = {
         name: store.put(
-            {"arm": name}, lambda path, info=info: save_kept(
+            {"arm": name},
+            lambda path, info=info: save_kept(
                 Kept(tokens, index, torch.tensor([2, 3]), info), path
-            ), suffix=".safetensors",
+            ),
+            suffix=".safetensors",
         )
         for name, info in infos.items()
-    }  # fmt: skip
+    }
     pd.DataFrame(
         {"benchmark": ["a", "b", "b"], "image_id": ["x", "img0", "img1"], "phi": [0.1, 0.9, 0.7]}
     ).to_parquet(tmp_path / "information.parquet")

@@ -38,13 +38,19 @@ def table(comparison, paper):
 
 def test_it_has_the_form_of_table_5(table):
     assert table.groups == (
-        ("Retain 64 tokens", 4), ("Retain 128 tokens", 4), ("Retain 192 tokens", 4), ("", 1)
-    )  # fmt: skip
+        ("Retain 64 tokens", 4),
+        ("Retain 128 tokens", 4),
+        ("Retain 192 tokens", 4),
+        ("", 1),
+    )
     assert table.columns == ("GQA", "MME", "POPE", "SQA") * 3 + ("Avg.",)
     ours, differences, printed, deltas = table.blocks
     assert [r.label for r in ours.rows] == [
-        "all 576 tokens", "random", "k-means", "PSCA (PruneSID)"
-    ]  # fmt: skip
+        "all 576 tokens",
+        "random",
+        "k-means",
+        "PSCA (PruneSID)",
+    ]
     assert [r.label for r in differences.rows] == ["random", "k-means"]
     assert [r.label for r in printed.rows] == [r.label for r in ours.rows]
     assert [r.label for r in deltas.rows] == [r.label for r in differences.rows]
@@ -182,9 +188,12 @@ def test_a_budget_that_authors_count_otherwise_is_told(paper):
         )
     try:
         ablation = ablation_of(
-            vary=[{"method": "prunesid"}, {"method": "made up", "label": "ours"},
-                  {"method": "made up", "budget_counts": "after", "label": "theirs"}],
-        )  # fmt: skip
+            vary=[
+                {"method": "prunesid"},
+                {"method": "made up", "label": "ours"},
+                {"method": "made up", "budget_counts": "after", "label": "theirs"},
+            ],
+        )
         scores = scores_of(ablation.arms, images=20, skill=lambda arm: 0.8)
         comparison = compare(scores, ablation, BENCHMARKS, FEW)
         text = " ".join(build_table(Subject(comparison, ablation, BENCHMARKS, FEW), paper).caption)
@@ -197,9 +206,11 @@ def test_a_budget_that_authors_count_otherwise_is_told(paper):
 @pytest.fixture(scope="module")
 def dynamic():
     ablation = ablation_of(
-        vary={"dynamic": [None, "benchmark", "calibrated"]}, across={"budget": [64, 192]},
-        labels={"dynamic": {"none": "fixed"}}, table={"paper_table": 1, "average": "column"},
-    )  # fmt: skip
+        vary={"dynamic": [None, "benchmark", "calibrated"]},
+        across={"budget": [64, 192]},
+        labels={"dynamic": {"none": "fixed"}},
+        table={"paper_table": 1, "average": "column"},
+    )
     scores = scores_of(ablation.arms, images=40, skill=lambda arm: 0.8)
     return ablation, compare(scores, ablation, BENCHMARKS, FEW)
 
@@ -223,10 +234,12 @@ def test_table_7_has_deltas_per_benchmark_beside_the_papers(dynamic, paper):
 
 def test_dynamic_budgets_stand_beside_the_spread_of_phi(dynamic, comparison):
     ablation, own = dynamic
-    phi = pd.DataFrame({
-        "benchmark": [b.name for b in BENCHMARKS for _ in range(3)],
-        "phi": [x for b in range(4) for x in (0.7, 0.8, 0.8 + 0.01 * b)],
-    })  # fmt: skip
+    phi = pd.DataFrame(
+        {
+            "benchmark": [b.name for b in BENCHMARKS for _ in range(3)],
+            "phi": [x for b in range(4) for x in (0.7, 0.8, 0.8 + 0.01 * b)],
+        }
+    )
     table = build_table(Subject(own, ablation, BENCHMARKS, FEW, phi))
     block = next(block for block in table.blocks if block.kind == "information")
     mean, std = block.rows

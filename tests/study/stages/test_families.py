@@ -103,9 +103,11 @@ def run(
     extract(source, runtime, needs_of(arms), features)
     write_information({source.task: [features]}, folder / "information.parquet")
     write_budgets(
-        folder / "information.parquet", {source.task: shared_budgets(arms)}, None,
+        folder / "information.parquet",
+        {source.task: shared_budgets(arms)},
+        None,
         folder / "budgets.parquet",
-    )  # fmt: skip
+    )
     budgets = read_budgets(folder / "budgets.parquet", source.task)
     encode_arms(source, runtime, features, arms, store, folder / "encoded.json")
     select_arms(features, arms, store, folder / "selections.json", budgets, folder / "encoded.json")

@@ -100,8 +100,9 @@ def test_a_part_is_named_and_nothing_else_is_its_name():
 def test_files_are_handed_out_benchmark_by_benchmark():
     found = by_benchmark(["a", "b"], ["a1", "a2", "b1", "b2"])
     assert {name: [str(p) for p in paths] for name, paths in found.items()} == {
-        "a": ["a1", "a2"], "b": ["b1", "b2"],
-    }  # fmt: skip
+        "a": ["a1", "a2"],
+        "b": ["b1", "b2"],
+    }
     with pytest.raises(ValueError, match="parts"):
         by_benchmark(["a", "b"], ["a1", "a2", "b1"])
 
@@ -144,9 +145,11 @@ def run(folder, count, monkeypatch):
         extract(source, runtime, needs_of(arms), path, part)
     write_information({"pocket_mme": features}, folder / "information.parquet")
     write_budgets(
-        folder / "information.parquet", {"pocket_mme": shared_budgets(arms)}, None,
+        folder / "information.parquet",
+        {"pocket_mme": shared_budgets(arms)},
+        None,
         folder / "budgets.parquet",
-    )  # fmt: skip
+    )
     (folder / "budgets.parquet").rename(layout.budgets)
     budgets = read_budgets(layout.budgets, "pocket_mme")
     for part, own, passed, asked, kept, given in zip(
@@ -156,8 +159,9 @@ def run(folder, count, monkeypatch):
         write_questions(source, runtime, arms, own, asked, part)
         select_arms(own, arms, store, kept, budgets, passed, asked)
         answer_benchmark(source, runtime, own, kept, arms, store, given, part, asked)
-    score_benchmark(source, "pocket_mme", benchmark.metric, answers, store,
-                    folder / "scores.parquet")  # fmt: skip
+    score_benchmark(
+        source, "pocket_mme", benchmark.metric, answers, store, folder / "scores.parquet"
+    )
     write_costs(features, answers, arms, store, folder / "costs.csv")
     write_arms(
         study.ablations[0], pd.read_parquet(folder / "scores.parquet"),
@@ -213,9 +217,12 @@ with hold_one(["first", "second"], Path(sys.argv[1]), 0.05) as number:
 def test_jobs_hold_a_gpu_each_and_wait_for_one(tmp_path):
     def start():
         return subprocess.Popen(
-            [sys.executable, "-c", HOLD, str(tmp_path)], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            [sys.executable, "-c", HOLD, str(tmp_path)],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     first, second = start(), start()
     taken = [process.stdout.readline().strip() for process in (first, second)]

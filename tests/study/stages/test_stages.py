@@ -163,9 +163,12 @@ def test_tokens_of_an_encoder_pass_are_stored_beside_the_others(tiny_llava, work
     answer_benchmark(work[1], runtime, features, selections, everyone, store, answers)
     found = {name: read_answers(store.get(key)) for name, key in read_keys(answers).items()}
     assert {name: own[0].tokens for name, own in found.items()} == {
-        "vanilla": 16, "method-grid_budget-5": 5, "method-tome_budget-5": 5,
-        "method-downsample_budget-5": 4, "method-tome_budget-16": 16,
-    }  # fmt: skip
+        "vanilla": 16,
+        "method-grid_budget-5": 5,
+        "method-tome_budget-5": 5,
+        "method-downsample_budget-5": 4,
+        "method-tome_budget-16": 16,
+    }
     # With all tokens it is the unmodified model, asked once.
     assert read_keys(answers)["vanilla"] == read_keys(answers)["method-tome_budget-16"]
 
@@ -289,9 +292,7 @@ def test_other_budgets_are_another_selection_and_fixed_arms_know_none(work, tmp_
 
     def keys(*tokens):
         budgets = {("benchmark", 96): dict(zip(record.image_ids, tokens, strict=True))}
-        select_arms(
-            work[0] / "features.safetensors", arms, store, tmp_path / "keys.json", budgets
-        )  # fmt: skip
+        select_arms(work[0] / "features.safetensors", arms, store, tmp_path / "keys.json", budgets)
         return read_keys(tmp_path / "keys.json")
 
     one, same, other = keys(90, 91, 92, 93), keys(90, 91, 92, 93), keys(90, 91, 92, 94)
@@ -359,9 +360,11 @@ def test_fields_are_stored_where_an_arm_reads_them(work, tmp_path):
             assert torch.equal(kept.tokens, again.tokens)
             assert torch.equal(kept.info["selected"], again.info["selected"])
     assert counts == {
-        "method-divprune": [64] * 4, "method-dpp": [64] * 4,
-        "method-hired": [64] * 4, "method-prumerge": [64] * 4,
-    }  # fmt: skip
+        "method-divprune": [64] * 4,
+        "method-dpp": [64] * 4,
+        "method-hired": [64] * 4,
+        "method-prumerge": [64] * 4,
+    }
 
 
 def test_mustdrops_key_set_comes_from_the_stored_features(work, tmp_path):
@@ -379,8 +382,9 @@ def test_mustdrops_key_set_comes_from_the_stored_features(work, tmp_path):
     keys, kept = read_keys(tmp_path / "answers.json"), records.all_tokens()
     adapter, asked = load(model_path("pocket")), work[1].open().questions()
     for arm, attention in (
-        (mustdrop, records.gather(kept.index, "last_cls_attention")), (bare, None)
-    ):  # fmt: skip
+        (mustdrop, records.gather(kept.index, "last_cls_attention")),
+        (bare, None),
+    ):
         direct = answer_late(
             adapter, kept, records.inputs, asked, "mustdrop", budget=150, params=arm.params,
             cls_attention=attention, batch_size=RUNTIME.batch_size,
@@ -415,9 +419,12 @@ def test_a_late_arm_answers_on_all_tokens_and_tells_what_it_dropped(work, tmp_pa
 
     scores = pd.read_parquet(tmp_path / "scores.parquet").assign(benchmark="pocket_mme")
     write_costs(
-        [work[0] / "features.safetensors"], [tmp_path / "answers.json"], ablation.arms, store,
+        [work[0] / "features.safetensors"],
+        [tmp_path / "answers.json"],
+        ablation.arms,
+        store,
         tmp_path / "costs.csv",
-    )  # fmt: skip
+    )
     write_arms(
         ablation, scores, {"pocket_mme": [tmp_path / "selections.json"]},
         {"pocket_mme": tmp_path / "costs.csv"}, store, tmp_path / "arms.csv",
@@ -428,8 +435,10 @@ def test_a_late_arm_answers_on_all_tokens_and_tells_what_it_dropped(work, tmp_pa
     assert facts.loc[fastv.name, "tokens_mean"] == pytest.approx(mean, rel=1e-5)
     assert mean == pytest.approx(128, abs=0.5)
     assert facts["input_mean"].to_dict() == {
-        "vanilla": 576, fastv.name: 576, "method-grid_budget-128": 128
-    }  # fmt: skip
+        "vanilla": 576,
+        fastv.name: 576,
+        "method-grid_budget-128": 128,
+    }
     assert facts.loc[fastv.name, "kv_mean"] == direct.cached.sum(dim=1).double().mean().item()
     assert facts.loc[fastv.name, "selection_macs"] == pytest.approx(
         direct.selection_macs.double().mean().item(), rel=1e-5
@@ -461,14 +470,17 @@ def test_the_facts_of_every_arm_and_the_agreement_of_its_groups(work, tmp_path):
     select_arms(features, ablation.arms, store, tmp_path / "selections.json")
     pd.DataFrame(
         {"arm": arm.name, "llm_macs": place} for place, arm in enumerate(ablation.arms)
-    ).to_csv(tmp_path / "costs.csv", index=False)  # fmt: skip
+    ).to_csv(tmp_path / "costs.csv", index=False)
     scores = pd.DataFrame(
         {
-            "benchmark": "pocket_mme", "arm": arm.name, "image_id": str(image),
+            "benchmark": "pocket_mme",
+            "arm": arm.name,
+            "image_id": str(image),
             "tokens": float(arm.budget or 576),
         }
-        for arm in ablation.arms for image in range(4)
-    )  # fmt: skip
+        for arm in ablation.arms
+        for image in range(4)
+    )
     write_arms(
         ablation, scores, {"pocket_mme": [tmp_path / "selections.json"]},
         {"pocket_mme": tmp_path / "costs.csv"}, store, tmp_path / "arms.csv",
@@ -496,12 +508,13 @@ def test_the_facts_of_every_arm_and_the_agreement_of_its_groups(work, tmp_path):
         for seed in range(3)
         for a, b in zip(
             exact.tolist(),
-            read_features(features)[0].compress(
-                "prunesid", budget=64, seed=seed, solver="randomized"
-            ).info["group"].tolist(),
+            read_features(features)[0]
+            .compress("prunesid", budget=64, seed=seed, solver="randomized")
+            .info["group"]
+            .tolist(),
             strict=True,
         )
-    ]  # fmt: skip
+    ]
     assert agreement["with_reference"].iloc[1] == pytest.approx(sum(index) / len(index), rel=1e-4)
 
 

@@ -72,9 +72,11 @@ def work(tmp_path_factory, study):
     questions = Source("pocket_mme", data).open().questions()
     image_ids = list(dict.fromkeys(q.image_id for q in questions))
     files = BenchmarkFiles(
-        folder / "scores.parquet", (folder / "selections.json",),
-        (folder / "1-of-1" / "features.safetensors",), data,
-    )  # fmt: skip
+        folder / "scores.parquet",
+        (folder / "selections.json",),
+        (folder / "1-of-1" / "features.safetensors",),
+        data,
+    )
     (features,), (selections,) = files.features, files.selections
     features.parent.mkdir()
     inputs = {

@@ -36,8 +36,11 @@ def read_back(directory: Path) -> dict:
     """{run: {"config", "logs"}} of all runs in trackio."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", READ],
-        env=surroundings(directory), capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        env=surroundings(directory),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -155,8 +158,11 @@ def test_the_dashboard_serves_the_runs_on_loopback_alone(study, tmp_path):
     command = [sys.executable, "-m", "prunesid.study.tracking.dashboard", "--config", str(study)]
     process = subprocess.Popen(
         [*command, "--port", str(port), "--no-browser"],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         address = f"http://127.0.0.1:{port}"
         runs = _asked(f"{address}/api/get_runs_for_project", {"project": "prunesid"}, process)

@@ -151,10 +151,10 @@ def read_head(path: Path) -> Head:
 def read_features(
     path: Path, layers: Collection[int] | None = None, fields: Collection[str] | None = None
 ) -> tuple[ImageRecords, Head]:
-    """The records of all inputs of a benchmark, on the CPU, and what the file says of itself.
+    """The records of all inputs of a benchmark, on the CPU, and the file's header.
 
-    `layers` are the blocks to read into `hidden`, `fields` the optional fields to read
-    (`record.OPTIONAL`), None for all that are stored.
+    layers  the blocks to read into `hidden`; None: all that are stored
+    fields  the optional fields to read (`record.OPTIONAL`); None: all that are stored
     """
     head = read_head(path)
     names = row_names(head.inputs)

@@ -25,10 +25,9 @@ def save_kept(
 ) -> None:
     """Write index, count and info. Tokens are written only where they are no copy of a patch.
 
-    copies  whether tokens with an index are the features of that patch; not so after a pass of
-    their
-            own through the encoder
-    asked   which question each row is of, where rows are questions'
+    copies  whether tokens with an index are the features of that patch; False for an arm with an
+            encoder pass of its own
+    asked   the question of each row, if rows are questions'
     """
     tensors = {"index": kept.index, "count": kept.count}
     tensors |= {f"info.{key}": value for key, value in kept.info.items()}
@@ -44,7 +43,7 @@ def save_kept(
 def load_kept(path: Path, records: ImageRecords, sources: Sequence[int] | None = None) -> Kept:
     """The tokens that `save_kept` wrote, taken from the features of `records` (R rows).
 
-    sources  the one of these rows that each row is of; None: row by row
+    sources  the row of `records` that each row was chosen from; None: row by row
     """
     tensors = load_file(path)
     index, count = tensors["index"], tensors["count"]

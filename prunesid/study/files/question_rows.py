@@ -19,8 +19,8 @@ _NAME = "asked"
 class AskedRow:
     """One of the inputs: a question on an image.
 
-    questions  the ids of those that ask it
-    row        the first of its crops
+    questions  the ids of the questions with this text
+    row        the row of the image's first crop
     """
 
     image: str

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Questions:
     """The questions of a benchmark's shard.
 
-    prompts     {name: what is asked of which image}, each once
+    prompts     {name: the question and its image}, each once
     vectors     {encoder: {name: (C,)}}, see `prunesid.images.relevance`
     text_tower  digest of the text tower that the model was loaded with, None without one
     """

@@ -32,8 +32,8 @@ class KeptPatches:
 class FirstCrop:
     """The place of an image's first crop.
 
-    keys  {arm: key of the store} of the selections that it is a row of
-    row   its number in these
+    keys  {arm: key in the store} of the selections
+    row   the crop's row in each of them
     grid  rows and columns of its patches
     view  what it shows of the image, see `records.Medium`
     """
@@ -48,8 +48,7 @@ class FirstCrop:
 class Scene:
     """An image as the tower sees it, (S, S, 3) uint8, its patches' grid, and what arms keep.
 
-    `question` is the one that arms which choose by image and question are given; '' without such
-    arms.
+    `question` is given to the arms that choose by image and question; '' without such arms.
     """
 
     image_id: str

@@ -1,9 +1,9 @@
 """The code that a stage's results depend on, for keys of the store and rules of the workflow.
 
-It is the module that computes the stage with all that it imports, and what its arms run through.
-Adding or editing a method touches no other's results: what registers itself counts for the arms
-that use it alone, and the package that it registers with for the arms of that package. What a
-study's file says reaches a stage as values, so that the code which reads the file counts nowhere.
+It is the module that computes the stage, all that it imports, and the methods that its arms use.
+A method counts for the arms that use it alone, so adding or editing one touches no other's
+results. The package that a method registers with counts for the arms of that package. A study's
+file reaches a stage as values; the code that reads the file counts nowhere.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _TASKS = "prunesid.lmms.tasks"
 class Stage:
     """The modules at which the code of a stage begins.
 
-    roots   the modules that compute it; a package counts whole
-    runs    the places whose methods it runs
-    family  whether it runs the model
+    roots   modules that compute the stage; a package counts whole
+    runs    places whose methods the stage runs
+    family  whether the stage runs the model
     """
 
     roots: tuple[str, ...]

@@ -57,9 +57,9 @@ def questions_digest(questions: Sequence[Question], data: Path | None) -> str:
 def features_material(benchmark: str, runtime: Runtime, frames: int) -> dict[str, Any]:
     """The key of the vision features of a benchmark's images; the layers stored are no part of it.
 
-    `benchmark` is a `questions_digest`. The text tower among the model's options changes nothing
-    but what is compared with questions (`tower_digest`). The usual number of frames is left out, so
-    that it renames nothing of benchmarks without clips.
+    `benchmark` is a `questions_digest`. The text tower is left out: it changes only what is
+    compared with questions (`tower_digest`). The usual number of frames is left out, too, so that
+    benchmarks without clips keep their keys.
     """
     return {
         "stage": "features",

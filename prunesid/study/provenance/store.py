@@ -1,9 +1,9 @@
-"""Results on disk, named by what determined them.
+"""Results on disk, named by a digest of all that determines them.
 
 An entry is a payload and a JSON sidecar that holds the key's material and the payload's checksum.
 The sidecar is written last, by a rename: an entry without one does not exist. The payload's name
-carries its checksum, so two writers of one key never mix their files. What an entry cost may stand
-beside it; it tells how long the next ones will take and determines nothing.
+carries its checksum, so two writers of one key never mix their files. The cost of an entry may
+stand beside it. Estimates read it; it determines nothing.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ class Store:
         suffix: str = "",
         cost: Mapping[str, float] | None = None,
     ) -> str:
-        """Stores what `write` puts into the file it is given, and returns the key.
+        """Store the file that `write` fills, and return the key.
 
-        Nothing is stored if `write` raises. `suffix` ends the payload's name, as in ".parquet";
-        `cost` is what there is to say about the seconds it took.
+        Nothing is stored if `write` raises. `suffix` ends the payload's name, as in ".parquet".
+        `cost` says what the seconds were spent on.
         """
         key = self.key(material)
         self.root.mkdir(parents=True, exist_ok=True)

@@ -31,9 +31,9 @@ def read_shards(paths: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def drop_damaged(paths: Iterable[Path], store: Store) -> list[Path]:
-    """Remove the tables that name what the store does not have whole, and return them.
+    """Remove the tables that name a missing or damaged entry of the store, and return them.
 
-    Their stage then runs again, and computes what is missing alone.
+    Their stage runs again then, and computes only the missing entries.
     """
     damaged = [path for path in paths if path.is_file() and not _is_whole(path, store)]
     for path in damaged:

@@ -1,4 +1,4 @@
-"""The stages of a study, each from files to files: what the scripts of the workflow call.
+"""The stages of a study, each from files to files. The scripts of the workflow call them.
 
     features -> information, select -> answer -> score -> compare -> table, figure -> publish
 

@@ -36,7 +36,7 @@ def material_of(tokens: str, features: Head, runtime: Runtime, arm: Arm) -> dict
     """The key of an arm's answers.
 
     tokens    what enters the language model: ALL or a `kept_digest`
-    features  those that these are of
+    features  key of the features that the tokens are of
     """
     inside = late_of(arm)
     identity = features.identity(_fields([arm]))
@@ -52,7 +52,7 @@ def tokens_of(kept: Path | None, features: Head, questions: Questions | None) ->
     """The tokens that enter the language model: ALL or a `kept_digest`.
 
     kept       the tokens of an arm that selects
-    questions  of the same shard, for an arm that chooses by image and question
+    questions  the shard's questions, for an arm that chooses by image and question
     """
     if kept is None:
         return ALL
@@ -87,8 +87,8 @@ def answer_benchmark(
 ) -> None:  # fmt: skip
     """Answer and store what is missing, then write {arm: key} as JSON; {} where there is no input.
 
-    features, selections  those of the benchmark's shard
-    questions             of the shard, for arms that choose by image and question
+    features, selections  files of the benchmark's shard
+    questions             its questions, for arms that choose by image and question
     """
     reading = {arm.name for arm in arms if _reads_attention(arm)}
     records, head = read_features(features, layers=(), fields=_fields(arms))

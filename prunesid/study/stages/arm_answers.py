@@ -39,13 +39,13 @@ class Late:
 
 @dataclass(frozen=True)
 class Job:
-    """The answers of one arm: what determines them, and how to get the arm's tokens.
+    """The answers of one arm: their key, and how to get the arm's tokens.
 
-    kept  called only if the answers are not stored yet
-    inputs  what the rows of `kept` belong to where each question is an input of its own
-            (`prunesid.images.relevance`); None: the images
-    late  for an arm that drops some of those tokens inside the language model
-    cls_attention  of what is kept, where `late` needs it; see `answer_late`
+    kept           gives the tokens; called only if the answers are not stored yet
+    inputs         the owners of the rows of `kept` if each question is an input of its own
+                   (`prunesid.images.relevance`); None: the images
+    late           the method that drops some of these tokens inside the language model
+    cls_attention  gives that of the kept tokens, if `late` needs it; see `answer_late`
     """
 
     name: str
@@ -101,10 +101,10 @@ def answer_arms(
     batch_size: int = 16,
     quiet: bool = False,
 ) -> dict[str, str]:
-    """Answers and stores what is missing -> store keys of all jobs, by name.
+    """Answer and store what is missing; return the keys of all jobs in the store, by name.
 
-    An interruption loses at most the arm in progress. `inputs` are what the rows of a `kept` belong
-    to whose job says nothing else; payloads are the parquet files of `write_answers`, rows in the
+    An interruption loses at most the arm in progress. `inputs` own the rows of a `kept` whose job
+    has no inputs of its own. Payloads are the parquet files of `write_answers`, with rows in the
     order of `asked`.
     """
     keys = {job.name: Store.key(job.material) for job in jobs}

@@ -1,10 +1,9 @@
 """The cost of a question under each arm of a benchmark, by counting (`prunesid.core.costs`).
 
 A question is counted as if it were asked alone: the vision tower on its image, the choice of
-tokens, and the prompt through the language model, without the answer's own tokens. The study shares
-the first two, and the prompt up to the image, among the questions of an image; where tokens are
-chosen by image and question, the first alone. Of such a choice the question's own encoding counts
-as well.
+tokens, and the prompt through the language model, without the answer's own tokens. The questions of
+an image share the first two in a study, and the prompt up to the image. If tokens are chosen by
+image and question, they share the tower alone, and each question's own encoding counts.
 """
 
 from __future__ import annotations
@@ -111,8 +110,8 @@ def spent(
     """The `COLUMNS` of an arm, from its answers.
 
     crops   the patches of every image's crops
-    passes  of every image, where the arm has an encoder pass of its own and there is a formula
-    pools   of every image, as `pools_of` has them; its crops where they are left out
+    passes  multiply-adds of every image's encoder pass, if the arm has its own and a formula
+    pools   the pools of every image, as `pools_of` gives them; None: its crops
     """
     tower, tokens = sizes.encoder, sizes.encoder_tokens
     alike = Counter(

@@ -1,8 +1,8 @@
 """A GPU of its own for each job, and the model on it.
 
 Snakemake counts GPUs and assigns none: a job that starts takes the first GPU that no other job of
-this user holds. A lock on a file holds it, which the system drops with the process, however that
-ends.
+this user holds. A lock on a file holds it. The system drops the lock with the process, however the
+process ends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ SECONDS = 2.0
 
 @contextmanager
 def device_slot(device: str) -> Iterator[str]:
-    """The device to use while the context lasts: of "cuda" one GPU, "cuda:1"; any other as it is.
+    """The device to use while the context lasts: for "cuda" one GPU, such as "cuda:1".
+
+    Any other device is returned as it is.
 
     Waits while other jobs hold all GPUs that torch sees.
     """
@@ -61,9 +63,9 @@ def _gpus() -> list[str]:
 
 @contextmanager
 def hold_one(names: Sequence[str], folder: Path, seconds: float = SECONDS) -> Iterator[int]:
-    """Holds the first of `names` that no other process holds -> its place among them.
+    """Hold the first of `names` that no other process holds, and return its place among them.
 
-    Asks again every few `seconds` while all are held. The locks are files of `folder`.
+    Asks again every `seconds` while all are held. The locks are files of `folder`.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     waiting = False

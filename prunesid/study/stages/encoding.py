@@ -45,7 +45,7 @@ def encode_arms(
 ) -> None:  # fmt: skip
     """Encode and store what is missing, then write {arm: key} as JSON; {} where there is no input.
 
-    features  of `features.extract`, perhaps of a shard: rows are those of its records
+    features  file of `features.extract`, perhaps of a shard; its records give the rows
 
     ValueError where the model's family takes no method that acts in the encoder.
     """

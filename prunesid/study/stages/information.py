@@ -24,7 +24,7 @@ def write_information(features: Mapping[str, Sequence[Path]], output: Path) -> N
     """Parquet with benchmark, image_id, rho (equation 4) and phi = 1 - rho (equation 7).
 
     `features` holds the files of each benchmark's shards; `num_tokens` reads back how many tokens
-    each has. Of an input in several crops, the means over these.
+    each has. An input in several crops has the means over them.
     """
     import pandas as pd
 

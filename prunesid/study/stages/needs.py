@@ -29,7 +29,7 @@ def needs_of(arms: Sequence[Arm]) -> Needs:
 def needs_text(needs: Needs, text_tower: object) -> str:
     """The needs that features are made for, as text: features of other needs are made again.
 
-    text_tower  the option that names it; None without one
+    text_tower  the option that names CLIP's text tower; None without one
     """
     read = reading(needs, text_tower)
     return f"{read} by {text_tower}" if read.joint else str(read)

@@ -36,12 +36,12 @@ def read_scenes(
 ) -> list[Scene]:
     """The images and what each arm keeps of them, from the files of the stages.
 
-    information  of `write_information`
-    crops        of the chosen benchmark, `first_crops`
+    information  table of `write_information`
+    crops        `first_crops` of the chosen benchmark
 
-    Of an image in crops the first is shown, and of arms that choose by image and question the first
-    question on it. Images are those at evenly spaced ranks of phi, from little information to much.
-    An arm with seeds shows its first.
+    An image in crops is shown by its first crop. Arms that choose by image and question are shown
+    for the first question on it. Images are those at evenly spaced ranks of phi, from little
+    information to much. An arm with seeds shows its first.
     """
     table = pd.read_parquet(information)
     table = table[table["benchmark"] == chosen.benchmark].reset_index(drop=True)
@@ -79,7 +79,7 @@ def first_crops(features: Sequence[Path], selections: Sequence[Path]) -> dict[st
 def spaced(phi: NDArray[np.float64], count: int) -> list[int]:
     """The images at `count` evenly spaced ranks of phi (n,), the lowest first.
 
-    The middle of each share of the ranks: the extremes of a benchmark are not typical of it.
+    They are the middles of equal shares of the ranks, since the extremes are not typical.
     """
     order = np.argsort(phi, kind="stable")
     count = min(count, len(order))

@@ -28,7 +28,7 @@ def write_questions(
 ) -> None:  # fmt: skip
     """Encode every question of a benchmark's shard once, for all arms that choose by it.
 
-    features  those of the shard
+    features  file of the shard's features
     """
     inputs = read_head(features).inputs
     prompts = prompts_of(inputs, shard.questions(source.open().questions(), runtime.batch_size))

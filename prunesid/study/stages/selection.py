@@ -102,9 +102,9 @@ def select_arms(
 ) -> None:
     """Select and store what is missing, then write {arm: key} as JSON; {} where there is no input.
 
-    budgets    of the benchmark (`budgets.read_budgets`), for arms with a dynamic one
-    encoded    of `encoding.encode_arms`, for arms with an encoder pass of their own
-    questions  of `questions.write_questions`, for arms that choose by image and question
+    budgets    the benchmark's (`budgets.read_budgets`), for arms with a dynamic budget
+    encoded    table of `encoding.encode_arms`, for arms with an encoder pass of their own
+    questions  file of `questions.write_questions`, for arms that choose by image and question
     """
     records, head = read_features(features)
     asked = None if questions is None else read_questions(questions)

@@ -19,9 +19,9 @@ T = TypeVar("T")
 class Shard:
     """Part `number` of `of`, counted from 1; as text "2-of-4".
 
-    Parts hold whole blocks of inputs (`answering.blocks`), as equally many as there can be: so the
-    number of parts changes no result. Where there are fewer blocks than parts, some parts are
-    empty.
+    Parts hold whole blocks of inputs (`answering.blocks`), so that the number of parts changes no
+    result. Their numbers of blocks differ by one at most. With fewer blocks than parts, some parts
+    are empty.
     """
 
     number: int = 1

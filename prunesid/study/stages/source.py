@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Source:
     """The source of a benchmark's questions: an lmms-eval task, perhaps on a file of ours.
 
-    `images` takes the task's first questions only, up to the first on one image too many. A clip
-    has `frames` frames.
+    With `images`, only the task's first questions count, up to that number of images. A clip has
+    `frames` frames.
     """
 
     task: str

@@ -1,11 +1,11 @@
-"""Results as runs of an experiment tracker: what a run is, and what a back end does with it.
+"""Results as runs of an experiment tracker, and the interface of its back ends.
 
     from prunesid.study.tracking import Settings
     from prunesid.study.tracking.publish import publish
     publication = publish(runs, Path("results/pocket/runs"), Settings(mode="offline"))
     print(publication.message())
 
-Runs are made late, once, from result files. A back end is one file with a class that has the
+Runs are made once, at the end, from result files. A back end is one file with a class that has the
 members of `Tracker`; JSON files are always written.
 """
 
@@ -68,12 +68,15 @@ class Picture:
 class Run:
     """One arm of an ablation, or the comparison of all of them.
 
-    group is the ablation, job_type the stage. config says what was run, summary what came out; both
-    hold what JSON can express (NumPy scalars and paths are converted, NaN becomes null).
-    predictions are shown as a table, at most MAX_PREDICTIONS rows; a column PICTURE holds places in
-    `pictures` (or nothing) and is shown as these. files {title: path} are images (.png, .jpg) and
-    tables (.csv, .html). environment (versions, commit, device) is recorded but does not identify
-    the run: the same results under a new commit are no new run.
+    group        the ablation
+    job_type     the stage
+    config       the settings of the run, summary its results. Both hold what JSON can express:
+                 NumPy scalars and paths are converted, NaN becomes null
+    predictions  shown as a table of at most MAX_PREDICTIONS rows. A column PICTURE holds places in
+                 `pictures`, or nothing, and is shown as pictures
+    files        {title: path} of images (.png, .jpg) and tables (.csv, .html)
+    environment  versions, commit and device. They are recorded but do not identify the run: the
+                 same results under a new commit are no new run
 
     ValueError for an empty name or group, too many predictions, or a file of another type.
     """
@@ -143,9 +146,9 @@ class Run:
 class Settings:
     """How to reach W&B, and whether to record in trackio, too.
 
-    mode 'auto' is online where wandb finds credentials, or WANDB_MODE asks for it, else offline.
-    timeout: seconds after which an upload is given up; that of the first run, and a little more for
-    that of all others.
+    mode     'auto' is online if wandb finds credentials or WANDB_MODE asks for it, else offline
+    timeout  seconds after which the upload of the first run is given up; each further run adds a
+             few
     """
 
     mode: str = "auto"
@@ -170,8 +173,9 @@ class Settings:
 class Delivery:
     """The fate of a run at one back end.
 
-    status: 'written' (JSON), 'offline', 'online' or 'failed', then with a reason. place: file or
-    folder, relative to the directory of the runs. target: the project it was meant for.
+    status  'written' (JSON), 'offline', 'online', or 'failed' with a reason
+    place   file or folder, relative to the directory of the runs
+    target  the project that the run was meant for
     """
 
     status: str

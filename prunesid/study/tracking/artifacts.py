@@ -1,7 +1,7 @@
 """Features, answers and report as W&B artifacts, each made from the one before.
 
-W&B draws their lineage from runs that use one artifact and log the next, which only a server can
-take in; offline there is a list of them (artifacts.json) for the day on which there is an account.
+W&B draws their lineage from runs that use one artifact and log the next. Only a server can take
+them in. Offline, artifacts.json lists them, for an upload once there is an account.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ SECONDS_PER_ARTIFACT = 60.0
 class Artifact:
     """Files {title: path} under a name, and the names of the artifacts they were made from.
 
-    by_reference sends names, sizes and checksums of the files and not the files, for those that are
-    large and stay on this machine.
+    by_reference  send names, sizes and checksums instead of the files, which are large and stay on
+                  this machine
     """
 
     name: str
@@ -85,7 +85,7 @@ def read_artifacts(directory: Path) -> list[Artifact]:
 
 
 def send_artifacts(directory: Path, settings: Settings) -> str | None:
-    """Send the listed artifacts that are not online as they are; the problem if there was one.
+    """Send the listed artifacts that are missing online or differ there; return any problem.
 
     Needs an account. Never raises for what wandb does.
     """

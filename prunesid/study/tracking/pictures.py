@@ -1,7 +1,7 @@
 """Pictures of what an arm keeps of an image, beside what its reference keeps.
 
-A picture is named by what it shows, so that one that is there is not drawn again; the images are
-opened only for those that are missing.
+A picture is named by a digest of its content, so that none is drawn twice. Images are opened only
+for pictures that are missing.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ FILE_TYPE = ".jpg"
 class Gallery:
     """Pictures in `folder`, drawn when they are asked for.
 
-    crops are those of each benchmark's images; find(benchmark, question_id, image_id) gives an
-    image as the vision tower sees it, all images in one size.
+    crops  the first crops of each benchmark's images
+    find   gives the image of (benchmark, question_id, image_id) as the vision tower sees it, all
+           images in one size
     """
 
     def __init__(

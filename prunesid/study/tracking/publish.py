@@ -20,9 +20,9 @@ def publish(runs: Sequence[Run], directory: Path, settings: Settings | None = No
     """Publish the runs below `directory`; those that its receipts.json holds are left alone.
 
     A failure of W&B or trackio is a warning in the log and a delivery with the status 'failed' and
-    its reason, tried again by the next call. A run that takes the place of another (same group and
-    name) replaces it wherever that has not left this machine. ValueError where two runs share group
-    and name; OSError where JSON cannot be written.
+    its reason, tried again by the next call. A run replaces another of the same group and
+    name unless that has left this machine. ValueError if two runs share group and name; OSError if
+    JSON cannot be written.
     """
     settings = settings or Settings()
     trackers: list[Tracker] = [Json()]

@@ -1,7 +1,7 @@
 """The runs of an ablation, made from its scores and pictures: one per arm, one for the comparison.
 
-The figure and the table belong to the run of the comparison alone: they change with every arm that
-is added, and an arm's own run should not.
+The figure and the table belong to the run of the comparison alone. They change with every arm that
+is added; an arm's own run should not.
 """
 
 from __future__ import annotations

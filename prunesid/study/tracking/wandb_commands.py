@@ -77,9 +77,9 @@ def record(
 
 
 def upload(places: Sequence[Path], directory: Path, settings: Settings) -> tuple[str, str]:
-    """Upload recorded runs: what `wandb sync` said, and the problem if there was one.
+    """Upload recorded runs; return the output of `wandb sync`, and the problem, if any.
 
-    Its exit status does not tell; ask `uploaded` of each place.
+    The exit status does not tell whether a run arrived; ask `uploaded` for each place.
     """
     limit = settings.timeout
     timeouts = {

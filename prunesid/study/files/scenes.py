@@ -35,7 +35,7 @@ class FirstCrop:
     keys  {arm: key in the store} of the selections
     row   the crop's row in each of them
     grid  rows and columns of its patches
-    view  what it shows of the image, see `records.Medium`
+    view  what it shows of the image, see `prunesid.images.medium.Medium`
     """
 
     keys: Mapping[str, str]

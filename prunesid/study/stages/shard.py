@@ -19,7 +19,7 @@ T = TypeVar("T")
 class Shard:
     """Part `number` of `of`, counted from 1; as text "2-of-4".
 
-    Parts hold whole blocks of inputs (`answering.blocks`), so that the number of parts changes no
+    Parts hold whole blocks of inputs (`generate.batches`), so that the number of parts changes no
     result. Their numbers of blocks differ by one at most. With fewer blocks than parts, some parts
     are empty.
     """

@@ -19,6 +19,9 @@ from typing import Any
 from prunesid.core.record import EMBEDDINGS
 from prunesid.core.rectangle import Box
 
+# The ways between pixels and an answer whose time is measured (`prunesid.generate.stations`).
+STATIONS = ("preprocess", "encode", "select", "project", "prefill", "decode")
+
 
 @dataclass(frozen=True)
 class Transformer:

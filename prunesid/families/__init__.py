@@ -84,7 +84,9 @@ def options_of(path: str | Path) -> Mapping[str, Param]:
 
 def adapt(model: Any, processor: Any, **options: object) -> Adapter:
     """The adapter of a model that is loaded already."""
-    return _FAMILIES[model.config.model_type](model, processor, **options)
+    family = find(model.config.model_type)
+    name = model.config.model_type if family is None else family.name
+    return _FAMILIES[name](model, processor, **options)
 
 
 def modules_of(model_type: str) -> list[str]:

@@ -347,30 +347,52 @@ class Adapter(ABC):
         """Token ids -> text, special tokens left out."""
         return self.processor.tokenizer.decode(list(ids), skip_special_tokens=True)
 
+    def generation_inputs(
+        self, prompts: Sequence[tuple[Sequence[Entering], Prompt]]
+    ) -> dict[str, Any]:
+        """The inputs of the model's own `generate()` for B prompts with what enters of their media.
+
+        Token ids (B, S) are padded on the left. Placeholders only hold the places, whatever the
+        kind of the media.
+        """
+        rows, positions = [], []
+        for media, prompt in prompts:
+            texts = around(prompt.texts, media)
+            ids = list(texts[0])
+            for medium, text in zip(media, texts[1:], strict=True):
+                ids += [*[self.placeholders[IMAGE]] * len(medium), *text]
+            rows.append(ids)
+            positions.append(positions_of(list(map(len, texts)), media)[0])
+        shape = len(rows), max(map(len, rows))
+        found = torch.full(shape, self.pad_id, device=self.device)
+        mask = torch.zeros_like(found)
+        placed = torch.zeros(3, *shape, dtype=torch.int64)
+        for row, (ids, own) in enumerate(zip(rows, positions, strict=True)):
+            found[row, -len(ids) :] = torch.tensor(ids, device=self.device)
+            mask[row, -len(ids) :] = 1
+            placed[:, row, -len(ids) :] = own
+        given: dict[str, Any] = {"input_ids": found, "attention_mask": mask}
+        shown = [medium for media, _ in prompts for medium in media]
+        if shown:
+            own_media = {IMAGE: [medium.embeddings for medium in shown]}
+            given["mm_encoder_outputs"] = self.encoder_outputs(own_media)
+        if any(medium.positions is not None for medium in shown):
+            given["position_ids"] = placed.to(self.device)
+        return given
+
+    @property
+    def pad_id(self) -> int:
+        """A token for padding, which is masked: any that is no placeholder."""
+        config = self.model.generation_config
+        found = config.pad_token_id if config.pad_token_id is not None else config.eos_token_id
+        return next(iter(found), 0) if isinstance(found, list) else found or 0
+
     @torch.no_grad()
     def generate(self, media: Sequence[Entering], prompt: Prompt, max_new_tokens: int) -> list[int]:
         """The model's own greedy `generate()`: ids of one answer."""
-        texts = around(prompt.texts, media)
-        ids = list(texts[0])
-        for medium, text in zip(media, texts[1:], strict=True):
-            # The placeholder only holds the place, whatever the kind of the medium.
-            ids += [*[self.placeholders[IMAGE]] * len(medium), *text]
-        inputs = torch.tensor([ids], device=self.device)
-        given: dict[str, Any] = {}
-        if media:
-            own = {IMAGE: [medium.embeddings for medium in media]}
-            given["mm_encoder_outputs"] = self.encoder_outputs(own)
-        if any(medium.positions is not None for medium in media):
-            positions, _ = positions_of(list(map(len, texts)), media)
-            given["position_ids"] = positions[:, None].to(self.device)
-        output = self.model.generate(
-            input_ids=inputs,
-            attention_mask=torch.ones_like(inputs),
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            **given,
-        )
-        return output[0, len(ids) :].tolist()
+        given = self.generation_inputs([(media, prompt)])
+        output = self.model.generate(**given, do_sample=False, max_new_tokens=max_new_tokens)
+        return output[0, given["input_ids"].shape[1] :].tolist()
 
 
 def one_row_each(tokens: Sequence[Tensor]) -> BaseModelOutputWithPooling:

@@ -7,7 +7,7 @@ beam search and stopping remain those of transformers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from prunesid.families.adapter import Entering
 from prunesid.generate.columns import AFTER, BEFORE, GONE, VISUAL, Columns
 from prunesid.generate.decoder_pass import Prefilled, prefill, rotary_axes
-from prunesid.methods.decoder import Schedule
+from prunesid.generate.late import entering_attention, plan_media
+from prunesid.images.medium import Medium
+from prunesid.images.records import ImageRecords
+from prunesid.methods.decoder import DecoderShape, Schedule
+from prunesid.methods.registry import requirements
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +57,47 @@ class DroppedCache(DynamicCache):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.state.select_rows(beam_idx)
+
+
+def late_prompts(
+    decoder: Any,
+    method: str,
+    budget: int,
+    params: Mapping[str, object],
+    visual: Tensor,
+    rows: Sequence[Sequence[tuple[Entering, Medium]]],
+    records: ImageRecords,
+) -> Prompts:
+    """The prompts of a method inside the language model, which all tokens enter.
+
+    budget  mean over the decoder's layers, per medium
+    visual  (B, S) bool, the placeholders
+    rows    for each prompt what enters, in order, and the medium that it is (a part) of
+
+    ValueError as `plan` raises it.
+    """
+    depth, axes = len(decoder.layers), rotary_axes(decoder)
+    widths = [sum(len(part) for part, _ in row) for row in rows]
+    schedules = [
+        plan_media(
+            method,
+            DecoderShape(depth, width, axes),
+            sum(not part.continues for part, _ in row),
+            budget,
+            params,
+        )
+        for row, width in zip(rows, widths, strict=True)
+    ]
+    tokens = torch.cat([part.embeddings for row in rows for part, _ in row])
+    if not requirements(method, **params).last_cls_attention:
+        return Prompts(visual, tokens, schedules)
+    whole = records.all_tokens()
+    attention = records.gather(whole.index, "last_cls_attention")
+    own = [
+        entering_attention(attention, whole, [medium for _, medium in row], width, f"prompt {n}")
+        for n, (row, width) in enumerate(zip(rows, widths, strict=True))
+    ]
+    return Prompts(visual, tokens, schedules, pad_sequence(own, batch_first=True))
 
 
 @contextmanager

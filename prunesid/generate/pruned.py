@@ -24,18 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from prunesid.core.record import CLIP, Kept
 from prunesid.families import adapt
 from prunesid.families.adapter import Entering, kept_crops, positions_of
-from prunesid.generate.decoder_pass import rotary_axes
-from prunesid.generate.late import entering_attention, plan_media
 from prunesid.generate.shortened_prompts import Run, Shortened, find_runs, shorten
 from prunesid.images.medium import IMAGE, VIDEO, Medium
 from prunesid.images.records import ImageRecords
 from prunesid.images.relevance import encoder_of
-from prunesid.methods.decoder import DecoderShape
 from prunesid.methods.encoder import Plans
 from prunesid.methods.features import requirements_in_crops
 from prunesid.methods.registry import (
@@ -385,16 +381,18 @@ class _Recipe:
         kept = whole if late else reduced
         if kept is None:
             kept = records.compress(self.method, budget=self.budget, seed=self.seed, **self.params)
-        entering: dict[str, list[Entering]] = {kind: [] for kind in self.adapter.placeholders}
+        entering: dict[str, list[tuple[Entering, Medium]]] = {k: [] for k in widths}
         for medium in _media(records):
-            entering[medium.kind] += self.adapter.parts(kept_crops(kept, medium), medium.layout)
-        each = [entering[run.kind][run.number] for run in runs]
+            parts = self.adapter.parts(kept_crops(kept, medium), medium.layout)
+            entering[medium.kind] += [(part, medium) for part in parts]
+        owned = [entering[run.kind][run.number] for run in runs]
+        each = [part for part, _ in owned]
         found = {name: value for name, value in given.items() if name not in visual}
         counts = [len(medium) for medium in each]
         if not late and counts == [run.width for run in runs]:
             return dict(given), None
         short = shorten(mask, runs, counts)
-        found["input_ids"] = short.take(ids, self._padding())
+        found["input_ids"] = short.take(ids, self.adapter.pad_id)
         found["attention_mask"] = short.mask.to(ids.device, torch.int64)
         for name in PER_TOKEN:
             if name in given:
@@ -409,46 +407,25 @@ class _Recipe:
         found["mm_encoder_outputs"] = self.adapter.encoder_outputs(embeddings)
         if any(medium.positions is not None for medium in each):
             found["position_ids"] = _positions(short, runs, each).to(ids.device)
-        return found, self._late(records, runs, each, found["input_ids"]) if late else None
+        return found, self._late(records, runs, owned, found["input_ids"]) if late else None
 
     def _late(
-        self, records: ImageRecords, runs: Sequence[Run], entering: Sequence[Entering], ids: Tensor
+        self,
+        records: ImageRecords,
+        runs: Sequence[Run],
+        entering: Sequence[tuple[Entering, Medium]],
+        ids: Tensor,
     ) -> Prompts:
         """The prompts of a method inside the language model; the budget is per medium."""
-        from prunesid.generate.late_forward import Prompts
+        from prunesid.generate.late_forward import late_prompts
 
-        decoder = self.adapter.decoder
-        depth, axes = len(decoder.layers), rotary_axes(decoder)
         visual = torch.isin(ids, torch.tensor([*self.adapter.placeholders.values()]).to(ids))
-        own: list[list[Run]] = [[] for _ in ids]
-        media = [0] * len(ids)
+        rows: list[list[tuple[Entering, Medium]]] = [[] for _ in ids]
         for run, part in zip(runs, entering, strict=True):
-            own[run.row].append(run)
-            media[run.row] += not part.continues
-        schedules = [
-            plan_media(
-                self.method,
-                DecoderShape(depth, sum(run.width for run in each), axes),
-                count,
-                self.budget,
-                self.params,
-            )
-            for each, count in zip(own, media, strict=True)
-        ]
-        tokens = torch.cat([part.embeddings for part in entering])
-        if not requirements(self.method, **self.params).last_cls_attention:
-            return Prompts(visual, tokens, schedules)
-        whole = records.all_tokens()
-        attention = records.gather(whole.index, "last_cls_attention")
-        shown: dict[str, list[Medium]] = {}
-        for medium in _media(records):
-            shown.setdefault(medium.kind, []).append(medium)
-        rows = []
-        for row, each in enumerate(own):
-            media_shown = [shown[run.kind][run.number] for run in each]
-            width = sum(run.width for run in each)
-            rows.append(entering_attention(attention, whole, media_shown, width, f"prompt {row}"))
-        return Prompts(visual, tokens, schedules, pad_sequence(rows, batch_first=True))
+            rows[run.row].append(part)
+        return late_prompts(
+            self.adapter.decoder, self.method, self.budget, self.params, visual, rows, records
+        )
 
     def _read(self, visual: Mapping[str, Any]) -> tuple[ImageRecords, Kept | None]:
         """The records of the tower, and the kept tokens of a method inside the vision encoder."""
@@ -500,12 +477,6 @@ class _Recipe:
                 f"attention_mask must be {tuple(ids.shape)} like input_ids, not {tuple(mask.shape)}"
             )
         return mask.bool()
-
-    def _padding(self) -> int:
-        config = self.model.generation_config
-        found = config.pad_token_id if config.pad_token_id is not None else config.eos_token_id
-        # Padding is masked: any id serves that is not a placeholder.
-        return next(iter(found), 0) if isinstance(found, list) else found or 0
 
 
 def _media(records: ImageRecords) -> list[Medium]:

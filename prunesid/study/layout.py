@@ -73,6 +73,9 @@ class Layout:
     def comparison(self, ablation: str = "{ablation}") -> Path:
         return self.ablation("comparison.csv", ablation)
 
+    def timings(self, ablation: str = "{ablation}") -> Path:
+        return self.ablation("timings.csv", ablation)
+
     # Of the study
 
     @property

@@ -24,6 +24,7 @@ rule publish:
         tables=expand(
             rules.table.output.html, ablation=[a.name for a in STUDY.ablations]
         ),
+        latency=expand(rules.latency.output.html, ablation=CLOCKED),
         code=code("publish"),
     output:
         LAYOUT.published,

@@ -80,6 +80,22 @@ class FigureOptions:
 
 
 @dataclass(frozen=True)
+class LatencyOptions:
+    """How the arms are clocked (`prunesid.generate.latency`).
+
+    benchmark  whose questions; None: the first of the ablation's
+    questions  how many, each on an image of its own
+    batches    requests at once; the first gives the latency, all give the served throughput
+    rounds     how often the questions are asked
+    """
+
+    benchmark: str | None
+    questions: int
+    batches: tuple[int, ...]
+    rounds: int
+
+
+@dataclass(frozen=True)
 class Ablation:
     name: str
     title: str
@@ -93,6 +109,20 @@ class Ablation:
     cells: tuple[Cell, ...]
     table: TableOptions
     figure: FigureOptions
+    latency: LatencyOptions | None = None
+
+    @property
+    def clocked(self) -> str | None:
+        """The benchmark on which the arms are clocked, None where they are not."""
+        if self.latency is None or not self.benchmarks:
+            return None
+        return self.latency.benchmark or self.benchmarks[0]
+
+    @property
+    def clocked_arms(self) -> tuple[Arm, ...]:
+        """The arms that are clocked: all tokens, and one of each cell, since seeds take alike."""
+        arms = (VANILLA, *(cell.arms[0] for cell in self.cells))
+        return tuple({arm.name: arm for arm in arms}.values())
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -187,7 +217,20 @@ def parse_ablation(
         cells=tuple(cells),
         table=TableOptions(**document["table"]),
         figure=figure,
+        latency=_latency(document["latency"]),
     )
+
+
+def _latency(options: Mapping[str, Any] | None) -> LatencyOptions | None:
+    if options is None:
+        return None
+    chosen = LatencyOptions(**{**options, "batches": tuple(options["batches"])})
+    most = max(chosen.batches)
+    if most > chosen.questions:
+        raise ConfigError(
+            [f"latency.batches: {most} at once of {chosen.questions} questions (latency.questions)"]
+        )
+    return chosen
 
 
 def _settings(

@@ -5,18 +5,22 @@ then name a method that does not exist, so documents are read by the rules of YA
 that occurs twice is an error.
 """
 
+from __future__ import annotations
+
 import copy
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import yaml
 
 from prunesid.core.registry import unknown
 from prunesid.study.clone import in_clone
+
+if TYPE_CHECKING:
+    import jsonschema
 
 
 class ConfigError(ValueError):
@@ -113,6 +117,8 @@ def check(document: Any, schema: Mapping[str, Any], origin: str) -> Any:
 
     ConfigError lists every problem, each led by `origin`.
     """
+    import jsonschema  # here: the facts of published models are read without it
+
     found = jsonschema.Draft202012Validator(schema).iter_errors(document)
     errors = sorted(found, key=lambda error: [str(part) for part in error.absolute_path])
     if errors:

@@ -172,6 +172,7 @@ def parse_study(
             ablation = load_ablation(path, given["seeds"], depth, overrides.get(name))
             own = ablation.benchmarks or tuple(given["benchmarks"])
             ablations.append(replace(ablation, benchmarks=own))
+            _check_latency(ablations[-1], given["limit"])
     benchmarks: list[Benchmark] = []
     asked = [*given["benchmarks"], *(b for a in ablations for b in a.benchmarks or ())]
     for name in dict.fromkeys(asked):
@@ -212,6 +213,23 @@ def parse_study(
     except ConfigError as error:
         wrong = (f"{origin}: patches.{problem}" for problem in error.problems)
         raise ConfigError(wrong) from error
+
+
+def _check_latency(ablation: Ablation, limit: int | None) -> None:
+    """An ablation that is clocked has the benchmark, and the study as many images as a batch."""
+    options, benchmarks = ablation.latency, ablation.benchmarks or ()
+    if options is None:
+        return
+    if ablation.clocked not in benchmarks:
+        stranger = unknown("benchmark of this ablation", str(ablation.clocked), benchmarks)
+        raise ConfigError([f"ablation {ablation.name}: latency.benchmark: {stranger}"])
+    if limit is not None and max(options.batches) > limit:
+        raise ConfigError(
+            [
+                f"ablation {ablation.name}: latency.batches: {max(options.batches)} requests at "
+                f"once, each on an image of its own, but `limit` leaves {limit} images"
+            ]
+        )
 
 
 def _find(folders: Sequence[Path], what: str, name: str, origin: str) -> Path:

@@ -59,7 +59,7 @@ class Estimate:
         """Seconds on so many cores: benchmarks, then ablations, run side by side."""
         parts: tuple[defaultdict[str, float], ...] = (defaultdict(float), defaultdict(float))
         for step in self.steps:
-            parts[step.stage == "compare"][step.name] += self.rates.seconds(step.left)
+            parts[step.stage in ("compare", "measure")][step.name] += self.rates.seconds(step.left)
         return sum(wall_seconds(chains.values(), cores) for chains in parts)
 
 

@@ -108,8 +108,11 @@ def rates(
             shape.decoder.layers * LAYER_SECONDS, weights / (gpu.bandwidth * MEMORY_SHARE)
         ),
     }
+    # All images and prompts anew; a few tokens are decoded for each answer.
+    request = encoding["images"] + shape.usual_tokens * per_token + 4 * answering["passes"]
     return {
         **SHIPPED,
+        "measure": {"jobs": load, "requests": request},
         "features": encoding,
         "encode": encoding,
         "questions": {**SHIPPED["questions"], "jobs": load},

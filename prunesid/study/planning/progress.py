@@ -42,7 +42,7 @@ JOINT_WIDTH = 768
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of one benchmark (or, for `compare`, of one ablation).
+    """One stage of one benchmark (or, for `compare` and `measure`, of one ablation).
 
     `of` and `done` count results: arms where the stage works arm by arm, else files. `left` is what
     is to be done.
@@ -109,6 +109,16 @@ def steps(study: Study, sizes: Mapping[str, TaskSize]) -> list[Step]:
         )
         amount = {"arms": len(ablation.arms) * len(names)}
         found.append(_file_step("compare", ablation.name, compared, amount))
+        if ablation.latency is not None:
+            options, arms = ablation.latency, ablation.clocked_arms
+            batches = [options.questions // size * size for size in options.batches]
+            # Each size warms up with one batch.
+            asked = options.rounds * sum(batches) + sum(options.batches)
+            clocked = ablation.clocked not in unfinished and is_fresh(
+                layout.timings(ablation.name), "measure"
+            )
+            amount = {"requests": asked * len(arms)}
+            found.append(_file_step("measure", ablation.name, clocked, amount))
     return found
 
 

@@ -25,6 +25,7 @@ SHIPPED: Mapping[str, Mapping[str, float]] = {
     "answer": {"jobs": 8, "tokens": 1.0e-4, "questions": 0.00075},
     "score": {"jobs": 14, "questions": 0.00017},
     "compare": {"jobs": 4, "arms": 0.35},
+    "measure": {"jobs": 8, "requests": 0.1},
 }
 STAGES = tuple(SHIPPED)
 # Bytes in the store, by the same measures; those of features are counted by their shape.

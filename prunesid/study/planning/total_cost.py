@@ -24,7 +24,7 @@ from prunesid.study.planning.progress import image_bytes, largest_shape, size_of
 from prunesid.study.planning.rates import Rates
 from prunesid.study.stages.needs import needs_of
 
-ON_GPU = frozenset({"features", "questions", "encode", "answer"})
+ON_GPU = frozenset({"features", "questions", "encode", "answer", "measure"})
 WIDTH = 112
 # A paragraph of a comment.
 ESTIMATE = re.compile(r"^# Estimated:.*(?:\n# .+)*", re.MULTILINE)

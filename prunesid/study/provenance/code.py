@@ -58,6 +58,9 @@ STAGES = {
     "questions": Stage(("prunesid.study.stages.questions", _TASKS), family=True),
     "select": Stage(("prunesid.study.stages.selection",), (FEATURES,)),
     "answer": Stage(("prunesid.study.stages.answers",), (DECODER,), family=True),
+    "measure": Stage(
+        ("prunesid.study.stages.measure", _TASKS), (ENCODER, FEATURES, DECODER), family=True
+    ),
     "account": Stage(("prunesid.study.stages.costs",), (ENCODER, FEATURES, DECODER)),
     "score": Stage(("prunesid.study.stages.scores", _TASKS)),
     "compare": Stage(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -49,6 +50,30 @@ def model_of(runtime: Runtime) -> Iterator[Adapter]:
     with device_slot(runtime.device) as device:
         path = model_path(runtime.model)
         yield load(path, device, runtime.dtype, **dict(runtime.options))
+
+
+def device_name(device: str = "auto") -> str:
+    """The name of the GPU that `device` means, else of the CPU."""
+    import torch
+
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+        try:
+            return torch.cuda.get_device_name(None if device == "auto" else device)
+        except (AssertionError, RuntimeError):
+            return device
+    if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
+        return f"{_cpu()} (mps)"
+    return _cpu()
+
+
+def _cpu() -> str:
+    described = Path("/proc/cpuinfo")
+    if described.is_file():
+        for line in described.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def _gpus() -> list[str]:

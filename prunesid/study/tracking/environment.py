@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from prunesid.study.stages.device import device_name
+
 PACKAGES = (
     "prunesid",
     "torch",
@@ -55,30 +57,6 @@ def commit_of(folder: Path) -> tuple[str | None, bool | None]:
         return None, None
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return commit, None if changed is None else bool(changed)
-
-
-def device_name(device: str = "auto") -> str:
-    """The name of the GPU that `device` means, else of the CPU."""
-    import torch
-
-    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
-        try:
-            return torch.cuda.get_device_name(None if device == "auto" else device)
-        except (AssertionError, RuntimeError):
-            return device
-    if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
-        return f"{_cpu()} (mps)"
-    return _cpu()
-
-
-def _cpu() -> str:
-    described = Path("/proc/cpuinfo")
-    if described.is_file():
-        for line in described.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

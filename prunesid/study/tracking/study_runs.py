@@ -14,6 +14,7 @@ from PIL import Image
 
 from prunesid.core.files import atomic
 from prunesid.core.questions import Question
+from prunesid.study.analysis.latency import arm_times, read_latency
 from prunesid.study.config.study import Study
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.patches import as_seen, first_crops
@@ -76,20 +77,31 @@ def publish_study(
     gallery = gallery_of(study, benchmarks, store, directory)
     runs: list[Run] = []
     for name, folder in ablations.items():
+        ablation = study.ablation(name)
+        facts, files = pd.read_csv(folder / "arms.csv"), dict[str, Path]()
+        if ablation.clocked is not None:
+            times = arm_times(read_latency(folder / "latency.csv"), ablation.clocked)
+            facts = facts.merge(times, "left", ["arm", "benchmark"], validate="one_to_one")
+            files = {
+                "time": folder / "latency.html",
+                "accuracy and time": folder / "speed.png",
+                "stations": folder / "stations.png",
+            }
         runs += runs_of(
             study,
-            study.ablation(name),
+            ablation,
             table,
             pd.read_parquet(folder / ARM_VALUES),
             {
                 "figure": folder / "figure.png",
                 "table": folder / "table.html",
                 "comparison": folder / "comparison.csv",
+                **files,
             },
             surroundings,
             gallery=gallery,
             information=pd.read_parquet(information),
-            facts=pd.read_csv(folder / "arms.csv"),
+            facts=facts,
         )
     settings = settings_of(study)
     publication = publish(runs, directory, settings)

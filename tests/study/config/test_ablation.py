@@ -243,3 +243,17 @@ def test_an_exception_that_makes_no_sense_is_refused(rule, message):
             across={"budget": [64, 128]},
             **{"except": [rule]},
         )
+
+
+def test_arms_are_clocked_once_whatever_their_seeds():
+    ablation = ablation_of(
+        vary={"method": ["random", "prunesid"]}, across={"budget": [64]}, seeds=3,
+        latency={"batches": [1, 8], "questions": 8},
+    )  # fmt: skip
+    assert ablation.latency is not None and ablation.latency.rounds == 1
+    assert [arm.name for arm in ablation.clocked_arms] == ["vanilla", "method-random", "default"]
+
+
+def test_a_batch_of_more_requests_than_there_are_questions_is_refused():
+    with pytest.raises(ConfigError, match=r"latency.batches: 32 at once of 8 questions"):
+        ablation_of(vary={"method": ["random"]}, latency={"questions": 8})

@@ -102,7 +102,7 @@ def test_the_full_study_adds_to_what_the_default_one_has_stored(given):
 
 def test_the_quick_study_has_every_kind_of_axis_and_of_budget(given):
     quick, default = shipped(given, "quick"), parse_study(given)
-    kinds = {a.figure.kind for a in default.ablations} - {"dots"}
+    kinds = {a.figure.kind for a in default.ablations}
     assert {ablation.figure.kind for ablation in quick.ablations} == kinds
     assert {arm.dynamic for arm in quick.arms} == {None, "benchmark", "calibrated"}
     assert any("layer" in arm.params for arm in quick.arms)
@@ -377,3 +377,13 @@ def test_budgets_of_clips_are_weighed_against_their_frames(tmp_path):
 def test_a_model_without_clips_is_refused_benchmarks_of_clips(tmp_path):
     with pytest.raises(ConfigError, match="benchmarks msvd_qa show clips: llava models take no"):
         shown(tmp_path, 64, "pope", "msvd_qa", model="llava-hf/llava-1.5-7b-hf")
+
+
+def test_what_is_clocked_has_to_be_there(given):
+    given["ablations"] = ["efficiency"]
+    given["overrides"] = {"efficiency": {"benchmarks": ["pocket_pope"], "latency": {}}}
+    assert parse_study(given).ablation("efficiency").clocked == "pocket_pope"
+    given["overrides"]["efficiency"]["latency"] = {"benchmark": "pocket_gqa"}
+    assert "latency.benchmark: Unknown benchmark of this ablation 'pocket_gqa'" in problems(given)
+    given["overrides"]["efficiency"]["latency"] = {}
+    assert "32 requests at once" in problems(given | {"limit": 16})

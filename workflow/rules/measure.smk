@@ -1,0 +1,103 @@
+# The clock: arms of an ablation with `latency`, station by station, and what it tells.
+CLOCKED = [a.name for a in STUDY.ablations if a.latency]
+
+
+def clocked_arms(wildcards):
+    """The names of the arms that are clocked, and how: a change clocks them all again."""
+    ablation = STUDY.ablation(wildcards.ablation)
+    return [str(ablation.latency), *(arm.name for arm in ablation.clocked_arms)]
+
+
+def clocked_data(wildcards):
+    """The rendered file of the benchmark that is clocked."""
+    task = STUDY.benchmark(STUDY.ablation(wildcards.ablation).clocked).task
+    return LAYOUT.data(task) if task in RENDERED else []
+
+
+def clocked_budgets(wildcards):
+    """The budgets of its images, where an arm that is clocked shares its budget out among them."""
+    arms = STUDY.ablation(wildcards.ablation).clocked_arms
+    return rules.budgets.output[0] if any(arm.dynamic for arm in arms) else []
+
+
+def clocked_answers(wildcards):
+    """The study's own answers to its questions."""
+    return parts_of(
+        rules.answer.output[0],
+        [STUDY.benchmark(STUDY.ablation(wildcards.ablation).clocked)],
+    )
+
+
+def clocked_costs(wildcards):
+    """What the arms cost by counting."""
+    return LAYOUT.costs(STUDY.ablation(wildcards.ablation).clocked)
+
+
+rule measure:
+    input:
+        data=clocked_data,
+        weights=weights(),
+        budgets=clocked_budgets,
+        answers=clocked_answers,
+        code=code("measure"),
+    output:
+        LAYOUT.timings(),
+    benchmark:
+        LAYOUT.time("measure", "ablations", "{ablation}")
+    # More than any machine has: no other job may run beside the clock, and the model gets all cores.
+    threads: 4096
+    resources:
+        gpu=1,
+    params:
+        arms=clocked_arms,
+        folder=str(STUDY_FOLDER),
+    message:
+        "Clocking the arms of {wildcards.ablation}"
+    script:
+        "../scripts/measure.py"
+
+
+rule latency:
+    input:
+        timings=rules.measure.output[0],
+        costs=clocked_costs,
+        comparison=LAYOUT.comparison(),
+        arms=LAYOUT.ablation("arms.csv"),
+        paper=paper("results.csv", "notes.yaml"),
+        code=code("render"),
+    output:
+        latency=LAYOUT.ablation("latency.csv"),
+        html=report(
+            LAYOUT.ablation("latency.html"),
+            category="Ablations",
+            subcategory="{ablation}",
+            labels={"ablation": "{ablation}", "what": "time"},
+            caption="../report/latency.rst",
+        ),
+        markdown=LAYOUT.ablation("latency.md"),
+        pictures=[
+            report(
+                LAYOUT.ablation(f"{picture}.svg"),
+                category="Ablations",
+                subcategory="{ablation}",
+                labels={"ablation": "{ablation}", "what": picture},
+                caption="../report/latency.rst",
+            )
+            for picture in ("speed", "stations")
+        ],
+        others=[
+            LAYOUT.ablation(f"{picture}.{suffix}")
+            for picture in ("speed", "stations")
+            for suffix in ("pdf", "png", "csv")
+        ],
+    params:
+        ablation=ablation_text,
+        bootstrap=str(STUDY.bootstrap),
+        folder=str(STUDY_FOLDER),
+    message:
+        "Time of {wildcards.ablation}: table and pictures"
+    script:
+        "../scripts/latency.py"
+
+
+TARGETS += expand(rules.latency.output.html, ablation=CLOCKED)

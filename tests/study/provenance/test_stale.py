@@ -114,7 +114,7 @@ def test_an_edit_changes_what_depends_on_it_and_damage_is_mended(project):
     project.edit("study/report/theme.py", "One look for every", "One and the same look for every")
     estimate, plan, _ = project.run()
     assert left(estimate) == planned(plan) == set()
-    assert "figure" in plan
+    assert "ablation_few" in plan
 
     compress = "budgets = _budgets(budget, record)", "budgets = _budgets(budget, record) - 8"
     project.edit("methods/features/__init__.py", *compress)

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from prunesid.core.files import digest
-from prunesid.core.record import PLACE, Kept, cat_padded
+from prunesid.core.record import PLACE, Kept
 from prunesid.images.records import ImageRecords, whole_index
 from prunesid.study.files.question_rows import AskedRow, asked_rows, to_metadata
 
@@ -57,16 +57,6 @@ def load_kept(path: Path, records: ImageRecords, sources: Sequence[int] | None =
     if "made" in tensors:
         tokens[kept.mask & (index < 0)] = tensors["made"]
     return kept
-
-
-def load_facts(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
-    """The count and the info (B, ...) of what `save_kept` wrote for the shards of a benchmark."""
-    parts = [load_file(path) for path in paths]
-    return {
-        name.removeprefix("info."): cat_padded([part[name] for part in parts])
-        for name in parts[0]
-        if name.startswith("info.") or name == "count"
-    }
 
 
 def read_places(path: Path) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""The count and the info of kept tokens, for tables: no tensor of torch, which takes a second."""
+"""What tables and pictures show of kept tokens, as `kept.save_kept` wrote it; needs no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,20 @@ from safetensors import safe_open
 
 
 def load_info(paths: Sequence[Path]) -> dict[str, NDArray[Any]]:
-    """The count and the info (B, ...) of what `kept.save_kept` wrote for a benchmark's shards.
+    """The count and the info (B, ...) of the shards of a benchmark.
 
     Values per patch (B, T) are padded with -1 or False where shards differ in T.
     """
     parts = [_read(path) for path in paths]
     return {name: _cat_padded([part[name] for part in parts]) for name in parts[0]}
+
+
+def read_places(path: Path) -> dict[str, NDArray[Any]]:
+    """For pictures: index (B, N), and group and selected (B, T) where there are any."""
+    fields = ("index", "info.group", "info.selected")
+    with safe_open(path, "np") as file:
+        there = set(file.keys())
+        return {f.removeprefix("info."): file.get_tensor(f) for f in fields if f in there}
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:

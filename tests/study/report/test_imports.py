@@ -6,10 +6,10 @@ import sys
 
 from builders.synthetic_scores import ROOT
 
-SCRIPTS = ("ablation", "histogram", "methods", "notebook")
+SCRIPTS = ("ablation", "costs", "histogram", "methods", "notebook", "patches", "publish")
 
 
-def test_what_compares_and_draws_imports_no_torch():
+def test_what_counts_draws_and_publishes_imports_no_torch():
     statements = [
         ast.unparse(node)
         for name in SCRIPTS

@@ -88,6 +88,9 @@ def test_an_ablation_a_plug_in_and_a_rule_beside_the_study(tmp_path):
     assert {"farthest points", "most like the question"} <= rows
     assert (folder / figure).read_text().rstrip().endswith("</svg>")
 
+    assert "ablation_spread" not in jobs(snakemake(folder, *standard, "-n"))
+    (folder / table).with_name("figure.pdf").unlink()
+    assert "ablation_spread" in jobs(snakemake(folder, *standard, "-n"))
     edited = folder / "my_methods.py"
     edited.write_text(edited.read_text().replace("norm(dim=2)", "abs().sum(dim=2)"))
     again = jobs(snakemake(folder, *standard, "-n", str(table)))

@@ -12,7 +12,7 @@ from prunesid.study.config.ablation import Ablation, load_ablation, parse_ablati
 from prunesid.study.config.arm import Arm
 from prunesid.study.config.documents import check, read_schema
 from prunesid.study.config.study import Benchmark
-from prunesid.study.stages.costs import COLUMNS
+from prunesid.study.files.costs import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
 GQA = Benchmark("pocket_gqa", "GQA", "", "pocket_gqa", "exact_match", "mean", "gqa")

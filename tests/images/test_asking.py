@@ -36,6 +36,7 @@ from prunesid.study.config.arm import VANILLA, make_arm, shared_budgets
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.kept_patches import Patches
 from prunesid.study.config.study import parse_study
+from prunesid.study.files.costs import read_costs
 from prunesid.study.files.features import read_features, read_head
 from prunesid.study.files.kept import load_kept
 from prunesid.study.files.question_rows import asked_rows
@@ -45,7 +46,7 @@ from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_keys
 from prunesid.study.stages.answers import answer_benchmark
 from prunesid.study.stages.budgets import read_budgets, write_budgets
-from prunesid.study.stages.costs import read_costs, write_costs
+from prunesid.study.stages.costs import write_costs
 from prunesid.study.stages.features import extract
 from prunesid.study.stages.information import write_information
 from prunesid.study.stages.needs import needs_of

@@ -28,9 +28,9 @@ from prunesid.images.medium import IMAGE, SUB_CROPS
 from prunesid.methods import features, registry
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, make_arm
+from prunesid.study.files.costs import read_costs
 from prunesid.study.files.features import read_features
 from prunesid.study.files.kept import kept_digest, load_kept, save_kept
-from prunesid.study.stages.costs import read_costs
 from prunesid.study.stages.source import Source
 
 SIDE, BUDGET = 4, 30

@@ -17,107 +17,71 @@ def cost_tables(wildcards):
 
 
 def ablation_text(wildcards):
-    """The ablation's YAML as text; a change of it redoes its comparison and pictures."""
+    """The ablation's YAML as text; a change of it redoes all of it."""
     return str(STUDY.ablation(wildcards.ablation))
 
 
-rule compare:
-    input:
-        scores=score_tables,
-        selections=selection_tables,
-        costs=cost_tables,
-        information=rules.information.output[0],
-        code=code("compare"),
-    output:
-        comparison=LAYOUT.comparison(),
-        arm_values=LAYOUT.ablation("arm_values.parquet"),
-        pairs=LAYOUT.ablation("pairs.csv"),
-        strata=LAYOUT.ablation("strata.csv"),
-        arms=LAYOUT.ablation("arms.csv"),
-        agreement=LAYOUT.ablation("agreement.csv"),
-    params:
-        ablation=ablation_text,
-        bootstrap=str(STUDY.bootstrap),
-        folder=str(STUDY_FOLDER),
-    message:
-        "Comparing the arms of {wildcards.ablation}"
-    script:
-        "../scripts/compare.py"
+def reported(file, what, caption):
+    """A file of an ablation that its report shows."""
+    return report(
+        LAYOUT.ablation(file),
+        category="Ablations",
+        subcategory="{ablation}",
+        labels={"ablation": "{ablation}", "what": what},
+        caption=f"../report/{caption}.rst",
+    )
 
 
-rule table:
-    input:
-        comparison=rules.compare.output.comparison,
-        information=rules.information.output[0],
-        arms=rules.compare.output.arms,
-        agreement=rules.compare.output.agreement,
-        paper=paper("results.csv", "notes.yaml"),
-        code=code("render"),
-    output:
-        html=report(
-            LAYOUT.ablation("table.html"),
-            category="Ablations",
-            subcategory="{ablation}",
-            labels={"ablation": "{ablation}", "what": "table"},
-            caption="../report/table.rst",
-        ),
-        csv=report(
-            LAYOUT.ablation("table.csv"),
-            category="Ablations",
-            subcategory="{ablation}",
-            labels={"ablation": "{ablation}", "what": "table (CSV)"},
-            caption="../report/table.rst",
-        ),
-        markdown=LAYOUT.ablation("table.md"),
-    params:
-        ablation=ablation_text,
-        bootstrap=str(STUDY.bootstrap),
-        folder=str(STUDY_FOLDER),
-    message:
-        "Table of {wildcards.ablation}"
-    script:
-        "../scripts/table.py"
+def picture(name, caption="figure"):
+    """The files of a picture, its numbers among them."""
+    others = [LAYOUT.ablation(f"{name}.{suffix}") for suffix in ("pdf", "png", "csv")]
+    return [reported(f"{name}.svg", name, caption), *others]
 
 
-rule figure:
-    input:
-        comparison=rules.compare.output.comparison,
-        information=rules.information.output[0],
-        pairs=rules.compare.output.pairs,
-        strata=rules.compare.output.strata,
-        arms=rules.compare.output.arms,
-        code=code("render"),
-        plugins=plugin_sources(),
-    output:
-        svg=report(
-            LAYOUT.ablation("{picture}.svg"),
-            category="Ablations",
-            subcategory="{ablation}",
-            labels={"ablation": "{ablation}", "what": "{picture}"},
-            caption="../report/figure.rst",
-        ),
-        pdf=LAYOUT.ablation("{picture}.pdf"),
-        png=LAYOUT.ablation("{picture}.png"),
-        csv=LAYOUT.ablation("{picture}.csv"),
-    wildcard_constraints:
-        picture="|".join(sorted({p for a in STUDY.ablations for p in a.figure.kinds})),
-    params:
-        ablation=ablation_text,
-        bootstrap=str(STUDY.bootstrap),
-        folder=str(STUDY_FOLDER),
-    message:
-        "Picture {wildcards.picture} of {wildcards.ablation}"
-    script:
-        "../scripts/figure.py"
+# One rule, and so one process, for all that is shown of an ablation: imports take longer than the work. Which
+# pictures there are depends on the ablation, so that each has a rule of its own.
+ABLATIONS = [a.name for a in STUDY.ablations]
+SHOWN = []
+for each in STUDY.ablations:
+
+    rule:
+        name:
+            f"ablation_{each.name}"
+        input:
+            scores=score_tables,
+            selections=selection_tables,
+            costs=cost_tables,
+            information=rules.information.output[0],
+            paper=paper("results.csv", "notes.yaml"),
+            plugins=plugin_sources(),
+            compare=code("compare"),
+            render=code("render"),
+        output:
+            comparison=LAYOUT.comparison(),
+            arm_values=LAYOUT.ablation("arm_values.parquet"),
+            pairs=LAYOUT.ablation("pairs.csv"),
+            strata=LAYOUT.ablation("strata.csv"),
+            arms=LAYOUT.ablation("arms.csv"),
+            agreement=LAYOUT.ablation("agreement.csv"),
+            table=[
+                reported("table.html", "table", "table"),
+                reported("table.csv", "table (CSV)", "table"),
+                LAYOUT.ablation("table.md"),
+            ],
+            pictures=[file for name in each.figure.kinds for file in picture(name)],
+        wildcard_constraints:
+            ablation=each.name,
+        params:
+            ablation=ablation_text,
+            bootstrap=str(STUDY.bootstrap),
+            folder=str(STUDY_FOLDER),
+        message:
+            "Comparison, table and pictures of {wildcards.ablation}"
+        script:
+            "../scripts/ablation.py"
+
+    made = getattr(rules, f"ablation_{each.name}").output
+    SHOWN += expand(made, ablation=each.name)
 
 
-PICTURES = [(a.name, picture) for a in STUDY.ablations for picture in a.figure.kinds]
-TARGETS += expand(
-    [rules.table.output.html, rules.compare.output.arms],
-    ablation=[a.name for a in STUDY.ablations],
-)
-TARGETS += [
-    path
-    for ablation, picture in PICTURES
-    for path in expand(rules.figure.output.svg, ablation=ablation, picture=picture)
-]
+TARGETS += SHOWN

@@ -13,7 +13,6 @@ from prunesid.study.report.closing import closing
 from prunesid.study.provenance.code import stage_files
 from prunesid.study.provenance.tables import drop_damaged
 from prunesid.study.provenance.contents import model_path
-from prunesid.study.config.ablation import FIGURE
 from prunesid.study.clone import in_clone
 from prunesid.study.config.study import parse_study
 from prunesid.study.config.documents import ConfigError

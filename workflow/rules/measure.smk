@@ -67,29 +67,10 @@ rule latency:
         code=code("render"),
     output:
         latency=LAYOUT.ablation("latency.csv"),
-        html=report(
-            LAYOUT.ablation("latency.html"),
-            category="Ablations",
-            subcategory="{ablation}",
-            labels={"ablation": "{ablation}", "what": "time"},
-            caption="../report/latency.rst",
-        ),
+        html=reported("latency.html", "time", "latency"),
         markdown=LAYOUT.ablation("latency.md"),
-        pictures=[
-            report(
-                LAYOUT.ablation(f"{picture}.svg"),
-                category="Ablations",
-                subcategory="{ablation}",
-                labels={"ablation": "{ablation}", "what": picture},
-                caption="../report/latency.rst",
-            )
-            for picture in ("speed", "stations")
-        ],
-        others=[
-            LAYOUT.ablation(f"{picture}.{suffix}")
-            for picture in ("speed", "stations")
-            for suffix in ("pdf", "png", "csv")
-        ],
+        speed=picture("speed", "latency"),
+        stations=picture("stations", "latency"),
     params:
         ablation=ablation_text,
         bootstrap=str(STUDY.bootstrap),

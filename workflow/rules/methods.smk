@@ -17,10 +17,10 @@ def recorded(wildcards):
 
 rule methods:
     input:
-        comparison=rules.compare.output.comparison,
-        strata=rules.compare.output.strata,
-        arms=rules.compare.output.arms,
-        agreement=rules.compare.output.agreement,
+        comparison=LAYOUT.comparison(),
+        strata=LAYOUT.ablation("strata.csv"),
+        arms=LAYOUT.ablation("arms.csv"),
+        agreement=LAYOUT.ablation("agreement.csv"),
         code=code("render"),
         golden=recorded,
         described=described,

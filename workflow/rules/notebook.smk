@@ -18,9 +18,7 @@ rule notebook:
         scores=expand(
             rules.score.output.table, benchmark=[b.name for b in STUDY.benchmarks]
         ),
-        comparisons=expand(
-            rules.compare.output[0], ablation=[a.name for a in STUDY.ablations]
-        ),
+        comparisons=expand(LAYOUT.comparison(), ablation=ABLATIONS),
         information=rules.information.output[0],
         code=code("notebook"),
     output:

@@ -7,23 +7,8 @@ rule publish:
             rules.score.output.table, benchmark=[b.name for b in STUDY.benchmarks]
         ),
         information=rules.information.output[0],
-        comparisons=expand(
-            rules.compare.output.comparison, ablation=[a.name for a in STUDY.ablations]
-        ),
-        arm_values=expand(
-            rules.compare.output.arm_values, ablation=[a.name for a in STUDY.ablations]
-        ),
-        arms=expand(
-            rules.compare.output.arms, ablation=[a.name for a in STUDY.ablations]
-        ),
-        figures=expand(
-            rules.figure.output.png,
-            ablation=[a.name for a in STUDY.ablations],
-            picture=FIGURE,
-        ),
-        tables=expand(
-            rules.table.output.html, ablation=[a.name for a in STUDY.ablations]
-        ),
+        comparisons=expand(LAYOUT.comparison(), ablation=ABLATIONS),
+        shown=SHOWN,
         latency=expand(rules.latency.output.html, ablation=CLOCKED),
         code=code("publish"),
     output:

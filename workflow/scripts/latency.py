@@ -38,6 +38,5 @@ write_table(
 )
 points = speed_points(clocked)
 for name, draw in (("speed", draw_speed), ("stations", draw_stations)):
-    folder = Path(snakemake.output.html).parent
-    paths = [folder / f"{name}.{suffix}" for suffix in ("svg", "pdf", "png", "csv")]
+    paths = [Path(path) for path in snakemake.output[name]]
     theme.write(draw(points, clocked), points, paths)

@@ -7,18 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import torch
+from numpy.typing import NDArray
 
 from prunesid.study.analysis.agreement import adjusted_rand
 from prunesid.study.analysis.comparison import ALL, write_csv
+from prunesid.study.analysis.metrics import Floats
 from prunesid.study.config.ablation import Ablation
 from prunesid.study.config.arm import ALL_TOKENS
-from prunesid.study.files.kept import load_facts
+from prunesid.study.files.costs import COLUMNS as ACCOUNT_COLUMNS
+from prunesid.study.files.costs import read_costs
+from prunesid.study.files.kept_info import load_info
 from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_shards
-from prunesid.study.stages.costs import COLUMNS as ACCOUNT_COLUMNS
-from prunesid.study.stages.costs import read_costs
 
 MEANS = ("tau", "suppressed", "survivors", "refilled", "rho")
 ARM_COLUMNS = (
@@ -27,7 +29,7 @@ ARM_COLUMNS = (
 )  # fmt: skip
 AGREEMENT_COLUMNS = ("row", "column", "benchmark", "arms", "between_seeds", "with_reference")
 
-Facts = Mapping[str, torch.Tensor]
+Facts = Mapping[str, NDArray[Any]]
 
 
 def write_arms(
@@ -64,7 +66,7 @@ def write_arms(
             # Not what was kept: newlines and class tokens may have come on top of it.
             facts = {"count": _tokens(scores, benchmark, arm.name)}
             if arm.selects:
-                facts = load_facts([store.get(key) for key in keys[arm.name]]) | facts
+                facts = load_info([store.get(key) for key in keys[arm.name]]) | facts
             elif arm.is_late:
                 facts["input"] = whole
             found[arm.name] = facts
@@ -78,17 +80,17 @@ def write_arms(
     write_csv(pd.DataFrame(comparisons, columns=list(AGREEMENT_COLUMNS)), agreement)
 
 
-def _tokens(scores: pd.DataFrame, benchmark: str, arm: str) -> torch.Tensor:
+def _tokens(scores: pd.DataFrame, benchmark: str, arm: str) -> Floats:
     """(images,) float64 mean over the questions of an image."""
     own = scores[(scores["benchmark"] == benchmark) & (scores["arm"] == arm)]
-    return torch.tensor(own.groupby("image_id")["tokens"].mean().to_numpy("float64", copy=True))
+    return own.groupby("image_id")["tokens"].mean().to_numpy(np.float64)
 
 
 def _means(facts: Facts) -> dict[str, float]:
-    count = facts["count"].double()
+    count = facts["count"]
     found = {"tokens_mean": count.mean(), "tokens_min": count.min(), "tokens_max": count.max()}
-    found["input_mean"] = facts.get("input", count).double().mean()
-    found |= {f"{name}_mean": facts[name].double().mean() for name in MEANS if name in facts}
+    found["input_mean"] = facts.get("input", count).mean()
+    found |= {f"{name}_mean": facts[name].mean(dtype=np.float64) for name in MEANS if name in facts}
     return {name: float(value) for name, value in found.items()}
 
 
@@ -110,6 +112,6 @@ def _agreement(ablation: Ablation, facts: Mapping[str, Facts]) -> Iterator[dict[
             yield place | {"between_seeds": seeds, "with_reference": versus}
 
 
-def _mean_index(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float | None:
+def _mean_index(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> float | None:
     indices = [adjusted_rand(*pair) for pair in pairs]
-    return float(torch.cat(indices).mean()) if indices else None
+    return float(np.concatenate(indices).mean()) if indices else None

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from prunesid.core.costs import Sizes
+from prunesid.core.delayed import torch
 from prunesid.core.files import atomic, digest
 from prunesid.core.record import OPTIONAL, VisionRecord
 from prunesid.images.medium import Medium, row_names
@@ -60,6 +59,9 @@ def write_features(
         "contents": {"layout": digest(layout)} | _contents(tensors),
     }
     with atomic(output) as temporary:
+        # Whoever reads a head alone needs no torch.
+        from safetensors.torch import save_file
+
         save_file(
             tensors, temporary, metadata={key: json.dumps(value) for key, value in head.items()}
         )

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from prunesid.core.files import digest
-from prunesid.core.record import PLACE, Kept, cat_padded
+from prunesid.core.record import PLACE, Kept
 from prunesid.images.records import ImageRecords, whole_index
 from prunesid.study.files.question_rows import AskedRow, asked_rows, to_metadata
 
@@ -57,24 +54,6 @@ def load_kept(path: Path, records: ImageRecords, sources: Sequence[int] | None =
     if "made" in tensors:
         tokens[kept.mask & (index < 0)] = tensors["made"]
     return kept
-
-
-def load_facts(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
-    """The count and the info (B, ...) of what `save_kept` wrote for the shards of a benchmark."""
-    parts = [load_file(path) for path in paths]
-    return {
-        name.removeprefix("info."): cat_padded([part[name] for part in parts])
-        for name in parts[0]
-        if name.startswith("info.") or name == "count"
-    }
-
-
-def read_places(path: Path) -> dict[str, NDArray[Any]]:
-    """For pictures: index (B, N), and group and selected (B, T) where there are any."""
-    fields = ("index", "info.group", "info.selected")
-    with safe_open(path, "np") as file:
-        there = set(file.keys())
-        return {f.removeprefix("info."): file.get_tensor(f) for f in fields if f in there}
 
 
 def kept_digest(path: Path) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import safe_open
-from torch import Tensor
 
+from prunesid.core.delayed import Tensor
 from prunesid.core.record import CLIP
 from prunesid.images.medium import Medium, repeated
 from prunesid.images.relevance import ImagePrompt, encoder_of, owners

@@ -25,14 +25,11 @@ from prunesid.images.records import shared_out
 from prunesid.images.relevance import encoders_of
 from prunesid.methods import features as methods
 from prunesid.study.config.arm import Arm
+from prunesid.study.files.costs import COLUMNS
 from prunesid.study.files.features import Head, read_head
 from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_shards
 from prunesid.study.stages.encoder_costs import Pass, passes_of
-
-COLUMNS = (
-    "text_mean", "kv_mean", "encoder_macs", "selection_macs", "llm_macs", "total_macs",
-)  # fmt: skip
 
 
 def write_costs(
@@ -91,12 +88,6 @@ def pools_of(arm: Arm, head: Head) -> Mapping[str, tuple[int, ...]]:
                 own.append(len(image_pool(medium, grids[medium.rows[0]], crops)))
         found[name] = tuple(own)
     return found
-
-
-def read_costs(path: Path) -> pd.DataFrame:
-    """The lines of `write_costs`, by the arm's name."""
-    table = pd.read_csv(path, dtype={"arm": str}, keep_default_na=False, na_values=[""])
-    return table.set_index("arm")
 
 
 def spent(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
 from prunesid.core.crops import ENCODER, NEVER
+from prunesid.core.delayed import torch
 from prunesid.images.records import ImageRecords
 from prunesid.methods import encoder as encoding
 from prunesid.study.config.arm import Arm

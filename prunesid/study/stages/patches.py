@@ -14,7 +14,7 @@ from prunesid.families.inputs.square import squared
 from prunesid.images.medium import CENTER, PADDED
 from prunesid.study.config.kept_patches import Patches
 from prunesid.study.files.features import read_head
-from prunesid.study.files.kept import read_places
+from prunesid.study.files.kept_info import read_places
 from prunesid.study.files.question_rows import asked_rows
 from prunesid.study.files.scenes import FirstCrop, KeptPatches, Scene
 from prunesid.study.provenance.store import Store

@@ -88,10 +88,13 @@ def test_an_ablation_a_plug_in_and_a_rule_beside_the_study(tmp_path):
     assert {"farthest points", "most like the question"} <= rows
     assert (folder / figure).read_text().rstrip().endswith("</svg>")
 
+    assert "ablation_spread" not in jobs(snakemake(folder, *standard, "-n"))
+    (folder / table).with_name("figure.pdf").unlink()
+    assert "ablation_spread" in jobs(snakemake(folder, *standard, "-n"))
     edited = folder / "my_methods.py"
     edited.write_text(edited.read_text().replace("norm(dim=2)", "abs().sum(dim=2)"))
     again = jobs(snakemake(folder, *standard, "-n", str(table)))
-    assert {"select", "answer", "score", "table"} <= set(again)
+    assert {"select", "answer", "score", "ablation_spread"} <= set(again)
     assert not {"images", "features", "information"} & set(again)
 
 
@@ -101,10 +104,10 @@ def test_the_workflow_as_a_module_of_another(tmp_path):
     # The other project's own rules are its own matter.
     (folder / "rules" / "broken.smk").write_text("raise RuntimeError('included')\n")
     planned = jobs(snakemake(folder, "-n"))
-    assert {"mine", "pruning_compare", "pruning_features"} <= set(planned)
+    assert {"mine", "pruning_ablation_spread", "pruning_features"} <= set(planned)
     assert not any("categories" in name for name in planned)
     paper = "results/pocket/ablations/spread/table.html"
-    assert "pruning_table" in jobs(snakemake(folder, "-n", paper))
+    assert "pruning_ablation_spread" in jobs(snakemake(folder, "-n", paper))
     assert "My study: 11 arms, 1 ablation, 1 benchmark" in snakemake(folder, "pruning_estimate")
 
 

@@ -14,7 +14,8 @@ from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.kept_patches import Patches, parse_patches
 from prunesid.study.config.study import parse_study
-from prunesid.study.files.kept import read_places, save_kept
+from prunesid.study.files.kept import save_kept
+from prunesid.study.files.kept_info import read_places
 from prunesid.study.files.scenes import FirstCrop, KeptPatches, Scene
 from prunesid.study.provenance.store import Store
 from prunesid.study.report.kept_patches import (

@@ -8,8 +8,9 @@ from prunesid.core.rectangle import Box
 from prunesid.images.medium import ALWAYS, CLS, SUB_CROPS, Medium
 from prunesid.methods.encoder import Plan
 from prunesid.study.config.arm import VANILLA, make_arm
+from prunesid.study.files.costs import COLUMNS, read_costs
 from prunesid.study.files.features import Head
-from prunesid.study.stages.costs import COLUMNS, pools_of, read_costs, spent
+from prunesid.study.stages.costs import pools_of, spent
 from prunesid.study.stages.encoder_costs import Pass, passes_of
 
 LAYER = Transformer(layers=2, width=8, ffn=16, heads=2, kv_heads=2, head_dim=4, ffn_matrices=3)

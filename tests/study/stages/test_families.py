@@ -14,11 +14,12 @@ from prunesid.families.declared import families_of
 from prunesid.methods.registry import ENCODER, list_methods
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, Arm, make_arm, shared_budgets
+from prunesid.study.files.costs import read_costs
 from prunesid.study.files.features import Head, read_head
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.answers import answer_benchmark
 from prunesid.study.stages.budgets import read_budgets, write_budgets
-from prunesid.study.stages.costs import read_costs, write_costs
+from prunesid.study.stages.costs import write_costs
 from prunesid.study.stages.encoding import encode_arms
 from prunesid.study.stages.features import extract
 from prunesid.study.stages.information import write_information

@@ -83,7 +83,7 @@ def publish_study(
             times = arm_times(read_latency(folder / "latency.csv"), ablation.clocked)
             facts = facts.merge(times, "left", ["arm", "benchmark"], validate="one_to_one")
             files = {
-                "time": folder / "latency.html",
+                "latency": folder / "latency.html",
                 "accuracy and time": folder / "speed.png",
                 "stations": folder / "stations.png",
             }

@@ -10,10 +10,19 @@ follow by descending weight. Gains are float64 on a grid; ties go to the lower i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prunesid.core.costs import Visual
 from prunesid.core.delayed import Tensor, torch
-from prunesid.core.numerics import on_grid, rank_of_picks
-from prunesid.methods.features.prunesid.information import cosine
+from prunesid.core.numerics import (
+    GramRows,
+    few_rows,
+    on_grid,
+    rank_of_picks,
+    rough_gram,
+    row_of,
+)
+from prunesid.methods.features.prunesid.information import cosine, unit
 from prunesid.methods.features.ragged import largest_partial
 from prunesid.methods.registry import Resolved
 
@@ -25,31 +34,60 @@ def ranked(projected: Tensor, weight: Tensor | None, budget: Tensor) -> Tensor:
     weight     (B, T) float64, 0 or more; None: all weights are 1
     budget     (B,) int64; the largest one that leaves a choice is the number of picks
     """
-    # Not rounded, unlike elsewhere: rounding would change the rank of the kernel.
-    similarities = cosine(projected)
-    batch, tokens = similarities.shape[:2]
-    weight = torch.ones_like(similarities[:, :, 0]) if weight is None else weight
+    batch, tokens = projected.shape[:2]
     steps = largest_partial(budget, tokens)
-    picks = budget.new_empty((batch, steps))
-    rows = similarities.new_zeros((batch, steps, tokens))  # of the Cholesky factor
-    gain = weight**2 * similarities.diagonal(dim1=1, dim2=2)
-    taken = torch.zeros_like(gain, dtype=torch.bool)
-    for place in range(steps):
-        free = on_grid(gain).masked_fill(taken, -torch.inf)
-        spent = free.amax(dim=1, keepdim=True) <= 0
-        left = torch.where(spent, weight, free).masked_fill(taken, -torch.inf)
-        pick = left.argmax(dim=1, keepdim=True)
-        picks[:, place] = pick[:, 0]
-        taken.scatter_(1, pick, True)
-        everyone = pick[:, :, None].expand(batch, tokens, 1)
-        kernel = similarities.gather(2, everyone)[:, :, 0] * weight * weight.gather(1, pick)
-        known = rows[:, :place]
-        explained = known.gather(2, everyone[:, :place]).transpose(1, 2) @ known
-        pivot = gain.gather(1, pick).masked_fill(spent, 1).sqrt()
-        row = ((kernel - explained[:, 0]) / pivot).masked_fill(spent, 0)
-        rows[:, place] = row
-        gain = gain - row**2
+    if weight is None:
+        weight = torch.ones((batch, tokens), dtype=torch.float64, device=projected.device)
+    if few_rows(projected, steps):
+        images = zip(projected.split(1), weight.split(1), strict=True)
+        picks = torch.cat([_picks_by_rows(*image, steps) for image in images])
+    else:
+        # Not rounded, unlike elsewhere: rounding would change the rank of the kernel.
+        picks = _picks_by_gram(cosine(projected), weight, steps)
     return rank_of_picks(picks, tokens)
+
+
+def _picks_by_gram(similarities: Tensor, weight: Tensor, steps: int) -> Tensor:
+    """(B, steps) tokens in the order of their selection, from (B, T, T) and (B, T)."""
+    own = similarities.diagonal(dim1=1, dim2=2)
+    return _picks(own, lambda pick: row_of(similarities, pick), weight, steps)
+
+
+def _picks_by_rows(projected: Tensor, weight: Tensor, steps: int) -> Tensor:
+    """The picks of `_picks_by_gram` for one image (1, T, E), from the rows that they need."""
+    tokens = unit(projected)
+    guess = _picks_by_gram(rough_gram(tokens), weight.float(), steps)
+    rows = GramRows(tokens[0], guess[0])
+    own = torch.linalg.vector_norm(tokens, dim=2) ** 2
+    return _picks(own, lambda pick: rows.at(pick[0]), weight, steps)
+
+
+def _picks(own: Tensor, row: Callable[[Tensor], Tensor], weight: Tensor, steps: int) -> Tensor:
+    """(B, steps) tokens in the order of their selection.
+
+    own     (B, T) similarity of each token to itself
+    row     gives the similarities (B, T) of all tokens to the picks (B, 1)
+    weight  (B, T)
+    """
+    batch, tokens = weight.shape
+    picks = torch.empty((batch, steps), dtype=torch.int64, device=weight.device)
+    rows = weight.new_zeros((batch, steps, tokens))  # of the Cholesky factor
+    # Minus infinity for the tokens taken.
+    gain, left = weight**2 * own, weight.clone()
+    for place in range(steps):
+        free = on_grid(gain)
+        spent = free.amax(dim=1, keepdim=True) <= 0
+        pick = torch.where(spent, left, free).argmax(dim=1, keepdim=True)
+        picks[:, place] = pick[:, 0]
+        pivot = gain.gather(1, pick).masked_fill(spent, 1).sqrt()
+        kernel = row(pick) * weight * weight.gather(1, pick)
+        known = rows[:, :place]
+        explained = known.gather(2, pick[:, None].expand(-1, place, -1)).transpose(1, 2) @ known
+        new = ((kernel - explained[:, 0]) / pivot).masked_fill(spent, 0)
+        rows[:, place] = new
+        gain = (gain - new**2).scatter_(1, pick, -torch.inf)
+        left.scatter_(1, pick, -torch.inf)
+    return picks
 
 
 def macs(visual: Visual, budget: int, params: Resolved) -> int:

@@ -34,8 +34,9 @@ COSINE_GRID = 2.0**-40
 PROBABILITY_GRID = 2.0**-48
 # Rows per block of a Gram matrix; with a quarter of 576 tokens 5/8 of the products are computed.
 BLOCK = 144
-# Channels that suffice to guess at a Gram matrix; with more than twice as many a guess pays.
-ROUGH_CHANNELS = 1024
+MANY_CHANNELS = 2048
+# Channels in a part of a float32 sum; an eighth of 4096 costs 8 % and makes errors 8 times smaller.
+PART = 512
 
 
 def on_grid(values: Tensor, step: float = GRID) -> Tensor:
@@ -71,40 +72,31 @@ def gram(rows: Tensor) -> Tensor:
     return products
 
 
-def few_rows(batch: Tensor, count: int) -> bool:
-    """Whether `GramRows` of `count` tokens of each (B, T, D) image cost less than its `gram`."""
-    _, tokens, channels = batch.shape
-    return batch.device.type == "cpu" and channels >= 2 * ROUGH_CHANNELS and 3 * count <= tokens
+def float32_first(batch: Tensor) -> bool:
+    """Whether products of tokens (B, T, D) in float32 first make a choice of them faster.
 
-
-def rough_gram(rows: Tensor) -> Tensor:
-    """(B, T, T) float32 guess at `gram` of unit rows (B, T, D), from every nth channel."""
-    some = rows[:, :, :: max(rows.shape[2] // ROUGH_CHANNELS, 1)].float()
-    return gram(torch.nn.functional.normalize(some, dim=2))
-
-
-class GramRows:
-    """Rows of the `gram` of one image, each computed when first asked for.
-
-    tokens  (T, D) float64
-    guess   (n,) int64 tokens that are likely to be asked for: one product of matrices for all of
-            them takes a fraction of the time of one product each
+    They do on a CPU and for many channels, where matrix products take most of the time; not if
+    torch was told to multiply with fewer bits.
     """
+    full = torch.backends.mkldnn.matmul.fp32_precision in ("none", "ieee")
+    many = batch.device.type == "cpu" and batch.shape[2] >= MANY_CHANNELS
+    return many and full and not torch.is_autocast_enabled("cpu")
 
-    def __init__(self, tokens: Tensor, guess: Tensor) -> None:
-        self._tokens = tokens
-        self._rows = tokens.new_empty((len(tokens), len(tokens)))
-        self._known = torch.zeros(len(tokens), dtype=torch.bool)
-        self.at(guess)
 
-    def at(self, picks: Tensor) -> Tensor:
-        """(n, T) float64 rows of the tokens `picks` (n,)."""
-        known = self._known[picks]
-        if not known.all():
-            new = picks[~known].unique()
-            self._rows[new] = self._tokens[new] @ self._tokens.T
-            self._known[new] = True
-        return self._rows[picks]
+def float32_gram(rows: Tensor) -> tuple[Tensor, float]:
+    """`gram` of float64 rows (B, T, D) of unit length or zero, in float32, and its largest error.
+
+    The error of a sum in any order with n roundings is at most n u / (1 - n u), where u = 2^-24
+    (Higham, Accuracy and Stability of Numerical Algorithms, chapter 3). To keep n small, the
+    channels are summed in parts. Each product has one rounding per channel of a part and per part,
+    two of the conversion, and two to spare, for underflow and grids.
+    """
+    parts = rows.float().split(PART, dim=2)
+    roundings = (PART + len(parts) + 4) * 2.0**-24
+    products = gram(parts[0])
+    for part in parts[1:]:
+        products += gram(part)
+    return products, roundings / (1 - roundings)
 
 
 def row_of(matrices: Tensor, picks: Tensor) -> Tensor:

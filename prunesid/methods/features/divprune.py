@@ -14,13 +14,11 @@ tokens in O(N T). Upstream's ratio r is N = round(r T) here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from prunesid.core.costs import Visual
 from prunesid.core.crops import BEFORE, METHOD, PACKED, Crops
 from prunesid.core.delayed import Tensor, torch
 from prunesid.core.needs import Needs
-from prunesid.core.numerics import GramRows, few_rows, rank_of_picks, rough_gram, row_of
+from prunesid.core.numerics import float32_first, float32_gram, rank_of_picks, row_of
 from prunesid.core.parameters import Param
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
@@ -29,8 +27,8 @@ from prunesid.methods.features.prunesid.information import rounded, similarity, 
 from prunesid.methods.features.ragged import largest_partial
 from prunesid.methods.registry import Resolved, Source
 
-# Tokens whose nearest neighbor is looked for at once, twice as many at each further attempt.
-REFRESHED = 8
+# Pairs of tokens, for each token, beyond which a whole Gram matrix is faster.
+MANY = 4
 
 
 def _macs(visual: Visual, budget: int, params: Resolved) -> int:
@@ -63,54 +61,69 @@ def divprune(record: VisionRecord, budget: Tensor, draws: Draws, *, order: str) 
         raise ValueError("divprune needs a record with projected tokens")
     tokens = record.num_tokens
     steps = largest_partial(budget, tokens)
-    if few_rows(record.projected, steps):
+    if float32_first(record.projected):
         images = record.projected.split(1)
-        picks = torch.cat([_farthest_by_rows(image, steps) for image in images])
+        picks = torch.stack([_picks_by_bounds(image, steps) for image in images])
     else:
-        picks = _farthest_by_gram(similarity(record.projected), steps)
+        picks = _picks(similarity(record.projected), steps)
     rank = rank_of_picks(picks, tokens)
     return keep(record, rank, budget, layout=rank if order == "selection" else None)
 
 
-def _farthest_by_gram(similarities: Tensor, steps: int) -> Tensor:
+def _picks(similarities: Tensor, steps: int) -> Tensor:
     """(B, steps) tokens in the order of their selection, from (B, T, T)."""
     itself = torch.eye(similarities.shape[1], dtype=torch.bool, device=similarities.device)
-    lonely = similarities.masked_fill(itself, -torch.inf).amax(dim=2)
-    return _farthest(lonely, lambda pick: row_of(similarities, pick), steps)
-
-
-def _farthest_by_rows(projected: Tensor, steps: int) -> Tensor:
-    """The picks of `_farthest_by_gram` for one image (1, T, E), from the rows that they need."""
-    tokens = unit(projected)
-    rough = rough_gram(tokens)
-    guess = _farthest_by_gram(rough, steps)
-    rows = GramRows(tokens[0], guess[0])
-    neighbor = rough[0].fill_diagonal_(-torch.inf).argmax(dim=1)
-    # At least the similarity to the nearest neighbor; the lowest ones are computed in full.
-    lonely = rounded(torch.linalg.vecdot(tokens[0], tokens[0, neighbor]))
-    exact = torch.zeros_like(lonely, dtype=torch.bool)
-    block = REFRESHED
-    while not exact[lonely.argmin()]:
-        least = lonely.masked_fill(exact, torch.inf).argsort(stable=True)[:block]
-        others = rounded(rows.at(least)).scatter_(1, least[:, None], -torch.inf)
-        lonely[least] = others.amax(dim=1)
-        exact[least] = True
-        block *= 2
-    return _farthest(lonely[None], lambda pick: rounded(rows.at(pick[0])), steps)
-
-
-def _farthest(lonely: Tensor, row: Callable[[Tensor], Tensor], steps: int) -> Tensor:
-    """(B, steps) tokens in the order of their selection.
-
-    lonely  (B, T), lowest for the first pick
-    row     gives the similarities (B, T) of all tokens to the picks (B, 1)
-    """
-    nearest = lonely
-    picks = torch.empty((len(lonely), steps), dtype=torch.int64, device=lonely.device)
+    # Each token's similarity to its nearest neighbor at first, then to its nearest kept token.
+    nearest = similarities.masked_fill(itself, -torch.inf).amax(dim=2)
+    picks = torch.empty((len(nearest), steps), dtype=torch.int64, device=nearest.device)
     for place in range(steps):
         pick = nearest.argmin(dim=1, keepdim=True)
         picks[:, place] = pick[:, 0]
-        # From now on each token's similarity to its nearest kept token; above all for a kept one.
-        nearest = torch.maximum(nearest, row(pick)) if place else row(pick)
-        nearest = nearest.scatter(1, pick, torch.inf)
+        to_pick = row_of(similarities, pick)
+        nearest = torch.maximum(nearest, to_pick) if place else to_pick
+        nearest = nearest.scatter(1, pick, torch.inf)  # never again
+    return picks
+
+
+def _picks_by_bounds(projected: Tensor, steps: int) -> Tensor:
+    """`_picks` (steps,) of one image (1, T, E), with few similarities in float64.
+
+    Similarities in float32 bound those in float64. Where bounds leave a pick open, the similarities
+    that decide it are computed. If these become many, as among duplicates, all are.
+    """
+    tokens = unit(projected)
+    roughly, error = float32_gram(tokens)
+    tokens, spread = tokens[0], 2 * error
+    low = roughly[0].double().sub_(error).fill_diagonal_(-torch.inf)
+    # The similarity to the nearest one of `others` is within `least` and `least + spread`, or
+    # equal to `least` if that is `exact`.
+    others = torch.arange(len(tokens))
+    least = low.amax(dim=1)
+    exact = torch.zeros(len(tokens), dtype=torch.bool)
+    left = MANY * len(tokens)
+    picks = torch.empty(steps, dtype=torch.int64)
+    for place in range(steps):
+        pick = int(least.argmin())
+        possible = least <= least[pick] + spread
+        if int(possible.sum()) > 1:
+            unsure = (possible & ~exact).nonzero()[:, 0]
+            near = low[unsure][:, others]
+            token, other = (near >= near.amax(dim=1, keepdim=True) - spread).nonzero().T
+            left -= len(token)
+            if left < 0:
+                return _picks(similarity(projected), steps)[0]
+            pairs = torch.linalg.vecdot(tokens[unsure[token]], tokens[others[other]])
+            nearest = least.new_full((len(unsure),), -torch.inf)
+            least[unsure] = nearest.scatter_reduce_(0, token, rounded(pairs), "amax")
+            exact[unsure] = True
+            pick = int(least.argmin())
+        picks[place] = pick
+        others = picks[: place + 1]
+        if place:
+            exact &= low[pick] + spread < least
+            least = torch.maximum(least, low[pick])
+        else:
+            exact.fill_(False)
+            least = low[pick].clone()
+        least[pick] = torch.inf
     return picks

@@ -18,7 +18,7 @@ from prunesid.core.costs import Visual
 from prunesid.core.crops import BEFORE, METHOD, PACKED, Crops
 from prunesid.core.delayed import Tensor, torch
 from prunesid.core.needs import Needs
-from prunesid.core.numerics import float32_first, float32_gram, rank_of_picks, row_of
+from prunesid.core.numerics import BLOCK, float32_first, float32_gram, rank_of_picks
 from prunesid.core.parameters import Param
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
@@ -72,14 +72,15 @@ def divprune(record: VisionRecord, budget: Tensor, draws: Draws, *, order: str) 
 
 def _picks(similarities: Tensor, steps: int) -> Tensor:
     """(B, steps) tokens in the order of their selection, from (B, T, T)."""
-    itself = torch.eye(similarities.shape[1], dtype=torch.bool, device=similarities.device)
+    batch, tokens = similarities.shape[:2]
+    itself = torch.eye(tokens, dtype=torch.bool, device=similarities.device)
     # Each token's similarity to its nearest neighbor at first, then to its nearest kept token.
     nearest = similarities.masked_fill(itself, -torch.inf).amax(dim=2)
-    picks = torch.empty((len(nearest), steps), dtype=torch.int64, device=nearest.device)
+    picks = torch.empty((batch, steps), dtype=torch.int64, device=nearest.device)
     for place in range(steps):
         pick = nearest.argmin(dim=1, keepdim=True)
         picks[:, place] = pick[:, 0]
-        to_pick = row_of(similarities, pick)
+        to_pick = similarities.gather(2, pick[:, :, None].expand(-1, tokens, 1))[:, :, 0]
         nearest = torch.maximum(nearest, to_pick) if place else to_pick
         nearest = nearest.scatter(1, pick, torch.inf)  # never again
     return picks
@@ -91,16 +92,16 @@ def _picks_by_bounds(projected: Tensor, steps: int) -> Tensor:
     Similarities in float32 bound those in float64. Where bounds leave a pick open, the similarities
     that decide it are computed. If these become many, as among duplicates, all are.
     """
-    tokens = unit(projected)
-    roughly, error = float32_gram(tokens)
-    tokens, spread = tokens[0], 2 * error
+    tokens = projected.shape[1]
+    roughly, error = float32_gram(_float32_unit(projected))
+    spread = 2 * error
     low = roughly[0].double().sub_(error).fill_diagonal_(-torch.inf)
     # The similarity to the nearest one of `others` is within `least` and `least + spread`, or
     # equal to `least` if that is `exact`.
-    others = torch.arange(len(tokens))
+    others = torch.arange(tokens)
     least = low.amax(dim=1)
-    exact = torch.zeros(len(tokens), dtype=torch.bool)
-    left = MANY * len(tokens)
+    exact = torch.zeros(tokens, dtype=torch.bool)
+    left = MANY * tokens
     picks = torch.empty(steps, dtype=torch.int64)
     for place in range(steps):
         pick = int(least.argmin())
@@ -112,7 +113,8 @@ def _picks_by_bounds(projected: Tensor, steps: int) -> Tensor:
             left -= len(token)
             if left < 0:
                 return _picks(similarity(projected), steps)[0]
-            pairs = torch.linalg.vecdot(tokens[unsure[token]], tokens[others[other]])
+            sides = (unit(projected[:, side]) for side in (unsure[token], others[other]))
+            pairs = torch.linalg.vecdot(*sides)[0]
             nearest = least.new_full((len(unsure),), -torch.inf)
             least[unsure] = nearest.scatter_reduce_(0, token, rounded(pairs), "amax")
             exact[unsure] = True
@@ -127,3 +129,13 @@ def _picks_by_bounds(projected: Tensor, steps: int) -> Tensor:
             least = low[pick].clone()
         least[pick] = torch.inf
     return picks
+
+
+def _float32_unit(projected: Tensor) -> Tensor:
+    """`unit` in float32, each entry rounded once, of tokens that are not float64."""
+    parts = []
+    for part in projected.split(BLOCK, dim=1):  # since large temporary memory is slow
+        wide = part.double()
+        norm = torch.linalg.vector_norm(wide, dim=2, keepdim=True)
+        parts.append(wide.div_(norm.clamp_(min=torch.finfo(wide.dtype).tiny)).float())
+    return torch.cat(parts, dim=1)

@@ -20,7 +20,7 @@ from prunesid.methods.features.ragged import largest_partial
 from prunesid.methods.registry import Resolved
 
 # One in so many tokens may be picked for the similarities to picks to be faster than all.
-FEW = 3
+FEW = 4
 # Channels that suffice to guess at most of the picks.
 CHANNELS = 1024
 
@@ -34,12 +34,13 @@ def ranked(projected: Tensor, weight: Tensor | None, budget: Tensor) -> Tensor:
     """
     tokens = projected.shape[1]
     steps = largest_partial(budget, tokens)
+    # Equal weights leave many gains almost equal, and no guess finds the largest.
+    few = weight is not None and float32_first(projected) and FEW * steps <= tokens
     if weight is None:
         weight = torch.ones(projected.shape[:2], dtype=torch.float64, device=projected.device)
     if projected.device.type != "cpu":
         picks = _batch_picks(cosine(projected), weight, steps)
     else:
-        few = float32_first(projected) and FEW * steps <= tokens
         choose = _picks_by_rows if few else _picks_by_gram
         images = zip(projected.split(1), weight, strict=True)
         picks = torch.stack([choose(*image, steps) for image in images])
@@ -70,6 +71,7 @@ def _picks_by_rows(projected: Tensor, weight: Tensor, steps: int) -> Tensor:
 
 
 def _guess(tokens: Tensor, own: Tensor, weight: Tensor, steps: int) -> Tensor:
+    """(steps,) likely picks of unit `tokens` (T, E), from every nth channel."""
     some = tokens[:, :: max(tokens.shape[1] // CHANNELS, 1)].float()
     rough = gram(torch.nn.functional.normalize(some, dim=1)[None])[0]
     return _picks(own.float(), rough.__getitem__, weight.float(), steps)

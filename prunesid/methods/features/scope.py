@@ -22,7 +22,7 @@ from prunesid.methods.features.prunesid.scores.cls_attention import cls_attentio
 from prunesid.methods.registry import Resolved, Source
 
 # Bounds of gains computed anew at once, twice as many at each further attempt.
-REFRESHED = 8
+REFRESHED = 16
 
 
 def _macs(visual: Visual, budget: int, params: Resolved) -> int:

@@ -113,7 +113,7 @@ def _picks_by_bounds(projected: Tensor, steps: int) -> Tensor:
             left -= len(token)
             if left < 0:
                 return _picks(similarity(projected), steps)[0]
-            sides = (unit(projected[:, side]) for side in (unsure[token], others[other]))
+            sides = unit(projected[:, torch.cat([unsure[token], others[other]])]).chunk(2, dim=1)
             pairs = torch.linalg.vecdot(*sides)[0]
             nearest = least.new_full((len(unsure),), -torch.inf)
             least[unsure] = nearest.scatter_reduce_(0, token, rounded(pairs), "amax")

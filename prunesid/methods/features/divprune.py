@@ -18,14 +18,17 @@ from prunesid.core.costs import Visual
 from prunesid.core.crops import BEFORE, METHOD, PACKED, Crops
 from prunesid.core.delayed import Tensor, torch
 from prunesid.core.needs import Needs
-from prunesid.core.numerics import rank_of_picks
+from prunesid.core.numerics import BLOCK, float32_first, float32_gram, rank_of_picks
 from prunesid.core.parameters import Param
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
 from prunesid.methods.features import register
-from prunesid.methods.features.prunesid.information import similarity
+from prunesid.methods.features.prunesid.information import rounded, similarity, unit
 from prunesid.methods.features.ragged import largest_partial
 from prunesid.methods.registry import Resolved, Source
+
+# Pairs of tokens, for each token, beyond which a whole Gram matrix is faster.
+MANY = 4
 
 
 def _macs(visual: Visual, budget: int, params: Resolved) -> int:
@@ -56,18 +59,83 @@ def divprune(record: VisionRecord, budget: Tensor, draws: Draws, *, order: str) 
     """
     if record.projected is None:
         raise ValueError("divprune needs a record with projected tokens")
-    similarities = similarity(record.projected)
-    batch, tokens = similarities.shape[:2]
-    itself = torch.eye(tokens, dtype=torch.bool, device=budget.device)
-    # Each token's similarity to its nearest neighbor at first, then to its nearest kept token.
-    nearest = similarities.masked_fill(itself, -torch.inf).amax(dim=2)
-    taken = torch.zeros_like(nearest, dtype=torch.bool)
-    picks = budget.new_empty((batch, largest_partial(budget, tokens)))
-    for place in range(picks.shape[1]):
-        pick = nearest.masked_fill(taken, torch.inf).argmin(dim=1, keepdim=True)
-        picks[:, place] = pick[:, 0]
-        taken.scatter_(1, pick, True)
-        to_pick = similarities.gather(2, pick[:, :, None].expand(batch, tokens, 1))[:, :, 0]
-        nearest = torch.maximum(nearest, to_pick) if place else to_pick
+    tokens = record.num_tokens
+    steps = largest_partial(budget, tokens)
+    if float32_first(record.projected):
+        images = record.projected.split(1)
+        picks = torch.stack([_picks_by_bounds(image, steps) for image in images])
+    else:
+        picks = _picks(similarity(record.projected), steps)
     rank = rank_of_picks(picks, tokens)
     return keep(record, rank, budget, layout=rank if order == "selection" else None)
+
+
+def _picks(similarities: Tensor, steps: int) -> Tensor:
+    """(B, steps) tokens in the order of their selection, from (B, T, T)."""
+    batch, tokens = similarities.shape[:2]
+    itself = torch.eye(tokens, dtype=torch.bool, device=similarities.device)
+    # Each token's similarity to its nearest neighbor at first, then to its nearest kept token.
+    nearest = similarities.masked_fill(itself, -torch.inf).amax(dim=2)
+    picks = torch.empty((batch, steps), dtype=torch.int64, device=nearest.device)
+    for place in range(steps):
+        pick = nearest.argmin(dim=1, keepdim=True)
+        picks[:, place] = pick[:, 0]
+        to_pick = similarities.gather(2, pick[:, :, None].expand(-1, tokens, 1))[:, :, 0]
+        nearest = torch.maximum(nearest, to_pick) if place else to_pick
+        nearest = nearest.scatter(1, pick, torch.inf)  # never again
+    return picks
+
+
+def _picks_by_bounds(projected: Tensor, steps: int) -> Tensor:
+    """`_picks` (steps,) of one image (1, T, E), with few similarities in float64.
+
+    Similarities in float32 bound those in float64. Where bounds leave a pick open, the similarities
+    that decide it are computed. If these become many, as among duplicates, all are.
+    """
+    tokens = projected.shape[1]
+    roughly, error = float32_gram(_float32_unit(projected))
+    spread = 2 * error
+    low = roughly[0].double().sub_(error).fill_diagonal_(-torch.inf)
+    # The similarity to the nearest one of `others` is within `least` and `least + spread`, or
+    # equal to `least` if that is `exact`.
+    others = torch.arange(tokens)
+    least = low.amax(dim=1)
+    exact = torch.zeros(tokens, dtype=torch.bool)
+    left = MANY * tokens
+    picks = torch.empty(steps, dtype=torch.int64)
+    for place in range(steps):
+        pick = int(least.argmin())
+        possible = least <= least[pick] + spread
+        if int(possible.sum()) > 1:
+            unsure = (possible & ~exact).nonzero()[:, 0]
+            near = low[unsure][:, others]
+            token, other = (near >= near.amax(dim=1, keepdim=True) - spread).nonzero().T
+            left -= len(token)
+            if left < 0:
+                return _picks(similarity(projected), steps)[0]
+            sides = unit(projected[:, torch.cat([unsure[token], others[other]])]).chunk(2, dim=1)
+            pairs = torch.linalg.vecdot(*sides)[0]
+            nearest = least.new_full((len(unsure),), -torch.inf)
+            least[unsure] = nearest.scatter_reduce_(0, token, rounded(pairs), "amax")
+            exact[unsure] = True
+            pick = int(least.argmin())
+        picks[place] = pick
+        others = picks[: place + 1]
+        if place:
+            exact &= low[pick] + spread < least
+            least = torch.maximum(least, low[pick])
+        else:
+            exact.fill_(False)
+            least = low[pick].clone()
+        least[pick] = torch.inf
+    return picks
+
+
+def _float32_unit(projected: Tensor) -> Tensor:
+    """`unit` in float32, each entry rounded once, of tokens that are not float64."""
+    parts = []
+    for part in projected.split(BLOCK, dim=1):  # since large temporary memory is slow
+        wide = part.double()
+        norm = torch.linalg.vector_norm(wide, dim=2, keepdim=True)
+        parts.append(wide.div_(norm.clamp_(min=torch.finfo(wide.dtype).tiny)).float())
+    return torch.cat(parts, dim=1)

@@ -10,12 +10,19 @@ follow by descending weight. Gains are float64 on a grid; ties go to the lower i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prunesid.core.costs import Visual
 from prunesid.core.delayed import Tensor, torch
-from prunesid.core.numerics import on_grid, rank_of_picks
-from prunesid.methods.features.prunesid.information import cosine
+from prunesid.core.numerics import float32_first, gram, on_grid, rank_of_picks
+from prunesid.methods.features.prunesid.information import cosine, unit
 from prunesid.methods.features.ragged import largest_partial
 from prunesid.methods.registry import Resolved
+
+# One in so many tokens may be picked for the similarities to picks to be faster than all.
+FEW = 4
+# Channels that suffice to guess at most of the picks.
+CHANNELS = 1024
 
 
 def ranked(projected: Tensor, weight: Tensor | None, budget: Tensor) -> Tensor:
@@ -25,12 +32,81 @@ def ranked(projected: Tensor, weight: Tensor | None, budget: Tensor) -> Tensor:
     weight     (B, T) float64, 0 or more; None: all weights are 1
     budget     (B,) int64; the largest one that leaves a choice is the number of picks
     """
-    # Not rounded, unlike elsewhere: rounding would change the rank of the kernel.
-    similarities = cosine(projected)
-    batch, tokens = similarities.shape[:2]
-    weight = torch.ones_like(similarities[:, :, 0]) if weight is None else weight
+    tokens = projected.shape[1]
     steps = largest_partial(budget, tokens)
-    picks = budget.new_empty((batch, steps))
+    # Equal weights leave many gains almost equal, and no guess finds the largest.
+    few = weight is not None and float32_first(projected) and FEW * steps <= tokens
+    if weight is None:
+        weight = torch.ones(projected.shape[:2], dtype=torch.float64, device=projected.device)
+    if projected.device.type != "cpu":
+        picks = _batch_picks(cosine(projected), weight, steps)
+    else:
+        choose = _picks_by_rows if few else _picks_by_gram
+        images = zip(projected.split(1), weight, strict=True)
+        picks = torch.stack([choose(*image, steps) for image in images])
+    return rank_of_picks(picks, tokens)
+
+
+def _picks_by_gram(projected: Tensor, weight: Tensor, steps: int) -> Tensor:
+    """(steps,) tokens of one image in the order of their selection, from (1, T, E) and (T,)."""
+    similarities = cosine(projected)[0]
+    return _picks(similarities.diagonal(), similarities.__getitem__, weight, steps)
+
+
+def _picks_by_rows(projected: Tensor, weight: Tensor, steps: int) -> Tensor:
+    """`_picks_by_gram`, by the similarities to the picks alone.
+
+    A choice by some of the channels in float32 guesses at the picks, so that one product gives the
+    similarities to almost all of them. Those to the other picks are computed when needed.
+    """
+    tokens = unit(projected)[0]
+    own = torch.linalg.vector_norm(tokens, dim=1) ** 2
+    guess = _guess(tokens, own, weight, steps)
+    rows = dict(zip(guess.tolist(), tokens[guess] @ tokens.T, strict=True))
+
+    def row(pick: int) -> Tensor:
+        return rows[pick] if pick in rows else tokens @ tokens[pick]
+
+    return _picks(own, row, weight, steps)
+
+
+def _guess(tokens: Tensor, own: Tensor, weight: Tensor, steps: int) -> Tensor:
+    """(steps,) likely picks of unit `tokens` (T, E), from every nth channel."""
+    some = tokens[:, :: max(tokens.shape[1] // CHANNELS, 1)].float()
+    rough = gram(torch.nn.functional.normalize(some, dim=1)[None])[0]
+    return _picks(own.float(), rough.__getitem__, weight.float(), steps)
+
+
+def _picks(own: Tensor, row: Callable[[int], Tensor], weight: Tensor, steps: int) -> Tensor:
+    """(steps,) tokens of one image in the order of their selection.
+
+    own     (T,) similarity of each token to itself
+    row     gives the similarities (T,) of all tokens to one
+    weight  (T,)
+    """
+    rows = weight.new_empty((steps, len(weight)))  # of the Cholesky factor
+    gain = weight**2 * own  # minus infinity for the tokens taken
+    picks: list[int] = []
+    for place in range(steps):
+        best, first = on_grid(gain).max(dim=0)
+        if best <= 0:
+            break
+        pick = int(first)
+        picks.append(pick)
+        known = rows[:place]
+        kernel = row(pick) * weight * weight[pick]
+        rows[place] = (kernel - known[:, pick] @ known) / gain[pick].sqrt()
+        gain = gain - rows[place] ** 2
+        gain[pick] = -torch.inf
+    others = weight.argsort(descending=True, stable=True)
+    others = others[gain[others] > -torch.inf]
+    return torch.cat([torch.tensor(picks, dtype=torch.int64), others])[:steps]
+
+
+def _batch_picks(similarities: Tensor, weight: Tensor, steps: int) -> Tensor:
+    """`_picks` (B, steps) of many images, from (B, T, T) and (B, T), which never waits."""
+    batch, tokens = weight.shape
+    picks = torch.empty((batch, steps), dtype=torch.int64, device=weight.device)
     rows = similarities.new_zeros((batch, steps, tokens))  # of the Cholesky factor
     gain = weight**2 * similarities.diagonal(dim1=1, dim2=2)
     taken = torch.zeros_like(gain, dtype=torch.bool)
@@ -49,7 +125,7 @@ def ranked(projected: Tensor, weight: Tensor | None, budget: Tensor) -> Tensor:
         row = ((kernel - explained[:, 0]) / pivot).masked_fill(spent, 0)
         rows[:, place] = row
         gain = gain - row**2
-    return rank_of_picks(picks, tokens)
+    return picks
 
 
 def macs(visual: Visual, budget: int, params: Resolved) -> int:

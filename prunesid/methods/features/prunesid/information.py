@@ -18,20 +18,26 @@ def similarity(features: Tensor) -> Tensor:
     have a similarity of exactly 1. A zero token has similarity 0 to every token.
     """
 
-    return on_grid(cosine(features), COSINE_GRID).clamp_(-1, 1)
+    return rounded(cosine(features))
+
+
+def rounded(cosines: Tensor) -> Tensor:
+    """float64 `cosines` of any shape on `COSINE_GRID`, within -1 and 1."""
+    return on_grid(cosines, COSINE_GRID).clamp_(-1, 1)
 
 
 def cosine(features: Tensor) -> Tensor:
     """`similarity` before rounding to the grid: a Gram matrix with the rank of the features."""
+    return per_image(lambda x: gram(unit(x)), features)
 
-    def products(x: Tensor) -> Tensor:
-        x = x.to(torch.float64, copy=True)
-        # Dividing by the largest entry keeps squares of tiny or huge entries in range.
-        largest = torch.maximum(x.amax(dim=2, keepdim=True), -x.amin(dim=2, keepdim=True))
-        x.div_(largest.clamp_(min=torch.finfo(x.dtype).tiny))
-        return gram(x.div_(torch.linalg.vector_norm(x, dim=2, keepdim=True).clamp(min=1)))
 
-    return per_image(products, features)
+def unit(features: Tensor) -> Tensor:
+    """(B, T, D) tokens at unit length, float64; a zero token stays zero."""
+    # Dividing by the largest entry keeps squares of tiny or huge entries in range.
+    largest = torch.maximum(features.amax(dim=2, keepdim=True), -features.amin(dim=2, keepdim=True))
+    x = features.to(torch.float64, copy=True)
+    x.div_(largest.double().clamp_(min=torch.finfo(x.dtype).tiny))
+    return x.div_(torch.linalg.vector_norm(x, dim=2, keepdim=True).clamp(min=1))
 
 
 def redundancy(similarities: Tensor, rho: str = "pairs") -> Tensor:

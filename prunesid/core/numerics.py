@@ -45,13 +45,21 @@ def on_grid(values: Tensor, step: float = GRID) -> Tensor:
     return (values * (1 / step)).round_().mul_(step)
 
 
+def on_cpu(tensor: Tensor) -> bool:
+    """Whether work is done image by image, where a call costs little and a wait nothing.
+
+    On an accelerator a batch goes through together, and as few answers as can be are waited for.
+    """
+    return tensor.device.type == "cpu"
+
+
 def per_image(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     """`function` of a (B, ...) tensor, with the bits that each image has at B = 1.
 
     Matrix libraries choose their kernel by batch size and memory alignment. So on the CPU, where
     the work per image outweighs the call, each image gets a call and fresh memory of its own.
     """
-    if batch.device.type != "cpu":
+    if not on_cpu(batch):
         return function(batch)
     return torch.cat([function(image.clone()[None]) for image in batch])
 
@@ -61,7 +69,7 @@ def gram(rows: Tensor) -> Tensor:
 
     On the CPU only the blocks on and above the diagonal are computed. Call it in `per_image`.
     """
-    if rows.device.type != "cpu":
+    if not on_cpu(rows):
         return rows @ rows.transpose(1, 2)
     images, tokens, _ = rows.shape
     products = rows.new_empty((images, tokens, tokens))
@@ -82,7 +90,7 @@ def float32_first(batch: Tensor) -> bool:
     """
     precision = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
     full = precision in ("none", "ieee") and not torch.is_autocast_enabled("cpu")
-    many = batch.device.type == "cpu" and batch.shape[2] >= MANY_CHANNELS
+    many = on_cpu(batch) and batch.shape[2] >= MANY_CHANNELS
     return full and many and batch.dtype != torch.float64
 
 
@@ -120,7 +128,7 @@ def leading_eigenvectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     size = matrices.shape[1]
     scipy_linalg = _scipy_linalg()
-    if scipy_linalg is None or matrices.device.type != "cpu":
+    if scipy_linalg is None or not on_cpu(matrices):
         values, vectors = torch.linalg.eigh(matrices)
         return values[:, -count:].flip(1), vectors[:, :, -count:].flip(2)
     wanted = (size - count, size - 1)

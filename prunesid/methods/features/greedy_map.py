@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from prunesid.core.costs import Visual
 from prunesid.core.delayed import Tensor, torch
-from prunesid.core.numerics import float32_first, gram, on_grid, rank_of_picks
+from prunesid.core.numerics import float32_first, gram, on_cpu, on_grid, rank_of_picks
 from prunesid.methods.features.prunesid.information import cosine, unit
 from prunesid.methods.features.ragged import largest_partial
 from prunesid.methods.registry import Resolved
@@ -38,7 +38,7 @@ def ranked(projected: Tensor, weight: Tensor | None, budget: Tensor) -> Tensor:
     few = weight is not None and float32_first(projected) and FEW * steps <= tokens
     if weight is None:
         weight = torch.ones(projected.shape[:2], dtype=torch.float64, device=projected.device)
-    if projected.device.type != "cpu":
+    if not on_cpu(projected):
         picks = _batch_picks(cosine(projected), weight, steps)
     else:
         choose = _picks_by_rows if few else _picks_by_gram

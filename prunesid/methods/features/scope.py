@@ -12,7 +12,7 @@ from prunesid.core.costs import Visual
 from prunesid.core.crops import EVERY, Crops
 from prunesid.core.delayed import Tensor, torch
 from prunesid.core.needs import Needs
-from prunesid.core.numerics import rank_of_picks
+from prunesid.core.numerics import on_cpu, rank_of_picks
 from prunesid.core.parameters import Param
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
@@ -62,7 +62,7 @@ def scope(record: VisionRecord, budget: Tensor, draws: Draws, *, alpha: float) -
     saliency = cls_attention(record) ** alpha
     tokens = record.num_tokens
     steps = int(budget.clamp(max=tokens).max())
-    if saliency.device.type == "cpu":
+    if on_cpu(saliency):
         images = zip(similarities, saliency, strict=True)
         picks = torch.stack([_lazy_greedy(*image, steps) for image in images])
     else:

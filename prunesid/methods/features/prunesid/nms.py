@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prunesid.core.delayed import Tensor, torch
-from prunesid.core.numerics import GRID
+from prunesid.core.numerics import GRID, on_cpu
 
 THRESHOLDS = ("scaled", "matched", "off")
 # lambda = N / 32 at the 576 tokens of the paper; at other numbers in proportion.
 LAMBDA_SLOPE = 576 / 32
 # Iterations between two checks whether the fixed point is reached; a check waits for the device.
 STRIDE = 4
+# The first attempt on an accelerator, where all images and thresholds are checked together.
+STEPS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +36,16 @@ class Conflicts:
     shape: tuple[int, int]
 
 
-def conflicts(similarities: Tensor, group: Tensor, rank: Tensor) -> Conflicts:
+def conflicts(similarities: Tensor, group: Tensor, rank: Tensor) -> Conflicts | Tensor:
     """The pairs of tokens within groups; similarities (B, T, T), group and rank by score (B, T).
 
-    Groups are disjoint, so the pairs are few: T^2 / 2K if the K groups have equal sizes.
+    Groups are disjoint, so the pairs are few: T^2 / 2K if the K groups have equal sizes. On an
+    accelerator their number is not waited for. There the result is (B, T, T): the similarity of a
+    token to each that can suppress it, minus infinity to all others.
     """
     rivals = (group[:, :, None] == group[:, None, :]) & (rank[:, None, :] < rank[:, :, None])
+    if not on_cpu(similarities):
+        return similarities.masked_fill(~rivals, -torch.inf)
     image, later, earlier = rivals.nonzero(as_tuple=True)
     tokens = group.shape[1]
     return Conflicts(
@@ -62,14 +69,15 @@ def above(pairs: Conflicts, threshold: Tensor) -> Conflicts:
     )
 
 
-def suppress(pairs: Conflicts, threshold: Tensor) -> Tensor:
+def suppress(pairs: Conflicts | Tensor, threshold: Tensor) -> Tensor:
     """Greedy NMS of all groups at once: keep a token iff no kept token before it is too similar.
 
     threshold  (B,) similarities above it are too high
 
     Returns keep (B, T) bool.
-
     """
+    if not isinstance(pairs, Conflicts):
+        return _settled(lambda steps: _dense_survivors(pairs, threshold, steps))
     images, tokens = pairs.shape
     close = above(pairs, threshold)
     return _survivors(close.later, close.earlier, images * tokens).view(images, tokens)
@@ -88,7 +96,7 @@ def scaled_threshold(
     return (LAMBDA_SLOPE * budget.double() / num_tokens).clamp(min=min_lam) * rho
 
 
-def matched_threshold(pairs: Conflicts, wanted: Tensor) -> Tensor:
+def matched_threshold(pairs: Conflicts | Tensor, wanted: Tensor) -> Tensor:
     """The threshold tau, by bisection, at which `wanted` tokens survive (preset `matched`).
 
     wanted  (B,) int64, at most T
@@ -97,6 +105,8 @@ def matched_threshold(pairs: Conflicts, wanted: Tensor) -> Tensor:
     do one grid step below. The number of survivors need not grow with tau everywhere, so a lower
     tau may do as well. Bisecting the whole grid makes the choice unique.
     """
+    if not isinstance(pairs, Conflicts):
+        return _settled(lambda steps: _dense_matched(pairs, wanted, steps))
     sizes = pairs.image.bincount(minlength=len(wanted)).tolist()
     parts = zip(
         pairs.similarity.split(sizes),
@@ -150,3 +160,39 @@ def _survivors(later: Tensor, earlier: Tensor, tokens: int) -> Tensor:
         if torch.equal(before, keep):
             break
     return keep.bool()
+
+
+def _settled(attempt: Callable[[int], tuple[Tensor, Tensor]]) -> Tensor:
+    """The result of an attempt with enough steps; it says whether they were. One wait for each."""
+    steps = STEPS
+    while True:
+        found, enough = attempt(steps)
+        if bool(enough):
+            return found
+        steps *= 2
+
+
+def _dense_survivors(pairs: Tensor, threshold: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """As `_survivors`, (B, T), after so many steps, and whether all images have settled."""
+    close = (pairs > threshold[:, None, None]).float()
+    keep = close.new_ones(close.shape[:2])
+    before = keep
+    for _ in range(steps):
+        before, keep = keep, ((close @ keep[:, :, None])[:, :, 0] == 0).float()
+    return keep.bool(), (keep == before).all()
+
+
+def _dense_matched(pairs: Tensor, wanted: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """`matched_threshold` of all images together; `_matched` says why it bisects as it does."""
+    high = torch.full_like(wanted, int(1 / GRID))
+    low = -high - 1
+    settled = torch.ones((), dtype=torch.bool, device=pairs.device)
+    # The distance of the two is a little more than 2 / GRID at first.
+    for _ in range(int(2 / GRID).bit_length()):
+        middle = (low + high).div(2, rounding_mode="floor")
+        keep, all_settled = _dense_survivors(pairs, middle.double() * GRID, steps)
+        settled &= all_settled
+        enough, open_ = keep.sum(dim=1) >= wanted, high - low > 1
+        high = torch.where(open_ & enough, middle, high)
+        low = torch.where(open_ & ~enough, middle, low)
+    return high.double() * GRID, settled

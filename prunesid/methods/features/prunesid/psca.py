@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prunesid.core.delayed import Tensor, torch
-from prunesid.core.numerics import gram, leading_eigenvectors, on_grid
+from prunesid.core.numerics import gram, leading_eigenvectors, on_cpu, on_grid
 
 CENTERS = ("tokens", "channels")
 SOLVERS = ("exact", "randomized")
@@ -44,7 +44,7 @@ def token_components(
     vectors = features.new_zeros((images, tokens, max(counts)), dtype=torch.float64)
     if solver not in SOLVERS:
         raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, not {solver!r}")
-    if solver == "exact" and features.device.type != "cpu":
+    if solver == "exact" and not on_cpu(features):
         wanted = torch.tensor(counts, device=features.device)[:, None, None]
         surplus = torch.arange(max(counts), device=features.device) >= wanted
         vectors = _exact(_rescale(features, center), max(counts)).masked_fill(surplus, 0)

@@ -340,6 +340,30 @@ def test_a_cost_that_is_a_lower_bound_is_hollow_and_not_on_the_front(costly):
     assert "Hollow" not in note_of(pareto.draw(pareto.points(costly), costly))
 
 
+def test_a_crowd_is_drawn_once_more_enlarged(costly):
+    ablation = ablation_of(
+        vary={"num_groups": list(range(8, 20))}, across={"budget": [64, 128]}, seeds=1
+    )
+    data = pareto.points(costly).iloc[[0] * (1 + 24)].reset_index(drop=True)
+    rows = [row.key for row in ablation.rows for _ in ablation.columns]
+    columns = [column.key for _ in ablation.rows for column in ablation.columns]
+    data["row"], data["column"] = ["vanilla", *rows], ["all", *columns]
+    data["macs"] = [9e9, *np.linspace(2.9e9, 3.1e9, 24)]
+    data["value"] = [100, *np.linspace(80, 95, 24)]
+    data.loc[1:2, ["macs", "value"]] = [[5e8, 60], [6e8, 65]]
+    assert pareto.crowd(data) is None  # two of the points are apart
+    data = pd.concat([data, data.iloc[3:5].assign(value=94)], ignore_index=True)
+    (left, right), (bottom, top) = pareto.crowd(data)
+    assert 6e8 < left < 2.9e9 and 3.1e9 < right < 9e9 and 80 < bottom < 85 and top > 95
+    whole, zoom = pareto.draw(data, replace(costly, ablation=ablation)).axes
+    named = [{text.get_text() for text in ax.texts} for ax in (whole, zoom)]
+    assert "num groups 8" in named[0] and "num groups 19" in named[1]
+    assert "all tokens" in named[0] and "all tokens" not in named[1]
+    assert named[0] | named[1] == {"all tokens", *(row.label for row in ablation.rows)}
+    assert not named[0] & named[1]
+    assert zoom.get_xlim() == pytest.approx((left, right))
+
+
 def test_the_front_is_what_nothing_beats():
     cost, value = np.array([1.0, 2, 2, 3, 4, 4]), np.array([5.0, 6, 5, 6, 8, 8])
     assert pareto.on_front(cost, value).tolist() == [True, True, False, False, True, True]

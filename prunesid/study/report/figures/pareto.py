@@ -29,8 +29,12 @@ LABEL, PANEL, AROUND = 0.155, 2.6, 1.0
 # panel and after the last point begin.
 LETTERS, LETTER, MARGIN, GAP = 30, 0.0095, 1.04, 0.06
 FRONT = "front"
+# A crowd: so many points within a factor of the median cost, but for the lowest ones, where all
+# together reach over a wider factor.
+CROWD, NEAR, LOWEST, WIDE = 24, 1.3, 0.12, 2.0
 # Ticks within each power of ten, by how far the axis reaches.
 STEPS = {
+    1.5: tuple(step / 10 for step in range(10, 100)),
     3: (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9),
     10: (1, 1.5, 2, 3, 4, 5, 7),
 }
@@ -86,31 +90,55 @@ def spread(wanted: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
     return found
 
 
+def crowd(data: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """The ranges of cost and value in which most points lie; None where they are not crowded.
+
+    The cost is within a factor `NEAR` of the median, and the value no lower than that of most of
+    these points.
+    """
+    own = data[data["row"] != ALL_TOKENS]
+    middle = own["macs"].median()
+    near = own[own["macs"].between(middle / NEAR, middle * NEAR)]
+    if len(near) < CROWD or data["macs"].max() / data["macs"].min() < WIDE:
+        return None
+    bottom, top = near["value"].quantile(LOWEST), near["value"].max()
+    inside = near[near["value"] >= bottom]
+    gap = 0.06 * (top - bottom)
+    across = (inside["macs"].min() / 1.015, inside["macs"].max() * 1.015)
+    return across, (bottom - gap, top + gap)
+
+
 @theme.style()
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:
-    """The figure of `points`."""
+    """The figure of `points`; where these are crowded, a second panel enlarges the crowd."""
     ablation = subject.ablation
     names = {row.key: theme.wrap(row.label, LETTERS) for row in ablation.rows}
-    line = LABEL * max(name.count("\n") + 1 for name in names.values())
-    height = max(PANEL, line * len(names))
     marks = {c.key or ALL: theme.marker(place) for place, c in enumerate(ablation.columns)}
     shades = theme.colors(list(names))
-    drawn = theme.figure(theme.TEXT, height + AROUND)
-    ax = drawn.subplots()
-    ax.set_xscale("log")
+    zoom = crowd(data)
+    last = data[data["row"] != ALL_TOKENS].sort_values("macs").groupby("row").last()
+    near = last["macs"] > 0
+    if zoom is not None:
+        near = last["macs"].between(*zoom[0]) & last["value"].between(*zoom[1])
+    groups = [near] if zoom is None else [~near, near]
+    named = [{key: names[key] for key in names if own[key]} for own in groups]
+    line = LABEL * max(name.count("\n") + 1 for name in names.values())
+    heights = [max(PANEL, line * len(own)) for own in named]
+    drawn = theme.figure(theme.TEXT, sum(heights) + AROUND * (1 + 0.4 * (len(heights) - 1)))
+    axes = drawn.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     wide: dict[str, Any] = {"color": theme.MUTED, "linewidth": 2.6, "alpha": 0.35}
-    front = data[data[FRONT]].sort_values("macs")
-    ax.step(front["macs"], front["value"], where="post", zorder=1, **wide)
-    for key, color in shades.items():
-        _draw_row(ax, data[data["row"] == key].sort_values("macs"), color, marks)
-    whole = data[data["row"] == ALL_TOKENS]
-    ax.plot(whole["macs"], whole["value"], marker="*", markersize=7, color=theme.INK, zorder=3)
-    _ticks(ax)
-    ax.set_ylim(*ax.get_ylim())
-    _label(ax, data, names, shades, line / height)
-    ax.set_xlabel("multiply-adds of a question")
-    ax.set_ylabel(f"average ({panels.AVERAGE_METRIC})")
-    ax.grid(True, axis="both")
+    for ax, own, height in zip(axes, named, heights, strict=True):
+        _draw_points(ax, data, shades, marks, wide)
+        if zoom is not None and ax is axes[-1]:
+            ax.set_xlim(*zoom[0])
+            ax.set_ylim(*zoom[1])
+            ax.set_title("the crowd, enlarged")
+        _ticks(ax)
+        ax.set_ylim(*ax.get_ylim())
+        _label(ax, data, own, shades, line / height)
+        ax.set_ylabel(f"average ({panels.AVERAGE_METRIC})")
+        ax.grid(True, axis="both")
+    axes[-1].set_xlabel("multiply-adds of a question")
     entries: dict[str, Artist] = {}
     if len(marks) > 1:
         labels = panels.column_axis(ablation).labels
@@ -124,11 +152,25 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
         "formulas.",
         f"Bars: {subject.confidence} intervals over images.",
         "Front: no other point is at least as accurate for less.",
+        "Each row is named once, at its costliest point." if zoom else "",
         "Hollow: a part has no formula, so the point lies further right; it is not on the front."
         if data["bound"].any()
         else "",
     )
     return drawn
+
+
+def _draw_points(
+    ax: Axes, data: pd.DataFrame, shades: Mapping[str, str], marks: Mapping[str, str],
+    wide: Mapping[str, Any],
+) -> None:  # fmt: skip
+    ax.set_xscale("log")
+    front = data[data[FRONT]].sort_values("macs")
+    ax.step(front["macs"], front["value"], where="post", zorder=1, **wide)
+    for key, color in shades.items():
+        _draw_row(ax, data[data["row"] == key].sort_values("macs"), color, marks)
+    whole = data[data["row"] == ALL_TOKENS]
+    ax.plot(whole["macs"], whole["value"], marker="*", markersize=7, color=theme.INK, zorder=3)
 
 
 def _cost(spent: pd.DataFrame, arms: set[str]) -> dict[str, float | bool]:
@@ -174,8 +216,9 @@ def _label(
         arrow = line | {"color": shades[str(key)], "shrinkA": 0, "shrinkB": 3}
         spot = (point["macs"], point["value"])
         ax.annotate(names[str(key)], spot, xytext=at, arrowprops=arrow, **beside)
-    style |= {"textcoords": "offset points", "ha": "center", "va": "bottom"}
-    ax.annotate(panels.WHOLE, (whole["macs"], whole["value"]), xytext=(0, 6), **style)
+    if star <= 1:
+        style |= {"textcoords": "offset points", "ha": "center", "va": "bottom"}
+        ax.annotate(panels.WHOLE, (whole["macs"], whole["value"]), xytext=(0, 6), **style)
 
 
 def _ticks(ax: Axes) -> None:

@@ -219,7 +219,7 @@ def test_the_store_keeps_what_tokens_carry(adapter, tmp_path):
     other = [dataclasses.replace(g, carried=g.carried + 1) for g in records.groups]
     for path, own in zip(paths, (records.groups, other), strict=True):
         whole: ImageRecords = dataclasses.replace(records, groups=tuple(own))
-        write_features(whole, Sizes(adapter.sizes.decoder, None, 0), "", {}, path)
+        write_features([whole], Sizes(adapter.sizes.decoder, None, 0), "", {}, path)
     for fields in (None, ()):
         found, head = read_features(paths[0], fields=fields)
         assert torch.equal(found.all_tokens().tokens, records.all_tokens().tokens)

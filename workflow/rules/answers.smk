@@ -16,7 +16,7 @@ rule select:
     benchmark:
         LAYOUT.time("select", "{benchmark}", "{shard}")
     resources:
-        mem_mb=reads_whole,
+        mem_mb=kept_memory,
     params:
         arms=arm_names,
         folder=str(STUDY_FOLDER),
@@ -41,7 +41,7 @@ rule answer:
     threads: model_threads()
     resources:
         gpu=1,
-        mem_mb=reads_whole,
+        mem_mb=kept_memory,
     params:
         arms=arm_names,
         folder=str(STUDY_FOLDER),

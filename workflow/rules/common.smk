@@ -112,9 +112,9 @@ def arm_names(wildcards):
     return [arm.name for arm in STUDY.arms_of(wildcards.benchmark)]
 
 
-def reads_whole(wildcards, input):
-    """MB of memory of a job that reads the features of a part whole, and copies what it chooses."""
-    return 2000 + 2 * int(input.size_mb)
+def kept_memory(wildcards, input):
+    """MB of memory of a job that maps the features of a part, and holds the tokens that an arm keeps."""
+    return 2000 + int(input.size_mb) // 4
 
 
 def model_threads():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors import safe_open
@@ -32,9 +33,53 @@ def hidden_fields(layers: Iterable[int]) -> list[str]:
 
 
 def write_features(
+    parts: Iterable[ImageRecords], sizes: Sizes, needs: str, material: Mapping[str, Any],
+    output: Path,
+) -> None:  # fmt: skip
+    """Write the records of all parts as safetensors; the metadata hold what `Head` has.
+
+    No more than one part is in memory at once: the tensors grow in files beside the output.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".features-", dir=output.parent) as folder:
+        _write(_joined(parts, Path(folder)), sizes, needs, material, output)
+
+
+def _joined(parts: Iterable[ImageRecords], folder: Path) -> ImageRecords:
+    """As `ImageRecords.cat`, with the tensors in files of `folder`, mapped into memory."""
+    grown: dict[tuple[object, str], tuple[Path, torch.dtype]] = {}
+    shapes = []
+    for part in parts:
+        for record in part.groups:
+            for name, value in _tensors(record).items():
+                key = _grid_of(record), name
+                path, _ = grown.setdefault(key, (folder / str(len(grown)), value.dtype))
+                with path.open("ab") as file:
+                    file.write(value.contiguous().view(torch.uint8).numpy().data)
+        # Tensors without values: what joins them is asked for the shapes alone.
+        groups = tuple(record.to("meta") for record in part.groups)
+        shapes.append(replace(part, groups=groups))
+    found = ImageRecords.cat(shapes)
+
+    def mapped(record: VisionRecord) -> VisionRecord:
+        own = {}
+        for name, value in _tensors(record).items():
+            path, dtype = grown[_grid_of(record), name]
+            flat = torch.from_file(str(path), shared=False, size=value.numel(), dtype=dtype)
+            own[name] = flat.view(value.shape)
+        return _record(own, record.grid, record.image_ids)
+
+    return replace(found, groups=tuple(map(mapped, found.groups)))
+
+
+def _grid_of(record: VisionRecord) -> object:
+    """What records have in common that are joined."""
+    return record.grid or record.num_tokens
+
+
+def _write(
     records: ImageRecords, sizes: Sizes, needs: str, material: Mapping[str, Any], output: Path
 ) -> None:
-    """Write the records as safetensors; the metadata hold what `Head` has."""
     layout = {
         "inputs": {
             name: [{"kind": m.kind, "rows": m.rows, "layout": dict(m.layout)} for m in media]
@@ -83,6 +128,21 @@ def _tensors(record: VisionRecord) -> dict[str, torch.Tensor]:
     always = {"features": record.features, _CARRIED: record.carried}
     present = {key: value for key, value in (always | optional).items() if value is not None}
     return present | hidden
+
+
+def _record(
+    tensors: Mapping[str, torch.Tensor], grid: Any, image_ids: tuple[str, ...] | None
+) -> VisionRecord:
+    """The record of `_tensors`."""
+    hidden = {
+        int(name.removeprefix(_HIDDEN)): value
+        for name, value in tensors.items()
+        if name.startswith(_HIDDEN)
+    }
+    plain: dict[str, Any] = {
+        name: value for name, value in tensors.items() if not name.startswith(_HIDDEN)
+    }
+    return VisionRecord(**plain, hidden=hidden, grid=grid, image_ids=image_ids)
 
 
 @dataclass(frozen=True)
@@ -155,6 +215,9 @@ def read_features(
 ) -> tuple[ImageRecords, Head]:
     """The records of all inputs of a benchmark, on the CPU, and the file's header.
 
+    The tensors are the file, mapped into memory: what is not used is not read, and what was used
+    can be dropped again.
+
     layers  the blocks to read into `hidden`; None: all that are stored
     fields  the optional fields to read (`record.OPTIONAL`); None: all that are stored
     """
@@ -167,23 +230,12 @@ def read_features(
             prefix = f"{number}."
             own = {n.removeprefix(prefix): n for n in stored if n.startswith(prefix)}
             read = {"features", _CARRIED, *(OPTIONAL if fields is None else fields)}
-            hidden = {
-                int(key.removeprefix(_HIDDEN)): name
-                for key, name in own.items()
-                if key.startswith(_HIDDEN)
-            }
-            groups.append(
-                VisionRecord(
-                    **{key: file.get_tensor(name) for key, name in own.items() if key in read},
-                    hidden={
-                        block: file.get_tensor(name)
-                        for block, name in hidden.items()
-                        if layers is None or block in layers
-                    },
-                    grid=grid,
-                    image_ids=tuple(names[row] for row in rows),
-                )
-            )
+            if layers is None:
+                read |= {key for key in own if key.startswith(_HIDDEN)}
+            else:
+                read |= set(hidden_fields(layers))
+            tensors = {key: file.get_tensor(name) for key, name in own.items() if key in read}
+            groups.append(_record(tensors, grid, tuple(names[row] for row in rows)))
         newline = file.get_tensor(_NEWLINE_TENSOR) if _NEWLINE_TENSOR in stored else None
     found = ImageRecords(tuple(groups), head.members, head.inputs, head.share, head.crops, newline)
     return found, head

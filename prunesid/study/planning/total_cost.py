@@ -37,7 +37,8 @@ class TotalCost:
     gpu_memory   at the peak
     gpu_seconds  {GPU: time of the stages that use it}
     cpu_seconds  time of all other stages, of one process
-    memory       of the machine: the features of the largest benchmark's shard are read whole
+    memory       of the machine: the tokens that an arm keeps of the largest benchmark's shard, at
+                 most a quarter of its features, which are mapped
     checkpoint   the model's weights
     data         the data sets' files, and once more what `datasets` makes of them
     features     of the vision tower, for all arms and for those in the encoder
@@ -79,7 +80,7 @@ def total_cost(study: Study) -> TotalCost:
         gpu_memory=memory_bytes(shape, study.dtype, study.batch_size, 1 + layers),
         gpu_seconds={gpu: seconds(gpu, on_gpu=True) for gpu in speeds},
         cpu_seconds=seconds(GPUS[0].name, on_gpu=False),
-        memory=max(features.values()) / study.shards + 4e9,
+        memory=max(features.values()) / study.shards / 4 + 4e9,
         checkpoint=weight_bytes(shape, study.dtype),
         data=sum(2 * (size.download or 0) for size in published),
         features=sum(features.values()) + encoded,

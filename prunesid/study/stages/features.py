@@ -33,10 +33,10 @@ def extract(
     first = {q.image_id: q for q in reversed(questions)}
     names = list(dict.fromkeys(q.image_id for q in questions))
     material = features_material(questions_digest(questions, source.data), runtime, source.frames)
-    with model_of(runtime) as adapter:
-        parts = list(_encoded(adapter, task, first, names, needs, runtime.batch_size))
     asked = needs_text(needs, dict(runtime.options).get(TEXT_TOWER))
-    write_features(ImageRecords.cat(parts), adapter.sizes, asked, material, output)
+    with model_of(runtime) as adapter:
+        parts = _encoded(adapter, task, first, names, needs, runtime.batch_size)
+        write_features(parts, adapter.sizes, asked, material, output)
 
 
 def _encoded(

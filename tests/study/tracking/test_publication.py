@@ -83,9 +83,8 @@ def work(tmp_path_factory, study):
         name: (Medium("image", (row,), {"view": "center"}),) for row, name in enumerate(image_ids)
     }
     record = VisionRecord(torch.zeros(IMAGES, 576, 1), grid=(24, 24))
-    write_features(
-        ImageRecords((record,), (tuple(range(IMAGES)),), inputs, None), SIZES, "", {}, features
-    )
+    records = ImageRecords((record,), (tuple(range(IMAGES)),), inputs, None)
+    write_features([records], SIZES, "", {}, features)
 
     random, store, keys, rows = np.random.default_rng(0), Store(folder / "store"), {}, []
     for arm in study.arms:

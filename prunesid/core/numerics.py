@@ -25,7 +25,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, partial
 from types import ModuleType
+from typing import Any
 
 from prunesid.core.delayed import Tensor, torch
 
@@ -120,6 +123,20 @@ def _scipy_linalg() -> ModuleType | None:
         return None
 
 
+@cache
+def _openblas() -> Callable[[], AbstractContextManager[Any]]:
+    """Makes blocks in which SciPy's OpenBLAS runs on one thread, if threadpoolctl is installed.
+
+    On several, its workers wait busily for some 20 ms after a call, on the cores that torch needs.
+    """
+    try:
+        threadpoolctl = importlib.import_module("threadpoolctl")
+    except ImportError:
+        return nullcontext
+    controller = threadpoolctl.ThreadpoolController().select(internal_api="openblas")
+    return partial(controller.limit, limits=1)
+
+
 def leading_eigenvectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest eigenvalues of symmetric float64 (B, n, n) matrices, and their vectors.
 
@@ -134,9 +151,11 @@ def leading_eigenvectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:
     wanted = (size - count, size - 1)
     values = matrices.new_empty((len(matrices), count))
     vectors = matrices.new_empty((len(matrices), size, count))
-    for image, matrix in enumerate(matrices.numpy()):
-        found = scipy_linalg.eigh(matrix, subset_by_index=wanted, driver="evr", check_finite=False)
-        values[image], vectors[image] = map(torch.from_numpy, found)
+    options = {"subset_by_index": wanted, "driver": "evr", "check_finite": False}
+    with _openblas()():
+        for image, matrix in enumerate(matrices.numpy()):
+            found = scipy_linalg.eigh(matrix, **options)
+            values[image], vectors[image] = map(torch.from_numpy, found)
     return values.flip(1), vectors.flip(2)
 
 

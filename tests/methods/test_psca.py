@@ -108,3 +108,25 @@ def test_bad_arguments():
         token_components(x, 2, solver="fast")
     with pytest.raises(ValueError, match="one generator per image"):
         token_components(x, 2, solver="randomized")
+
+
+def test_scipys_blas_leaves_the_other_cores_to_torch(monkeypatch):
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    linalg = pytest.importorskip("scipy.linalg")
+    controller = threadpoolctl.ThreadpoolController().select(internal_api="openblas")
+    seen, eigh = [], linalg.eigh
+
+    def threads():
+        return [each["num_threads"] for each in controller.info()]
+
+    def counting(*args, **kwargs):
+        seen.append(threads())
+        return eigh(*args, **kwargs)
+
+    monkeypatch.setattr(linalg, "eigh", counting)
+    with controller.limit(limits=2):
+        before = threads()
+        matrix = torch.eye(8, dtype=torch.float64)[None]
+        numerics.leading_eigenvectors(matrix, 2)
+        assert threads() == before
+    assert seen == [[1] * len(before)] and before

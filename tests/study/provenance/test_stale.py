@@ -128,9 +128,8 @@ def test_an_edit_changes_what_depends_on_it_and_damage_is_mended(project):
         assert [len(row) for row in shorter[arm]] == [len(row) - lost for row in kept]
 
     project.edit("methods/features/__init__.py", *reversed(compress))
-    project.edit(
-        "study/stages/features.py", "ImageRecords.cat(parts)", "_turned(ImageRecords.cat(parts))"
-    )
+    encoded = "adapter.encode(inputs, needs, owners)"
+    project.edit("study/stages/features.py", encoded, f"_turned({encoded})")
     project.edit("study/stages/features.py", "def _encoded(", TURNED + "def _encoded(")
     estimate, plan, _ = project.run()
     assert left(estimate) == planned(plan) == {"features", "encode", "select", "answer", "score"}

@@ -54,7 +54,7 @@ wandb: .venv/.ready
 gallery:
 	for folder in $(RESULTS)/pocket/ablations/*/; do \
 	    mkdir -p reports/$$(basename $$folder) && \
-	    cp $$folder/table.md $$folder/*.png reports/$$(basename $$folder)/; done
+	    cp $$folder/*.md $$folder/*.png reports/$$(basename $$folder)/; done
 	cp $(RESULTS)/pocket/figures/information.png $(RESULTS)/pocket/figures/patches.png reports/
 
 # Style, format and types.

@@ -233,10 +233,11 @@ def test_servers_that_fail_and_one_that_answers(tmp_path, sheltered, monkeypatch
         assert server.requests == []
         recorded = snapshot(tmp_path / "runs" / "json")
 
+        # Less than what the client itself waits for an answer.
         begun = time.monotonic()
-        publication = publish(runs, tmp_path / "runs", Settings(mode="online", timeout=4))
+        publication = publish(runs, tmp_path / "runs", Settings(mode="online", timeout=2))
         assert time.monotonic() - begun < 30
-    assert publication.failures == {"wandb": "the upload did not finish within 4 s"}
+    assert publication.failures == {"wandb": "the upload did not finish within 2 s"}
     assert "wandb failed for 2 of 2 runs" in caplog.text
     assert publication.message().endswith("sync " + str(tmp_path / "runs" / "wandb"))
 

@@ -27,7 +27,14 @@ from prunesid.study.config.study import Study, load_study
 from prunesid.study.layout import Layout
 from prunesid.study.planning.checks.machine import Machine
 from prunesid.study.planning.hardware import Gpu, gpu_named, passes, rates
-from prunesid.study.planning.progress import Step, head_of, largest_shape, size_of, steps
+from prunesid.study.planning.progress import (
+    Step,
+    clocked_requests,
+    head_of,
+    largest_shape,
+    size_of,
+    steps,
+)
 from prunesid.study.planning.rates import SHIPPED, STAGES, Rates, Work, measured, wall_seconds
 from prunesid.study.planning.total_cost import ON_GPU, sentence, total_cost
 from prunesid.study.provenance.contents import model_digest
@@ -102,6 +109,11 @@ def finished(study: Study, sizes: dict[str, TaskSize]) -> Iterator[tuple[Work, f
             if path.is_file() and images:
                 seconds = float(pd.read_csv(path, sep="\t")["s"].mean())
                 yield Work("features", {"images": images, "jobs": 1}), seconds
+    for ablation in study.ablations:
+        path = layout.time("measure", layout.ablations.name, ablation.name)
+        if ablation.latency is not None and path.is_file():
+            asked = {"requests": clocked_requests(ablation), "jobs": 1}
+            yield Work("measure", asked), float(pd.read_csv(path, sep="\t")["s"].mean())
     own = {name: getattr(runtime, name) for name in ("batch_size", "dtype", "device")}
     own["model"] = model_digest(study.model)
     for entry in Store(layout.store).entries():

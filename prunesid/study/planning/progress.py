@@ -18,6 +18,7 @@ from prunesid.families.declared import Geometry
 from prunesid.images.relevance import TEXT_TOWER, reading
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.pocket.benchmarks import items
+from prunesid.study.config.ablation import Ablation
 from prunesid.study.config.arm import Arm
 from prunesid.study.config.hub_models import TaskSize, hub_tasks
 from prunesid.study.config.model import geometry_of
@@ -110,23 +111,38 @@ def steps(study: Study, sizes: Mapping[str, TaskSize]) -> list[Step]:
         amount = {"arms": len(ablation.arms) * len(names)}
         found.append(_file_step("compare", ablation.name, compared, amount))
         if ablation.latency is not None:
-            options, arms = ablation.latency, ablation.clocked_arms
-            batches = [options.questions // size * size for size in options.batches]
-            # Each size warms up with one batch.
-            asked = options.rounds * sum(batches) + sum(options.batches)
             clocked = ablation.clocked not in unfinished and is_fresh(
-                layout.timings(ablation.name), "measure"
-            )
-            amount = {"requests": asked * len(arms)}
+                layout.timings(ablation.name), "measure", arms=ablation.clocked_arms,
+                model=study.model,
+            )  # fmt: skip
+            amount = {"requests": clocked_requests(ablation)}
             found.append(_file_step("measure", ablation.name, clocked, amount))
     return found
 
 
-def is_fresh(output: Path, stage: str, made_from: Iterable[Path] = ()) -> bool:
-    """True for a file that is no older than its stage's code and what it is made from."""
+def clocked_requests(ablation: Ablation) -> int:
+    """The requests of a clocked ablation's arms; each size of batch warms up with one batch."""
+    options = ablation.latency
+    if options is None:
+        return 0
+    batches = sum(options.questions // size * size for size in options.batches)
+    return len(ablation.clocked_arms) * (options.rounds * batches + sum(options.batches))
+
+
+def is_fresh(
+    output: Path, stage: str, made_from: Iterable[Path] = (), arms: Iterable[Arm] = (),
+    model: str = "",
+) -> bool:  # fmt: skip
+    """True for a file that is no older than its stage's code and what it is made from.
+
+    arms, model  of a stage that runs them
+    """
     if not output.is_file():
         return False
-    older = (*stage_files(stage).values(), *(path for path in made_from if path.is_file()))
+    older = (
+        *stage_files(stage, arms, model).values(),
+        *(path for path in made_from if path.is_file()),
+    )
     return max(path.stat().st_mtime for path in older) <= output.stat().st_mtime
 
 

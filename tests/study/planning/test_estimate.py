@@ -7,6 +7,7 @@ import re
 import pytest
 
 from prunesid.pocket.benchmarks import render
+from prunesid.study.analysis.latency import read_timings
 from prunesid.study.config.study import parse_study
 from prunesid.study.layout import Layout
 from prunesid.study.planning import estimate as module
@@ -14,6 +15,7 @@ from prunesid.study.planning.estimate import estimate, text
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.answers import answer_benchmark
 from prunesid.study.stages.features import extract
+from prunesid.study.stages.measure import measure_arms
 from prunesid.study.stages.needs import needs_of
 from prunesid.study.stages.scores import score_benchmark
 from prunesid.study.stages.selection import select_arms
@@ -27,7 +29,7 @@ DOCUMENT = {
     "limit": 2,
     "device": "cpu",
 }
-ABLATION = "title: Few\nvary: {budget: [16, 64]}\n"
+ABLATION = "title: Few\nvary: {budget: [16, 64]}\nlatency: {questions: 2, batches: [1, 2]}\n"
 
 
 @pytest.fixture
@@ -52,6 +54,7 @@ def test_nothing_is_done_before_the_first_run(study):
         "score": (0, 3),
         "information": (0, 1),
         "compare": (0, 1),
+        "measure": (0, 1),
     }
     assert whole.seconds > 0
     assert whole.bytes > 2 * 576 * 4
@@ -123,7 +126,25 @@ def test_it_follows_a_run_and_ends_with_nothing_left(study):
     (layout.information).touch()
     layout.comparison("few").parent.mkdir(parents=True)
     layout.comparison("few").touch()
+    assert done(study)["measure"] == (0, 1)
+    measure_arms(
+        source,
+        runtime_of(study),
+        study.ablations[0].clocked_arms,
+        study.ablations[0].latency,
+        {},
+        [folder / "answers"],
+        store,
+        layout.timings("few"),
+    )
+    timings = read_timings(layout.timings("few"))
+    # Three arms, two requests one by one and both at once; the answers are those above.
+    assert len(timings) == 3 * (2 + 1) and (timings["same"] == timings["questions"]).all()
+    times = layout.time("measure", "ablations", "few")
+    times.parent.mkdir(parents=True)
+    times.write_text("s\n30\n")
     whole = estimate(study)
+    assert whole.rates.is_measured("measure")
     assert whole.seconds == whole.bytes == 0
     assert "Nothing is left to do." in text(whole, 1)
 

@@ -7,7 +7,8 @@ in a study (`prunesid.generate.stations`): its own image processing, vision towe
 projector and the model's `generate()`, which makes as many tokens as it is told. Arms take turns.
 Numbers are medians in milliseconds. "bound" is the speed-up to the first token that multiply-adds
 give with the vision tower counted and the choice of tokens left out, "reached" what is measured of
-it. Needs torch and transformers alone.
+it. A method that the model or the budget rules out is named with the reason and left out. Needs
+torch, transformers and Pillow alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,14 @@ import yaml
 from PIL import Image
 
 from prunesid.core.costs import STATIONS, account
+from prunesid.core.registry import unknown
 from prunesid.families.adapter import Prompt
 from prunesid.families.base import Adapter
 from prunesid.families.random_weights import random_adapter
 from prunesid.generate.latency import Timing, measure
-from prunesid.generate.stations import Pruning, Request, Served
+from prunesid.generate.stations import Pruning, Request, Served, serve
 from prunesid.images.media import Clip
-from prunesid.methods.registry import ENCODER
+from prunesid.methods.registry import ENCODER, list_methods
 from prunesid.study.clone import in_clone
 from prunesid.study.config.hub_models import hub_models
 
@@ -106,14 +109,25 @@ def main() -> None:
     options = parser.parse_args()
     known, name = hub_models(), options.geometry
     if name not in known:
-        name = yaml.safe_load(in_clone("configs", f"{name}.yaml").read_text())["model"]
+        name = _models().get(name, name)
+    if name not in known:
+        sys.exit(f"--geometry: {unknown('model', options.geometry, [*_models(), *known])}")
+    methods = sorted({own.partition(":")[0] for own in options.methods} - set(list_methods()))
+    if methods:
+        sys.exit(f"--methods: {unknown('method', methods[0], list_methods())}")
     adapter = random_adapter(known[name].config, options.device, options.dtype, options.layers)
     vocabulary = adapter.model.config.get_text_config().vocab_size
-    arms = arms_of(options)
     layers = len(adapter.decoder.layers)
+    requests, arms = requests_of(options, vocabulary), {}
+    for arm, pruning in arms_of(options).items():
+        try:
+            serve(adapter, pruning, requests[:1], 1)
+            arms[arm] = pruning
+        except ValueError as error:
+            print(f"left out: {arm}: {error}", file=sys.stderr)
     timings: dict[tuple[str, int], list[Timing]] = {}
     for timing in measure(
-        adapter, arms, requests_of(options, vocabulary), batches=options.batches,
+        adapter, arms, requests, batches=options.batches,
         rounds=options.rounds, max_new_tokens=options.new_tokens,
         min_new_tokens=options.new_tokens,
     ):  # fmt: skip
@@ -123,8 +137,8 @@ def main() -> None:
     columns += ["KV MB", "peak GB", *(f"requests/s, {size} at once" for size in options.batches)]
     print(f"| {' | '.join(columns)} |\n|---|{'---:|' * (len(columns) - 1)}")
     whole = timings[WHOLE, options.batches[0]]
-    for arm in arms:
-        print(f"| {' | '.join(_row(adapter, arm, timings, whole, options))} |")
+    for arm, pruning in arms.items():
+        print(f"| {' | '.join(_row(adapter, arm, pruning, timings, whole, options))} |")
     if options.json:
         lines = [
             {"arm": arm, "batch": size, "seconds": dict(own.served.seconds)}
@@ -135,14 +149,14 @@ def main() -> None:
 
 
 def _row(
-    adapter: Adapter, arm: str, timings: dict[tuple[str, int], list[Timing]], whole: list[Timing],
-    options: argparse.Namespace,
+    adapter: Adapter, arm: str, pruning: Pruning, timings: dict[tuple[str, int], list[Timing]],
+    whole: list[Timing], options: argparse.Namespace,
 ) -> list[str]:  # fmt: skip
     own = timings[arm, options.batches[0]]
     served = own[0].served
     parts = [_median([1000 * each.served.seconds[name] for each in own]) for name in STATIONS]
     speed = _median([_first(a) / _first(b) for a, b in zip(whole, own, strict=True)])
-    counted = macs(adapter, arms_of(options)[arm], served, options.text)
+    counted = macs(adapter, pruning, served, options.text)
     bound = macs(adapter, Pruning(), whole[0].served, options.text) / counted if counted else 0.0
     memory = max((each.served.memory or 0) for each in own)
     rates = [
@@ -156,6 +170,13 @@ def _row(
         f"{1000 * _median([sum(each.served.seconds.values()) for each in own]):.1f}",
         f"{served.kv_bytes / 1e6:.0f}", f"{memory / 1e9:.1f}", *(f"{rate:.2f}" for rate in rates),
     ]  # fmt: skip
+
+
+def _models() -> dict[str, str]:
+    """The model of each study of a published one in configs/."""
+    studies = {path.stem: path for path in in_clone("configs").glob("*.yaml")}
+    named = {name: yaml.safe_load(path.read_text()).get("model") for name, path in studies.items()}
+    return {name: model for name, model in named.items() if model in hub_models()}
 
 
 def _first(timing: Timing) -> float:

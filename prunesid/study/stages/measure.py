@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def measure_arms(
         ways = {(arm.name, ""): _pruning(arm, budgets) for arm in arms}
         if runtime.device.startswith("cuda") and _has_flash():
             sdpa = str(adapter.model.config._attn_implementation)
-            ways = {key: Pruning(**vars(way) | {"attention": sdpa}) for key, way in ways.items()}
+            ways = {key: replace(way, attention=sdpa) for key, way in ways.items()}
             ways |= {(arm.name, FLASH): Pruning(attention=FLASH) for arm in arms if arm.is_vanilla}
         named = {" ".join(key).strip(): key for key in ways}
         asked = {question.image_id: question for question in questions}

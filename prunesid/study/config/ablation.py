@@ -85,7 +85,7 @@ class LatencyOptions:
 
     benchmark  whose questions; None: the first of the ablation's
     questions  how many, each on an image of its own
-    batches    requests at once; the first gives the latency, all give the served throughput
+    batches    requests at once, from one on: one gives the latency, all give the served throughput
     rounds     how often the questions are asked
     """
 
@@ -224,8 +224,10 @@ def parse_ablation(
 def _latency(options: Mapping[str, Any] | None) -> LatencyOptions | None:
     if options is None:
         return None
-    chosen = LatencyOptions(**{**options, "batches": tuple(options["batches"])})
-    most = max(chosen.batches)
+    chosen = LatencyOptions(**{**options, "batches": tuple(sorted(options["batches"]))})
+    if chosen.batches[0] != 1:
+        raise ConfigError(["latency.batches: 1 is missing; the latency is that of one request"])
+    most = chosen.batches[-1]
     if most > chosen.questions:
         raise ConfigError(
             [f"latency.batches: {most} at once of {chosen.questions} questions (latency.questions)"]

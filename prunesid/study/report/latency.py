@@ -57,6 +57,7 @@ class Clocked:
 
     @property
     def batches(self) -> list[int]:
+        """Requests at once, in order; the first is one."""
         return list(dict.fromkeys(self.times["batch"]))
 
     def line(self, arm: str, what: str, batch: int | None = None, attention: str = "") -> Any:
@@ -104,7 +105,7 @@ def latency_table(clocked: Clocked, paper: Paper | None = None) -> Table:
             for cell in cells
             if not cell.arms[0].is_vanilla
         )
-        blocks.append(Block("ours", column.label if column.values else "", rows))
+        blocks.append(Block("facts", column.label if column.values else "", rows))
     if paper is not None:
         blocks += _printed(clocked, paper, len(columns) + len(served))
     same = clocked.times[clocked.times["what"] == WHOLE]

@@ -257,3 +257,7 @@ def test_arms_are_clocked_once_whatever_their_seeds():
 def test_a_batch_of_more_requests_than_there_are_questions_is_refused():
     with pytest.raises(ConfigError, match=r"latency.batches: 32 at once of 8 questions"):
         ablation_of(vary={"method": ["random"]}, latency={"questions": 8})
+    with pytest.raises(ConfigError, match=r"latency.batches: 1 is missing"):
+        ablation_of(vary={"method": ["random"]}, latency={"batches": [8, 4]})
+    ordered = ablation_of(vary={"method": ["random"]}, latency={"batches": [8, 1]})
+    assert ordered.latency.batches == (1, 8)

@@ -93,9 +93,11 @@ def late_prompts(
         return Prompts(visual, tokens, schedules)
     whole = records.all_tokens()
     attention = records.gather(whole.index, "last_cls_attention")
+    # A medium in several parts counts once.
+    shown = [[medium for part, medium in row if not part.continues] for row in rows]
     own = [
-        entering_attention(attention, whole, [medium for _, medium in row], width, f"prompt {n}")
-        for n, (row, width) in enumerate(zip(rows, widths, strict=True))
+        entering_attention(attention, whole, media, width, f"prompt {number}")
+        for number, (media, width) in enumerate(zip(shown, widths, strict=True))
     ]
     return Prompts(visual, tokens, schedules, pad_sequence(own, batch_first=True))
 

@@ -282,28 +282,37 @@ class ImageRecords:
 
         ValueError if a record lacks the features that the encoder's vectors are compared with.
         """
+        found = self._repeated(owners)
+        names = row_names(found.inputs)
+        whose = {row: name for name, media in found.inputs.items() for m in media for row in m.rows}
+        groups = []
+        for own, rows in zip(found.groups, found.members, strict=True):
+            patches = own.joint if encoder == CLIP else own.projected
+            if patches is None:
+                raise ValueError(f"the records hold no patches to compare by {encoder!r}")
+            # Media without names stay without: random draws then depend on their content.
+            named = None if own.image_ids is None else tuple(names[row] for row in rows)
+            cosines = relevance(patches, [vectors[whose[row]] for row in rows])
+            groups.append(replace(own, image_ids=named, relevance_by=encoder, relevance=cosines))
+        return replace(found, groups=tuple(groups))
+
+    def only(self, names: Iterable[str]) -> ImageRecords:
+        """The records of some inputs, in the order of `names`; rows are numbered anew."""
+        return self._repeated({name: name for name in names})
+
+    def _repeated(self, owners: Mapping[str, str]) -> ImageRecords:
+        """The records of new inputs: {name: the input whose media it has}."""
         inputs, sources = repeated(self.inputs, owners)
-        names = row_names(inputs)
-        whose = {row: name for name, media in inputs.items() for m in media for row in m.rows}
         members: list[list[int]] = [[] for _ in self.groups]
         for row, source in enumerate(sources):
             members[self._where[source][0]].append(row)
-        groups = []
-        for record, rows in zip(self.groups, members, strict=True):
-            if rows:
-                own = record.rows([self._where[sources[row]][1] for row in rows])
-                patches = own.joint if encoder == CLIP else own.projected
-                if patches is None:
-                    raise ValueError(f"the records hold no patches to compare by {encoder!r}")
-                # Media without names stay without: random draws then depend on their content.
-                named = None if own.image_ids is None else tuple(names[row] for row in rows)
-                own_vectors = [vectors[whose[row]] for row in rows]
-                cosines = relevance(patches, own_vectors)
-                groups.append(
-                    replace(own, image_ids=named, relevance_by=encoder, relevance=cosines)
-                )
+        groups = tuple(
+            record.rows(_as_slice([self._where[sources[row]][1] for row in rows]))
+            for record, rows in zip(self.groups, members, strict=True)
+            if rows
+        )
         kept = tuple(tuple(rows) for rows in members if rows)
-        return replace(self, groups=tuple(groups), members=kept, inputs=inputs)
+        return replace(self, groups=groups, members=kept, inputs=inputs)
 
     def gather(
         self, index: Tensor, name: str = "tokens", sources: Sequence[int] | None = None
@@ -539,3 +548,11 @@ def whole_index(sizes: Iterable[int]) -> tuple[Tensor, Tensor]:
     count = torch.tensor(list(sizes))
     places = torch.arange(int(count.max()))
     return torch.where(places < count[:, None], places, -1), count
+
+
+def _as_slice(numbers: Sequence[int]) -> slice | Sequence[int]:
+    """The same numbers as a slice where they follow one another, which copies nothing."""
+    one_by_one = range(numbers[0], numbers[0] + len(numbers))
+    return (
+        slice(one_by_one.start, one_by_one.stop) if list(numbers) == list(one_by_one) else numbers
+    )

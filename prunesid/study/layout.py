@@ -42,6 +42,14 @@ class Layout:
     def features(self, benchmark: str = "{benchmark}", shard: object = "{shard}") -> Path:
         return self.model / benchmark / str(shard) / "features.safetensors"
 
+    def head(self, benchmark: str = "{benchmark}", shard: object = "{shard}") -> Path:
+        """What the features are, without them."""
+        return self.model / benchmark / str(shard) / "features.json"
+
+    def scores_of_images(self, benchmark: str = "{benchmark}", shard: object = "{shard}") -> Path:
+        """The information scores of a part."""
+        return self.model / benchmark / str(shard) / "information.parquet"
+
     def questions(self, benchmark: str = "{benchmark}", shard: object = "{shard}") -> Path:
         return self.model / benchmark / str(shard) / "questions.safetensors"
 

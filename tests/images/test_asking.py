@@ -48,7 +48,7 @@ from prunesid.study.stages.answers import answer_benchmark
 from prunesid.study.stages.budgets import read_budgets, write_budgets
 from prunesid.study.stages.costs import write_costs
 from prunesid.study.stages.features import extract
-from prunesid.study.stages.information import write_information
+from prunesid.study.stages.information import write_part
 from prunesid.study.stages.needs import needs_of
 from prunesid.study.stages.patches import first_crops, read_scenes
 from prunesid.study.stages.questions import write_questions
@@ -205,7 +205,7 @@ def work(tmp_path_factory):
     )
     extract(source, RUNTIME, needs_of(ARMS), features)
     write_questions(source, RUNTIME, ARMS, features, questions)
-    write_information({"pocket_mme": [features]}, folder / "information")
+    write_part("pocket_mme", features, folder / "information")
     wanted = {"pocket_mme": shared_budgets(ARMS)}
     write_budgets(folder / "information", wanted, None, folder / "budgets")
     budgets = read_budgets(folder / "budgets", "pocket_mme")

@@ -6,7 +6,7 @@ def budgets_of(wildcards):
 
 rule select:
     input:
-        features=rules.features.output[0],
+        features=FEATURES,
         budgets=budgets_of,
         encoded=encoded_of,
         questions=questions_of,
@@ -15,6 +15,7 @@ rule select:
         LAYOUT.keys("selections"),
     benchmark:
         LAYOUT.time("select", "{benchmark}", "{shard}")
+    priority: PRIORITY.get("select", 0)
     resources:
         mem_mb=kept_memory,
     params:
@@ -30,7 +31,7 @@ rule answer:
     input:
         data=task_data,
         weights=weights(),
-        features=rules.features.output[0],
+        features=FEATURES,
         selections=rules.select.output[0],
         questions=questions_of,
         code=code("answer"),
@@ -38,6 +39,7 @@ rule answer:
         LAYOUT.keys("answers"),
     benchmark:
         LAYOUT.time("answer", "{benchmark}", "{shard}")
+    priority: PRIORITY.get("answer", 0)
     threads: model_threads()
     resources:
         gpu=1,
@@ -69,7 +71,7 @@ if workflow.is_main_process:
 
 rule account:
     input:
-        features=expand(rules.features.output[0], shard=SHARDS, allow_missing=True),
+        heads=expand(rules.features.output.head, shard=SHARDS, allow_missing=True),
         answers=expand(rules.answer.output[0], shard=SHARDS, allow_missing=True),
         code=code("account"),
     output:

@@ -12,12 +12,13 @@ rule encode:
     input:
         data=task_data,
         weights=weights(),
-        features=rules.features.output[0],
+        features=FEATURES,
         code=code("encode"),
     output:
         LAYOUT.keys("encoded"),
     benchmark:
         LAYOUT.time("encode", "{benchmark}", "{shard}")
+    priority: PRIORITY.get("encode", 0)
     threads: model_threads()
     resources:
         gpu=1,

@@ -1,5 +1,13 @@
 from prunesid.study.config.arm import shared_budgets
 
+# Whether features are deleted once all arms that read them are done. Then a pass of its own over all images
+# comes first, since budgets follow from the information of all images; the features of a part are made again
+# when its turn has come, and a part goes through all stages before the next begins.
+DROPPING = STUDY.features == "drop"
+FEATURES = LAYOUT.features()
+# Ranks of the stages that read features: those near the end go first.
+PRIORITY = {"questions": 1, "encode": 1, "select": 2, "answer": 3} if DROPPING else {}
+
 
 rule features:
     input:
@@ -7,7 +15,9 @@ rule features:
         weights=weights(),
         code=code("features"),
     output:
-        LAYOUT.features(),
+        **({} if DROPPING else {"features": FEATURES}),
+        head=LAYOUT.head(),
+        information=LAYOUT.scores_of_images(),
     benchmark:
         LAYOUT.time("features", "{benchmark}", "{shard}")
     threads: model_threads()
@@ -27,14 +37,10 @@ rule features:
 
 rule information:
     input:
-        features=parts_of(rules.features.output[0], STUDY.encoded),
+        parts=parts_of(rules.features.output.information, STUDY.encoded),
         code=code("information"),
     output:
         LAYOUT.information,
-    benchmark:
-        LAYOUT.time("information")
-    params:
-        benchmarks=[b.name for b in STUDY.encoded],
     message:
         "Information scores of all images"
     script:
@@ -54,6 +60,20 @@ rule budgets:
         "Token budgets of the images"
     script:
         "../scripts/budgets.py"
+
+
+if DROPPING:
+
+    use rule features as features_again with:
+        input:
+            data=task_data,
+            weights=weights(),
+            budgets=rules.budgets.output[0],
+            code=code("features"),
+        output:
+            features=temp(FEATURES),
+        benchmark:
+            LAYOUT.time("features_again", "{benchmark}", "{shard}")
 
 
 TARGETS += [*rules.information.output, *rules.budgets.output]

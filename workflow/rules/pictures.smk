@@ -31,8 +31,8 @@ rule histogram:
 rule patches:
     input:
         data=patches_data,
-        features=parts_of(
-            rules.features.output[0], [STUDY.benchmark(STUDY.patches.benchmark)]
+        heads=parts_of(
+            rules.features.output.head, [STUDY.benchmark(STUDY.patches.benchmark)]
         ),
         information=rules.information.output[0],
         selections=parts_of(

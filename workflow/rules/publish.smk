@@ -1,7 +1,7 @@
 rule publish:
     input:
         data=[LAYOUT.data(b.task) for b in STUDY.benchmarks if b.task in RENDERED],
-        features=parts_of(rules.features.output[0], STUDY.benchmarks),
+        heads=parts_of(rules.features.output.head, STUDY.benchmarks),
         selections=parts_of(rules.select.output[0], STUDY.benchmarks),
         scores=expand(
             rules.score.output.table, benchmark=[b.name for b in STUDY.benchmarks]

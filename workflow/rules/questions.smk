@@ -12,12 +12,13 @@ rule questions:
     input:
         data=task_data,
         weights=weights(),
-        features=rules.features.output[0],
+        features=FEATURES,
         code=code("questions"),
     output:
         LAYOUT.questions(),
     benchmark:
         LAYOUT.time("questions", "{benchmark}", "{shard}")
+    priority: PRIORITY.get("questions", 0)
     threads: model_threads()
     resources:
         gpu=1,

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 from prunesid.study.job import Job
-from prunesid.study.stages.features import extract
+from prunesid.study.stages.features import encode_part
 from prunesid.study.stages.needs import needs_of
 
 job = Job(snakemake)
-extract(job.source, job.runtime, needs_of(job.arms), job.output, job.shard)
+wanted = {name: Path(path) for name, path in snakemake.output.items()}
+encode_part(job.benchmark.name, job.source, job.runtime, needs_of(job.arms), job.shard, **wanted)

@@ -9,7 +9,7 @@ scenes = read_scenes(
     patches,
     source_of(job.study, job.study.benchmark(patches.benchmark), job.optional("data")),
     job.input("information"),
-    first_crops(job.inputs("features"), job.inputs("selections")),
+    first_crops(job.inputs("heads"), job.inputs("selections")),
     job.store,
 )
 write_kept_patches(scenes, job.outputs)

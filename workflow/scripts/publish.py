@@ -9,13 +9,11 @@ study = job.study
 rendered = [b.task for b in study.benchmarks if b.task in BENCHMARKS]
 data = dict(zip(rendered, job.inputs("data"), strict=True))
 names = [benchmark.name for benchmark in study.benchmarks]
-selections, features = (
-    by_benchmark(names, job.inputs(stage)) for stage in ("selections", "features")
-)
+selections, heads = (by_benchmark(names, job.inputs(stage)) for stage in ("selections", "heads"))
 publish_study(
     study,
     {
-        b.name: BenchmarkFiles(scores, selections[b.name], features[b.name], data.get(b.task))
+        b.name: BenchmarkFiles(scores, selections[b.name], heads[b.name], data.get(b.task))
         for b, scores in zip(study.benchmarks, job.inputs("scores"), strict=True)
     },
     {

@@ -12,4 +12,5 @@ select_arms(
     read_budgets(budgets, job.benchmark.name) if budgets else None,
     job.optional("encoded"),
     job.optional("questions"),
+    job.runtime.device,
 )

@@ -79,6 +79,7 @@ class Study:
     patches: Patches | None = None
     model_options: tuple[tuple[str, Any], ...] = ()
     shards: int = 1
+    features: str = "keep"
     frames: int = FRAMES
 
     @property

@@ -32,6 +32,11 @@ def hidden_fields(layers: Iterable[int]) -> list[str]:
     return [f"{_HIDDEN}{layer}" for layer in sorted(layers)]
 
 
+def layers_of(names: Iterable[str]) -> list[int]:
+    """The layers that these fields hold, as far as they hold one."""
+    return [int(n.removeprefix(_HIDDEN)) for n in names if n.startswith(_HIDDEN)]
+
+
 def write_features(
     parts: Iterable[ImageRecords], sizes: Sizes, needs: str, material: Mapping[str, Any],
     output: Path,
@@ -147,7 +152,7 @@ def _record(
 
 @dataclass(frozen=True)
 class Head:
-    """The header of a file of features, without its tensors.
+    """What a file of features holds, without its tensors.
 
     inputs, members, share, crops  as in `ImageRecords`
     grids        rows and columns of the patches of every group
@@ -191,10 +196,26 @@ class Head:
         return [found[row] for row in range(len(found))]
 
 
+def write_head(features: Path, output: Path) -> None:
+    """Write the head of a file of features to one of its own, for what needs no more."""
+    with atomic(output) as temporary:
+        temporary.write_text(json.dumps(_fields_of(features)), encoding="utf-8")
+
+
+def _fields_of(features: Path) -> dict[str, Any]:
+    with safe_open(features, "np") as file:
+        return {key: json.loads(value) for key, value in file.metadata().items()}
+
+
 def read_head(path: Path) -> Head:
-    """The head of a file of `extract`; ValueError for one that an earlier version wrote."""
-    with safe_open(path, "np") as file:
-        found = {key: json.loads(value) for key, value in file.metadata().items()}
+    """The head of a file of features, or from one of `write_head`.
+
+    ValueError for one that an earlier version wrote.
+    """
+    if path.suffix == ".json":
+        found = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        found = _fields_of(path)
     if not {"contents", "crops"} <= found.keys():
         raise ValueError(f"{path} was written by an earlier version; the next run makes it anew")
     inputs = {

@@ -101,7 +101,7 @@ def finished(study: Study, sizes: dict[str, TaskSize]) -> Iterator[tuple[Work, f
     for benchmark in study.encoded:
         name, size = benchmark.name, sizes[benchmark.name]
         for shard in shards(study.shards):
-            head = head_of(layout.features(name, shard))
+            head = head_of(layout.head(name, shard))
             if head is not None:
                 encoded[head.material["benchmark"]] = size
             path = layout.time("features", name, str(shard))

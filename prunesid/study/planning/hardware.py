@@ -29,9 +29,9 @@ PACKED_TOKENS = 512
 CONTEXT_BYTES, FRAGMENTS = 0.8e9, 0.1
 # Loading a checkpoint from disk.
 LOAD_BYTES_PER_SECOND = 0.5e9
-# What selection takes for an image of LLaVA-1.5's 576 tokens, in the mean over methods and on one
-# CPU thread (benchmarks/README.md); it grows with the tokens of the image's crops.
-SELECT_SECONDS, SELECT_TOKENS = 0.05, 576
+# What selection takes for an image of 576 tokens, in the mean over methods: a guess, a tenth of a
+# CPU thread's time (benchmarks/README.md). It grows with the tokens of the image's crops.
+SELECT_SECONDS, SELECT_TOKENS = 0.005, 576
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,6 @@ def rates(
     crop = CROP_SECONDS + max(shape.crop_macs * per_mac, kernels)
     encoding = {"jobs": load, "images": shape.usual_crops * crop}
     larger = shape.usual_tokens / SELECT_TOKENS
-    information = SHIPPED["information"]
     per_token = shape.token_macs * per_mac
     answering = {
         "jobs": load,
@@ -116,7 +115,6 @@ def rates(
         "features": encoding,
         "encode": encoding,
         "questions": {**SHIPPED["questions"], "jobs": load},
-        "information": {**information, "images": information["images"] * larger},
         "select": {**SHIPPED["select"], "images": SELECT_SECONDS * larger},
         "answer": answering,
     }

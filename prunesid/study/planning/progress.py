@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -39,6 +40,9 @@ from prunesid.study.stages.source import Runtime, runtime_of
 
 # Of CLIP's space of images and texts, in the ViT-L/14 that LLaVA's towers are.
 JOINT_WIDTH = 768
+# Parts whose features lie on disk at once where they are dropped: one is answered, of one tokens
+# are chosen, one is encoded.
+PARTS_AT_ONCE = 3
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def size_of(study: Study, benchmark: Benchmark) -> TaskSize:
         table = pd.read_parquet(scores, columns=["image_id", "question_id"])
         counts = {f"{of}s": table[f"{of}_id"].nunique() for of in ("image", "question")}
         return replace(published, **counts)
-    heads = [head_of(layout.features(benchmark.name, shard)) for shard in shards(study.shards)]
+    heads = [head_of(layout.head(benchmark.name, shard)) for shard in shards(study.shards)]
     if None not in heads:
         encoded = sum(len(head.inputs) for head in heads if head is not None)
     elif study.limit is not None and published.images is not None:
@@ -99,10 +103,11 @@ def steps(study: Study, sizes: Mapping[str, TaskSize]) -> list[Step]:
     found = [step for b in study.encoded for step in _benchmark_steps(study, b, sizes[b.name])]
     unfinished = {step.name for step in found if step.done < step.of}
     unread = any(step.stage == "features" and step.done < step.of for step in found)
-    features = [layout.features(b.name, s) for b in study.encoded for s in shards(study.shards)]
-    informed = not unread and is_fresh(layout.information, "information", features)
-    images = sum(size.images or 0 for size in sizes.values())
-    found.append(_file_step("information", "all images", informed, {"images": images}))
+    parts = [
+        layout.scores_of_images(b.name, s) for b in study.encoded for s in shards(study.shards)
+    ]
+    informed = not unread and is_fresh(layout.information, "information", parts)
+    found.append(_file_step("information", "all images", informed, {}))
     for ablation in study.ablations:
         names = {b.name for b in study.benchmarks_of(ablation)}
         compared = not names & unfinished and is_fresh(
@@ -203,7 +208,7 @@ def _part(study: Study, benchmark: Benchmark, size: TaskSize, shard: Shard) -> _
     rendered = benchmark.task in RENDERED
     if rendered and not is_fresh(layout.data(benchmark.task), "images"):
         return part
-    head = head_of(layout.features(name, shard))
+    head = head_of(layout.head(name, shard))
     tower = dict(study.model_options).get(TEXT_TOWER)
     if head is None or head.needs != needs_text(needs_of(study.arms_of(name)), tower):
         return part
@@ -223,7 +228,11 @@ def _benchmark_steps(study: Study, benchmark: Benchmark, size: TaskSize) -> Iter
         yield _file_step("images", name, rendered, {"images": size.images or 0})
     parts = [_part(study, benchmark, size, shard) for shard in shards(study.shards)]
     unread = [part for part in parts if part.head is None]
-    yield _part_step("features", name, parts, unread, image_bytes(study, benchmark))
+    step = _part_step("features", name, parts, unread, stored_bytes(study, benchmark))
+    if study.features == "drop":  # the first pass is for the budgets
+        twice = {**step.left.amount, "images": 2 * step.left.amount["images"]}
+        step = replace(step, left=replace(step.left, amount=twice))
+    yield step
     if benchmark not in study.benchmarks:
         return
     if any(arm.asked for arm in study.arms_of(name)):
@@ -307,6 +316,19 @@ def _amount(
         amount["tokens"] += rows * min(tokens, arm.budget or tokens)
         amount["passes"] += passes(inputs, part.asked, answer_tokens, batch_size, arm.is_late)
     return {**amount, "jobs": len({id(part) for part, _ in left}), "entries": len(left)}
+
+
+def stored_bytes(study: Study, benchmark: Benchmark) -> float:
+    """Bytes that the features of one image add to what lies on disk at once.
+
+    Where they are dropped, some parts of a benchmark do, and no more of all benchmarks together:
+    they are counted for the one whose images are largest.
+    """
+    if study.features == "keep":
+        return image_bytes(study, benchmark)
+    largest = max(study.benchmarks, key=partial(image_bytes, study))
+    share = min(1.0, PARTS_AT_ONCE / study.shards)
+    return share * image_bytes(study, benchmark) if benchmark == largest else 0.0
 
 
 def image_bytes(study: Study, benchmark: Benchmark) -> float:

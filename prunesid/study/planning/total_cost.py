@@ -24,7 +24,7 @@ from prunesid.study.planning.progress import image_bytes, largest_shape, size_of
 from prunesid.study.planning.rates import Rates
 from prunesid.study.stages.needs import needs_of
 
-ON_GPU = frozenset({"features", "questions", "encode", "answer", "measure"})
+ON_GPU = frozenset({"features", "questions", "encode", "select", "answer", "measure"})
 WIDTH = 112
 # A paragraph of a comment.
 ESTIMATE = re.compile(r"^# Estimated:.*(?:\n# .+)*", re.MULTILINE)
@@ -41,7 +41,7 @@ class TotalCost:
                  most a quarter of its features, which are mapped
     checkpoint   the model's weights
     data         the data sets' files, and once more what `datasets` makes of them
-    features     of the vision tower, for all arms and for those in the encoder
+    features     of the vision tower that lie on disk at once, and of arms in the encoder
     unknown      benchmarks whose size is not known before they are read
     """
 
@@ -75,7 +75,7 @@ def total_cost(study: Study) -> TotalCost:
         return sum(speeds[gpu].seconds(w) for w in todo if (w.stage in ON_GPU) == on_gpu)
 
     features = {b.name: (sizes[b.name].images or 0) * image_bytes(study, b) for b in study.encoded}
-    encoded = sum(work.bytes for work in todo if work.stage == "encode")
+    stored = sum(work.bytes for work in todo if work.stage in ("features", "encode"))
     return TotalCost(
         gpu_memory=memory_bytes(shape, study.dtype, study.batch_size, 1 + layers),
         gpu_seconds={gpu: seconds(gpu, on_gpu=True) for gpu in speeds},
@@ -83,7 +83,7 @@ def total_cost(study: Study) -> TotalCost:
         memory=max(features.values()) / study.shards / 4 + 4e9,
         checkpoint=weight_bytes(shape, study.dtype),
         data=sum(2 * (size.download or 0) for size in published),
-        features=sum(features.values()) + encoded,
+        features=stored,
         unknown=tuple(name for name, size in sizes.items() if not size.is_known),
     )
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from prunesid.images.records import ImageRecords
 from prunesid.images.relevance import TEXT_TOWER
-from prunesid.study.files.features import write_features
+from prunesid.study.files.features import write_features, write_head
 from prunesid.study.provenance.contents import features_material, questions_digest
-from prunesid.study.stages.device import model_of
+from prunesid.study.stages.device import device_slot, model_of
+from prunesid.study.stages.information import write_part
 from prunesid.study.stages.needs import needs_text
 from prunesid.study.stages.shard import WHOLE, Shard
 from prunesid.study.stages.source import Runtime, Source
@@ -37,6 +39,26 @@ def extract(
     with model_of(runtime) as adapter:
         parts = _encoded(adapter, task, first, names, needs, runtime.batch_size)
         write_features(parts, adapter.sizes, asked, material, output)
+
+
+def encode_part(
+    benchmark: str, source: Source, runtime: Runtime, needs: Needs, shard: Shard = WHOLE, *,
+    features: Path | None = None, head: Path | None = None, information: Path | None = None,
+) -> None:  # fmt: skip
+    """`extract`, and what is read of the features when they may be gone: those that are named.
+
+    Without `features`, these lie beside `head` while it is made.
+    """
+    folder = (features or head or Path()).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".encoded-", dir=folder) as passing:
+        path = features or Path(passing) / "features.safetensors"
+        extract(source, runtime, needs, path, shard)
+        if head is not None:
+            write_head(path, head)
+        if information is not None:
+            with device_slot(runtime.device) as device:
+                write_part(benchmark, path, information, device)
 
 
 def _encoded(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
+from prunesid.core.delayed import torch
 from prunesid.core.files import atomic
 from prunesid.images.records import ImageRecords
 from prunesid.methods.features.prunesid.information import redundancy, similarity
@@ -20,44 +19,57 @@ _CHUNK = 16
 _TOKENS = "num_tokens"
 
 
-def write_information(features: Mapping[str, Sequence[Path]], output: Path) -> None:
-    """Parquet with benchmark, image_id, rho (equation 4) and phi = 1 - rho (equation 7).
+def write_part(benchmark: str, features: Path, output: Path, device: str = "cpu") -> None:
+    """Parquet with benchmark, image_id, rho (equation 4) and phi = 1 - rho (equation 7) of a part.
 
-    `features` holds the files of each benchmark's shards; `num_tokens` reads back how many tokens
-    each has. An input in several crops has the means over them.
+    An input in several crops has the means over them. `num_tokens` reads back how many tokens the
+    largest has. `device` computes.
     """
     import pandas as pd
 
-    tables, tokens = [], dict[str, int]()
-    for benchmark, path in ((name, path) for name, paths in features.items() for path in paths):
-        records, _ = read_features(path, layers=(), fields=())
-        if not records.inputs:
-            continue
-        rho, sizes = _of_inputs(records), records.sizes
-        largest = max(
-            sum(sizes[row] for row in medium.rows)
-            for media in records.inputs.values()
-            for medium in media
-        )
-        tokens[benchmark] = max(largest, tokens.get(benchmark, 0))
-        tables.append(pd.DataFrame({
-            "benchmark": benchmark, "image_id": list(records.names),
-            "rho": rho.numpy(), "phi": (1 - rho).numpy(),
-        }))  # fmt: skip
+    records, _ = read_features(features, layers=(), fields=())
+    rho, sizes = _of_inputs(records, device), records.sizes
+    tokens = [
+        sum(sizes[row] for row in medium.rows)
+        for media in records.inputs.values()
+        for medium in media
+    ]
+    table = pd.DataFrame({
+        "benchmark": pd.Series([benchmark] * len(rho), dtype=str),
+        "image_id": pd.Series(records.names, dtype=str),
+        "rho": rho.numpy(), "phi": (1 - rho).numpy(),
+    })  # fmt: skip
+    table.attrs[_TOKENS] = {benchmark: max(tokens, default=0)}
+    with atomic(output) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def write_information(parts: Iterable[Path], output: Path) -> None:
+    """One table of those of all parts of all benchmarks, in their order."""
+    import pandas as pd
+
+    tables, tokens = list(map(pd.read_parquet, parts)), dict[str, int]()
+    for own in tables:
+        for benchmark, largest in own.attrs[_TOKENS].items():
+            tokens[benchmark] = max(largest, tokens.get(benchmark, 0))
     table = pd.concat(tables, ignore_index=True)
     table.attrs[_TOKENS] = tokens
     with atomic(output) as temporary:
         table.to_parquet(temporary, index=False)
 
 
-def _of_inputs(records: ImageRecords) -> torch.Tensor:
-    """(inputs,) mean redundancy of the crops of each."""
+def _of_inputs(records: ImageRecords, device: str) -> torch.Tensor:
+    """(inputs,) mean redundancy of the crops of each, on the CPU."""
+    if not records.inputs:
+        return torch.zeros(0)
     parts = [
-        torch.cat([redundancy(similarity(part)) for part in record.features.split(_CHUNK)])
+        torch.cat(
+            [redundancy(similarity(part.to(device))) for part in record.features.split(_CHUNK)]
+        )
         for record in records.groups
     ]
     order = torch.tensor([row for rows in records.members for row in rows]).argsort()
-    rho = torch.cat(parts)[order]
+    rho = torch.cat(parts).cpu()[order]
     return torch.stack(
         [
             rho[[row for medium in media for row in medium.rows]].mean()

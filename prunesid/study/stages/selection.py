@@ -15,19 +15,25 @@ from prunesid.core.files import digest
 from prunesid.core.record import OPTIONAL, Kept
 from prunesid.images.relevance import owners, reading
 from prunesid.methods import features as methods
-from prunesid.study.files.features import Head, hidden_fields, read_features
+from prunesid.study.files.features import (
+    Head,
+    hidden_fields,
+    layers_of,
+    read_features,
+    read_head,
+)
 from prunesid.study.files.kept import save_kept
 from prunesid.study.files.questions import Questions, read_questions
 from prunesid.study.provenance.code import code_of
 from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_keys, write_keys
+from prunesid.study.stages.device import device_slot
 
 if TYPE_CHECKING:
-    from prunesid.images.records import ImageRecords
     from prunesid.study.config.arm import Arm
     from prunesid.study.stages.budgets import Budgets
 
-ASKED_AT_ONCE = 16
+AT_ONCE = 16
 
 
 def _fields(arm: Arm, text_tower: str | None) -> list[str]:
@@ -99,52 +105,60 @@ def select_arms(
     budgets: Budgets | None = None,
     encoded: Path | None = None,
     questions: Path | None = None,
+    device: str = "cpu",
 ) -> None:
     """Select and store what is missing, then write {arm: key} as JSON; {} where there is no input.
+
+    Images go to the `device` a few at a time, with what the arm's method reads of them.
 
     budgets    the benchmark's (`budgets.read_budgets`), for arms with a dynamic budget
     encoded    table of `encoding.encode_arms`, for arms with an encoder pass of their own
     questions  file of `questions.write_questions`, for arms that choose by image and question
     """
-    records, head = read_features(features)
+    head = read_head(features)
     asked = None if questions is None else read_questions(questions)
+    names = tuple(head.inputs)
     keys: dict[str, str] = {} if encoded is None else read_keys(encoded)
-    chosen = [arm for arm in arms if arm.selects and not arm.encodes and records.inputs]
-    bar = tqdm(chosen, desc="selecting", unit="arm")
-    for arm in bar:
-        budget = budget_of(arm, records.names, budgets or {})
-        determined = material_of(arm, budget, head, asked)
-        keys[arm.name] = Store.key(determined)
-        if keys[arm.name] not in store:
-            bar.set_postfix_str(arm.name)
-            begun = time.perf_counter()
-            if arm.asked and asked is not None:
-                kept = _select_asked(arm, records, asked, budget)
-                whose = asked.asked_rows(records.inputs)
-            else:
-                kept = records.compress(arm.method, budget=budget, seed=arm.seed, **arm.params)
-                whose = ()
-            images = len(whose) or len(records.inputs)
-            cost = {"seconds": time.perf_counter() - begun, "images": images}
-            write = partial(save_kept, kept, asked=whose)
-            store.put(determined, write, suffix=".safetensors", cost=cost)
+    todo: list[tuple[Arm, int | dict[str, int], dict[str, Any]]] = []
+    for arm in arms:
+        if arm.selects and not arm.encodes and names:
+            budget = budget_of(arm, names, budgets or {})
+            determined = material_of(arm, budget, head, asked)
+            keys[arm.name] = Store.key(determined)
+            if keys[arm.name] not in store:
+                todo.append((arm, budget, determined))
+    if todo:
+        with device_slot(device) as own:
+            bar = tqdm(todo, desc="selecting", unit="arm")
+            for arm, budget, determined in bar:
+                bar.set_postfix_str(arm.name)
+                begun = time.perf_counter()
+                by_question = asked if arm.asked else None
+                kept = _select(arm, budget, features, by_question, own)
+                whose = () if by_question is None else by_question.asked_rows(head.inputs)
+                cost = {"seconds": time.perf_counter() - begun, "images": len(whose or names)}
+                write = partial(save_kept, kept, asked=whose)
+                store.put(determined, write, suffix=".safetensors", cost=cost)
     write_keys(keys, output)
 
 
-def _select_asked(
-    arm: Arm, records: ImageRecords, questions: Questions, budget: int | Mapping[str, int]
+def _select(
+    arm: Arm, budget: int | Mapping[str, int], features: Path, asked: Questions | None, device: str
 ) -> Kept:
-    """The tokens that an arm keeps for each question, in their order."""
-    encoder = questions.encoder(arm)
-    whose, vectors = owners(questions.prompts), questions.vectors[encoder]
-    parts = []
-    # A few at a time: every question holds the features of its image.
-    for start in range(0, len(whose), ASKED_AT_ONCE):
-        some = dict(islice(whose.items(), start, start + ASKED_AT_ONCE))
+    """The tokens that an arm keeps of each image, or for each question in their order."""
+    names = _fields(arm, None if asked is None else asked.text_tower)
+    # CLS goes before the patches in some layouts, whatever the method reads.
+    records, _ = read_features(features, layers=layers_of(names), fields={*names, "cls"})
+    # A few at a time; each question holds the features of its image.
+    whose = {name: name for name in records.names} if asked is None else owners(asked.prompts)
+    kept = []
+    for start in range(0, len(whose), AT_ONCE):
+        some = dict(islice(whose.items(), start, start + AT_ONCE))
+        part = records.only(dict.fromkeys(some.values())).to(device)
+        if asked is not None:
+            encoder = asked.encoder(arm)
+            part = part.asked(some, asked.vectors[encoder], encoder)
         own = budget if isinstance(budget, int) else {n: budget[image] for n, image in some.items()}
-        parts.append(
-            records.asked(some, vectors, encoder).compress(
-                arm.method, budget=own, seed=arm.seed, **arm.params
-            )
-        )
-    return Kept.cat(parts)
+        found = part.compress(arm.method, budget=own, seed=arm.seed, **arm.params)
+        kept.append(found.to("cpu"))
+    return Kept.cat(kept)

@@ -43,12 +43,12 @@ REPORT_TYPES = (".csv", ".html", ".md", ".pdf", ".png", ".svg")
 
 @dataclass(frozen=True)
 class BenchmarkFiles:
-    """The stages' files of one benchmark, `selections` and `features` shard by shard; `data` is
+    """The stages' files of one benchmark, `selections` and `heads` shard by shard; `data` is
     its rendered file, where it has one."""
 
     scores: Path
     selections: tuple[Path, ...]
-    features: tuple[Path, ...]
+    heads: tuple[Path, ...]
     data: Path | None = None
 
 
@@ -131,7 +131,7 @@ def gallery_of(
         view = crops[benchmark][image_id].view
         return Image.fromarray(as_seen(image, (SIDE, SIDE), view))
 
-    crops = {name: first_crops(b.features, b.selections) for name, b in benchmarks.items()}
+    crops = {name: first_crops(b.heads, b.selections) for name, b in benchmarks.items()}
     return Gallery(directory / PICTURES, crops, store, find)
 
 
@@ -155,7 +155,7 @@ def artifacts_of(
             {
                 f"{name}/{path.parent.name}{path.suffix}": path
                 for name, b in benchmarks.items()
-                for path in b.features
+                for path in b.heads
             },
             by_reference=True,
         ),

@@ -14,7 +14,7 @@ from prunesid.study.planning import estimate as module
 from prunesid.study.planning.estimate import estimate, text
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.answers import answer_benchmark
-from prunesid.study.stages.features import extract
+from prunesid.study.stages.features import encode_part
 from prunesid.study.stages.measure import measure_arms
 from prunesid.study.stages.needs import needs_of
 from prunesid.study.stages.scores import score_benchmark
@@ -93,7 +93,10 @@ def test_it_follows_a_run_and_ends_with_nothing_left(study):
     data = layout.data("pocket_mme")
     render("pocket_mme", data, study.limit)
     source, features = Source("pocket_mme", data), layout.features("pocket_mme", WHOLE)
-    extract(source, runtime_of(study), needs_of(arms), features)
+    head = layout.head("pocket_mme", WHOLE)
+    encode_part(
+        "pocket_mme", source, runtime_of(study), needs_of(arms), features=features, head=head
+    )
     assert done(study)["features"] == (1, 1)
     folder = features.parent
     select_arms(features, arms[:2], store, folder / "some")
@@ -153,11 +156,12 @@ def test_another_batch_size_starts_over(study, tmp_path):
     layout = Layout.of(study)
     data = layout.data("pocket_mme")
     render("pocket_mme", data, study.limit)
-    extract(
+    encode_part(
+        "pocket_mme",
         Source("pocket_mme", data),
         runtime_of(study),
         needs_of(study.arms),
-        layout.features("pocket_mme", WHOLE),
+        head=layout.head("pocket_mme", WHOLE),
     )
     assert done(study)["features"] == (1, 1)
     document = DOCUMENT | {"results": str(study.results), "batch_size": 3}

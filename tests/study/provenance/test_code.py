@@ -20,7 +20,7 @@ from prunesid.study.provenance.code import STAGES, code_of, modules_of, stage_fi
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.answers import answer_benchmark
 from prunesid.study.stages.encoding import encode_arms
-from prunesid.study.stages.features import extract
+from prunesid.study.stages.features import encode_part
 from prunesid.study.stages.needs import needs_of
 from prunesid.study.stages.scores import score_benchmark
 from prunesid.study.stages.selection import select_arms
@@ -178,7 +178,9 @@ def test_what_runs_is_known_to_be_run(tmp_path):
     )
     metric, needs = "mme_perception_score", needs_of(arms)
     runs = {
-        "features": lambda: extract(source, runtime, needs, features),
+        "features": lambda: encode_part(
+            "pocket_mme", source, runtime, needs, features=features, information=tmp_path / "phi"
+        ),
         "encode": lambda: encode_arms(source, runtime, features, arms, store, encoded),
         "select": lambda: select_arms(features, arms, store, kept, encoded=encoded),
         "answer": lambda: answer_benchmark(source, runtime, features, kept, arms, store, answers),

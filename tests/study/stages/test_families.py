@@ -22,7 +22,7 @@ from prunesid.study.stages.budgets import read_budgets, write_budgets
 from prunesid.study.stages.costs import write_costs
 from prunesid.study.stages.encoding import encode_arms
 from prunesid.study.stages.features import extract
-from prunesid.study.stages.information import write_information
+from prunesid.study.stages.information import write_part
 from prunesid.study.stages.needs import needs_of
 from prunesid.study.stages.scores import score_benchmark
 from prunesid.study.stages.selection import select_arms
@@ -102,7 +102,7 @@ def run(
     features, store = folder / "features.safetensors", Store(folder / "store")
     runtime = Runtime(str(model), batch_size=batch_size, options=options)
     extract(source, runtime, needs_of(arms), features)
-    write_information({source.task: [features]}, folder / "information.parquet")
+    write_part(source.task, features, folder / "information.parquet")
     write_budgets(
         folder / "information.parquet",
         {source.task: shared_budgets(arms)},

@@ -30,7 +30,7 @@ from prunesid.study.stages.answers import answer_benchmark
 from prunesid.study.stages.budgets import read_budgets, write_budgets
 from prunesid.study.stages.costs import write_costs
 from prunesid.study.stages.encoding import encode_arms
-from prunesid.study.stages.features import extract
+from prunesid.study.stages.features import encode_part
 from prunesid.study.stages.information import write_information
 from prunesid.study.stages.needs import needs_of
 from prunesid.study.stages.patches import first_crops
@@ -140,10 +140,13 @@ def run(folder, count, monkeypatch):
         for name in ("encoded", "selections", "answers")
     )
     questions = [layout.questions("pocket_mme", part) for part in parts]
-    for part, path in zip(parts, features, strict=True):
-        path.parent.mkdir(parents=True)
-        extract(source, runtime, needs_of(arms), path, part)
-    write_information({"pocket_mme": features}, folder / "information.parquet")
+    scores = [layout.scores_of_images("pocket_mme", part) for part in parts]
+    for part, path, table in zip(parts, features, scores, strict=True):
+        encode_part(
+            "pocket_mme", source, runtime, needs_of(arms), part,
+            features=path, head=layout.head("pocket_mme", part), information=table,
+        )  # fmt: skip
+    write_information(scores, folder / "information.parquet")
     write_budgets(
         folder / "information.parquet",
         {"pocket_mme": shared_budgets(arms)},

@@ -26,7 +26,7 @@ from prunesid.study.stages.budgets import read_budgets, write_budgets
 from prunesid.study.stages.costs import write_costs
 from prunesid.study.stages.encoding import encode_arms
 from prunesid.study.stages.features import extract
-from prunesid.study.stages.information import num_tokens, write_information
+from prunesid.study.stages.information import num_tokens, write_information, write_part
 from prunesid.study.stages.needs import needs_of
 from prunesid.study.stages.scores import score_benchmark
 from prunesid.study.stages.selection import select_arms
@@ -206,7 +206,10 @@ def information(work):
     """The table of two benchmarks: the same images under two names."""
     path = work[0] / "information.parquet"
     features = work[0] / "features.safetensors"
-    write_information({"pocket_mme": [features], "held_out": [features]}, path)
+    parts = [work[0] / name for name in ("pocket_mme", "held_out")]
+    for part in parts:
+        write_part(part.name, features, part)
+    write_information(parts, path)
     return path
 
 

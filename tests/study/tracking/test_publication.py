@@ -25,7 +25,7 @@ from prunesid.study.analysis.comparison import (
     write_csv,
 )
 from prunesid.study.config.study import load_study
-from prunesid.study.files.features import write_features
+from prunesid.study.files.features import write_features, write_head
 from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import write_keys
 from prunesid.study.stages.source import Source
@@ -74,17 +74,19 @@ def work(tmp_path_factory, study):
     files = BenchmarkFiles(
         folder / "scores.parquet",
         (folder / "selections.json",),
-        (folder / "1-of-1" / "features.safetensors",),
+        (folder / "1-of-1" / "features.json",),
         data,
     )
-    (features,), (selections,) = files.features, files.selections
-    features.parent.mkdir()
+    (head,), (selections,) = files.heads, files.selections
+    head.parent.mkdir()
     inputs = {
         name: (Medium("image", (row,), {"view": "center"}),) for row, name in enumerate(image_ids)
     }
     record = VisionRecord(torch.zeros(IMAGES, 576, 1), grid=(24, 24))
     records = ImageRecords((record,), (tuple(range(IMAGES)),), inputs, None)
+    features = folder / "features.safetensors"
     write_features([records], SIZES, "", {}, features)
+    write_head(features, head)
 
     random, store, keys, rows = np.random.default_rng(0), Store(folder / "store"), {}, []
     for arm in study.arms:
@@ -198,7 +200,7 @@ def test_the_artifacts_of_a_study(study, work, tmp_path):
     features, answers, report = read_artifacts(tmp_path / "runs")
     assert (features.name, features.by_reference) == ("features-pocket", True)
     assert (answers.uses, report.uses) == (("features-pocket",), ("answers-pocket",))
-    assert set(features.files) == {"pocket_mme/1-of-1.safetensors"}
+    assert set(features.files) == {"pocket_mme/1-of-1.json"}
     assert set(answers.files) == {"pocket_mme.parquet"}
     assert set(report.files) == {
         f"made_up/{name}" for name in ("arms.csv", "comparison.csv", "figure.png", "table.html")

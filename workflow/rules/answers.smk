@@ -16,7 +16,7 @@ rule select:
     benchmark:
         LAYOUT.time("select", "{benchmark}", "{shard}")
     resources:
-        mem_mb=kept_memory,
+        **asked("select"),
     params:
         arms=arm_names,
         folder=str(STUDY_FOLDER),
@@ -40,8 +40,7 @@ rule answer:
         LAYOUT.time("answer", "{benchmark}", "{shard}")
     threads: model_threads()
     resources:
-        gpu=1,
-        mem_mb=kept_memory,
+        **asked("answer"),
     params:
         arms=arm_names,
         folder=str(STUDY_FOLDER),
@@ -74,6 +73,8 @@ rule account:
         code=code("account"),
     output:
         LAYOUT.costs(),
+    resources:
+        **asked("account", like="score"),
     params:
         arms=arm_names,
         folder=str(STUDY_FOLDER),
@@ -93,6 +94,8 @@ rule score:
         metrics=LAYOUT.metrics(),
     benchmark:
         LAYOUT.time("score", "{benchmark}")
+    resources:
+        **asked("score"),
     params:
         arms=arm_names,
         folder=str(STUDY_FOLDER),

@@ -1,4 +1,5 @@
 import os
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -112,9 +113,33 @@ def arm_names(wildcards):
     return [arm.name for arm in STUDY.arms_of(wildcards.benchmark)]
 
 
-def kept_memory(wildcards, input):
-    """MB of memory of a job that maps the features of a part, and holds the tokens that an arm keeps."""
-    return 2000 + int(input.size_mb) // 4
+@cache
+def job_needs():
+    """What the jobs of each stage take; imports take a second, which only jobs are worth."""
+    from prunesid.study.planning.resources import job_needs
+
+    return job_needs(STUDY)
+
+
+def asked(stage, like=None):
+    """The resources of a stage's jobs; more of them when a job is tried again.
+
+    like  the stage of the estimate, if it is another. Of what an arm keeps, features tell the size.
+    """
+
+    def needs(wildcards):
+        of = wildcards.get("benchmark") or wildcards.get("ablation") or "all images"
+        return job_needs()[like or stage, of]
+
+    def memory(wildcards, input, attempt):
+        kept = int(input.size_mb) // 4 if stage in ("encode", "select", "answer") else 0
+        return attempt * (needs(wildcards).memory_mb + kept)
+
+    return {
+        "mem_mb": memory,
+        "runtime": lambda wildcards, attempt: attempt * needs(wildcards).minutes,
+        "gpu": lambda wildcards: needs(wildcards).gpus,
+    }
 
 
 def model_threads():

@@ -20,7 +20,7 @@ rule encode:
         LAYOUT.time("encode", "{benchmark}", "{shard}")
     threads: model_threads()
     resources:
-        gpu=1,
+        **asked("encode"),
     params:
         arms=lambda wildcards: [arm.name for arm in encoder_arms(wildcards.benchmark)],
         folder=str(STUDY_FOLDER),

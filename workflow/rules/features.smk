@@ -12,7 +12,7 @@ rule features:
         LAYOUT.time("features", "{benchmark}", "{shard}")
     threads: model_threads()
     resources:
-        gpu=1,
+        **asked("features"),
     params:
         needs=lambda wildcards: needs_for(wildcards.benchmark),
         limit=STUDY.limit,
@@ -33,6 +33,8 @@ rule information:
         LAYOUT.information,
     benchmark:
         LAYOUT.time("information")
+    resources:
+        **asked("information"),
     params:
         benchmarks=[b.name for b in STUDY.encoded],
     message:
@@ -47,6 +49,7 @@ rule budgets:
         code=code("budgets"),
     output:
         LAYOUT.budgets,
+    localrule: True
     params:
         wanted={b.name: shared_budgets(STUDY.arms_of(b.name)) for b in STUDY.benchmarks},
         calibration=STUDY.calibration and STUDY.calibration.name,

@@ -20,7 +20,7 @@ rule questions:
         LAYOUT.time("questions", "{benchmark}", "{shard}")
     threads: model_threads()
     resources:
-        gpu=1,
+        **asked("questions"),
     params:
         asked=lambda wildcards: sorted(
             {each for arm in asking_arms(wildcards.benchmark) for each in arm.asked}

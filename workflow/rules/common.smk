@@ -71,14 +71,16 @@ def here(paths):
 def code(stage):
     """An input function: the files that a stage's results depend on; an edit reruns, a touch does not."""
 
-    def files(wildcards):
-        name, ablation = wildcards.get("benchmark"), wildcards.get("ablation")
+    @cache
+    def files(name, ablation):
         arms = STUDY.arms_of(name) if name else ()
         if ablation and stage == "measure":
             arms = STUDY.ablation(ablation).clocked_arms
         return here(stage_files(stage, arms, STUDY.model).values())
 
-    return files
+    return lambda wildcards: files(
+        wildcards.get("benchmark"), wildcards.get("ablation")
+    )
 
 
 def plugin_sources():

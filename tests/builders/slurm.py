@@ -162,9 +162,10 @@ def running_slurm(folder: Path) -> Iterator[Slurm]:
             stack.callback(path.unlink)
             path.write_text(text)
         stack.callback(slurm.stop)
-        slurm.start("munged", "munged", "--foreground", "--force", f"--key-file={key}",
-                    f"--socket={folder}/munge.socket", f"--pid-file={folder}/munged.pid",
-                    f"--seed-file={folder}/munged.seed", f"--log-file={folder}/munge.log")  # fmt: skip
+        names = ("socket", "log-file", "pid-file", "seed-file")
+        paths = {"key-file": key} | {name: folder / f"munge.{name}" for name in names}
+        options = [f"--{name}={path}" for name, path in paths.items()]
+        slurm.start("munged", "munged", "--foreground", "--force", *options)
         wait_for((folder / "munge.socket").exists, 10, "munge's socket")
         slurm.start("slurmctld", "slurmctld", "-D", "-c")
         for name in NODES:

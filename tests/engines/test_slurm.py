@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders.slurm import Slurm, running_slurm, wait_for, why_not
 from builders import study_runs
+from builders.slurm import Slurm, running_slurm, wait_for, why_not
 from builders.study_runs import ROOT, tables
 
 pytestmark = [

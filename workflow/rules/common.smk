@@ -32,6 +32,13 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
+# The store is written by name of content and so is no file that Snakemake knows beforehand, and could stage.
+if workflow.storage_settings.default_storage_provider is not None:
+    raise WorkflowError(
+        "results cannot be staged by --default-storage-provider: the store of a study needs a folder that "
+        "all jobs share (docs/cluster.md)"
+    )
+
 LAYOUT = Layout.of(STUDY)
 # The model's folder, for rules of one's own.
 MODEL = LAYOUT.model

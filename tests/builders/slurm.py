@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -87,9 +88,15 @@ class Slurm:
 
     def kill_node(self, name: str) -> None:
         """The node's daemon and whatever it runs are gone, as when a machine loses its power."""
+        running = [number for number, (_, node, _) in self.jobs().items() if node == name]
         self._running.pop(name).kill()
-        for step in _of_session(self._folder / name):
-            os.kill(step, 9)
+        # Who would tell Slurm how the job ended goes before the job.
+        steps = [f"slurmstepd: [{number}.".encode() for number in running]
+        for process in _processes("cmdline", lambda told: told.startswith(tuple(steps))):
+            os.kill(process, signal.SIGKILL)
+        told_node = f"SLURMD_NODENAME={name}".encode()
+        for process in _processes("environ", lambda told: told_node in told.split(b"\0")):
+            os.kill(process, signal.SIGKILL)
 
     def stop(self) -> None:
         for process in reversed(list(self._running.values())):
@@ -109,15 +116,15 @@ class Slurm:
         return "\n".join(path.read_text() for path in sorted(self._folder.glob("*.log")))
 
 
-def _of_session(spool: Path) -> list[int]:
-    """Processes of the jobs of a node, by what Slurm tells them of where they run."""
-    node, found = spool.name, []
+def _processes(file: str, is_one: Callable[[bytes], bool]) -> list[int]:
+    """Processes of this machine by a file of theirs in /proc."""
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            environment = (process / "environ").read_bytes().split(b"\0")
-        except OSError:
+            told = (process / file).read_bytes()
+        except OSError:  # it has ended
             continue
-        if f"SLURMD_NODENAME={node}".encode() in environment:
+        if is_one(told):
             found.append(int(process.name))
     return found
 

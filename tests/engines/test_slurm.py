@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,7 +65,7 @@ def meanwhile(run: subprocess.Popen[bytes], happened: Callable[[], object], what
 
 def test_a_disturbed_study_has_the_tables_of_a_local_one(slurm, local, tmp_path):
     command = study_runs.command(
-        "--workflow-profile", str(ROOT / "profiles/slurm"), "--slurm-no-account",
+        "--workflow-profile", str(ROOT / "profiles/slurm"),
         "--slurm-init-seconds-before-status-checks", "3", "--seconds-between-status-checks", "3",
     )  # fmt: skip
     log = tmp_path / "log"
@@ -84,7 +83,8 @@ def test_a_disturbed_study_has_the_tables_of_a_local_one(slurm, local, tmp_path)
             slurm.start_node(node)
             assert run.wait(15 * MINUTES) == 0, log.read_text()
         finally:
-            run.send_signal(signal.SIGTERM)
+            # It would wait for its jobs, which end with Slurm.
+            run.kill()
     jobs = slurm.jobs()
     assert jobs[str(cancelled)][0] == "CANCELLED"
     assert job_of(slurm, "select", "COMPLETED") not in (None, cancelled)

@@ -14,7 +14,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 # Not in a folder of the test's: what runs inside a job drops SLURM_CONF from its environment.
@@ -91,14 +91,14 @@ class Slurm:
         running = [number for number, (_, node, _) in self.jobs().items() if node == name]
         self._running.pop(name).kill()
         # Who would tell Slurm how the job ended goes before the job.
-        steps = [f"slurmstepd: [{number}.".encode() for number in running]
-        for process in _processes("cmdline", lambda told: told.startswith(tuple(steps))):
-            os.kill(process, signal.SIGKILL)
-        told_node = f"SLURMD_NODENAME={name}".encode()
-        for process in _processes("environ", lambda told: told_node in told.split(b"\0")):
-            os.kill(process, signal.SIGKILL)
+        steps = tuple(f"slurmstepd: [{number}.".encode() for number in running)
+        _kill(_processes("cmdline", lambda told: told.startswith(steps)))
+        _kill(_processes("environ", _on_node(name)))
 
     def stop(self) -> None:
+        """End the daemons and whatever still runs on the nodes."""
+        for name in NODES:
+            _kill(_processes("environ", _on_node(name)))
         for process in reversed(list(self._running.values())):
             process.terminate()
             try:
@@ -127,6 +127,17 @@ def _processes(file: str, is_one: Callable[[bytes], bool]) -> list[int]:
         if is_one(told):
             found.append(int(process.name))
     return found
+
+
+def _on_node(name: str) -> Callable[[bytes], bool]:
+    """Whether an environment is that of a job on the node, by what Slurm tells it."""
+    return lambda told: f"SLURMD_NODENAME={name}".encode() in told.split(b"\0")
+
+
+def _kill(processes: list[int]) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):  # it has ended
+            os.kill(process, signal.SIGKILL)
 
 
 def wait_for(happened: Callable[[], object], seconds: float, what: str) -> None:

@@ -1,7 +1,7 @@
 """A real Slurm of two small nodes on this machine, on loopback; it needs root, and no systemd.
 
 Debian and Ubuntu have it as `slurm-wlm slurmctld slurmd munge`. Both nodes are this machine under
-two names, with four CPUs and a GPU each that are there on paper only.
+two names, with four CPUs and two GPUs each that are there on paper only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sco
 NODES = ("node1", "node2")
 FIRST_PORT = 17001
 # The sum of what both nodes say is more than the machine has, which Slurm is told to believe.
-CPUS, MEMORY_MB = 4, 6000
+CPUS, GPUS, MEMORY_MB = 4, 2, 6000
 # Seconds after which a node that does not answer is down.
 TIMEOUT = 5
 
@@ -54,7 +54,7 @@ SlurmdTimeout={timeout}
 KillWait=2
 MinJobAge=3600
 NodeName={nodes} NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] \
-CPUs={cpus} RealMemory={memory} Gres=gpu:1
+CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus}
 PartitionName=main Nodes=ALL Default=YES State=UP MaxTime=INFINITE
 """
 
@@ -163,16 +163,16 @@ def running_slurm(folder: Path) -> Iterator[Slurm]:
     last = FIRST_PORT + len(NODES) - 1
     conf = SLURM_CONF.format(
         host=host, folder=folder, port=FIRST_PORT - 1, first=FIRST_PORT, last=last,
-        nodes=f"node[1-{len(NODES)}]", cpus=CPUS, memory=MEMORY_MB, timeout=TIMEOUT,
+        nodes=f"node[1-{len(NODES)}]", cpus=CPUS, gpus=GPUS, memory=MEMORY_MB, timeout=TIMEOUT,
     )  # fmt: skip
-    key, gpu = folder / "munge.key", folder / "gpu0"
+    key = folder / "munge.key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o600)
-    os.mknod(gpu, stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    files = {
-        CONFIG / "slurm.conf": conf,
-        CONFIG / "gres.conf": f"NodeName=node[1-{len(NODES)}] Name=gpu File={gpu}\n",
-    }
+    for number in range(GPUS):
+        # Slurm wants a device; this one is the null device.
+        os.mknod(folder / f"gpu{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    gres = f"NodeName=node[1-{len(NODES)}] Name=gpu File={folder}/gpu[0-{GPUS - 1}]\n"
+    files = {CONFIG / "slurm.conf": conf, CONFIG / "gres.conf": gres}
     slurm = Slurm(folder)
     with ExitStack() as stack:
         for path, text in files.items():

@@ -1,12 +1,31 @@
 # The whole study: `snakemake` (everything), `snakemake --configfile configs/other.yaml`, or any file
 # below results/. The stages are in workflow/rules, one file each; what they compute is in prunesid/.
+import os
 from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
 if "benchmarks" not in config:
     # From the clone, whatever the working directory.
     clone = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 
     configfile: str(clone / "configs" / "pocket.yaml")
+
+
+# Only where it is asked for: to Snakemake, jobs in another environment are other jobs.
+if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+    image = Path("prunesid.sif").resolve()
+    if not image.is_file():
+        raise WorkflowError(
+            f"{image} is missing: apptainer build prunesid.sif prunesid.def"
+        )
+    # The image holds the environment alone; the code is this clone's.
+    os.environ["APPTAINERENV_PYTHONPATH"] = workflow.current_basedir.get_path_or_uri(
+        secret_free=True
+    )
+
+    container: str(image)
 
 
 report: "workflow/report/workflow.rst"

@@ -71,6 +71,8 @@ for each in STUDY.ablations:
             pictures=[file for name in each.figure.kinds for file in picture(name)],
         wildcard_constraints:
             ablation=each.name,
+        resources:
+            **asked("compare"),
         params:
             ablation=ablation_text,
             bootstrap=str(STUDY.bootstrap),

@@ -17,7 +17,7 @@ rule select:
         LAYOUT.time("select", "{benchmark}", "{shard}")
     priority: PRIORITY.get("select", 0)
     resources:
-        mem_mb=kept_memory,
+        **asked("select"),
     params:
         arms=arm_names,
         folder=str(STUDY_FOLDER),
@@ -42,8 +42,7 @@ rule answer:
     priority: PRIORITY.get("answer", 0)
     threads: model_threads()
     resources:
-        gpu=1,
-        mem_mb=kept_memory,
+        **asked("answer"),
     params:
         arms=arm_names,
         folder=str(STUDY_FOLDER),
@@ -76,6 +75,8 @@ rule account:
         code=code("account"),
     output:
         LAYOUT.costs(),
+    resources:
+        **asked("account", like="score"),
     params:
         arms=arm_names,
         folder=str(STUDY_FOLDER),
@@ -95,6 +96,8 @@ rule score:
         metrics=LAYOUT.metrics(),
     benchmark:
         LAYOUT.time("score", "{benchmark}")
+    resources:
+        **asked("score"),
     params:
         arms=arm_names,
         folder=str(STUDY_FOLDER),

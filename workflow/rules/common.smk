@@ -1,4 +1,5 @@
 import os
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -30,6 +31,13 @@ try:
     STUDY = parse_study(config, folder=STUDY_FOLDER)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
+
+# The store is written by name of content and so is no file that Snakemake knows beforehand, and could stage.
+if workflow.storage_settings.default_storage_provider is not None:
+    raise WorkflowError(
+        "results cannot be staged by --default-storage-provider: the store of a study needs a folder that "
+        "all jobs share (docs/cluster.md)"
+    )
 
 LAYOUT = Layout.of(STUDY)
 # The model's folder, for rules of one's own.
@@ -70,14 +78,16 @@ def here(paths):
 def code(stage):
     """An input function: the files that a stage's results depend on; an edit reruns, a touch does not."""
 
-    def files(wildcards):
-        name, ablation = wildcards.get("benchmark"), wildcards.get("ablation")
+    @cache
+    def files(name, ablation):
         arms = STUDY.arms_of(name) if name else ()
         if ablation and stage == "measure":
             arms = STUDY.ablation(ablation).clocked_arms
         return here(stage_files(stage, arms, STUDY.model).values())
 
-    return files
+    return lambda wildcards: files(
+        wildcards.get("benchmark"), wildcards.get("ablation")
+    )
 
 
 def plugin_sources():
@@ -112,9 +122,33 @@ def arm_names(wildcards):
     return [arm.name for arm in STUDY.arms_of(wildcards.benchmark)]
 
 
-def kept_memory(wildcards, input):
-    """MB of memory of a job that maps the features of a part, and holds the tokens that an arm keeps."""
-    return 2000 + int(input.size_mb) // 4
+@cache
+def job_needs():
+    """What the jobs of each stage take; imports take a second, which only jobs are worth."""
+    from prunesid.study.planning.resources import job_needs
+
+    return job_needs(STUDY)
+
+
+def asked(stage, like=None):
+    """The resources of a stage's jobs; more of them when a job is tried again.
+
+    like  the stage of the estimate, if it is another. Of what an arm keeps, features tell the size.
+    """
+
+    def needs(wildcards):
+        of = wildcards.get("benchmark") or wildcards.get("ablation") or "all images"
+        return job_needs()[like or stage, of]
+
+    def memory(wildcards, input, attempt):
+        kept = int(input.size_mb) // 4 if stage in ("encode", "select", "answer") else 0
+        return attempt * (needs(wildcards).memory_mb + kept)
+
+    return {
+        "mem_mb": memory,
+        "runtime": lambda wildcards, attempt: attempt * needs(wildcards).minutes,
+        "gpu": lambda wildcards: needs(wildcards).gpus,
+    }
 
 
 def model_threads():

@@ -21,7 +21,7 @@ rule encode:
     priority: PRIORITY.get("encode", 0)
     threads: model_threads()
     resources:
-        gpu=1,
+        **asked("encode"),
     params:
         arms=lambda wildcards: [arm.name for arm in encoder_arms(wildcards.benchmark)],
         folder=str(STUDY_FOLDER),

@@ -22,7 +22,7 @@ rule features:
         LAYOUT.time("features", "{benchmark}", "{shard}")
     threads: model_threads()
     resources:
-        gpu=1,
+        **asked("features"),
     params:
         needs=lambda wildcards: needs_for(wildcards.benchmark),
         limit=STUDY.limit,
@@ -41,6 +41,8 @@ rule information:
         code=code("information"),
     output:
         LAYOUT.information,
+    resources:
+        **asked("information"),
     message:
         "Information scores of all images"
     script:
@@ -53,6 +55,7 @@ rule budgets:
         code=code("budgets"),
     output:
         LAYOUT.budgets,
+    localrule: True
     params:
         wanted={b.name: shared_budgets(STUDY.arms_of(b.name)) for b in STUDY.benchmarks},
         calibration=STUDY.calibration and STUDY.calibration.name,

@@ -5,6 +5,7 @@ rule images:
         LAYOUT.data(),
     wildcard_constraints:
         task="|".join(RENDERED),
+    localrule: True
     params:
         limit=STUDY.limit,
     message:

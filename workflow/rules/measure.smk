@@ -47,7 +47,7 @@ rule measure:
     # More than any machine has: no other job may run beside the clock, and the model gets all cores.
     threads: 4096
     resources:
-        gpu=1,
+        **asked("measure"),
     params:
         arms=clocked_arms,
         folder=str(STUDY_FOLDER),
@@ -71,6 +71,7 @@ rule latency:
         markdown=LAYOUT.ablation("latency.md"),
         speed=picture("speed", "latency"),
         stations=picture("stations", "latency"),
+    localrule: True
     params:
         ablation=ablation_text,
         bootstrap=str(STUDY.bootstrap),

@@ -32,6 +32,7 @@ rule methods:
             labels={"method": "{method}", "ablation": "{ablation}"},
             caption="../report/method.rst",
         ),
+    localrule: True
     params:
         ablation=ablation_text,
         bootstrap=str(STUDY.bootstrap),

@@ -29,6 +29,7 @@ rule notebook:
             labels={"what": "First questions"},
             caption="../report/notebook.rst",
         ),
+    localrule: True
     params:
         asked=notebook_parameters(),
     message:

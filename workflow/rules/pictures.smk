@@ -18,6 +18,7 @@ rule histogram:
         pdf=LAYOUT.figure("information.pdf"),
         png=LAYOUT.figure("information.png"),
         csv=LAYOUT.figure("information.csv"),
+    localrule: True
     params:
         benchmarks=[b.title for b in STUDY.benchmarks],
         bootstrap=str(STUDY.bootstrap),
@@ -49,6 +50,7 @@ rule patches:
         pdf=LAYOUT.figure("patches.pdf"),
         svg=LAYOUT.figure("patches.svg"),
         csv=LAYOUT.figure("patches.csv"),
+    localrule: True
     params:
         patches=str(STUDY.patches),
         folder=str(STUDY_FOLDER),

@@ -13,6 +13,7 @@ rule publish:
         code=code("publish"),
     output:
         LAYOUT.published,
+    localrule: True
     params:
         wandb=str(STUDY.wandb),
         trackio=STUDY.trackio,

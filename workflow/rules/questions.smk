@@ -21,7 +21,7 @@ rule questions:
     priority: PRIORITY.get("questions", 0)
     threads: model_threads()
     resources:
-        gpu=1,
+        **asked("questions"),
     params:
         asked=lambda wildcards: sorted(
             {each for arm in asking_arms(wildcards.benchmark) for each in arm.asked}

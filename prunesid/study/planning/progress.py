@@ -283,10 +283,7 @@ def _arm_steps(
             if key is None or key not in store:
                 left["answer"].append((part, arm))
         known = [key for key in keys if key is not None]
-        scored = score_material(
-            answers=known, benchmark=benchmark.name, arm=arm.name, metric=benchmark.metric
-        )
-        if len(known) < len(keys) or Store.key(scored) not in store:
+        if len(known) < len(keys) or _score_key(known, benchmark, arm) not in store:
             left["score"].append((whole, arm))
     shape = shape_of(study, benchmark)
     for stage, own in stages.items():
@@ -299,6 +296,13 @@ def _arm_steps(
             amount["feature_bytes"] = token_bytes * amount["tokens"]
         done = len(own) - len({arm.name for _, arm in left[stage]})
         yield Step(stage, benchmark.name, len(own), done, Work(stage, amount))
+
+
+def _score_key(answers: Sequence[str], benchmark: Benchmark, arm: Arm) -> str:
+    material = score_material(
+        answers=answers, benchmark=benchmark.name, arm=arm.name, metric=benchmark.metric
+    )
+    return Store.key(material)
 
 
 def _amount(

@@ -1,0 +1,82 @@
+"""Time, memory and GPUs that each job of a study asks of a cluster's scheduler.
+
+Times are the estimate of `prunesid.study.planning.rates` for a study of which nothing is done, on
+the slowest GPU that is known, with room to spare: a scheduler ends a job that takes longer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from prunesid.study.config.study import Study
+from prunesid.study.planning.hardware import gpu_named, memory_bytes, rates, weight_bytes
+from prunesid.study.planning.progress import largest_shape, size_of, steps
+from prunesid.study.planning.rates import SHIPPED, Rates, Work
+from prunesid.study.stages.needs import needs_of
+from prunesid.study.stages.shard import shards
+from prunesid.study.stages.source import runtime_of
+
+# Choosing tokens runs where the model does, without it.
+RUN_MODEL = frozenset({"features", "questions", "encode", "answer", "measure"})
+# How much longer a job may take than estimated, and the least that it is given. A benchmark whose
+# size is not known before it is read gets a working day.
+MARGIN, LEAST_MINUTES, UNKNOWN_MINUTES = 3, 15, 480
+# Python with torch, transformers and lmms-eval takes 0.6e9; a row of scores (of a question and arm)
+# takes 180 in a table, which is put together from those of the arms and copied where it is written.
+BASE_BYTES, ROW_BYTES = 2e9, 500
+
+
+@dataclass(frozen=True)
+class JobNeeds:
+    """Of one job: minutes, MB of the machine's memory, GPUs.
+
+    The tokens that an arm keeps are not in the memory; the features' size on disk tells them.
+    """
+
+    minutes: int
+    memory_mb: int
+    gpus: int
+
+
+def job_needs(study: Study) -> Mapping[tuple[str, str], JobNeeds]:
+    """{(stage, benchmark or ablation): needs of its largest job}; computes nothing.
+
+    The stages are those of `prunesid.study.planning.rates`; the one job of `information` is of
+    "all images".
+    """
+    sizes = {benchmark.name: size_of(study, benchmark) for benchmark in study.encoded}
+    rows = {n: (size.questions or 0) * len(study.arms_of(n)) for n, size in sizes.items()}
+    tables = {a.name: sum(rows[b.name] for b in study.benchmarks_of(a)) for a in study.ablations}
+    shape, on_gpu = largest_shape(study), runtime_of(study).device.startswith("cuda")
+    layers = max(len(needs_of(study.arms_of(b.name)).layers) for b in study.encoded)
+    if on_gpu:
+        speed = Rates(rates=rates(shape, gpu_named(""), study.dtype, study.batch_size))
+        model: float = weight_bytes(shape, study.dtype)
+    else:
+        speed = Rates(rates=SHIPPED)
+        model = memory_bytes(shape, study.dtype, study.batch_size, 1 + layers)
+
+    def needs(stage: str, name: str, work: Work) -> JobNeeds:
+        runs = stage in RUN_MODEL
+        memory = BASE_BYTES + runs * model
+        memory += ROW_BYTES * {"score": rows, "compare": tables}.get(stage, {}).get(name, 0)
+        if work.amount["jobs"] > 1:
+            share = largest_part(study, sizes[name].images or 0)
+            amount = {what: number * share for what, number in work.amount.items()}
+            work = Work(stage, {**amount, "jobs": 1})
+        unknown = name in sizes and not sizes[name].is_known
+        least = UNKNOWN_MINUTES if unknown else LEAST_MINUTES
+        minutes = max(least, math.ceil(MARGIN * speed.seconds(work) / 60))
+        return JobNeeds(minutes, math.ceil(memory / 1e6), int((runs or stage == "select") and on_gpu))
+
+    # In a folder that does not exist, nothing is done yet.
+    todo = steps(replace(study, results=study.results / "none"), sizes)
+    return {(step.stage, step.name): needs(step.stage, step.name, step.left) for step in todo}
+
+
+def largest_part(study: Study, images: int) -> float:
+    """The share of a benchmark's images that its largest part has; of few blocks, perhaps all."""
+    lengths = [len(part.take(range(images), study.batch_size)) for part in shards(study.shards)]
+    return max(lengths) / images if images else 1.0

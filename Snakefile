@@ -2,7 +2,7 @@
 # below results/. The stages are in workflow/rules, one file each; what they compute is in prunesid/.
 from pathlib import Path
 
-if "benchmarks" not in config:
+if not workflow.configfiles and "benchmarks" not in config:
     # From the clone, whatever the working directory.
     clone = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 

@@ -159,6 +159,16 @@ def read_document(path: Path) -> Document:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
 
 
+def _whole(text: str) -> str:
+    """Text whose characters beyond 16 bits, which JSON escapes in two halves, are whole.
+
+    ValueError for half a character, which no file can hold.
+    """
+    if not any("\ud800" <= letter <= "\udfff" for letter in text):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16")
+
+
 def _value(
     loader: _Loader,
     node: yaml.Node | None,
@@ -184,7 +194,8 @@ def _value(
         raise wrong(f"the tag {node.tag} has no meaning here")
     if isinstance(node, yaml.ScalarNode):
         try:
-            return loader.construct_object(node)
+            value = loader.construct_object(node)
+            return _whole(value) if isinstance(value, str) else value
         except ValueError as error:
             raise wrong(str(error)) from error
     if isinstance(node, yaml.SequenceNode):
@@ -199,7 +210,11 @@ def _value(
         if key.value in found:
             raise wrong(f"the key '{key.value}' occurs twice")
         inside = (*path, key.value)
-        found[key.value] = _value(loader, each, file, inside, places, key.start_mark.line)
+        try:
+            name = _whole(key.value)
+        except ValueError as error:
+            raise wrong(str(error)) from error
+        found[name] = _value(loader, each, file, inside, places, key.start_mark.line)
     return found
 
 

@@ -173,27 +173,24 @@ def load_ablation(
     reference that is no row, a figure that leaves an axis out.
     """
     schema = read_schema("ablation")
-    document = ablation_document(path, overrides)
-    own, given = check(read_document(path), schema), check(document, schema)
-    problems: list[str] = []
-    with collecting(problems, document, about="vary"):
-        # A study that leaves values out of `vary` leaves their labels.
-        strange = [*_strange_labels(given["labels"], own, given)]
-        with collecting(strange):
-            found = parse_ablation(path.stem, given, seeds, depth)
-        if strange:
-            raise ConfigError(strange)
+    file = read_document(path)
+    own = given = check(file, schema)
+    document = file if overrides is None else overrides.over(file)
+    if overrides is not None:
+        given = check(document, schema)
+    # A study that leaves values out of `vary` leaves their labels.
+    problems = [*_strange_labels(given["labels"], own, given)]
+    with collecting(problems):
+        found = parse_ablation(path.stem, given, seeds, depth)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(document.at(problem, about="vary") for problem in problems)
     return found
 
 
 def ablation_document(path: Path, overrides: Document | None = None) -> Document:
     """The document of an ablation, with a study's fields in the place of the file's."""
     file = read_document(path)
-    if overrides is None or not isinstance(file.value, dict):
-        return file
-    return overrides.over(file)
+    return file if overrides is None else overrides.over(file)
 
 
 def parse_ablation(

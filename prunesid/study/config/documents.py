@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -341,6 +342,7 @@ def collecting(
         problems += [document.at(each, about) if document else each for each in found]
 
 
+@cache
 def read_schema(name: str) -> dict[str, Any]:
     """The JSON schema `workflow/schemas/{name}.schema.yaml` of the repository."""
     return read_yaml(in_clone("workflow", "schemas", f"{name}.schema.yaml"))

@@ -8,6 +8,7 @@ Benchmarks and ablations are named by their YAML files in the folders `benchmark
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
@@ -205,7 +206,7 @@ def parse_study(
         return None
 
     ablations: list[Ablation] = []
-    homes: dict[str, Document] = {}
+    homes: dict[str, Callable[[], Document]] = {}
     for name in named if whole else ():
         changes = document.part(f"overrides.{name}") if name in overrides else None
 
@@ -217,10 +218,12 @@ def parse_study(
             continue
         own = ablation.benchmarks or tuple(given.get("benchmarks", ()))
         ablations.append(replace(ablation, benchmarks=own))
-        home = ablation_document(_find(folders, "ablation", name), changes)
+        home = partial(ablation_document, _find(folders, "ablation", name), changes)
         homes = {arm.name: home for arm in ablation.arms} | homes
-        with collecting(problems, home):
+        try:
             _check_latency(ablations[-1], given["limit"])
+        except ConfigError as error:
+            problems += map(home().at, error.problems)
     asked = [*given.get("benchmarks", ()), *(b for a in ablations for b in a.benchmarks or ())]
     found = [read("benchmark", name, _benchmark) for name in dict.fromkeys(asked)]
     benchmarks = [benchmark for benchmark in found if benchmark is not None]
@@ -238,7 +241,7 @@ def parse_study(
         if vision.tokens is not None and arm.budget is not None and arm.budget > vision.tokens
     ]
     for arm, problem in (*ruled_out, *_infeasible(vision, given["model_options"], arms)):
-        problems.append(homes[arm.name].at(problem, "vary"))
+        problems.append(homes[arm.name]().at(problem, "vary"))
     calibration = None
     if given["calibration"] is not None:
         calibration = read("benchmark", given["calibration"], _benchmark)

@@ -21,6 +21,7 @@ help:
 
 # The whole study, with its report.
 reproduce: .venv/.ready
+	@$(BIN)/python -m prunesid.study.config $(CONFIG)
 	@# The closing message comes last, after the report's log, and also where nothing was to be done: not by a hook.
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --no-hooks
 	@# The report is written where it is older than what it shows; published runs change without it.

@@ -6,7 +6,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
-if "benchmarks" not in config:
+if not workflow.configfiles and "benchmarks" not in config:
     # From the clone, whatever the working directory.
     clone = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 

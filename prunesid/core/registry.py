@@ -14,6 +14,8 @@ from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
+from prunesid.core.names import check_name
+
 Entry = TypeVar("Entry")
 
 _REGISTRIES: WeakSet[Registry[Any]] = WeakSet()
@@ -75,7 +77,8 @@ class Registry(Generic[Entry]):
         _REGISTRIES.add(self)
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
-        """A decorator that registers an entry under `name`; ValueError if the name is taken."""
+        """A decorator that registers an entry under `name`; ValueError if it is taken, or none."""
+        check_name(self.kind, name)
 
         def add(entry: Entry) -> Entry:
             owner = _OWNER.get()

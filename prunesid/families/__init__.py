@@ -109,7 +109,7 @@ def _family(path: str | Path) -> Any:
     # Families that transformers lacks teach it their configurations.
     _FAMILIES.names()
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"No model at {path}: {error}") from error
     return _FAMILIES[config.model_type]

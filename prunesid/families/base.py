@@ -111,14 +111,18 @@ class Adapter(ABC):
     ) -> Any:
         """Weights and processor from `path`; attention runs on SDPA."""
         model: Any = AutoModelForImageTextToText.from_pretrained(
-            path, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
+            path,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
         )
         return cls(model.to(device), cls.load_processor(path), **options)
 
     @staticmethod
     def load_processor(path: str | Path) -> Any:
         """The processor of the checkpoint at `path`."""
-        return AutoProcessor.from_pretrained(path)
+        return AutoProcessor.from_pretrained(path, trust_remote_code=False)
 
     def prompt(self, context: str, kinds: Sequence[str]) -> Prompt:
         """The token ids of `text`."""

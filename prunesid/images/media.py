@@ -7,11 +7,12 @@ media = media_of(task.doc_to_visual(doc))
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,24 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+T = TypeVar("T")
 FRAMES = 8
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov"),
     *(".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"),
 )
+# What a data set may ask of this machine: pixels of a picture, frames and seconds of decoding a
+# video. Far beyond any benchmark, and little enough to refuse rather than to fall.
+MOST_PIXELS = 2**26
+MOST_FRAMES = 2**20
+MOST_SECONDS = 600.0
+# Pillow's formats of `IMAGE_SUFFIXES`; others start programs (EPS) or are rare and little tested.
+IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+# FFmpeg's readers of `VIDEO_SUFFIXES`; others, such as playlists, open further files and addresses.
+SAFE = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,matroska,avi,gif,flv,mpeg,mpegts,mpegvideo,ogg,asf",
+}
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -90,16 +104,17 @@ def read_clip(path: str | os.PathLike[str], frames: int = FRAMES) -> Clip:
 
     Frames are taken as stored: a rotation that the file asks players for is not applied. If there
     are several video streams, the first is read. ValueError, naming the file, if it is missing or
-    unreadable, or holds no video.
+    unreadable, too large (`MOST_PIXELS`, `MOST_FRAMES`, `MOST_SECONDS`), or holds no video.
     """
     import av
 
+    deadline = time.monotonic() + MOST_SECONDS
     try:
-        total = _packets(path)
-        pictures, count, fps = _decode(path, frame_indices(total, frames))
+        total = _packets(path, deadline)
+        pictures, count, fps = _decode(path, frame_indices(total, frames), deadline)
         if pictures is None:
             # Some packets of the stream hold no frame to show; count those that do.
-            pictures, _, fps = _decode(path, frame_indices(count, frames))
+            pictures, _, fps = _decode(path, frame_indices(count, frames), deadline)
             total = count
     except (OSError, av.FFmpegError) as error:
         raise ValueError(f"video {os.fspath(path)} cannot be read: {error}") from error
@@ -142,6 +157,8 @@ def first_image(media: Sequence[Image | Clip]) -> Image:
 def _medium(visual: Any, frames: int) -> Image | Clip:
     from PIL import Image
 
+    if isinstance(visual, Image.Image):
+        _refuse_large("an image", *visual.size)
     if isinstance(visual, (Image.Image, Clip)):
         return visual
     if not isinstance(visual, (str, os.PathLike)):
@@ -158,27 +175,47 @@ def _medium(visual: Any, frames: int) -> Image | Clip:
             f"{', '.join(IMAGE_SUFFIXES)}, videos in {', '.join(VIDEO_SUFFIXES)}"
         )
     try:
-        with Image.open(visual) as picture:
+        with Image.open(visual, formats=IMAGE_FORMATS) as picture:
+            _refuse_large(f"image {os.fspath(visual)}", *picture.size)
             return picture.convert("RGB")
-    except OSError as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"image {os.fspath(visual)} cannot be read: {error}") from error
 
 
-def _packets(path: str | os.PathLike[str]) -> int:
+def _refuse_large(what: str, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{what} has {width} x {height} pixels; at most {MOST_PIXELS:,} are read")
+
+
+def _in_time(path: str | os.PathLike[str], packets: Iterable[T], deadline: float) -> Iterator[T]:
+    """The packets or frames of a video; ValueError for too many, or too long a time."""
+    for number, each in enumerate(packets):
+        if number >= MOST_FRAMES or time.monotonic() > deadline:
+            raise ValueError(
+                f"video {os.fspath(path)} has more than {MOST_FRAMES:,} frames, or takes more than "
+                f"{MOST_SECONDS:g} s to decode"
+            )
+        yield each
+
+
+def _packets(path: str | os.PathLike[str], deadline: float) -> int:
     """Number of packets of the first video stream; each is a frame, unless some are not shown."""
     import av
 
-    with av.open(os.fspath(path)) as container:
+    with av.open(os.fspath(path), options=SAFE) as container:
         if not container.streams.video:
             raise ValueError(f"video {os.fspath(path)} holds no video stream")
-        total = sum(1 for packet in container.demux(video=0) if packet.size)
+        codec = container.streams.video[0].codec_context
+        _refuse_large(f"video {os.fspath(path)}", codec.width, codec.height)
+        packets = _in_time(path, container.demux(video=0), deadline)
+        total = sum(1 for packet in packets if packet.size)
     if not total:
         raise ValueError(f"video {os.fspath(path)} holds no frames")
     return total
 
 
 def _decode(
-    path: str | os.PathLike[str], wanted: tuple[int, ...]
+    path: str | os.PathLike[str], wanted: tuple[int, ...], deadline: float
 ) -> tuple[NDArray[np.uint8] | None, int, float]:
     """The wanted frames (F, H, W, 3), the number of frames decoded for them, and the stream's fps.
 
@@ -186,9 +223,11 @@ def _decode(
     """
     import av
 
-    with av.open(os.fspath(path)) as container:
+    with av.open(os.fspath(path), options=SAFE) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
+        # A frame may be larger than the file says.
+        stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         rate: Fraction | None = stream.average_rate or stream.guessed_rate
         if not rate:
             raise ValueError(f"video {os.fspath(path)} states no frame rate")
@@ -196,7 +235,7 @@ def _decode(
         width, height = stream.codec_context.width, stream.codec_context.height
         found: dict[int, NDArray[np.uint8]] = {}
         count = 0
-        for frame in container.decode(stream):
+        for frame in _in_time(path, container.decode(stream), deadline):
             if count in wanted:
                 picture = frame.reformat(width=width, height=height, format="rgb24")
                 found[count] = np.asarray(picture.to_ndarray(), np.uint8)

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from prunesid.study.analysis.arm_facts import ARM_COLUMNS
 from prunesid.study.config.ablation import Ablation, load_ablation, parse_ablation
 from prunesid.study.config.arm import Arm
-from prunesid.study.config.documents import check, read_schema
+from prunesid.study.config.documents import Document, check, read_schema
 from prunesid.study.config.study import Benchmark
 from prunesid.study.files.costs import COLUMNS
 
@@ -30,7 +30,7 @@ def grouping() -> Ablation:
 def ablation_of(name: str = "made_up", seeds: int = 3, **document: object) -> Ablation:
     """An ablation from fields as its YAML would hold them; the schema is applied."""
     given = {"title": "Made up", **document}
-    filled = check(given, read_schema("ablation"), name)
+    filled = check(Document(given, name), read_schema("ablation"))
     return parse_ablation(name, filled, seeds)
 
 

@@ -56,7 +56,7 @@ def test_times_and_rate_follow_the_frame_rate(tmp_path):
 def test_packets_that_show_nothing_do_not_count(tmp_path, monkeypatch):
     path = write_video(tmp_path / "video.mp4", 21)
     plain = read_clip(path)
-    monkeypatch.setattr(media, "_packets", lambda path: 25)
+    monkeypatch.setattr(media, "_packets", lambda path, deadline: 25)
     clip = read_clip(path)
     assert (clip.indices, clip.total) == (plain.indices, 21)
     assert np.array_equal(clip.frames, plain.frames)
@@ -128,3 +128,55 @@ def test_a_clip_checks_itself(change, message):
     Clip(**fitting)
     with pytest.raises(ValueError, match=message):
         Clip(**fitting | change)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "message"),
+    [
+        ("MOST_PIXELS", 1000, "has 48 x 32 pixels; at most 1,000 are read"),
+        ("MOST_FRAMES", 5, "has more than 5 frames"),
+        ("MOST_SECONDS", -1.0, "takes more than -1 s to decode"),
+    ],
+)
+def test_a_video_beyond_the_limits_is_refused(tmp_path, monkeypatch, limit, value, message):
+    path = write_video(tmp_path / "video.mp4", 10)
+    monkeypatch.setattr(media, limit, value)
+    with pytest.raises(ValueError, match=message):
+        read_clip(path)
+
+
+def test_frames_that_are_larger_than_the_file_says_are_not_decoded(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "video.mp4", 10)
+    monkeypatch.setattr(media, "MOST_PIXELS", 1000)
+    monkeypatch.setattr(media, "_refuse_large", lambda *known: None)
+    with pytest.raises(ValueError, match=r"video\.mp4"):
+        read_clip(path)
+
+
+def test_an_image_beyond_the_limit_is_refused_before_it_is_decoded(tmp_path):
+    """A few bytes may say that they are any number of pixels."""
+    head = b"P5 200000 200000 255\n"
+    bitmap = b"BM" + (54).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little")
+    side = (20_000).to_bytes(4, "little")
+    bitmap += (40).to_bytes(4, "little") + side + side + b"\x01\x00\x18\x00" + bytes(24)
+    (tmp_path / "large.bmp").write_bytes(bitmap)
+    with pytest.raises(ValueError, match=r"large\.bmp (has|cannot be read)"):
+        media_of([tmp_path / "large.bmp"])
+    # Not by its name, but by what it holds: Pillow would read any of its formats.
+    (tmp_path / "other.png").write_bytes(head + bytes(10))
+    with pytest.raises(ValueError, match=r"other\.png cannot be read"):
+        media_of([tmp_path / "other.png"])
+
+
+@pytest.mark.parametrize("kind", ["playlist", "list of files", "address"])
+def test_a_video_opens_no_other_file_or_address(tmp_path, kind):
+    inside = write_video(tmp_path / "inside.ts", 10)
+    text = {
+        "playlist": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{inside}\n#EXT-X-ENDLIST\n",
+        "list of files": f"ffconcat version 1.0\nfile '{inside.name}'\n",
+        "address": "",
+    }[kind]
+    path = tmp_path / "video.mp4"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_clip("http://127.0.0.1:9/video.mp4" if kind == "address" else path)

@@ -119,10 +119,10 @@ def test_mustdrops_key_set_is_the_floor_of_its_budget():
 
 def test_what_a_view_does_not_hold_cannot_be_needed():
     with owned_by("test of needs"):
-        decoder.register("greedy reader", needs=Needs(keys=True))(lambda shape, budget: Schedule())
+        decoder.register("greedy_reader", needs=Needs(keys=True))(lambda shape, budget: Schedule())
     try:
         with pytest.raises(ValueError, match="last_cls_attention alone"):
-            requirements("greedy reader")
+            requirements("greedy_reader")
     finally:
         withdraw("test of needs")
 

@@ -7,7 +7,7 @@ from snakemake.logging import logger
 
 from prunesid.study.layout import Layout
 from prunesid.study.provenance.store import Store
-from prunesid.study.planning.checks.scores import refuse_unscorable
+from prunesid.study.planning.checks.start import refuse_unready
 from prunesid.core.files import source_files
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.report.closing import closing
@@ -15,7 +15,7 @@ from prunesid.study.provenance.code import stage_files
 from prunesid.study.provenance.tables import drop_damaged
 from prunesid.study.provenance.contents import model_path
 from prunesid.study.clone import in_clone
-from prunesid.study.config.study import parse_study
+from prunesid.study.config.study import parse_study, study_document
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.plugins import files_of
 from prunesid.study.stages.shard import shards
@@ -28,7 +28,17 @@ STUDY_FOLDER = (
     else Path.cwd()
 )
 try:
-    STUDY = parse_study(config, folder=STUDY_FOLDER)
+    given = config
+    if workflow.configfiles and workflow.modifier.is_main_snakefile():
+        # Read again: Snakemake's `config` has neither lines nor the numbers and words of YAML 1.2.
+        given = study_document(
+            [Path(path) for path in workflow.configfiles],
+            workflow.config_settings.config,
+        )
+        config.clear()
+        config.update(given.value)
+    STUDY = parse_study(given, folder=STUDY_FOLDER)
+    refuse_unready(STUDY)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -42,13 +52,6 @@ if workflow.storage_settings.default_storage_provider is not None:
 LAYOUT = Layout.of(STUDY)
 # The model's folder, for rules of one's own.
 MODEL = LAYOUT.model
-# What scoring would refuse in the end is refused before the first job; with scores there is nothing to ask.
-for asked in STUDY.benchmarks:
-    if not LAYOUT.scores(asked.name).is_file():
-        try:
-            refuse_unscorable(asked)
-        except ValueError as error:
-            raise WorkflowError(f"benchmark {asked.name}: {error}") from None
 
 TARGETS = []
 # Each benchmark in parts by image, "1-of-4"; every part has features, selections and answers of its own.

@@ -39,12 +39,14 @@ def load_parts(path: str | Path) -> Parts:
     """From a folder or a hub id, from the files that transformers' own processor reads."""
     from transformers.processing_utils import ProcessorMixin
 
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     template = ProcessorMixin.get_processor_dict(path)[0].get("chat_template")
     if isinstance(template, Mapping):
         template = template["default"]
     return Parts(
-        tokenizer, AutoImageProcessor.from_pretrained(path), template or tokenizer.chat_template
+        tokenizer,
+        AutoImageProcessor.from_pretrained(path, trust_remote_code=False),
+        template or tokenizer.chat_template,
     )
 
 

@@ -43,14 +43,14 @@ class MiniGeminiProcessor:
         """The processor of a folder or hub id, from its configuration and tokenizer."""
         from transformers import AutoConfig
 
-        return cls.of(AutoConfig.from_pretrained(path), path)
+        return cls.of(AutoConfig.from_pretrained(path, trust_remote_code=False), path)
 
     @classmethod
     def of(cls, config: MiniGeminiConfig, path: str | Path) -> MiniGeminiProcessor:
         """For a loaded model, whose configuration has the geometry of its weights."""
         from transformers import AutoTokenizer
 
-        return cls(config, AutoTokenizer.from_pretrained(path))
+        return cls(config, AutoTokenizer.from_pretrained(path, trust_remote_code=False))
 
     def __call__(
         self, images: Sequence[Image], text: str | Sequence[str], return_tensors: str = "pt"

@@ -56,7 +56,8 @@ class ClipText:
                     f"{getattr(own, name)}, and this model's has {getattr(vision, name)}"
                 )
         model: Any = CLIPModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
-        return cls(model.eval().to(device), AutoTokenizer.from_pretrained(path))
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        return cls(model.eval().to(device), tokenizer)
 
     @torch.no_grad()
     def vector(self, text: str) -> Tensor:

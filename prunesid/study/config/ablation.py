@@ -15,8 +15,16 @@ from typing import Any
 
 from prunesid.core.registry import listed, unknown
 from prunesid.study.config.arm import ALL_TOKENS, VANILLA, Arm, seeds_of, text
-from prunesid.study.config.documents import ConfigError, check, collecting, read_schema, read_yaml
-from prunesid.study.config.layers import with_blocks
+from prunesid.study.config.documents import (
+    ConfigError,
+    Document,
+    check,
+    collecting,
+    read_document,
+    read_schema,
+)
+from prunesid.study.config.layers import AXIS, with_blocks
+from prunesid.study.config.printed import printed
 
 RESERVED_AXES = frozenset({"row", "column"})
 FIGURE_KINDS = "prunesid.study.report.figures"
@@ -152,7 +160,7 @@ def load_ablation(
     path: Path,
     seeds: int = 3,
     depth: int | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Document | None = None,
 ) -> Ablation:
     """The ablation in a YAML file.
 
@@ -160,18 +168,29 @@ def load_ablation(
     depth      number of blocks of the model's vision tower, for the axis `layer`
     overrides  fields that take the place of the file's
 
-    ConfigError lists every problem: unknown fields, methods, parameters and values with the nearest
-    valid name, more groups than tokens, a layer that the tower lacks, a reference that is no row, a
-    figure that leaves an axis out.
+    ConfigError lists every problem, with file and line: unknown fields, methods, parameters and
+    values with the nearest valid name, more groups than tokens, a layer that the tower lacks, a
+    reference that is no row, a figure that leaves an axis out.
     """
-    document, origin = read_yaml(path), str(path)
-    if overrides and isinstance(document, Mapping):
-        document, origin = {**document, **overrides}, f"{path} (with the study's overrides)"
-    document = check(document, read_schema("ablation"), origin)
-    try:
-        return parse_ablation(path.stem, document, seeds, depth)
-    except ConfigError as error:
-        raise ConfigError(f"{origin}: {problem}" for problem in error.problems) from error
+    schema = read_schema("ablation")
+    file = read_document(path)
+    own = given = check(file, schema)
+    document = file if overrides is None else overrides.over(file)
+    if overrides is not None:
+        given = check(document, schema)
+    # A study that leaves values out of `vary` leaves their labels.
+    problems = [*_strange_labels(given["labels"], own, given)]
+    with collecting(problems):
+        found = parse_ablation(path.stem, given, seeds, depth)
+    if problems:
+        raise ConfigError(document.at(problem, about="vary") for problem in problems)
+    return found
+
+
+def ablation_document(path: Path, overrides: Document | None = None) -> Document:
+    """The document of an ablation, with a study's fields in the place of the file's."""
+    file = read_document(path)
+    return file if overrides is None else overrides.over(file)
 
 
 def parse_ablation(
@@ -192,6 +211,13 @@ def parse_ablation(
             cells.append(Cell(row, column, seeds_of(setting, count)))
         except ValueError as error:
             problems.append(str(error))
+    if not problems:
+        problems += [*_twins("vary", rows, cells), *_twins("across", columns, cells)]
+    number = document["table"]["paper_table"]
+    if number is not None and str(number) not in printed("table"):
+        problems.append(
+            f"table.paper_table: {unknown('table of the paper', number, printed('table'))}"
+        )
     with collecting(problems):
         reference = _reference(document["reference"], rows)
     if left_out:
@@ -293,6 +319,43 @@ def _clashes(
         keys = [setting.key for setting in settings]
         for key in sorted({key for key in keys if keys.count(key) > 1}):
             yield f"{part}: '{key}' occurs twice"
+        labels = [setting.label for setting in settings]
+        for label in sorted({label for label in labels if labels.count(label) > 1}):
+            yield f"{part}: two are called '{label}'; give them a `label` each"
+
+
+def _twins(part: str, settings: Sequence[Setting], cells: Sequence[Cell]) -> Iterator[str]:
+    """Problems: settings that are written differently and are the same arms throughout."""
+    seen: dict[tuple[tuple[Setting, tuple[Arm, ...]], ...], Setting] = {}
+    for setting in settings:
+        own = tuple(
+            (cell.column if part == "vary" else cell.row, cell.arms)
+            for cell in cells
+            if setting in (cell.row, cell.column)
+        )
+        twin = seen.setdefault(own, setting)
+        if own and twin is not setting:
+            yield f"{part}: '{setting.label}' and '{twin.label}' are the same arms; keep one"
+
+
+def _strange_labels(
+    labels: Mapping[str, Mapping[str, str]], *documents: Mapping[str, Any]
+) -> Iterator[str]:
+    """Problems: labels of axes and values that none of the documents has."""
+    known: dict[str, list[str]] = {}
+    for part in (document[name] for document in documents for name in ("vary", "across")):
+        for setting in [part] if isinstance(part, Mapping) else part:
+            for axis, values in setting.items():
+                given = values if isinstance(values, list) else [values]
+                known.setdefault(axis, []).extend(map(text, given))
+    for axis, named in labels.items():
+        if axis not in known:
+            yield f"labels.{axis}: {unknown('axis', axis, known)}"
+        elif axis != AXIS:  # a block has several names
+            for value in map(text, named):
+                if value not in known[axis]:
+                    choices = dict.fromkeys(known[axis])
+                    yield f"labels.{axis}.{value}: {unknown(f'value of {axis}', value, choices)}"
 
 
 def _reference(wanted: Mapping[str, Any] | None, rows: Sequence[Setting]) -> Setting:

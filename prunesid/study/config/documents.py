@@ -1,26 +1,33 @@
-"""Reading and checking YAML: one reader, one validator, and messages that name the choices.
+"""Reading and checking YAML: one reader, one validator, and messages that name place and choices.
 
-YAML 1.1 reads a bare `off` or `no` as false and `1e-3` as text. `threshold: [scaled, off]` would
-then name a method that does not exist, so documents are read by the rules of YAML 1.2 and a key
-that occurs twice is an error.
+YAML 1.1 reads a bare `off` or `no` as false, `0100` and `1:04` as 64 and `1e-3` as text.
+`threshold: [scaled, off]` would then name a method that does not exist, so documents are read by
+the rules of YAML 1.2; keys are text and occur once, and numbers have no leading zeros.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from prunesid.core.names import CONTROL, NAME, RULE
 from prunesid.core.registry import unknown
 from prunesid.study.clone import in_clone
 
 if TYPE_CHECKING:
     import jsonschema
+
+# No study comes near these; a document that refers to itself, or bursts, ends here.
+LONGEST, DEEPEST, MOST = 2**20, 50, 100_000
 
 
 class ConfigError(ValueError):
@@ -35,106 +42,307 @@ class ConfigError(ValueError):
         )
 
 
+@dataclass(frozen=True)
+class Document:
+    """What a YAML file says, and where.
+
+    value   mappings, lists and scalars
+    origin  the file, or whatever else it comes from
+    places  {dotted path, such as "vary.budget.0": (file and line, the scalar as written or '')}
+    """
+
+    value: Any
+    origin: str
+    places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def at(self, problem: str, about: str = "") -> str:
+        """The problem, led by file and line.
+
+        The line is that of the field that leads the problem ("figure.x: ..."), else of what the
+        problem quotes, else of the field `about`; a document without places has its origin alone.
+        """
+        lead = problem.partition(": ")[0]
+        # "latency.batches.0" has the line of "latency.batches" where that is a default.
+        above = [lead.rsplit(".", cut)[0] for cut in range(lead.count(".") + 1)]
+        quoted = re.findall(r"'([^']+)'", problem)
+        found = (place for word in (*above, *quoted, about, "") for place in self._lines(word))
+        return f"{next(found, self.origin)}: {problem}"
+
+    def _lines(self, word: str) -> Iterator[str]:
+        if word in self.places:
+            yield self.places[word][0]
+        elif word:
+            for path, (place, text) in self.places.items():
+                if word in (text, path.rpartition(".")[2]):
+                    yield place
+
+    def part(self, path: str) -> Document:
+        """What stands at a dotted path, {} where nothing does."""
+        value = self.value
+        for name in path.split("."):
+            value = value.get(name, {}) if isinstance(value, Mapping) else {}
+        inside = f"{path}."
+        places = {
+            at.removeprefix(inside): place
+            for at, place in self.places.items()
+            if at.startswith(inside)
+        }
+        return Document(value, f"{self.origin}: {path}", places)
+
+    def over(self, below: Document, nested: bool = False) -> Document:
+        """This document's fields in the place of those of `below`; `nested` mappings alike."""
+
+        def merged(under: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+            both = {name for name in own if isinstance(under.get(name), Mapping)}
+            return {**under} | {
+                name: merged(under[name], value)
+                if nested and name in both and isinstance(value, Mapping)
+                else value
+                for name, value in own.items()
+            }
+
+        # The whole stays where `below` stands, if that has a place.
+        own = dict.fromkeys(self.value, (self.origin, "")) | dict(self.places)
+        root = {at: place for at, place in below.places.items() if not at}
+        places = {**below.places, **own, **root}
+        return Document(merged(below.value, self.value), below.origin, places)
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with the booleans and floats of YAML 1.2, and unique keys."""
+    """PyYAML's safe loader with the scalars of YAML 1.2's core schema."""
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?"
-        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+_Loader.yaml_implicit_resolvers = {}
+
+
+for _kind, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["", *"~nN"]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(?:0|[1-9][0-9_]*)|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        list("-+0123456789."),
     ),
-    list("-+0123456789."),
-)
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-    if twice:
-        raise yaml.constructor.ConstructorError(
-            None, None, f"the key '{twice[0]}' occurs twice", node.start_mark
-        )
-    return {
-        key: loader.construct_object(value, deep=True)
-        for key, (_, value) in zip(keys, node.value, strict=True)
-    }
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_pattern})$"), _first
+    )
 
 
 def read_yaml(path: Path) -> Any:
+    """The value of `read_document`."""
+    return read_document(path).value
+
+
+def read_document(path: Path) -> Document:
     """The document in `path` by the rules of YAML 1.2. ConfigError where it is no valid YAML."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        if path.stat().st_size > LONGEST:
+            raise ConfigError([f"{path}: more than {LONGEST:,} bytes are no configuration"])
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        places: dict[str, tuple[str, str]] = {}
+        return Document(_value(loader, root, str(path), (), places), str(path), places)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = "" if mark is None else f":{mark.line + 1}"
+        said = " ".join(filter(None, (error.context, error.problem)))
+        raise ConfigError([f"{path}{line}: no valid YAML: {said}"]) from error
     except yaml.YAMLError as error:
-        raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from error
+        raise ConfigError([f"{path}: no valid YAML: {' '.join(str(error).split())}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: no UTF-8 text: {error}"]) from error
+    except RecursionError as error:
+        raise ConfigError([f"{path}: nested more than {DEEPEST} deep"]) from error
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
 
 
-def _describe(error: jsonschema.ValidationError) -> list[str]:
+def _whole(text: str) -> str:
+    """Text whose characters beyond 16 bits, which JSON escapes in two halves, are whole.
+
+    ValueError for half a character, which no file can hold.
+    """
+    if not any("\ud800" <= letter <= "\udfff" for letter in text):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+def _value(
+    loader: _Loader,
+    node: yaml.Node | None,
+    file: str,
+    path: tuple[str, ...],
+    places: dict[str, tuple[str, str]],
+    line: int | None = None,
+) -> Any:
+    """The value of a node; its place, and those of all inside it, are added to `places`."""
+    if node is None:
+        return None
+
+    def wrong(problem: str) -> yaml.MarkedYAMLError:
+        return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+    if len(path) > DEEPEST or len(places) > MOST:
+        raise wrong(f"nested more than {DEEPEST} deep, or more than {MOST:,} values")
+    written = node.value if isinstance(node, yaml.ScalarNode) else ""
+    number = (node.start_mark.line if line is None else line) + 1
+    places[".".join(path)] = (f"{file}:{number}", written)
+    kind = node.tag.removeprefix("tag:yaml.org,2002:")
+    if kind not in {"map", "seq", "null", "bool", "int", "float", "str"}:
+        raise wrong(f"the tag {node.tag} has no meaning here")
+    if isinstance(node, yaml.ScalarNode):
+        try:
+            value = loader.construct_object(node)
+            return _whole(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise wrong(str(error)) from error
+    if isinstance(node, yaml.SequenceNode):
+        return [
+            _value(loader, each, file, (*path, str(place)), places)
+            for place, each in enumerate(node.value)
+        ]
+    found: dict[str, Any] = {}
+    for key, each in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise wrong("a key is a list or a mapping; keys are text")
+        if key.value in found:
+            raise wrong(f"the key '{key.value}' occurs twice")
+        inside = (*path, key.value)
+        try:
+            name = _whole(key.value)
+        except ValueError as error:
+            raise wrong(str(error)) from error
+        found[name] = _value(loader, each, file, inside, places, key.start_mark.line)
+    return found
+
+
+def _describe(error: jsonschema.ValidationError) -> Iterator[str]:
     place = ".".join(str(part) for part in error.absolute_path)
     prefix = f"{place}: " if place else ""
     value, schema = error.instance, error.schema
+    about = " ".join(str(schema.get("description", "")).split())
+    expected = f". Expected: {about}" if about else ""
+    shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]} ..."
     if error.validator == "additionalProperties":
         known = list(schema.get("properties", {}))
-        return [prefix + unknown("field", name, known) for name in value if name not in known]
-    if error.validator == "required":
-        missing = [name for name in error.validator_value if name not in value]
+        for name in value:
+            if name not in known:
+                yield prefix + unknown("field", name, known)
+    elif error.validator == "required":
         fields = schema.get("properties", {})
-        meaning = [fields.get(name, {}).get("description", "") for name in missing]
-        named = zip(missing, meaning, strict=True)
-        return [f"{prefix}the field '{name}' is missing ({about})" for name, about in named]
-    if error.validator == "enum":
-        return [prefix + unknown("value", value, error.validator_value)]
-    about = " ".join(str(schema.get("description", "")).split())
-    if error.validator in {"anyOf", "oneOf", "pattern"}:
-        return [f"{prefix}{value!r} is not valid here. Expected: {about}"]
-    return [f"{prefix}{error.message}" + (f". Expected: {about}" if about else "")]
+        for name in error.validator_value:
+            if name not in value:
+                meaning = fields.get(name, {}).get("description", "")
+                yield f"{prefix}the field '{name}' is missing ({meaning})"
+    elif error.validator == "enum":
+        yield prefix + unknown("value", value, error.validator_value)
+    elif error.validator == "format":
+        yield f"{prefix}{shown}: {FORMATS[error.validator_value][1]}"
+    elif error.validator == "anyOf" and (branch := _meant(error)):
+        for part in branch:
+            yield from _describe(part)
+    elif error.validator in {"anyOf", "pattern"}:
+        yield f"{prefix}{shown} is not valid here{expected}"
+    else:
+        yield f"{prefix}{error.message.replace(repr(value), shown)}{expected}"
+
+
+def _meant(error: jsonschema.ValidationError) -> list[jsonschema.ValidationError]:
+    """The errors of the one alternative whose type the value has; [] where that is not one."""
+    branches: dict[int, list[jsonschema.ValidationError]] = {}
+    for part in error.context:
+        branches.setdefault(part.relative_schema_path[0], []).append(part)
+    fitting = [
+        parts
+        for parts in branches.values()
+        if not any(part.validator == "type" and not part.relative_path for part in parts)
+    ]
+    return fitting[0] if len(fitting) == 1 else []
 
 
 def _with_defaults(document: Any, schema: Mapping[str, Any]) -> Any:
     if not isinstance(document, dict):
         return document
     filled = dict(document)
-    for name, field in schema.get("properties", {}).items():
-        if name in filled or "default" in field:
-            value = filled[name] if name in filled else copy.deepcopy(field["default"])
-            filled[name] = _with_defaults(value, field)
+    for name, about in schema.get("properties", {}).items():
+        if name in filled or "default" in about:
+            value = filled[name] if name in filled else copy.deepcopy(about["default"])
+            filled[name] = _with_defaults(value, about)
     return filled
 
 
-def check(document: Any, schema: Mapping[str, Any], origin: str) -> Any:
-    """`document` with the schema's defaults filled in.
+# What JSON Schema cannot say: {format: (test of a value, what is meant)}.
+FORMATS = {
+    "name": (lambda value: not isinstance(value, str) or bool(NAME.fullmatch(value)), RULE),
+    "line": (
+        lambda value: not isinstance(value, str) or not CONTROL.search(value),
+        "expected is one line of text, without control characters",
+    ),
+}
 
-    ConfigError lists every problem, each led by `origin`.
+
+def check(document: Document, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The document's value with the schema's defaults; ConfigError lists every problem."""
+    problems: list[str] = []
+    filled = valid_part(document, schema, problems)
+    if problems:
+        raise ConfigError(problems)
+    return filled
+
+
+def valid_part(
+    document: Document, schema: Mapping[str, Any], problems: list[str]
+) -> dict[str, Any]:
+    """As `check`, but problems go to a list.
+
+    Fields with problems have their defaults, lists their other items.
     """
     import jsonschema  # here: the facts of published models are read without it
 
-    found = jsonschema.Draft202012Validator(schema).iter_errors(document)
+    # Stricter than the standard, by which 2.0 is an integer and NaN within all bounds.
+    types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda _, value: type(value) is int,
+            "number": lambda _, value: type(value) in (int, float) and math.isfinite(value),
+        }
+    )
+    validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)
+    formats = jsonschema.FormatChecker(())
+    formats.checkers = {name: (test, ()) for name, (test, _) in FORMATS.items()}
+    found = validator(schema, format_checker=formats).iter_errors(document.value)
     errors = sorted(found, key=lambda error: [str(part) for part in error.absolute_path])
-    if errors:
-        raise ConfigError(f"{origin}: {text}" for error in errors for text in _describe(error))
-    return _with_defaults(document, schema)
+    problems += [document.at(text) for error in errors for text in _describe(error)]
+    places = [tuple(error.absolute_path) for error in errors]
+    given = document.value if isinstance(document.value, dict) else {}
+    fields = {}
+    for name in set(given) & set(schema["properties"]):
+        inside = {place[1:2] for place in places if place[:1] == (name,)}
+        if not inside:
+            fields[name] = given[name]
+        elif isinstance(given[name], list) and () not in inside:
+            fields[name] = [v for at, v in enumerate(given[name]) if (at,) not in inside]
+    return _with_defaults(fields, schema)
 
 
 @contextmanager
-def collecting(problems: list[str]) -> Iterator[None]:
-    """Adds the problems of a ConfigError to a list, so that one pass reports them all."""
+def collecting(
+    problems: list[str], document: Document | None = None, about: str = ""
+) -> Iterator[None]:
+    """Adds the problems of a ConfigError or a ValueError to a list: one pass reports them all.
+
+    document  what the problems are about, which gives them file and line; None where they have them
+    """
     try:
         yield
-    except ConfigError as error:
-        problems += error.problems
+    except ValueError as error:
+        found = error.problems if isinstance(error, ConfigError) else (str(error),)
+        problems += [document.at(each, about) if document else each for each in found]
 
 
+@cache
 def read_schema(name: str) -> dict[str, Any]:
     """The JSON schema `workflow/schemas/{name}.schema.yaml` of the repository."""
     return read_yaml(in_clone("workflow", "schemas", f"{name}.schema.yaml"))

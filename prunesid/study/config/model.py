@@ -20,6 +20,7 @@ from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.hub_models import hub_models
 
 POCKET = "pocket"
+PARTS = ("vision_config", "text_config")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def read_config(model: str) -> Mapping[str, Any]:
     path, published = model_config(model), hub_models().get(model)
     below = {} if published is None else published.config
     if path is not None:
-        return _over(below, json.loads(path.read_text(encoding="utf-8")))
+        return _over(below, _stated(path))
     if published is not None:
         return published.config
     raise ConfigError(
@@ -96,6 +97,22 @@ def read_config(model: str) -> Mapping[str, Any]:
             f"{', '.join(hub_models())}"
         ]
     )
+
+
+def _stated(path: Path) -> Mapping[str, Any]:
+    """The mapping in a config.json, whose parts are mappings too; ConfigError where it is none."""
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError([f"model: {path} cannot be read: {error}"]) from error
+    parts = {"it": stated}
+    if isinstance(stated, dict):
+        parts |= {name: stated[name] for name in PARTS if stated.get(name) is not None}
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            kind = type(part).__name__
+            raise ConfigError([f"model: {path}: {name} is a {kind}, where a mapping is expected"])
+    return stated
 
 
 def _over(below: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prunesid.core.files import digest, file_digest
+from prunesid.core.names import NAME, RULE
 from prunesid.core.registry import owned_by, unknown, withdraw
 from prunesid.study.config.documents import ConfigError
 
@@ -53,6 +54,8 @@ def _wrong(path: Path) -> Iterator[str]:
         yield f"plugins: there is no file {path}. {unknown('plug-in', path.name, near)}"
     elif path.suffix != ".py":
         yield f"plugins: {path} is no Python file (.py)"
+    if not NAME.fullmatch(path.stem):
+        yield f"plugins: {path.name}: {RULE}"
 
 
 def _load(path: Path) -> Iterator[str]:
@@ -76,14 +79,15 @@ def _load(path: Path) -> Iterator[str]:
         with owned_by(name):
             # Not the spec's loader: its cached bytecode outlives an edit within the same second.
             exec(compile(origin.read_bytes(), str(origin), "exec"), module.__dict__)
-    except Exception as error:
+    # A plug-in that ends the process must not end the study without a word.
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         yield f"plugins: {path}{_line(error, path)}: {type(error).__name__}: {error}"
     else:
         _LOADED[name] = state
 
 
-def _line(error: Exception, path: Path) -> str:
+def _line(error: BaseException, path: Path) -> str:
     """The line of the plug-in that failed, as text; '' where none is known."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"

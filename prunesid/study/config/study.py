@@ -5,10 +5,13 @@
 Benchmarks and ablations are named by their YAML files in the folders `benchmarks` and `ablations`.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prunesid.core.crops import CHOICES
 from prunesid.core.registry import unknown
@@ -17,15 +20,27 @@ from prunesid.images.media import FRAMES
 from prunesid.images.relevance import TEXT_TOWER, encoder_of
 from prunesid.methods import decoder, encoder, features
 from prunesid.study.clone import in_clone
-from prunesid.study.config.ablation import Ablation, load_ablation
+from prunesid.study.config.ablation import Ablation, ablation_document, load_ablation
 from prunesid.study.config.arm import Arm
-from prunesid.study.config.documents import ConfigError, check, collecting, read_schema, read_yaml
+from prunesid.study.config.documents import (
+    ConfigError,
+    Document,
+    check,
+    collecting,
+    read_document,
+    read_schema,
+    valid_part,
+)
 from prunesid.study.config.kept_patches import Patches, parse_patches
 from prunesid.study.config.model import Vision, read_config, vision_of
 from prunesid.study.config.plugins import load_plugins
+from prunesid.study.config.printed import printed
 
 CALIBRATED = "calibrated"
 CLIPS = "clips"
+# Fields of a study without which an ablation means something else.
+SHAPING = ("plugins", "overrides")
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -85,8 +100,7 @@ class Study:
     @property
     def model_name(self) -> str:
         """The model's folder below `results`."""
-        path = Path(self.model)
-        return path.resolve().name if path.is_dir() else self.model.replace("/", "--")
+        return folder_name(self.model)
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -128,70 +142,113 @@ def _once(ablations: Iterable[Ablation]) -> tuple[Arm, ...]:
 
 def load_study(path: Path) -> Study:
     """The study in a YAML file. ConfigError lists every problem of it and of the files it names."""
-    if not path.is_file():
-        known = sorted(str(p) for p in path.parent.glob("*.yaml"))
-        raise ConfigError([f"{path}: there is no such file. {unknown('study', path, known)}"])
-    return parse_study(read_yaml(path), folder=path.resolve().parent, origin=str(path))
+    return parse_study(study_document([path]), folder=path.resolve().parent)
+
+
+def study_document(paths: Sequence[Path], given: Mapping[str, Any] | None = None) -> Document:
+    """A study's document: of several files the later ones' fields count, and those `given` most.
+
+    ConfigError where a file is missing, no YAML or no mapping.
+    """
+    document = Document({}, ", ".join(map(str, paths)))
+    for path in paths:
+        if not path.is_file():
+            known = sorted(str(p) for p in path.parent.glob("*.yaml"))
+            raise ConfigError([f"{path}: there is no such file. {unknown('study', path, known)}"])
+        read = read_document(path)
+        if not isinstance(read.value, dict):
+            raise ConfigError([f"{path}: a study is an object of fields and their values"])
+        document = read.over(document, nested=True)
+    return Document(dict(given or {}), "the command line").over(document, nested=True)
 
 
 def parse_study(
-    document: Mapping[str, Any],
+    document: Document | Mapping[str, Any],
     folder: Path | None = None,
     origin: str = "config",
 ) -> Study:
-    """The study of a mapping as YAML or Snakemake's `config` gives it.
+    """The study of a document, or of a mapping as Snakemake's `config` gives it.
 
     benchmarks/ and ablations/ are looked up in `folder` (the study file's own) first, then in the
     repository's configs/. Plug-ins are loaded from
-    `folder`, or the working directory without one. ConfigError lists every problem.
+    `folder`, or the working directory without one. ConfigError lists every problem, with file and
+    line where a document knows them; a mapping is called `origin`.
     """
-    given = check(document, read_schema("config"), origin)
-    # Before the ablations, which may name what they bring.
-    plugins = load_plugins(given["plugins"], folder or Path.cwd())
-    folders = [f for f in (folder, in_clone("configs")) if f is not None]
+    if not isinstance(document, Document):
+        document = Document(document, origin)
     problems: list[str] = []
+    given = valid_part(document, read_schema("config"), problems)
+    # Without its plug-ins and overrides an ablation is another, whose problems are nobody's.
+    whole = all(given[name] == document.value.get(name, given[name]) for name in SHAPING)
+    plugins: tuple[Path, ...] = ()
+    with collecting(problems, document):
+        # Before the ablations, which may name what they bring.
+        plugins = load_plugins(given["plugins"], folder or Path.cwd())
+    whole = whole and len(plugins) == len(given["plugins"])
     known: Mapping[str, Any] = {}
-    with collecting(problems):
+    with collecting(problems, document):
+        _check_folder(given["model"])
         known = read_config(given["model"])
         _check_options(known, given["model_options"])
-    depth = vision_of(known).depth
-    overrides, named = given["overrides"], given["ablations"]
+    named, overrides = given.get("ablations", []), given["overrides"]
     for name in overrides:
         if name not in named:
             stranger = unknown("ablation of this study", name, named)
-            problems.append(f"{origin}: overrides: {stranger}")
+            problems.append(document.at(f"overrides: {stranger}"))
+    folders = [f for f in (folder, in_clone("configs")) if f is not None]
 
-    def benchmark(name: str, whose: str = origin) -> Benchmark:
-        path = _find(folders, "benchmark", name, whose)
-        fields_of = check(read_yaml(path), read_schema("benchmark"), str(path))
-        return Benchmark(name=path.stem, **fields_of)
+    def read(what: str, name: str, load: Callable[[Path], Loaded]) -> Loaded | None:
+        """What stands in the file of that name; None, and its problems, where it is none."""
+        path = None
+        with collecting(problems, document):
+            path = _find(folders, what, name)
+        with collecting(problems):
+            return None if path is None else load(path)
+        return None
 
     ablations: list[Ablation] = []
-    for name in named:
-        with collecting(problems):
-            path = _find(folders, "ablation", name, origin)
-            ablation = load_ablation(path, given["seeds"], depth, overrides.get(name))
-            own = ablation.benchmarks or tuple(given["benchmarks"])
-            ablations.append(replace(ablation, benchmarks=own))
+    homes: dict[str, Callable[[], Document]] = {}
+    for name in named if whole else ():
+        changes = document.part(f"overrides.{name}") if name in overrides else None
+
+        def load(path: Path, changes: Document | None = changes) -> Ablation:
+            return load_ablation(path, given["seeds"], vision_of(known).depth, changes)
+
+        ablation = read("ablation", name, load)
+        if ablation is None:
+            continue
+        own = ablation.benchmarks or tuple(given.get("benchmarks", ()))
+        ablations.append(replace(ablation, benchmarks=own))
+        home = partial(ablation_document, _find(folders, "ablation", name), changes)
+        homes = {arm.name: home for arm in ablation.arms} | homes
+        try:
             _check_latency(ablations[-1], given["limit"])
-    benchmarks: list[Benchmark] = []
-    asked = [*given["benchmarks"], *(b for a in ablations for b in a.benchmarks or ())]
-    for name in dict.fromkeys(asked):
-        with collecting(problems):
-            benchmarks.append(benchmark(name))
+        except ConfigError as error:
+            problems += map(home().at, error.problems)
+    asked = [*given.get("benchmarks", ()), *(b for a in ablations for b in a.benchmarks or ())]
+    found = [read("benchmark", name, _benchmark) for name in dict.fromkeys(asked)]
+    benchmarks = [benchmark for benchmark in found if benchmark is not None]
+    for first, second in combinations(benchmarks, 2):
+        if (first.task, first.metric) == (second.task, second.metric):
+            same = f"'{second.name}' and '{first.name}' are one task and metric; keep one"
+            problems.append(document.at(f"benchmarks: {same}"))
     arms = _once(ablations)
-    vision = _vision(known, benchmarks, given["frames"], problems)
-    problems += [
-        f"budget: {arm.budget} exceeds the {vision.tokens} visual tokens of '{given['model']}'"
+    vision = Vision()
+    with collecting(problems, document):
+        vision = _vision(known, benchmarks, given["frames"])
+    ruled_out = [
+        (arm, f"budget: {arm.budget} exceeds the {vision.tokens} visual tokens of the model")
         for arm in arms
         if vision.tokens is not None and arm.budget is not None and arm.budget > vision.tokens
     ]
-    problems += _infeasible(vision, given["model_options"], arms)
+    for arm, problem in (*ruled_out, *_infeasible(vision, given["model_options"], arms)):
+        problems.append(homes[arm.name]().at(problem, "vary"))
     calibration = None
-    with collecting(problems):
-        if given["calibration"] is not None:
-            calibration = benchmark(given["calibration"], f"{origin}: calibration")
-        _check_calibration(calibration, benchmarks, arms, origin)
+    if given["calibration"] is not None:
+        calibration = read("benchmark", given["calibration"], _benchmark)
+    with collecting(problems, document):
+        if (given["calibration"] is None) == (calibration is None):
+            _check_calibration(calibration, benchmarks, arms)
     if problems:
         raise ConfigError(problems)
     study = Study(
@@ -201,7 +258,7 @@ def parse_study(
             "benchmarks": tuple(benchmarks),
             "ablations": tuple(ablations),
             "plugins": plugins,
-            "results": Path(given["results"]),
+            "results": Path(given["results"]).expanduser(),
             "bootstrap": Bootstrap(**given["bootstrap"]),
             "wandb": Wandb(**given["wandb"]),
             "calibration": calibration,
@@ -212,8 +269,32 @@ def parse_study(
     try:
         return replace(study, patches=parse_patches(given["patches"], by_benchmark))
     except ConfigError as error:
-        wrong = (f"{origin}: patches.{problem}" for problem in error.problems)
-        raise ConfigError(wrong) from error
+        raise ConfigError(document.at(f"patches.{each}") for each in error.problems) from error
+
+
+def _benchmark(path: Path) -> Benchmark:
+    """The benchmark in a YAML file."""
+    document = read_document(path)
+    given = check(document, read_schema("benchmark"))
+    column = given["paper_column"]
+    if column is not None and column not in printed("benchmark"):
+        stranger = unknown("column of the paper's tables", column, printed("benchmark"))
+        raise ConfigError([document.at(f"paper_column: {stranger}")])
+    return Benchmark(name=path.stem, **given)
+
+
+def _check_folder(model: str) -> None:
+    """The model's name becomes that of a folder below `results`, and part of Snakemake's paths."""
+    name = folder_name(model)
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name):
+        wanted = "up to 200 letters, digits, '_', '-' and '.'; rename it"
+        raise ConfigError([f"model: {name!r} cannot be the name of a folder of results: {wanted}"])
+
+
+def folder_name(model: str) -> str:
+    """The folder of a study's `model` below `results`."""
+    path = Path(model).expanduser()
+    return path.resolve().name if path.is_dir() else model.replace("/", "--")
 
 
 def _check_latency(ablation: Ablation, limit: int | None) -> None:
@@ -223,30 +304,31 @@ def _check_latency(ablation: Ablation, limit: int | None) -> None:
         return
     if ablation.clocked not in benchmarks:
         stranger = unknown("benchmark of this ablation", str(ablation.clocked), benchmarks)
-        raise ConfigError([f"ablation {ablation.name}: latency.benchmark: {stranger}"])
+        raise ConfigError([f"latency.benchmark: {stranger}"])
     if limit is not None and max(options.batches) > limit:
         raise ConfigError(
             [
-                f"ablation {ablation.name}: latency.batches: {max(options.batches)} requests at "
-                f"once, each on an image of its own, but `limit` leaves {limit} images"
+                f"latency.batches: {max(options.batches)} requests at once, each on an image of "
+                f"its own, but `limit` leaves {limit} images"
             ]
         )
 
 
-def _find(folders: Sequence[Path], what: str, name: str, origin: str) -> Path:
+def _find(folders: Sequence[Path], what: str, name: str) -> Path:
     """The YAML file of a benchmark or an ablation; ConfigError, naming the choices, without one."""
     for folder in folders:
         path = folder / f"{what}s" / f"{name}.yaml"
         if path.is_file():
             return path
     known = {path.stem for folder in folders for path in (folder / f"{what}s").glob("*.yaml")}
-    raise ConfigError([f"{origin}: {unknown(what, name, known)}"])
+    raise ConfigError([f"{what}s: {unknown(what, name, known)}"])
 
 
-def _vision(
-    config: Mapping[str, Any], benchmarks: Iterable[Benchmark], frames: int, problems: list[str]
-) -> Vision:
-    """The vision facts for the benchmarks' images or clips, whichever have more tokens."""
+def _vision(config: Mapping[str, Any], benchmarks: Iterable[Benchmark], frames: int) -> Vision:
+    """The vision facts for the benchmarks' images or clips, whichever have more tokens.
+
+    ConfigError for clips of a model that takes none.
+    """
     clips = [benchmark.name for benchmark in benchmarks if benchmark.shows == CLIPS]
     images = [benchmark.name for benchmark in benchmarks if benchmark.shows != CLIPS]
     shown = [None] * bool(images or not clips) + [frames] * bool(clips)
@@ -254,7 +336,8 @@ def _vision(
         try:
             declared.refuse_without_clips(str(config.get("model_type")))
         except ValueError as error:
-            problems.append(f"benchmarks {', '.join(clips)} show clips: {error}")
+            named = ", ".join(clips)
+            raise ConfigError([f"benchmarks: {named} show clips: {error}"]) from error
     return max((vision_of(config, each) for each in shown), key=lambda found: found.tokens or 0)
 
 
@@ -270,27 +353,28 @@ def _check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> Non
 
 
 def _check_calibration(
-    chosen: Benchmark | None, benchmarks: Iterable[Benchmark], arms: Iterable[Arm], origin: str
+    chosen: Benchmark | None, benchmarks: Iterable[Benchmark], arms: Iterable[Arm]
 ) -> None:
     """The calibration set shares no task with a benchmark and is there where an arm asks."""
     if chosen is None:
         if any(arm.dynamic == CALIBRATED for arm in arms):
             raise ConfigError(
                 [
-                    f"{origin}: arms with dynamic: {CALIBRATED} take their budgets from held-out "
-                    "images; name a benchmark of such images in `calibration`"
+                    f"calibration: arms with dynamic: {CALIBRATED} take their budgets from "
+                    "held-out images; name a benchmark of such images in `calibration`"
                 ]
             )
         return
     same = [benchmark.name for benchmark in benchmarks if benchmark.task == chosen.task]
     if same:
         raise ConfigError(
-            f"{origin}: calibration: '{chosen.name}' and '{name}' have the same images"
-            for name in same
+            f"calibration: '{chosen.name}' and '{name}' have the same images" for name in same
         )
 
 
-def _infeasible(vision: Vision, options: Mapping[str, Any], arms: Sequence[Arm]) -> Iterator[str]:
+def _infeasible(
+    vision: Vision, options: Mapping[str, Any], arms: Sequence[Arm]
+) -> Iterator[tuple[Arm, str]]:
     """Arms that the family, the depth of encoder or language model, or the options rule out."""
     family = declared.find(str(vision.family))
     newlines = family is not None and family.newlines
@@ -332,4 +416,4 @@ def _infeasible(vision: Vision, options: Mapping[str, Any], arms: Sequence[Arm])
             try:
                 refuse(arm)
             except ValueError as error:
-                yield f"arm {arm.name}: {error}"
+                yield arm, f"arm {arm.name}: {error}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from typing import TYPE_CHECKING
 
 from prunesid.study.report.templates import render
@@ -28,16 +29,21 @@ def to_csv(table: Table) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """A GitHub table with the interval below each value, then the caption."""
-    columns = _flat_columns(table)
-    lines = [f"### {table.title}", "", f"| | {' | '.join(columns)} |"]
+    """A GitHub table with the interval below each value, then the caption.
+
+    Titles, labels and cells stand there letter by letter; of a caption, which may be Markdown, tags
+    of HTML do.
+    """
+    columns = [plain(column) for column in _flat_columns(table)]
+    lines = [f"### {plain(table.title)}", "", f"| | {' | '.join(columns)} |"]
     lines.append(f"|:--|{(':--|' if table.words else '--:|') * len(columns)}")
     for block in table.blocks:
         if block.title:
-            lines.append(f"| ***{block.title}*** |{' |' * len(columns)}")
+            lines.append(f"| ***{plain(block.title)}*** |{' |' * len(columns)}")
         for row in block.rows:
-            lines.append(f"| {row.label} | {' | '.join(_markdown(cell) for cell in row.cells)} |")
-    caption = "\n".join(["", *(f"{text}\n" for text in table.caption)])
+            cells = " | ".join(map(_markdown, row.cells))
+            lines.append(f"| {plain(row.label)} | {cells} |")
+    caption = "\n".join(["", *(f"{without_tags(text)}\n" for text in table.caption)])
     facts = f"\n\n#{to_markdown(table.facts).rstrip()}\n" if table.facts else "\n"
     return "\n".join(lines) + facts + caption
 
@@ -47,9 +53,19 @@ def to_html(table: Table) -> str:
     return render("table.html", title=table.title, table=table)
 
 
+def plain(text: str) -> str:
+    """Text in one line of GitHub's Markdown that shows as it is, also in a table."""
+    return re.sub(r"([\\|<*`$&\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def without_tags(text: str) -> str:
+    """Markdown whose tags of HTML show as text."""
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\<", text)
+
+
 def _markdown(cell: TableCell) -> str:
-    value = f"**{cell.value}**" if cell.best else cell.value
-    small = "".join(f"<br><sub>{t}</sub>" for t in (cell.interval, cell.spread) if t)
+    value = f"**{plain(cell.value)}**" if cell.best else plain(cell.value)
+    small = "".join(f"<br><sub>{plain(t)}</sub>" for t in (cell.interval, cell.spread) if t)
     return f"{value}{DAGGER if cell.mark else ''}{small}"
 
 

@@ -114,7 +114,8 @@ def to_html(page: MethodPage, picture: bytes) -> str:
 
 def to_markdown(page: MethodPage, picture: str) -> str:
     """The page in GitHub's Markdown; `picture` is the file beside it."""
-    parts = [f"## {page.title}", page.about.summary, formats.to_markdown(page.words[0]).strip()]
+    summary = formats.without_tags(page.about.summary)
+    parts = [f"## {formats.plain(page.title)}", summary, formats.to_markdown(page.words[0]).strip()]
     for heading, words in page.about.texts:
         parts.append(f"**{heading}**\n\n```text\n{words}\n```")
     parts += [formats.to_markdown(table).strip() for table in page.words[1:]]

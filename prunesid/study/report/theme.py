@@ -98,6 +98,8 @@ def style() -> Iterator[None]:
         "pdf.fonttype": 42,
         "savefig.dpi": DOTS,
         "svg.fonttype": "path",
+        # A dollar in a label from outside is no formula, and a broken formula is no figure.
+        "text.parse_math": False,
         "svg.hashsalt": "prunesid",
         "text.color": INK,
         "xtick.color": MUTED,

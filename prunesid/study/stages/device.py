@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISDIR
 from typing import TYPE_CHECKING
 
 from prunesid.families import load
@@ -40,7 +41,9 @@ def device_slot(device: str) -> Iterator[str]:
     if device != "cuda":
         yield device
         return
-    with hold_one(_gpus(), Path(tempfile.gettempdir()) / f"prunesid-gpus-{os.getuid()}") as number:
+    # One folder for all jobs of the user, whatever their study and working directory.
+    folder = Path(tempfile.gettempdir()) / f"prunesid-gpus-{os.getuid()}"
+    with hold_one(_gpus(), folder) as number:
         yield f"cuda:{number}"
 
 
@@ -90,13 +93,22 @@ def _gpus() -> list[str]:
 def hold_one(names: Sequence[str], folder: Path, seconds: float = SECONDS) -> Iterator[int]:
     """Hold the first of `names` that no other process holds, and return its place among them.
 
-    Asks again every `seconds` while all are held. The locks are files of `folder`.
+    Asks again every `seconds` while all are held. The locks are files of `folder`. ValueError if it
+    is not this user's alone, since another one who made it could put links to any file there.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ValueError(
+            f"{folder}, for locks on GPUs, is a link or not yours alone; remove it, or set TMPDIR "
+            "to a folder of yours"
+        )
     waiting = False
     while True:
         for number, name in enumerate(names):
-            with (folder / f"{name}.lock").open("w") as file:
+            # No link is followed, and nothing in a file is lost.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(folder / f"{name}.lock", flags, mode=0o600), "w") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:

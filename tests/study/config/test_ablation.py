@@ -6,7 +6,7 @@ from builders.synthetic_scores import ROOT, ablation_of, grouping
 
 from prunesid.study.config.ablation import load_ablation
 from prunesid.study.config.arm import make_arm
-from prunesid.study.config.documents import ConfigError, read_yaml
+from prunesid.study.config.documents import ConfigError, Document, read_yaml
 
 
 def test_grouping_is_the_papers_table_5():
@@ -118,12 +118,12 @@ def test_fidelity_takes_one_switch_of_the_release_at_a_time_and_then_all():
 
 def test_fields_of_the_study_take_the_place_of_the_files():
     thin = {"across": {"budget": [96]}, "benchmarks": ["pocket_sqa"]}
-    ablation = shipped("num_groups", overrides=thin)
+    ablation = shipped("num_groups", overrides=Document(thin, "study.yaml"))
     assert [column.key for column in ablation.columns] == ["budget=96"]
     assert ablation.benchmarks == ("pocket_sqa",)
     assert ablation.rows == shipped("num_groups").rows
-    with pytest.raises(ConfigError, match=r"study's overrides.*Did you mean 'across'"):
-        shipped("num_groups", overrides={"acros": {}})
+    with pytest.raises(ConfigError, match=r"study.yaml: Unknown.*Did you mean 'across'"):
+        shipped("num_groups", overrides=Document({"acros": {}}, "study.yaml"))
 
 
 def test_ablations_share_arms_by_name():

@@ -15,7 +15,7 @@ from prunesid.lmms.grades import grades
 from prunesid.lmms.scoring import score, score_table
 from prunesid.lmms.tasks import LmmsTask, load_task
 from prunesid.study.analysis.metrics import image_sums, statistic
-from prunesid.study.config.documents import check, read_schema, read_yaml
+from prunesid.study.config.documents import check, read_document, read_schema
 from prunesid.study.config.study import Benchmark
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -27,7 +27,7 @@ OTHER_COLUMNS = {"average", "pope_f1", "prefill_ms", "total_ms"}
 
 
 def shipped(path: Path) -> Benchmark:
-    document = check(read_yaml(path), read_schema("benchmark"), str(path))
+    document = check(read_document(path), read_schema("benchmark"))
     return Benchmark(name=path.stem, **document)
 
 

@@ -117,7 +117,7 @@ def test_overrides_change_the_ablation_that_they_name(given):
     found = problems(given | {"ablations": ["score"], "overrides": {"scor": {}}})
     assert "overrides: Unknown ablation of this study 'scor'. Did you mean 'score'" in found
     found = problems(given | {"ablations": ["score"], "overrides": {"score": {"acros": {}}}})
-    assert "with the study's overrides" in found
+    assert "config: overrides.score: Unknown field 'acros'" in found
 
 
 def test_a_late_budget_that_the_decoder_rules_out_is_a_problem(given):
@@ -327,9 +327,11 @@ def test_mistakes_in_ablations_and_benchmarks_carry_their_file(given, tmp_path):
     ):
         (tmp_path / kind).mkdir()
         (tmp_path / kind / "bad.yaml").write_text(text)
-    found = problems(given | {"ablations": ["bad"], "benchmarks": ["bad"]}, folder=tmp_path)
-    assert f"{tmp_path / 'ablations' / 'bad.yaml'}: " in found
-    assert f"{tmp_path / 'benchmarks' / 'bad.yaml'}: statistic: " in found
+    found = problems(
+        given | {"ablations": ["bad"], "benchmarks": ["bad"], "overrides": {}}, folder=tmp_path
+    )
+    assert f"{tmp_path / 'ablations' / 'bad.yaml'}:2: Unknown parameter of prunesid" in found
+    assert f"{tmp_path / 'benchmarks' / 'bad.yaml'}:4: statistic: " in found
 
 
 def test_a_study_file(given, tmp_path):
@@ -375,7 +377,7 @@ def test_budgets_of_clips_are_weighed_against_their_frames(tmp_path):
 
 @pytest.mark.usefixtures("empty_cache")
 def test_a_model_without_clips_is_refused_benchmarks_of_clips(tmp_path):
-    with pytest.raises(ConfigError, match="benchmarks msvd_qa show clips: llava models take no"):
+    with pytest.raises(ConfigError, match="benchmarks: msvd_qa show clips: llava models take no"):
         shown(tmp_path, 64, "pope", "msvd_qa", model="llava-hf/llava-1.5-7b-hf")
 
 

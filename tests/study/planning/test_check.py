@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,9 @@ def lay(folder: Path, files=(*SHARDS,)):
     weights = {f"weight{number}": shard for number, shard in enumerate(SHARDS)}
     (folder / INDEX).write_text(json.dumps({"weight_map": weights}))
     for name in ("config.json", "tokenizer_config.json", *files):
-        (folder / name).write_text("{}")
+        # A header's length and the header, as safetensors begins.
+        head = (2).to_bytes(8, "little") if name.endswith(".safetensors") else b""
+        (folder / name).write_bytes(head + b"{}")
 
 
 def write(folder: Path, **fields) -> Path:
@@ -209,6 +212,8 @@ def test_a_folder_needs_every_shard(tmp_path):
     lay(tmp_path / "part", files=[next(iter(SHARDS))])
     found = check_folder(tmp_path / "part")
     assert found.state == MISSING and "model-00002.safetensors" in found.detail
+    (tmp_path / "whole" / INDEX).write_text("[]")
+    assert f"lacks a readable {INDEX}" in check_folder(tmp_path / "whole").detail
 
 
 def test_one_file_of_weights_will_do():
@@ -360,7 +365,10 @@ def test_a_judge_needs_a_key(tmp_path, monkeypatch):
 def test_a_metric_is_one_of_the_task_s():
     (found,) = check_scores([benchmark("pope", "pope_f1")])
     assert found.state == MISSING and "Did you mean 'pope_f1_score'" in found.detail
-    assert not list(check_scores([benchmark("pope", "pope_f1_score,none")]))
+    f1 = benchmark("pope", "pope_f1_score,none")
+    assert not list(check_scores([replace(f1, statistic="f1")]))
+    with pytest.raises(ValueError, match="mean does not give pope_f1_score; choose f1"):
+        refuse_unscorable(f1)
     with pytest.raises(ValueError, match="no lmms-eval task"):
         refuse_unscorable(benchmark("no_such_task", "exact_match"))
 

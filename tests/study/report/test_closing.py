@@ -88,7 +88,8 @@ def test_make_reproduce_writes_the_report_only_where_it_is_old(changed, writes, 
         os.utime(tmp_path / changed, (later, later))
     make = ["make", "reproduce", "CONFIG=study.yaml"]
     subprocess.run(make, cwd=tmp_path, check=True, capture_output=True)
-    run, *others, said = (tmp_path / "done.txt").read_text().splitlines()
+    asked, run, *others, said = (tmp_path / "done.txt").read_text().splitlines()
+    assert "prunesid.study.config study.yaml" in asked
     assert "--no-hooks" in run and "closing" in said
     assert ["--report results/report.html" in line for line in others] == [True] * writes
 

@@ -24,7 +24,7 @@ from prunesid.study.analysis.strata import by_stratum
 from prunesid.study.config.ablation import FIGURE_KINDS
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.study import Bootstrap
-from prunesid.study.report import figures
+from prunesid.study.report import figures, theme
 from prunesid.study.report.figures import (
     FIGURES,
     Subject,
@@ -406,3 +406,14 @@ def test_near_benchmarks_have_one_label():
     together = gain.label_together([0.0, 0.1, 0.15, 0.5], ["a", "b", "c", "d"], near=0.08)
     assert together == ["a", "b, c", "", "d"]
     assert gain.label_together([0.0, 0.1, 0.15], ["a", "b", "c"], near=0.2) == ["a, b, c", "", ""]
+
+
+def test_a_dollar_in_a_label_is_no_formula(tmp_path):
+    """Of a formula that it cannot read, matplotlib would raise."""
+    labels = {"score": {"abs_v": "$x^{$", "cls_attention": "$\\frac$"}}
+    vary, across = {"score": ["abs_v", "cls_attention"]}, {"budget": [64, 128]}
+    ablation = ablation_of(vary=vary, across=across, labels=labels, figure={"kind": "forest"})
+    titled = tuple(replace(each, title=f"{each.title} $_$") for each in BENCHMARKS)
+    subject = subject_of(ablation, titled)
+    theme.save(forest.draw(forest.points(subject), subject), tmp_path / "figure.svg")
+    assert (tmp_path / "figure.svg").stat().st_size

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -183,15 +184,15 @@ def test_the_papers_row_stands_beside_all_arms_that_it_may_be_of(paper):
 def test_a_budget_that_authors_count_otherwise_is_told(paper):
     choices = Param("mean", str, ("mean", "after"))
     with owned_by("test of budgets"):
-        decoder.register("made up", params={"budget_counts": choices})(
+        decoder.register("made_up", params={"budget_counts": choices})(
             lambda *_, **__: decoder.Schedule()
         )
     try:
         ablation = ablation_of(
             vary=[
                 {"method": "prunesid"},
-                {"method": "made up", "label": "ours"},
-                {"method": "made up", "budget_counts": "after", "label": "theirs"},
+                {"method": "made_up", "label": "ours"},
+                {"method": "made_up", "budget_counts": "after", "label": "theirs"},
             ],
         )
         scores = scores_of(ablation.arms, images=20, skill=lambda arm: 0.8)
@@ -315,3 +316,19 @@ def test_files_are_the_same_each_time(table, tmp_path):
     assert [path.read_bytes() for path in paths] == first
     with pytest.raises(ValueError, match=r"\.csv, \.md, \.html"):
         write_table(table, [tmp_path / "table.pdf"])
+
+
+HOSTILE = "a|b<script>$x^{$ **c** `d` [e](http://f)\\"
+
+
+def test_markdown_shows_titles_and_labels_letter_by_letter(comparison, paper):
+    labels = {"grouping": {"psca": HOSTILE}}
+    vary, across = {"grouping": ["random", "kmeans", "psca"]}, {"budget": [64, 128, 192]}
+    ablation = ablation_of(title=HOSTILE, vary=vary, across=across, labels=labels)
+    text = to_markdown(build_table(Subject(comparison, ablation, BENCHMARKS, FEW), paper))
+    shown = r"a\|b\<script>\$x^{\$ \*\*c\*\* \`d\` \[e\](http://f)" + "\\\\"
+    assert text.startswith(f"### {shown}\n")
+    row, *_ = [line for line in text.splitlines() if line.startswith(f"| {shown} |")]
+    head, *_ = [line for line in text.splitlines() if line.startswith("|:--")]
+    assert len(re.findall(r"(?<!\\)\|", row)) == head.count("|")
+    assert "<script" not in text.replace(r"\<", "")

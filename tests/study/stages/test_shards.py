@@ -220,7 +220,7 @@ with hold_one(["first", "second"], Path(sys.argv[1]), 0.05) as number:
 def test_jobs_hold_a_gpu_each_and_wait_for_one(tmp_path):
     def start():
         return subprocess.Popen(
-            [sys.executable, "-c", HOLD, str(tmp_path)],
+            [sys.executable, "-c", HOLD, str(tmp_path / "locks")],
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -239,6 +239,27 @@ def test_jobs_hold_a_gpu_each_and_wait_for_one(tmp_path):
         process.communicate()
         assert process.returncode == 0
     first.communicate()
+
+
+def test_locks_that_another_user_could_have_prepared_are_refused(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    locks = tmp_path / "locks"
+    with device.hold_one(["one"], locks):
+        assert locks.stat().st_mode & 0o777 == 0o700
+    (locks / "one.lock").unlink()
+    (locks / "one.lock").symlink_to(victim)
+    with pytest.raises(OSError, match="one.lock"), device.hold_one(["one"], locks):
+        pass
+    assert victim.read_text() == "kept"
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    link = tmp_path / "link"
+    link.symlink_to(locks)
+    for folder in (open_to_all, link):
+        with pytest.raises(ValueError, match="not yours alone"), device.hold_one(["one"], folder):
+            pass
 
 
 def test_cuda_is_one_gpu_and_everything_else_is_itself(tmp_path, monkeypatch):

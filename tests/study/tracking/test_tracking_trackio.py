@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -171,6 +172,11 @@ def test_the_dashboard_serves_the_runs_on_loopback_alone(study, tmp_path):
         assert listening(port) == {"127.0.0.1"}
         settings = _asked(f"{address}/api/get_settings", {}, process)["data"]
         assert settings["plot_order"] == ["average/value", "pocket_pope/value"]
+        # Without the token in the printed address nothing can be changed.
+        gone = {"project": "prunesid", "run": "grouping/default"}
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            _asked(f"{address}/api/delete_run", gone, process)
+        assert "write_token" in refused.value.read().decode()
     finally:
         process.kill()
         process.wait()

@@ -19,9 +19,12 @@ Find = Callable[[str], Path | None]
 def check_folder(folder: Path) -> Finding:
     """A model that transformers saved: configuration, all weights, tokenizer."""
     lacking = absent(lambda name: folder / name if (folder / name).is_file() else None)
+    remedy = "save the model and its processor there with save_pretrained()"
     if lacking:
-        remedy = "save the model and its processor there with save_pretrained()"
         return Finding(MISSING, WHAT, f"{folder} lacks {_some(lacking)}", remedy)
+    broken = [path.name for path in sorted(folder.glob("*.safetensors")) if not _is_whole(path)]
+    if broken:
+        return Finding(MISSING, WHAT, f"{folder}: {_some(broken)} is cut short or broken", remedy)
     return Finding(OK, WHAT, str(folder))
 
 
@@ -68,9 +71,24 @@ def absent(find: Find) -> list[str]:
     index = find(INDEX)
     weights = [SINGLE]
     if index is not None:
-        weights = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        try:
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            weights = sorted(set(map(str, shards)))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            weights = [f"a readable {INDEX}"]
     needed = ["config.json", "tokenizer_config.json", *weights]
     return [name for name in needed if find(name) is None]
+
+
+def _is_whole(path: Path) -> bool:
+    """True if the file's header and length are those of safetensors; nothing more is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
 def _some(names: list[str], most: int = 4) -> str:

@@ -13,13 +13,21 @@ from prunesid.study.config.study import Benchmark
 from prunesid.study.planning.checks.finding import MISSING, OK, Finding
 from prunesid.study.planning.checks.tasks import known_data, task_data
 
+# Statistics that reproduce metrics of such names, and no others do.
+OF_ONE_METRIC = {"f1": "f1", "mme": "mme_"}
+
 
 def refuse_unscorable(benchmark: Benchmark) -> None:
-    """ValueError for no such task, a metric that it lacks, or a judge that cannot be asked."""
+    """ValueError for no such task, a metric that it lacks, another's statistic, no judge."""
     name = benchmark.metric.partition(",")[0]
     for part in task_data(benchmark.task):
         if name not in part.metrics:
             raise ValueError(unknown(f"metric of {part.task}", name, part.metrics))
+        for statistic, mark in OF_ONE_METRIC.items():
+            if (statistic == benchmark.statistic) != (mark in name):
+                fitting = statistic if mark in name else f"one with '{mark}' in its name for it"
+                wrong = f"statistic: {benchmark.statistic} does not give {name}; choose {fitting}"
+                raise ValueError(wrong)
         check_judge(part.task, part.metrics)
 
 

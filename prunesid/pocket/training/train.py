@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from prunesid.pocket.model import build_model, save
+from prunesid.pocket.model import build_model, build_processor, save
 from prunesid.pocket.training.language import train_language
 from prunesid.pocket.training.schedule import READING, Phase
 from prunesid.pocket.training.vision import train_tower
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = build_model(seed=0)
     train_tower(model.model.vision_tower, vision, checkpoints)
     train_language(model, language, checkpoints)
-    save(model, options.out)
+    save(model, build_processor(), options.out)
     print(f"{options.out}: trained in {time.monotonic() - started:.0f} s (this call)")
 
 

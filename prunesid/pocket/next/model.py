@@ -38,9 +38,10 @@ def build_model(start: Path = WEIGHTS, seed: int = 0) -> LlavaNextForConditional
     )
 
     old = LlavaForConditionalGeneration.from_pretrained(start, dtype=torch.float32)
-    text = old.config.text_config.to_dict() | {"max_position_embeddings": LONGEST}
+    parts = old.config.to_dict()
+    text = parts["text_config"] | {"max_position_embeddings": LONGEST}
     config = LlavaNextConfig(
-        vision_config=old.config.vision_config.to_dict(), text_config=text,
+        vision_config=parts["vision_config"], text_config=text,
         image_token_index=old.config.image_token_index, image_grid_pinpoints=PINPOINTS,
         vision_feature_layer=-2, vision_feature_select_strategy="default",
         image_seq_length=GRID * GRID, tie_word_embeddings=True,

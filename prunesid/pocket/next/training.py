@@ -1,21 +1,16 @@
-"""Train Pocket-LLaVA-NeXT from Pocket-LLaVA: projector, newline and language model.
-
-    python -m prunesid.pocket.next.training --out DIR
-    python -m prunesid.pocket.next.training --out DIR --quick
+"""The recipe of Pocket-LLaVA-NeXT from Pocket-LLaVA: projector, newline and language model.
 
 The tower stays as it is, so what it sees of an image is kept in a file and asked about several
 times. A prompt has up to 2,930 tokens before its question, and most of them show background. So
 the language model first sees one in seven of those, each at its own position, and whole prompts
-last. Training resumes after a kill.
+last.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +21,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from prunesid.pocket.benchmarks import HELD_OUT_SEED
-from prunesid.pocket.model import save
 from prunesid.pocket.next.model import build_model, build_processor
 from prunesid.pocket.next.scenes import sample_scene
 from prunesid.pocket.next.views import BASE, Gallery, View, layout
@@ -38,12 +32,12 @@ from prunesid.pocket.training.decoder import States, packed_forward
 from prunesid.pocket.training.grounding import NONE, PLACES, Probes, grounding_loss, shape_centers
 from prunesid.pocket.training.language import GROUNDING_WEIGHT, Scores, word_loss
 from prunesid.pocket.training.packing import choose, pack
-from prunesid.pocket.training.schedule import Phase, steps_from
+from prunesid.pocket.training.schedule import Phase, quick_phases, steps_from
 from prunesid.pocket.vocabulary import ids
 
 PHASES = [
-    Phase(24, 4, 4200, 1.2e-3, decay=0.6, backdrop=0.15),
-    Phase(24, 4, 500, 4e-4, decay=1.0),
+    Phase(24, 4, 3000, 1.2e-3, decay=0.5, backdrop=0.15),
+    Phase(24, 4, 700, 8e-4, decay=1.0),
 ]
 SEED = 3
 FIRST_IMAGES = 300  # to begin with; a step adds one to the images that are asked about
@@ -157,7 +151,7 @@ def measure(learner: Learner, gallery: Gallery, images: int) -> dict[str, dict[s
     return found
 
 
-def train(model: Any, phases: list[Phase], folder: Path) -> None:
+def train_language(model: Any, phases: list[Phase], folder: Path) -> None:
     """Train `model` in place, resuming from `folder`, where `next.jsonl` records accuracies."""
     model.requires_grad_(False)
     torch.manual_seed(SEED)
@@ -203,20 +197,8 @@ def _log(folder: Path, line: dict[str, Any]) -> None:
         print(json.dumps(line), file=log)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
-    parser.add_argument("--checkpoints", type=Path, help="default: OUT/checkpoints")
-    parser.add_argument("--quick", action="store_true", help="three tiny steps per phase")
-    options = parser.parse_args(arguments)
-    phases = [replace(p, batch=2, steps=3) for p in PHASES] if options.quick else PHASES
-    torch.set_float32_matmul_precision("medium")
+def train(checkpoints: Path, quick: bool) -> tuple[Any, Any]:
+    """The trained model and its processor; see `prunesid.pocket.training.train`."""
     model = build_model()
-    train(model, phases, options.checkpoints or options.out / "checkpoints")
-    save(model, build_processor(), options.out)
-
-
-if __name__ == "__main__":
-    main()
+    train_language(model, quick_phases(PHASES) if quick else PHASES, checkpoints)
+    return model, build_processor()

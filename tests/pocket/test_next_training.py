@@ -81,14 +81,15 @@ def test_packed_answers_equal_the_model_asked_alone(model, tower, processor):
         assert torch.allclose(mine, theirs[-len(mine) :], atol=1e-3)
 
 
+@pytest.mark.parametrize("closed", [False, True])
 @torch.no_grad()
-def test_a_prompt_with_gaps_leaves_each_token_at_its_position(model, tower, processor):
+def test_what_is_seen_of_a_prompt_stands_at_its_position(model, tower, processor, closed):
     scene = scene_of((336, 672))
     learner = Learner(model)
     view = view_of(scene, tower, processor.image_processor)
     asked = ask(scene, np.random.default_rng(0), {"existence": 1})
     kept = torch.arange(0, len(layout(scene.size).source), 5)
-    found = answered(learner, Lesson(scene, view, asked, kept))
+    found = answered(learner, Lesson(scene, view, asked, kept, closed))
     language = model.model.language_model
     words = language.embed_tokens.weight
     opening = [processor.tokenizer.convert_tokens_to_ids(w) for w in ("<s>", "USER:")]
@@ -97,13 +98,16 @@ def test_a_prompt_with_gaps_leaves_each_token_at_its_position(model, tower, proc
     places = torch.cat(
         [torch.arange(2), 2 + kept, 2 + len(layout(scene.size).source) + torch.arange(length)]
     )
+    if closed:
+        places = torch.arange(len(inputs))
     reference = language(inputs_embeds=inputs[None], position_ids=places[None]).last_hidden_state
     mine = found.packed.segment[0] == 0
     expected = reference[0, -length:] @ words.T
     assert torch.allclose(found.logits[0, mine], expected[mine], atol=1e-3)
 
 
-def test_what_is_dropped_is_background(tower, processor, tmp_path):
+def test_what_is_dropped_is_background(tower, processor, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CLOSED", 0)
     gallery = Gallery(tmp_path, tower, processor.image_processor)
     few = lesson(gallery, Phase(24, 1, 1, 0.0, backdrop=0.1), 3, 0)
     whole = lesson(gallery, Phase(24, 1, 1, 0.0), 3, 0)
@@ -118,6 +122,11 @@ def test_what_is_dropped_is_background(tower, processor, tmp_path):
         for s in few.scene.shapes
     }
     assert centers <= kept
+    monkeypatch.setattr(training, "CLOSED", 1)
+    closed = lesson(gallery, Phase(24, 1, 1, 0.0), 3, 0)
+    assert closed.closed
+    assert centers <= set(closed.kept.tolist())
+    assert len(closed.kept) < 0.5 * len(whole.kept)
 
 
 def test_a_gallery_keeps_what_the_tower_saw(tower, processor, tmp_path):

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from prunesid.families.llava_next import LlavaNext
 from prunesid.pocket import WEIGHTS
 from prunesid.pocket.drawing import draw
+from prunesid.pocket.evaluate import all_tokens, base_crop
 from prunesid.pocket.next import training
 from prunesid.pocket.next.model import build_model, build_processor
 from prunesid.pocket.next.scenes import SIZES, sample_scene
@@ -149,6 +151,15 @@ def test_places_are_those_of_the_patches():
         assert place[-1, -1].tolist() == [(columns - 1) // 4, (rows - 1) // 4]
         assert where.place[BASE - 1].tolist() == [11, 11]
         assert (where.place[where.source == NONE] == NONE).all()
+
+
+@torch.no_grad()
+def test_the_base_crop_is_the_first_of_each_image(model, processor):
+    adapter = LlavaNext(model, processor)
+    pictures = [draw(scene_of(size))[0] for size in ((672, 448), (336, 672))]
+    records = adapter.encode(adapter.preprocess(pictures), names=["padded", "tall"])
+    assert base_crop(records).count.tolist() == [576, 0, 0, 0, 0, 576, 0, 0]
+    assert all_tokens(records).count.tolist() == [576] * 8
 
 
 class _Killed(Exception):

@@ -3,8 +3,8 @@
 The tower stays as it is, so what it sees of an image is kept in a file and asked about several
 times. A prompt has up to 2,930 tokens before its question, and most of them show background. So
 the language model first sees one in seven of those, and whole prompts last. What it sees stands at
-its own position, but in a quarter of the lessons the gaps are closed and newlines may be missing:
-so models trained on images of many sizes cannot tell a place from the position alone.
+its own position, but in a quarter of the lessons the gaps are closed and newlines may be missing.
+A position alone then does not tell a place, as in models trained on images of many sizes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from prunesid.pocket.questions import EVALUATED, Question, ask
 from prunesid.pocket.scenes import Scene
 from prunesid.pocket.training import optimization
 from prunesid.pocket.training.checkpoint import load_checkpoint, save_checkpoint
-from prunesid.pocket.training.decoder import States, packed_forward
+from prunesid.pocket.training.decoder import Packed, States, packed_forward
 from prunesid.pocket.training.grounding import NONE, PLACES, Probes, grounding_loss, shape_centers
 from prunesid.pocket.training.language import GROUNDING_WEIGHT, Scores, word_loss
 from prunesid.pocket.training.packing import choose, pack
@@ -107,7 +107,7 @@ class Answered:
     states: States
     tokens: Tensor
     logits: Tensor
-    packed: Any
+    packed: Packed
     steps: dict[str, Tensor]
 
 

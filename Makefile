@@ -6,6 +6,9 @@ CORES ?= all
 RESULTS ?= $(or $(shell sed -n 's/^results: *\([^ \#]*\).*/\1/p' $(CONFIG)),results)
 REPORT = $(RESULTS)/report.html
 BIN := .venv/bin
+# The embedded model that `make pocket` trains, and where to.
+MODEL ?= llava
+TRAINED = results/pocket-training$(if $(filter-out llava,$(MODEL)),-$(MODEL))
 # uv does not read pip's settings; a local wheel folder set for pip serves it too.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -66,10 +69,10 @@ lint: .venv/.ready
 	$(BIN)/mypy
 	$(BIN)/mypy benchmarks
 
-# Trains the embedded model from nothing (resumes after an interruption) and measures its card.
+# Trains an embedded model, MODEL=llava or next (resumes after an interruption), and measures its card.
 pocket: .venv/.ready
-	$(BIN)/python -m prunesid.pocket.training.train --out results/pocket-training
-	$(BIN)/python -m prunesid.pocket.evaluate --model results/pocket-training --out results/pocket-training/card.json
+	$(BIN)/python -m prunesid.pocket.training.train --model $(MODEL) --out $(TRAINED)
+	$(BIN)/python -m prunesid.pocket.evaluate --model $(TRAINED) --out $(TRAINED)/card.json
 
 # Pins the full closure of requirements.in.
 # The file names no index, so it serves any mirror. Where there is a CPU build of torch, it is preferred: the

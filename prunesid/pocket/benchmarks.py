@@ -7,6 +7,9 @@ Each is the small counterpart of a benchmark in the paper:
 * `pocket_mme`: pairs of one true and one false statement per image and topic.
 * `pocket_sqa`: multiple choice over charts, diagrams, printed codes and scenes.
 
+`pocket_next_pope` and so on ask the same of images of up to 672 px, whose details a model sees in
+sub-crops alone (`prunesid.pocket.next`).
+
 `pocket_calibration` has no counterpart in the paper. It serves to tune settings without looking at
 the four benchmarks: other images in the same mixture, with the questions of `pocket_sqa`.
 """
@@ -23,22 +26,31 @@ import numpy as np
 
 from prunesid.core.files import atomic
 from prunesid.pocket.drawing import draw
+from prunesid.pocket.next import scenes as next_scenes
 from prunesid.pocket.questions import Question, ask, existence, judge, multiple_choice
 from prunesid.pocket.scenes import Scene, sample_scene
 
-# Training draws from the seeds [1, ...] and [2, ...]; a test checks that no rendered image recurs.
+# Training draws from seeds that begin with 1, 2 or 3; a test checks that no rendered image recurs.
 HELD_OUT_SEED = 7_000_000
+
+
+def _sample(rng: np.random.Generator, kind: str) -> Scene:
+    return sample_scene(rng, kind=kind)
 
 
 @dataclass(frozen=True)
 class PocketBenchmark:
-    """`images` scenes, of the given kinds in turn, each with the questions that `ask` returns."""
+    """`images` scenes, of the given kinds in turn, each with the questions that `ask` returns.
+
+    sample  draws a scene of a kind
+    """
 
     name: str
     seed: int
     images: int
     kinds: tuple[str, ...]
     ask: Callable[[Scene, np.random.Generator], list[Question]]
+    sample: Callable[[np.random.Generator, str], Scene] = _sample
 
 
 def _pope(scene: Scene, rng: np.random.Generator) -> list[Question]:
@@ -57,17 +69,24 @@ def _sqa(scene: Scene, rng: np.random.Generator) -> list[Question]:
     return multiple_choice(scene, rng)[:4]
 
 
+_SCENES, _WITH_CODES = ("scene",), ("scene", "code")
+_ALL_KINDS = ("chart", "diagram", "code", "scene")
+_NEXT = next_scenes.sample_scene
 # The images of the four benchmarks are 67 % scenes, 18 % codes, 8 % charts and 8 % diagrams.
 _MIXTURE = (*["scene"] * 4, "code", "chart", *["scene"] * 4, "code", "diagram")
 
 BENCHMARKS = {
     b.name: b
     for b in (
-        PocketBenchmark("pocket_pope", 1, 180, ("scene",), _pope),
-        PocketBenchmark("pocket_gqa", 2, 200, ("scene",), _gqa),
-        PocketBenchmark("pocket_mme", 3, 150, ("scene", "code"), judge),
-        PocketBenchmark("pocket_sqa", 4, 240, ("chart", "diagram", "code", "scene"), _sqa),
+        PocketBenchmark("pocket_pope", 1, 180, _SCENES, _pope),
+        PocketBenchmark("pocket_gqa", 2, 200, _SCENES, _gqa),
+        PocketBenchmark("pocket_mme", 3, 150, _WITH_CODES, judge),
+        PocketBenchmark("pocket_sqa", 4, 240, _ALL_KINDS, _sqa),
         PocketBenchmark("pocket_calibration", 5, 240, _MIXTURE, _sqa),
+        PocketBenchmark("pocket_next_pope", 11, 130, _SCENES, _pope, _NEXT),
+        PocketBenchmark("pocket_next_gqa", 12, 130, _SCENES, _gqa, _NEXT),
+        PocketBenchmark("pocket_next_mme", 13, 100, _WITH_CODES, judge, _NEXT),
+        PocketBenchmark("pocket_next_sqa", 14, 200, _ALL_KINDS, _sqa, _NEXT),
     )
 }
 
@@ -87,7 +106,7 @@ def items(
     wanted = chosen.images if limit is None else min(limit, chosen.images)
     while made < wanted:
         rng = np.random.default_rng([HELD_OUT_SEED, chosen.seed, index])
-        scene = sample_scene(rng, kind=chosen.kinds[index % len(chosen.kinds)])
+        scene = chosen.sample(rng, chosen.kinds[index % len(chosen.kinds)])
         asked = chosen.ask(scene, rng)
         if asked:
             yield f"{chosen.name}-{index:05d}", scene, asked
@@ -102,7 +121,7 @@ def _png(scene: Scene) -> bytes:
 
 
 def _category(chosen: PocketBenchmark, question: Question) -> str:
-    if chosen.name == "pocket_pope":
+    if chosen.ask is _pope:
         return question.topic or "present"
     return question.topic or question.family
 

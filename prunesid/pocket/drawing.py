@@ -183,30 +183,31 @@ def _draw_arrows(canvas: _Canvas, arrows: Arrows) -> None:
         canvas.stencil.polygon(corners, fill=number)
 
 
-def _backdrop(background: Background, size: int) -> Image.Image:
+def _backdrop(background: Background, size: tuple[int, int]) -> Image.Image:
+    width, height = size
     rng = np.random.default_rng(background.seed)
     tint = rng.uniform(-8, 8, 3)
     base = rng.uniform(90, 190)
     if background.style == "gradient":
         angle, span = rng.uniform(0, 2 * math.pi), rng.uniform(60, 110)
-        axis = np.linspace(-0.5, 0.5, size)
-        ramp = axis[None, :] * math.cos(angle) + axis[:, None] * math.sin(angle)
+        across, down = (np.linspace(-0.5, 0.5, side) for side in size)
+        ramp = across[None, :] * math.cos(angle) + down[:, None] * math.sin(angle)
         gray: np.ndarray = base + span * ramp
     elif background.style == "noise":
-        gray = base + rng.integers(-45, 46, (size, size))
+        gray = base + rng.integers(-45, 46, (height, width))
     elif background.style == "stripes":
-        width, across = rng.uniform(9, 22), rng.integers(3)
-        rows, columns = np.mgrid[0:size, 0:size]
-        along = (rows, columns, rows + columns)[across]
-        gray = base + 24 * np.where((along // width) % 2 == 0, 1, -1)
+        stripe, turn = rng.uniform(9, 22), rng.integers(3)
+        rows, columns = np.mgrid[0:height, 0:width]
+        along = (rows, columns, rows + columns)[turn]
+        gray = base + 24 * np.where((along // stripe) % 2 == 0, 1, -1)
     else:
-        gray = np.full((size, size), base)
+        gray = np.full((height, width), base)
     pixels = np.clip(gray[..., None] + tint, 0, 255).astype(np.uint8)
     picture = Image.fromarray(pixels)
     if background.style == "blobs":
         pen = ImageDraw.Draw(picture)
-        for _ in range(max(8, size * size // 5000)):
-            x, y = rng.uniform(0, size, 2)
+        for _ in range(max(8, width * height // 5000)):
+            x, y = rng.uniform(0, size)
             a, b = rng.uniform(10, 38, 2)
             value = np.clip(base + rng.uniform(-42, 42) + tint, 0, 255).astype(int)
             pen.ellipse((x - a, y - b, x + a, y + b), fill=tuple(int(v) for v in value))
@@ -216,7 +217,7 @@ def _backdrop(background: Background, size: int) -> Image.Image:
 def draw(scene: Scene) -> tuple[Image.Image, np.ndarray, list[Region]]:
     """Render a scene.
 
-    Returns the RGB picture, the mask (size, size) uint8 of 1-based region numbers (0 is
+    Returns the RGB picture, the mask (height, width) uint8 of 1-based region numbers (0 is
     background), and the regions.
     """
     canvas = _Canvas(_backdrop(scene.background, scene.size), scene.background.seed + 1)

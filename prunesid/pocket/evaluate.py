@@ -1,10 +1,12 @@
-"""Accuracy of Pocket-LLaVA per question family, with its image and blind.
+"""Accuracy of an embedded model per question family, with its image and blind.
 
     python -m prunesid.pocket.evaluate --model prunesid/pocket/weights --out card.json
 
 The blind accuracy is measured twice: with a gray image, and with the image of another question,
 whose tokens look right but show the wrong scene. Both compare with the best guess without an image:
 the most frequent answer of the family, or of the question's wording with its names left out.
+
+A model that sees sub-crops is also asked with the base crop's tokens alone.
 """
 
 from __future__ import annotations
@@ -12,24 +14,33 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from prunesid.core.files import atomic
 from prunesid.core.questions import Question as Asked
+from prunesid.core.record import Kept
 from prunesid.generate.engine import answer
+from prunesid.images.records import ImageRecords
 from prunesid.pocket import WEIGHTS
 from prunesid.pocket.benchmarks import HELD_OUT_SEED
 from prunesid.pocket.drawing import draw
+from prunesid.pocket.next import scenes as next_scenes
 from prunesid.pocket.questions import EVALUATED, Question, ask
-from prunesid.pocket.scenes import FULL_SIZE, Scene, sample_scene
+from prunesid.pocket.scenes import Scene, sample_scene
 from prunesid.pocket.vocabulary import CHARACTERS, COLOR_NAMES, NUMBERS, SHAPES, plural
 
 _SEED_OF_CARD = 99
+# Model type -> the scenes that it was trained on.
+_SAMPLE: dict[str, Callable[[np.random.Generator], Scene]] = {
+    "llava": sample_scene,
+    "llava_next": next_scenes.sample_scene,
+}
 _NAMES = {*SHAPES, *COLOR_NAMES, *CHARACTERS, *NUMBERS, *(plural(s) for s in SHAPES)}
 
 
@@ -41,12 +52,12 @@ class HeldOut:
     questions: list[list[Question]]
 
 
-def held_out(images: int) -> HeldOut:
-    """`images` scenes with up to three questions per family."""
+def held_out(images: int, model_type: str = "llava") -> HeldOut:
+    """`images` scenes as a model knows them, with up to three questions per family."""
     scenes, questions = [], []
     for index in range(images):
         rng = np.random.default_rng([HELD_OUT_SEED, _SEED_OF_CARD, index])
-        scenes.append(sample_scene(rng))
+        scenes.append(_SAMPLE[model_type](rng))
         questions.append(ask(scenes[-1], rng, dict.fromkeys(EVALUATED, 3)))
     return HeldOut(scenes, questions)
 
@@ -74,13 +85,25 @@ def best_guess(questions: Sequence[Sequence[Question]]) -> dict[str, float]:
     }
 
 
+def all_tokens(records: ImageRecords) -> Kept:
+    return records.all_tokens()
+
+
+def base_crop(records: ImageRecords) -> Kept:
+    """The tokens of each image's first crop."""
+    later = torch.ones(len(records.sizes), dtype=torch.bool)
+    later[[medium.rows[0] for media in records.inputs.values() for medium in media]] = False
+    return records.all_tokens().without(later)
+
+
 def accuracy(
     adapter,
     pictures: Sequence[Image.Image],
     questions: Sequence[Sequence[Question]],
+    keep: Callable[[ImageRecords], Kept] = all_tokens,
     batch_size: int = 16,
 ) -> dict[str, float]:
-    """Exact match (%) per family with all tokens, picture i answering `questions[i]`."""
+    """Exact match (%) per family with the tokens of `keep`, picture i answering `questions[i]`."""
     right: dict[str, list[bool]] = defaultdict(list)
     for start in range(0, len(pictures), batch_size):
         rows = range(start, min(start + batch_size, len(pictures)))
@@ -89,7 +112,7 @@ def accuracy(
         records = adapter.encode(inputs, names=names)
         flat = [(i, n, q) for i in rows for n, q in enumerate(questions[i])]
         asked = [Asked(f"{i}-{n}", str(i), q.prompt, {"max_new_tokens": 6}) for i, n, q in flat]
-        kept = records.all_tokens()
+        kept = keep(records)
         given = answer(adapter, kept, records.inputs, asked, batch_size=batch_size)
         for (_, _, question), found in zip(flat, given, strict=True):
             right[question.family].append(found.answer == question.answer)
@@ -97,15 +120,21 @@ def accuracy(
 
 
 def evaluate(model: Path, images: int) -> dict[str, dict[str, float]]:
-    """Accuracy (%) per family: `seen`, `gray`, `other`, and `guess`; plus `questions` counted."""
+    """Accuracy (%) per family: `seen`, `gray`, `other`, and `guess`; plus `questions` counted.
+
+    A model that sees sub-crops has `base`, too.
+    """
     from prunesid.families import load
 
     adapter = load(model)
-    data = held_out(images)
+    data = held_out(images, adapter.model.config.model_type)
     pictures = [draw(scene)[0] for scene in data.scenes]
-    gray = [Image.new("RGB", (FULL_SIZE, FULL_SIZE), (128,) * 3)] * len(pictures)
+    gray = [Image.new("RGB", picture.size, (128,) * 3) for picture in pictures]
     counted = Counter(q.family for asked in data.questions for q in asked)
-    return {
+    base = {}
+    if adapter.most_crops > 1:
+        base = {"base": accuracy(adapter, pictures, data.questions, base_crop)}
+    return base | {
         "questions": {family: float(n) for family, n in counted.items()},
         "guess": best_guess(data.questions),
         "seen": accuracy(adapter, pictures, data.questions),
@@ -125,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = evaluate(options.model, options.images)
     with atomic(options.out) as temporary:
         temporary.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    columns = ("questions", "seen", "gray", "other", "guess")
+    columns = [c for c in ("questions", "seen", "base", "gray", "other", "guess") if c in found]
     print(f"{'family':<16}" + "".join(f"{c:>10}" for c in columns))
     for family in EVALUATED:
         print(f"{family:<16}" + "".join(f"{found[c].get(family, 0):>10.1f}" for c in columns))

@@ -10,7 +10,13 @@ import torch
 from prunesid.pocket.vocabulary import words
 
 if TYPE_CHECKING:
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+    from transformers import (
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedModel,
+        PreTrainedTokenizerFast,
+        ProcessorMixin,
+    )
 
 IMAGE_SIZE = 336
 PATCH = 14
@@ -101,10 +107,10 @@ def _start_values(model: LlavaForConditionalGeneration) -> None:
     model.model.multi_modal_projector.linear_2.weight.mul_(0.5)
 
 
-def build_processor() -> LlavaProcessor:
-    """The processor: CLIP images at 336 px, word-level tokenizer, LLaVA-1.5's template."""
+def build_tokenizer(longest: int) -> PreTrainedTokenizerFast:
+    """The word-level tokenizer; prompts have at most `longest` tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     ids = {word: i for i, word in enumerate(words())}
     raw = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
@@ -112,11 +118,17 @@ def build_processor() -> LlavaProcessor:
     raw.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", ids["<s>"])]
     )
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=raw, unk_token="<unk>", pad_token="<pad>", bos_token="<s>",
         eos_token="</s>", additional_special_tokens=["<image>"], padding_side="left",
-        model_max_length=2048,
+        model_max_length=longest,
     )  # fmt: skip
+
+
+def build_processor() -> LlavaProcessor:
+    """The processor: CLIP images at 336 px, word-level tokenizer, LLaVA-1.5's template."""
+    from transformers import CLIPImageProcessor, LlavaProcessor
+
     side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     image_processor = CLIPImageProcessor(
         size={"shortest_edge": IMAGE_SIZE},
@@ -126,7 +138,7 @@ def build_processor() -> LlavaProcessor:
     )
     return LlavaProcessor(
         image_processor=image_processor,
-        tokenizer=tokenizer,
+        tokenizer=build_tokenizer(2048),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
@@ -134,11 +146,11 @@ def build_processor() -> LlavaProcessor:
     )
 
 
-def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
-    """Write the model (bf16 safetensors) and its processor to `folder`."""
+def save(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
+    """Write a model (bf16 safetensors) and its processor to `folder`."""
     import copy
 
     folder.mkdir(parents=True, exist_ok=True)
     smaller: Any = copy.deepcopy(model)
     smaller.to(torch.bfloat16).save_pretrained(folder)
-    build_processor().save_pretrained(folder)
+    processor.save_pretrained(folder)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunesid.pocket.scenes import FULL_SIZE, Scene, Shape
+from prunesid.pocket.scenes import Scene, Shape
 from prunesid.pocket.vocabulary import (
     BACKGROUNDS,
     BINS,
@@ -151,14 +151,17 @@ def spatial(scene: Scene, rng: np.random.Generator) -> list[Question]:
 
 def side(scene: Scene, rng: np.random.Generator, margin: float = 20) -> list[Question]:
     """The half of the full image in which an object lies."""
-    half, asked = FULL_SIZE / 2, []
+    asked = []
     for s in _unique_names(scene):
-        x, y = s.x + scene.origin[0], s.y + scene.origin[1]
-        if abs(x - half) >= margin:
-            answer = "left" if x < half else "right"
+        right, down = (
+            (share - 0.5) * side
+            for share, side in zip(scene.share(s.x, s.y), scene.full, strict=True)
+        )
+        if abs(right) >= margin:
+            answer = "left" if right < 0 else "right"
             asked.append(Question("side", f"is the {s.name} on the left or the right ?", answer))
-        if abs(y - half) >= margin:
-            answer = "top" if y < half else "bottom"
+        if abs(down) >= margin:
+            answer = "top" if down < 0 else "bottom"
             asked.append(Question("side", f"is the {s.name} at the top or the bottom ?", answer))
     return _shuffled(rng, asked)
 
@@ -217,8 +220,7 @@ def locate(scene: Scene, rng: np.random.Generator) -> list[Question]:
     """Row and column, of six each, of an object (training only: it teaches positions)."""
     asked = []
     for s in _unique_names(scene):
-        x, y = s.x + scene.origin[0], s.y + scene.origin[1]
-        row, column = (int(BINS * v / FULL_SIZE) for v in (y, x))
+        column, row = (int(BINS * share) for share in scene.share(s.x, s.y))
         asked.append(Question("locate", f"where is the {s.name} ?", f"row{row} col{column}"))
     return _shuffled(rng, asked)
 

@@ -34,6 +34,14 @@ def test_questions_are_the_documents(tasks, benchmark):
         assert [question.context for question in questions] == [row["question"] for row in rows]
 
 
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_benchmarks_of_larger_images_are_asked_and_scored_alike(tasks, benchmark, tmp_path):
+    name = benchmark.replace("pocket_", "pocket_next_")
+    larger = load_task(name, data=write_benchmark(tmp_path / "data.parquet", benchmark))
+    assert larger.questions() == tasks[benchmark].questions()
+    assert larger.metrics == tasks[benchmark].metrics
+
+
 def test_choices_follow_the_question_with_their_letters(tasks):
     first, second, *_ = tasks["pocket_sqa"].questions()
     assert first.context == "how many bars are taller than 3 ? A 1 B 2 C 3 D 4"

@@ -23,7 +23,7 @@ from prunesid.pocket.vocabulary import COLOR_NAMES, OPTIONS, SHAPES, words
 
 SCENE = Scene(
     "scene",
-    168,
+    (168, 168),
     Background("plain", 1),
     origin=(168, 0),
     shapes=(
@@ -80,7 +80,7 @@ def test_the_only_thing_that_a_name_fits_is_asked_for_its_color_and_shape():
 
 
 def test_centers_are_shared_among_the_patches_of_the_window_in_raster_order():
-    alone = Scene("scene", 168, Background("plain", 1), shapes=SCENE.shapes[2:])
+    alone = Scene("scene", (168, 168), Background("plain", 1), shapes=SCENE.shapes[2:])
     centers = shape_centers([SCENE, alone])
     assert centers.shape == (2, 3, 144)
     assert centers.argmax(2).tolist() == [[7 * 12 + 1, 2 * 12 + 7, 10 * 12 + 10], [130, 0, 0]]
@@ -99,7 +99,7 @@ def test_centers_are_shared_among_the_patches_of_the_window_in_raster_order():
     ],
 )
 def test_a_point_is_shared_by_how_near_the_patches_lie(point, shares):
-    found = center_shares(*point, side=12)
+    found = center_shares(*point, rows=12, columns=12)
     assert {i: s for i, s in enumerate(found.tolist()) if s} == pytest.approx(shares)
 
 

@@ -43,8 +43,8 @@ def test_a_seed_gives_one_picture(kind, size):
 def test_objects_stay_inside_and_apart():
     for scene in scenes(60, kind="scene"):
         for i, a in enumerate(scene.shapes):
-            assert a.size / 2 <= a.x <= scene.size - a.size / 2
-            assert a.size / 2 <= a.y <= scene.size - a.size / 2
+            assert a.size / 2 <= a.x <= scene.size[0] - a.size / 2
+            assert a.size / 2 <= a.y <= scene.size[1] - a.size / 2
             for b in scene.shapes[:i]:
                 assert max(abs(a.x - b.x), abs(a.y - b.y)) >= (a.size + b.size) / 2
 
@@ -64,7 +64,7 @@ def test_patch_targets_agree_with_a_plain_reading_of_the_mask():
     for scene in scenes(12, 2):
         _, mask, regions = draw(scene)
         targets = patch_targets(scene, mask, regions)
-        side = scene.size // PATCH
+        side = scene.size[0] // PATCH
         for patch in range(0, side * side, 7):
             row, column = divmod(patch, side)
             tile = mask[row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH]

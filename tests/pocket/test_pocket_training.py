@@ -53,7 +53,7 @@ def test_packed_questions_equal_each_question_alone(model):
     batch = batch_of(Phase(12, 2, 1, 0.0), 2, 5)
     packed = batch.packed
     prefix = torch.randn(2, 146, 192, generator=torch.Generator().manual_seed(1))
-    own = packed_forward(language, prefix, packed)
+    own = packed_forward(language, prefix, packed).questions
     assert len(own) == len(language.layers) + 1
     for image, names in enumerate(batch.families):
         for number in range(len(names)):

@@ -37,7 +37,7 @@ def scene_batch(scenes: Sequence[Scene]) -> dict[str, Tensor]:
         pictures.append(np.asarray(picture))
         targets.append(patch_targets(scene, mask, regions))
     corner = torch.tensor([s.origin for s in scenes]) // PATCH
-    positions = window_positions(corner[:, 1], corner[:, 0], scenes[0].size // PATCH)
+    positions = window_positions(corner[:, 1], corner[:, 0], scenes[0].size[0] // PATCH)
     cell = positions[:, 1:] - 1
     stacked = {
         name: torch.from_numpy(np.stack([getattr(t, name) for t in targets]))

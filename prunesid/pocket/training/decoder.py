@@ -49,18 +49,34 @@ def _question_mask(segment: Tensor, prefix: int) -> Tensor:
     return torch.cat([seen, same & past], 2)[:, None]
 
 
-def packed_forward(language: Any, prefix: Tensor, packed: Packed) -> list[Tensor]:
-    """Outputs (B, L, D) for the packed questions after the embeddings `prefix` (B, P, D).
+@dataclass(frozen=True)
+class States:
+    """Hidden states of a prefix and the packed questions after it.
 
-    There is one output per block, and the last one's normalized for the output layer.
+    prefix     (B, P, D) per block but the last, whose prefix nothing reads
+    questions  (B, L, D) per block, and the last one's normalized for the output layer
+    """
+
+    prefix: list[Tensor]
+    questions: list[Tensor]
+
+
+def packed_forward(
+    language: Any, prefix: Tensor, packed: Packed, places: Tensor | None = None, end: int = 0
+) -> States:
+    """The states of `packed` after the embeddings `prefix` (B, P, D).
+
+    places, end  for a prefix with gaps: the positions (P,) of what is left of it, and its length
     """
     count = prefix.shape[1]
+    if places is None:
+        places, end = torch.arange(count), count
     x = torch.cat([prefix, language.embed_tokens(packed.ids)], 1)
-    start = torch.arange(count).expand(len(prefix), -1)
-    cos, sin = language.rotary_emb(x, torch.cat([start, count + packed.place], 1))
+    start = places.expand(len(prefix), -1)
+    cos, sin = language.rotary_emb(x, torch.cat([start, end + packed.place], 1))
     cos, sin = cos[:, None], sin[:, None]
     mask = _question_mask(packed.segment, count)
-    outputs = []
+    states = States([], [])
     for number, layer in enumerate(language.layers):
         last = number + 1 == len(language.layers)
         attention = layer.self_attn
@@ -79,5 +95,8 @@ def packed_forward(language: Any, prefix: Tensor, packed: Packed) -> list[Tensor
             mixed = torch.cat([before, mixed], 2)
         x = x + attention.o_proj(mixed.transpose(1, 2).flatten(2))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
-        outputs.append(x if last else x[:, count:])
-    return [*outputs, language.norm(x)]
+        if not last:
+            states.prefix.append(x[:, :count])
+        states.questions.append(x if last else x[:, count:])
+    states.questions.append(language.norm(x))
+    return states

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunesid.pocket.questions import Question
-from prunesid.pocket.scenes import FULL_SIZE, PATCH, Scene, Shape
+from prunesid.pocket.scenes import PATCH, Scene, Shape
 from prunesid.pocket.training.labels import center_shares
 from prunesid.pocket.vocabulary import COLOR_NAMES, OPTIONS, SHAPES, ids, plural, words
 
@@ -81,8 +81,8 @@ def steps_of(question: Question, scene: Scene, length: int) -> Steps:
             matches[place] = min(len(found), MOST)
             if len(found) == 1:
                 only = scene.shapes[found[0]]
-                x, y = only.x + scene.origin[0], only.y + scene.origin[1]
-                column[place], row[place] = (int(PLACES * v / FULL_SIZE) for v in (x, y))
+                share = scene.share(only.x, only.y)
+                column[place], row[place] = (int(PLACES * v) for v in share)
                 color[place], shape[place] = COLOR_NAMES.index(only.color), SHAPES.index(only.shape)
     answer = question.answer
     if question.options:
@@ -98,12 +98,14 @@ def shape_centers(scenes: Sequence[Scene]) -> Tensor:
 
     All scenes have P patches. Entries beyond a scene's own shapes are zero.
     """
-    side = scenes[0].size // PATCH
+    columns, rows = (side // PATCH for side in scenes[0].size)
     longest = max(1, *(len(scene.shapes) for scene in scenes))
-    centers = torch.zeros(len(scenes), longest, side * side)
+    centers = torch.zeros(len(scenes), longest, rows * columns)
     for image, scene in enumerate(scenes):
         for number, shape in enumerate(scene.shapes):
-            centers[image, number] = torch.from_numpy(center_shares(shape.x, shape.y, side))
+            centers[image, number] = torch.from_numpy(
+                center_shares(shape.x, shape.y, rows, columns)
+            )
     return centers
 
 

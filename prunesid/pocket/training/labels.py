@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunesid.pocket.drawing import Region
-from prunesid.pocket.scenes import FULL_SIZE, PATCH, Scene
+from prunesid.pocket.scenes import PATCH, Scene
 from prunesid.pocket.vocabulary import (
     BACKGROUNDS,
     CHARACTERS,
@@ -54,17 +54,17 @@ class PatchTargets:
     presence: np.ndarray
 
 
-def center_shares(x: float, y: float, side: int) -> np.ndarray:
-    """(side * side,) float32 shares of the patches in the point (x, y), in px; they sum to 1.
+def center_shares(x: float, y: float, rows: int, columns: int) -> np.ndarray:
+    """(rows * columns,) float32 shares of the patches in the point (x, y), in px; they sum to 1.
 
     The shares are bilinear: a point in the middle of a patch belongs to it alone, and a point on
     the border of two belongs half to each. If each center had one patch, the patch of a center near
     a border would be arbitrary, and counting centers would count such accidents.
     """
     shares = []
-    for position in (y, x):
-        place = min(max(position / PATCH - 0.5, 0.0), side - 1.0)
-        shares.append(np.maximum(0.0, 1.0 - np.abs(np.arange(side) - place)))
+    for position, count in ((y, rows), (x, columns)):
+        place = min(max(position / PATCH - 0.5, 0.0), count - 1.0)
+        shares.append(np.maximum(0.0, 1.0 - np.abs(np.arange(count) - place)))
     return np.outer(*shares).astype(np.float32).ravel()
 
 
@@ -90,7 +90,7 @@ def _presence(regions: list[Region]) -> np.ndarray:
 
 def patch_targets(scene: Scene, mask: np.ndarray, regions: list[Region]) -> PatchTargets:
     """The targets of every patch of `scene`, from the mask and regions that `draw` returned."""
-    side = scene.size // PATCH
+    side = scene.size[0] // PATCH
     patches = side * side
     tiles = mask.reshape(side, PATCH, side, PATCH).transpose(0, 2, 1, 3).reshape(patches, -1)
     count = len(regions) + 1
@@ -117,7 +117,7 @@ def patch_targets(scene: Scene, mask: np.ndarray, regions: list[Region]) -> Patc
 
     holds = np.zeros(patches, np.float32)
     for region in regions:
-        holds = np.maximum(holds, center_shares(*region.center, side))
+        holds = np.maximum(holds, center_shares(*region.center, side, side))
     population = np.bincount(owner, minlength=count)
     fine = tiles.reshape(patches, _FINE, 2, _FINE, 2)[:, :, 0, :, 0].reshape(patches, -1)
     return PatchTargets(
@@ -126,7 +126,7 @@ def patch_targets(scene: Scene, mask: np.ndarray, regions: list[Region]) -> Patc
         character=characters[owner],
         role=roles[owner],
         offset=((center - own) / 64).astype(np.float32),
-        center=((center + np.array(scene.origin)) / FULL_SIZE).astype(np.float32),
+        center=((center + np.array(scene.origin)) / np.array(scene.full)).astype(np.float32),
         magnitude=magnitudes[owner].astype(np.float32),
         holds_center=holds,
         weight=(1 / np.sqrt(population[owner])).astype(np.float32),

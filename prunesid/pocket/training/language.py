@@ -28,14 +28,16 @@ from prunesid.pocket.vocabulary import ids
 ALIGNMENT_STEPS, ALIGNMENT_WEIGHT, GROUNDING_WEIGHT = 60, 0.3, 1.33
 
 
-class _Scores:
+class Scores:
     """The running share of right answers per family, over its last few hundred questions."""
 
     def __init__(self) -> None:
         self.recent: dict[str, deque[bool]] = defaultdict(lambda: deque(maxlen=400))
 
-    def add(self, predicted: Tensor, packed: Packed, families: list[list[str]]) -> None:
-        # predicted[:, i] is the guess for token i; a question counts if its whole answer is right.
+    def add(self, logits: Tensor, packed: Packed, families: list[list[str]]) -> None:
+        """Note the answers that the `logits` (B, L, words) of the next tokens give."""
+        predicted = F.pad(logits[:, :-1].argmax(-1), (1, 0))
+        # A question counts if its whole answer is right.
         wrong = (predicted != packed.ids) & packed.answer
         for image, names in enumerate(families):
             failed = set(packed.segment[image][wrong[image]].tolist())
@@ -44,6 +46,15 @@ class _Scores:
 
     def summary(self) -> dict[str, float]:
         return {k: round(100 * sum(v) / len(v), 1) for k, v in sorted(self.recent.items()) if v}
+
+
+def word_loss(logits: Tensor, packed: Packed) -> Tensor:
+    """Weighted mean cross-entropy of the `logits` (B, L, words) of the next tokens."""
+    loss = F.cross_entropy(
+        logits[:, :-1].flatten(0, 1), packed.ids[:, 1:].flatten(), reduction="none"
+    )
+    weight = packed.weight[:, 1:].flatten()
+    return (loss * weight).sum() / weight.sum()
 
 
 def _matrices(model: Any) -> Iterator[nn.Parameter]:
@@ -70,7 +81,7 @@ def train_language(model: Any, phases: list[Phase], folder: Path, seed: int = 2)
         done = load_checkpoint(path, both, used)
     total = sum(p.steps for p in phases)
     opening = ids(["<s>", "USER:"])
-    scores = _Scores()
+    scores = Scores()
     bar = tqdm(total=total, initial=done, desc="language model", unit="step", mininterval=5)
     for step, phase, rate in steps_from(phases, done):
         optimization.apply_rate(used, rate)
@@ -83,17 +94,12 @@ def train_language(model: Any, phases: list[Phase], folder: Path, seed: int = 2)
         loss = alignment_loss(tokens, embeddings, images)
         if step >= ALIGNMENT_STEPS:
             head = embeddings[opening].expand(phase.batch, -1, -1)
-            states = packed_forward(language, torch.cat([head, tokens], 1), packed)
-            logits = states[-1][:, :-1] @ embeddings.T
-            word_loss = F.cross_entropy(
-                logits.flatten(0, 1), packed.ids[:, 1:].flatten(), reduction="none"
-            )
-            weight = packed.weight[:, 1:].flatten()
-            loss = ALIGNMENT_WEIGHT * loss + (word_loss * weight).sum() / weight.sum()
+            states = packed_forward(language, torch.cat([head, tokens], 1), packed).questions
+            logits = states[-1] @ embeddings.T
+            loss = ALIGNMENT_WEIGHT * loss + word_loss(logits, packed)
             grounding = grounding_loss(states, tokens, probes, batch.steps, batch.centers)
             loss = loss + GROUNDING_WEIGHT * grounding
-            guess = F.pad(logits.argmax(-1), (1, 0))
-            scores.add(guess, packed, batch.families)
+            scores.add(logits, packed, batch.families)
         loss.backward()
         nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         for optimizer in used:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,8 @@ class Phase:
     """`steps` batches of `batch` images whose patch grid is `side` x `side`.
 
     The learning rate is `rate`; it falls linearly to zero over the last `decay` share of the phase.
-    `kinds` are the shares of the kinds of image, by default those of `sample_scene`.
+    `kinds` are the shares of the kinds of image, by default those of `sample_scene`. `backdrop` is
+    the share of the patches without any content that the language model sees.
     """
 
     side: int
@@ -28,6 +29,7 @@ class Phase:
     rate: float
     kinds: tuple[tuple[str, float], ...] | None = None
     decay: float = 0.0
+    backdrop: float = 1.0
 
     def scenes(self, rng: np.random.Generator, alike: bool = False) -> list[Scene]:
         """One batch of scenes; with `alike` all of one kind, if the phase names kinds."""
@@ -37,6 +39,11 @@ class Phase:
         drawn = rng.choice(names, 1 if alike else self.batch, p=shares).tolist()
         drawn *= self.batch // len(drawn)
         return [sample_scene(rng, self.side * PATCH, kind) for kind in drawn]
+
+
+def quick_phases(phases: Sequence[Phase]) -> list[Phase]:
+    """The phases with three tiny steps each."""
+    return [replace(phase, batch=2, steps=3) for phase in phases]
 
 
 def steps_from(phases: Sequence[Phase], done: int) -> Iterator[tuple[int, Phase, float]]:

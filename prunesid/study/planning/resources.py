@@ -69,7 +69,8 @@ def job_needs(study: Study) -> Mapping[tuple[str, str], JobNeeds]:
         unknown = name in sizes and not sizes[name].is_known
         least = UNKNOWN_MINUTES if unknown else LEAST_MINUTES
         minutes = max(least, math.ceil(MARGIN * speed.seconds(work) / 60))
-        return JobNeeds(minutes, math.ceil(memory / 1e6), int((runs or stage == "select") and on_gpu))
+        gpus = int(on_gpu and (runs or stage == "select"))
+        return JobNeeds(minutes, math.ceil(memory / 1e6), gpus)
 
     # In a folder that does not exist, nothing is done yet.
     todo = steps(replace(study, results=study.results / "none"), sizes)

@@ -27,10 +27,10 @@ def needs(document, **changed):
     return job_needs(parse_study(document | changed))
 
 
-def test_only_what_runs_the_model_on_a_gpu_asks_for_one(tmp_path):
+def test_only_what_runs_on_a_gpu_asks_for_one(tmp_path):
     found = needs(REAL, results=str(tmp_path))
     assert {stage for stage, _ in found} >= {"features", "select", "answer", "score", "compare"}
-    assert all(each.gpus == (stage in RUN_MODEL) for (stage, _), each in found.items())
+    assert all(each.gpus == (stage in RUN_MODEL | {"select"}) for (stage, _), each in found.items())
     on_cpu = needs(POCKET, device="cpu", results=str(tmp_path))
     assert {each.gpus for each in on_cpu.values()} == {0}
 

@@ -26,6 +26,8 @@ MARGIN, LEAST_MINUTES, UNKNOWN_MINUTES = 3, 15, 480
 # Python with torch, transformers and lmms-eval takes 0.6e9; a row of scores (of a question and arm)
 # takes 180 in a table, which is put together from those of the arms and copied where it is written.
 BASE_BYTES, ROW_BYTES = 2e9, 500
+# CUDA's libraries and context in the memory of the machine: a guess.
+CUDA_BYTES = 2e9
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def job_needs(study: Study) -> Mapping[tuple[str, str], JobNeeds]:
     def needs(stage: str, name: str, work: Work) -> JobNeeds:
         runs = stage in RUN_MODEL
         memory = BASE_BYTES + runs * model
+        gpus = int(on_gpu and (runs or stage == "select"))
+        memory += gpus * CUDA_BYTES
         memory += ROW_BYTES * {"score": rows, "compare": tables}.get(stage, {}).get(name, 0)
         if work.amount["jobs"] > 1:
             share = largest_part(study, sizes[name].images or 0)
@@ -69,7 +73,6 @@ def job_needs(study: Study) -> Mapping[tuple[str, str], JobNeeds]:
         unknown = name in sizes and not sizes[name].is_known
         least = UNKNOWN_MINUTES if unknown else LEAST_MINUTES
         minutes = max(least, math.ceil(MARGIN * speed.seconds(work) / 60))
-        gpus = int(on_gpu and (runs or stage == "select"))
         return JobNeeds(minutes, math.ceil(memory / 1e6), gpus)
 
     # In a folder that does not exist, nothing is done yet.

@@ -49,7 +49,7 @@ def test_the_checkpoint_fits_into_memory_on_either_device(tmp_path):
     for device in ("cuda", "cpu"):
         found = needs(REAL, device=device, results=str(tmp_path))
         assert found["answer", "gqa"].memory_mb > 14_000
-        assert found["select", "gqa"].memory_mb < 4_000
+        assert found["select", "gqa"].memory_mb < 6_000
 
 
 def test_parts_take_less_each(tmp_path):

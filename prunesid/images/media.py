@@ -116,7 +116,7 @@ def read_clip(path: str | os.PathLike[str], frames: int = FRAMES) -> Clip:
             # Some packets of the stream hold no frame to show; count those that do.
             pictures, _, fps = _decode(path, frame_indices(count, frames), deadline)
             total = count
-    except (OSError, av.FFmpegError) as error:
+    except (OSError, UnicodeError, av.FFmpegError) as error:
         raise ValueError(f"video {os.fspath(path)} cannot be read: {error}") from error
     if pictures is None:
         raise ValueError(f"video {os.fspath(path)} gives another number of frames each time")
@@ -178,13 +178,19 @@ def _medium(visual: Any, frames: int) -> Image | Clip:
         with Image.open(visual, formats=IMAGE_FORMATS) as picture:
             _refuse_large(f"image {os.fspath(visual)}", *picture.size)
             return picture.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except _TooLarge:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"image {os.fspath(visual)} cannot be read: {error}") from error
+
+
+class _TooLarge(ValueError):
+    """An image whose pixels are more than are read."""
 
 
 def _refuse_large(what: str, width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
-        raise ValueError(f"{what} has {width} x {height} pixels; at most {MOST_PIXELS:,} are read")
+        raise _TooLarge(f"{what} has {width} x {height} pixels; at most {MOST_PIXELS:,} are read")
 
 
 def _in_time(path: str | os.PathLike[str], packets: Iterable[T], deadline: float) -> Iterator[T]:
@@ -206,6 +212,8 @@ def _packets(path: str | os.PathLike[str], deadline: float) -> int:
         if not container.streams.video:
             raise ValueError(f"video {os.fspath(path)} holds no video stream")
         codec = container.streams.video[0].codec_context
+        if codec is None:
+            raise ValueError(f"video {os.fspath(path)} is of no kind that can be decoded")
         _refuse_large(f"video {os.fspath(path)}", codec.width, codec.height)
         packets = _in_time(path, container.demux(video=0), deadline)
         total = sum(1 for packet in packets if packet.size)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from prunesid.families.declared import Geometry
 from prunesid.study.config.study import Study
 from prunesid.study.planning.hardware import gpu_named, memory_bytes, rates, weight_bytes
 from prunesid.study.planning.progress import largest_shape, size_of, steps
@@ -51,7 +53,10 @@ def job_needs(study: Study) -> Mapping[tuple[str, str], JobNeeds]:
     sizes = {benchmark.name: size_of(study, benchmark) for benchmark in study.encoded}
     rows = {n: (size.questions or 0) * len(study.arms_of(n)) for n, size in sizes.items()}
     tables = {a.name: sum(rows[b.name] for b in study.benchmarks_of(a)) for a in study.ablations}
-    shape, on_gpu = largest_shape(study), runtime_of(study).device.startswith("cuda")
+    shape, on_gpu = (
+        _measured(largest_shape(study), study.model),
+        runtime_of(study).device.startswith("cuda"),
+    )
     layers = max(len(needs_of(study.arms_of(b.name)).layers) for b in study.encoded)
     if on_gpu:
         speed = Rates(rates=rates(shape, gpu_named(""), study.dtype, study.batch_size))
@@ -78,6 +83,15 @@ def job_needs(study: Study) -> Mapping[tuple[str, str], JobNeeds]:
     # In a folder that does not exist, nothing is done yet.
     todo = steps(replace(study, results=study.results / "none"), sizes)
     return {(step.stage, step.name): needs(step.stage, step.name, step.left) for step in todo}
+
+
+def _measured(shape: Geometry, model: str) -> Geometry:
+    """The sizes with the weights that a checkpoint on this machine has.
+
+    They are taken for 16 bits each, so that one in 32 bits gets twice the room.
+    """
+    size = sum(path.stat().st_size for path in Path(model).glob("*.safetensors"))
+    return replace(shape, counted=lambda: size // 2) if size else shape
 
 
 def largest_part(study: Study, images: int) -> float:

@@ -18,7 +18,10 @@ from prunesid.study.planning.checks.checkpoint import INDEX, SINGLE, check_folde
 from prunesid.study.planning.checks.finding import MISSING
 
 quick = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    derandomize=True,
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
 values = st.recursive(

@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONFIG ?= configs/pocket.yaml
 CORES ?= all
 # Where the study's own file says that results go.
-RESULTS ?= $(or $(shell sed -n 's/^results: *\([^ \#]*\).*/\1/p' $(CONFIG)),results)
+RESULTS ?= $(or $(shell sed -n 's/^results: *\([^ \#]*\).*/\1/p' $(CONFIG) 2>/dev/null),results)
 REPORT = $(RESULTS)/report.html
 BIN := .venv/bin
 # The embedded model that `make pocket` trains, and where to.

@@ -6,13 +6,16 @@
 ends in a traceback where it cannot.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.study import load_study
 
+parser = argparse.ArgumentParser(description="Whether a study's file is valid.")
+parser.add_argument("study", type=Path, help="a study's YAML file")
 try:
-    load_study(Path(sys.argv[1]))
+    load_study(parser.parse_args().study)
 except ConfigError as error:
     sys.exit(str(error))

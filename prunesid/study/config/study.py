@@ -5,6 +5,7 @@
 Benchmarks and ablations are named by their YAML files in the folders `benchmarks` and `ablations`.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -153,8 +154,10 @@ def study_document(paths: Sequence[Path], given: Mapping[str, Any] | None = None
     document = Document({}, ", ".join(map(str, paths)))
     for path in paths:
         if not path.is_file():
-            known = sorted(str(p) for p in path.parent.glob("*.yaml"))
-            raise ConfigError([f"{path}: there is no such file. {unknown('study', path, known)}"])
+            folders = [each for each in (path.parent, in_clone("configs")) if each is not None]
+            known = {os.path.relpath(p) for f in folders for p in f.glob("[!.]*.yaml")}
+            stranger = unknown("study", str(path), known)
+            raise ConfigError([f"{path}: there is no such file. {stranger}"])
         read = read_document(path)
         if not isinstance(read.value, dict):
             raise ConfigError([f"{path}: a study is an object of fields and their values"])

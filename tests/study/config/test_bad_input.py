@@ -1,5 +1,6 @@
 """Bad studies, and files that they name: what is refused, with file, line and choices."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -206,8 +207,13 @@ def test_bad_input_is_refused_where_it_stands(tmp_path, monkeypatch, case):
 
 
 def test_a_file_that_is_no_benchmark_of_ours(tmp_path):
-    with pytest.raises(ConfigError, match="there is no such file"):
-        load_study(tmp_path / "none.yaml")
+    lay(tmp_path)
+    (tmp_path / ".hidden.yaml").touch()
+    with pytest.raises(ConfigError, match="there is no such file") as refused:
+        load_study(tmp_path / f"{S}x")
+    assert f"Did you mean '{os.path.relpath(tmp_path / S)}'?" in str(refused.value)
+    assert os.path.join("configs", "pocket.yaml") in str(refused.value)
+    assert "hidden" not in str(refused.value)
 
 
 def test_every_problem_of_a_study_and_its_files_is_in_one_list(tmp_path):

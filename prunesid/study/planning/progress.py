@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -100,7 +99,12 @@ def size_of(study: Study, benchmark: Benchmark) -> TaskSize:
 def steps(study: Study, sizes: Mapping[str, TaskSize]) -> list[Step]:
     """Every stage of every benchmark and ablation, in the order of the workflow."""
     layout = Layout.of(study)
-    found = [step for b in study.encoded for step in _benchmark_steps(study, b, sizes[b.name])]
+    stored = stored_bytes(study, sizes)
+    found = [
+        step
+        for b in study.encoded
+        for step in _benchmark_steps(study, b, sizes[b.name], stored[b.name])
+    ]
     unfinished = {step.name for step in found if step.done < step.of}
     unread = any(step.stage == "features" and step.done < step.of for step in found)
     parts = [
@@ -220,16 +224,22 @@ def _part(study: Study, benchmark: Benchmark, size: TaskSize, shard: Shard) -> _
     return replace(part, head=head, budgets=budgets, questions=questions)
 
 
-def _benchmark_steps(study: Study, benchmark: Benchmark, size: TaskSize) -> Iterator[Step]:
-    """The stages of a benchmark, as far as it is one that arms answer."""
+def _benchmark_steps(
+    study: Study, benchmark: Benchmark, size: TaskSize, stored: float
+) -> Iterator[Step]:
+    """The stages of a benchmark, as far as it is one that arms answer.
+
+    stored  bytes of an image's features (`stored_bytes`)
+    """
     name = benchmark.name
     if benchmark.task in RENDERED:
         rendered = is_fresh(Layout.of(study).data(benchmark.task), "images")
         yield _file_step("images", name, rendered, {"images": size.images or 0})
     parts = [_part(study, benchmark, size, shard) for shard in shards(study.shards)]
     unread = [part for part in parts if part.head is None]
-    step = _part_step("features", name, parts, unread, stored_bytes(study, benchmark))
-    if study.features == "drop":  # the first pass is for the budgets
+    step = _part_step("features", name, parts, unread, stored)
+    if study.features == "drop" and benchmark in study.benchmarks:
+        # The first pass is for the budgets.
         twice = {**step.left.amount, "images": 2 * step.left.amount["images"]}
         step = replace(step, left=replace(step.left, amount=twice))
     yield step
@@ -322,17 +332,18 @@ def _amount(
     return {**amount, "jobs": len({id(part) for part, _ in left}), "entries": len(left)}
 
 
-def stored_bytes(study: Study, benchmark: Benchmark) -> float:
-    """Bytes that the features of one image add to what lies on disk at once.
+def stored_bytes(study: Study, sizes: Mapping[str, TaskSize]) -> dict[str, float]:
+    """{benchmark: bytes that the features of one image add to what lies on disk at once}.
 
-    Where they are dropped, some parts of a benchmark do, and no more of all benchmarks together:
-    they are counted for the one whose images are largest.
+    Where they are dropped, a few parts lie there, whatever they are of: those of the benchmark with
+    the largest are counted, and none of the others.
     """
+    each = {benchmark.name: image_bytes(study, benchmark) for benchmark in study.encoded}
     if study.features == "keep":
-        return image_bytes(study, benchmark)
-    largest = max(study.benchmarks, key=partial(image_bytes, study))
+        return each
+    largest = max(study.benchmarks, key=lambda b: (sizes[b.name].images or 0) * each[b.name]).name
     share = min(1.0, PARTS_AT_ONCE / study.shards)
-    return share * image_bytes(study, benchmark) if benchmark == largest else 0.0
+    return {**dict.fromkeys(each, 0.0), largest: share * each[largest]}
 
 
 def image_bytes(study: Study, benchmark: Benchmark) -> float:

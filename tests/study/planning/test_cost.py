@@ -1,9 +1,15 @@
 """Rates: what was measured here scales what was shipped, stage by stage."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from prunesid.study.config.study import load_study
+from prunesid.study.planning.progress import PARTS_AT_ONCE, size_of, stored_bytes
 from prunesid.study.planning.rates import SHIPPED, STAGES, Rates, Work, measured, wall_seconds
 
+ROOT = Path(__file__).parents[3]
 ANSWER = Work("answer", {"tokens": 64 * 250, "questions": 1000, "jobs": 1})
 
 
@@ -49,3 +55,15 @@ def test_cores_help_as_far_as_the_longest_chain_allows():
     assert wall_seconds([10, 10, 10, 10], 1) == 40
     assert wall_seconds([10, 10, 10, 10], 2) == 20
     assert wall_seconds([30, 5, 5], 4) == 30
+
+
+def test_dropped_features_take_the_room_of_some_parts_of_the_largest_benchmark():
+    study = load_study(ROOT / "configs" / "llava-next-7b.yaml")
+    sizes = {benchmark.name: size_of(study, benchmark) for benchmark in study.encoded}
+    kept = stored_bytes(replace(study, features="keep"), sizes)
+    dropped = stored_bytes(study, sizes)
+    whole = {name: (sizes[name].images or 0) * own for name, own in kept.items()}
+    at_once = sum((sizes[name].images or 0) * own for name, own in dropped.items())
+    assert at_once == pytest.approx(max(whole.values()) * PARTS_AT_ONCE / study.shards)
+    # A benchmark in fewer parts than lie there at once lies there whole.
+    assert max(stored_bytes(replace(study, shards=1), sizes).values()) == max(kept.values())

@@ -154,8 +154,12 @@ def study_document(paths: Sequence[Path], given: Mapping[str, Any] | None = None
     document = Document({}, ", ".join(map(str, paths)))
     for path in paths:
         if not path.is_file():
-            folders = [each for each in (path.parent, in_clone("configs")) if each is not None]
-            known = {os.path.relpath(p) for f in folders for p in f.glob("[!.]*.yaml")}
+            # Those beside it as they would be written, ours by the shorter way.
+            ours = in_clone("configs")
+            known = {str(p): p.resolve() for p in path.parent.glob("[!.]*.yaml")}
+            for p in () if ours is None else ours.glob("*.yaml"):
+                if p.resolve() not in known.values():
+                    known[min(str(p), os.path.relpath(p), key=len)] = p.resolve()
             stranger = unknown("study", str(path), known)
             raise ConfigError([f"{path}: there is no such file. {stranger}"])
         read = read_document(path)

@@ -7,13 +7,24 @@ import hashlib
 import importlib
 import json
 import os
+import platform
+import re
+import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
 DIGEST_LENGTH = 16
+DAY = 24 * 3600.0
+_LEFT = re.compile(r"\.tmp-(?P<host>.+)-(?P<process>\d+)-[0-9a-z_]{8}(\..*)?")
+
+
+def temporary_prefix() -> str:
+    """The start of the name of a temporary file or folder of this process, which `sweep` knows."""
+    return f".tmp-{platform.node()}-{os.getpid()}-"
 
 
 @contextmanager
@@ -25,12 +36,73 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex}{target.suffix}")
+    temporary = temporary_beside(target)
     try:
         yield temporary
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(target: Path) -> Path:
+    """A name for a temporary file in the folder of `target`, with its suffix."""
+    return target.with_name(f"{temporary_prefix()}{uuid.uuid4().hex[:8]}{target.suffix}")
+
+
+def sweep(folder: Path, seconds: float = DAY) -> list[Path]:
+    """Delete the temporary files and folders that killed processes left, and return them.
+
+    Those of a process of this machine go once it is dead. Those of another machine go when nothing
+    was written to them for so many `seconds`.
+    """
+    swept = []
+    for root, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            found, path = _LEFT.fullmatch(name), Path(root, name)
+            if found is None:
+                continue
+            if found["host"] == platform.node():
+                left = not _runs(int(found["process"]))
+            else:
+                left = time.time() - _last_written(path) > seconds
+            if left:
+                swept.append(path)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+        folders[:] = [name for name in folders if not _LEFT.fullmatch(name)]
+    return swept
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _last_written(path: Path) -> float:
+    """When; now for one that its process has just deleted."""
+    times = []
+    for each in (path, *path.rglob("*")):
+        with suppress(FileNotFoundError):
+            times.append(each.stat().st_mtime)
+    return max(times, default=time.time())
+
+
+def write_changed(path: Path, text: str) -> None:
+    """Write a file, unless it holds this text already: its time says when the text changed."""
+    try:
+        same = path.read_bytes() == text.encode()
+    except FileNotFoundError:
+        same = False
+    if not same:
+        with atomic(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def _plain(value: object) -> object:
@@ -53,10 +125,15 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
-def file_digest(path: str | os.PathLike[str]) -> str:
-    """16 hex digits of the SHA-256 of the file's bytes."""
+def checksum(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of the file's bytes, in 64 hex digits."""
     with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:DIGEST_LENGTH]
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """The first 16 hex digits of the file's `checksum`."""
+    return checksum(path)[:DIGEST_LENGTH]
 
 
 def source_files(module: ModuleType | str) -> list[Path]:

@@ -2,18 +2,23 @@
 
 job = Job(snakemake)
 score_benchmark(job.source, ..., job.inputs("answers"), job.store, job.output)
+job.seal()
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import sys
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunesid.pocket.benchmarks import BENCHMARKS
 from prunesid.study.config.study import Benchmark, Study, parse_study
 from prunesid.study.layout import Layout
+from prunesid.study.provenance.seals import is_intact, seal, seal_again
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.shard import Shard
 from prunesid.study.stages.source import Runtime, Source, runtime_of, source_of
@@ -22,9 +27,11 @@ if TYPE_CHECKING:
     from prunesid.study.config.ablation import Ablation
     from prunesid.study.config.arm import Arm
 
+log = logging.getLogger(__name__)
+
 
 class Job:
-    """A job of the study; its rule has the study's folder among its params (`folder`).
+    """A job of the study, whose folder the configuration names (`study_folder`).
 
     It runs on as many threads as the rule takes. What follows from a wildcard, such as `benchmark`,
     is there for rules that have it.
@@ -61,11 +68,40 @@ class Job:
 
     @cached_property
     def study(self) -> Study:
-        return parse_study(self._job.config, folder=Path(self._job.params.folder))
+        config = dict(self._job.config)
+        folder = Path(config.pop("study_folder"))
+        return parse_study(config, folder=folder)
 
     @property
     def store(self) -> Store:
         return Store(Layout.of(self.study).store)
+
+    @property
+    def asked(self) -> Any:
+        """What is asked of the job beside its other inputs."""
+        return json.loads(self.input("asked").read_text())
+
+    def seal(self) -> None:
+        """Keep the checksums of the outputs; the last thing that a script does."""
+        seal(self.outputs)
+
+    def features(self) -> Path:
+        """The features of the job's part; encoded again if they are not what was encoded."""
+        path = self.input("features")
+        if not is_intact(path):
+            from prunesid.study.stages.features import encode_part
+            from prunesid.study.stages.needs import needs_of
+
+            log.warning("%s is damaged; encoding it again", path)
+            then = path.stat()
+            encode_part(
+                self.benchmark.name, self.source, self.runtime, needs_of(self.arms), self.shard,
+                features=path,
+            )  # fmt: skip
+            seal_again(path)
+            # To Snakemake, nothing that was made of them is older.
+            os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
+        return path
 
     @property
     def benchmark(self) -> Benchmark:
@@ -86,8 +122,10 @@ class Job:
 
     @property
     def source(self) -> Source:
-        """The benchmark's questions, from `data` where that is among the inputs."""
-        return source_of(self.study, self.benchmark, self.optional("data"))
+        """The benchmark's questions, from a file of ours where we render it."""
+        task = self.benchmark.task
+        data = Layout.of(self.study).data(task) if task in BENCHMARKS else None
+        return source_of(self.study, self.benchmark, data)
 
     @property
     def runtime(self) -> Runtime:

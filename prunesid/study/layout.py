@@ -37,6 +37,10 @@ class Layout:
         """A benchmark that the study renders."""
         return self.results / "pocket" / "data" / f"{task}.parquet"
 
+    def asked(self, stage: str, *of: str) -> Path:
+        """What is asked of a stage's job, perhaps `of` a benchmark or ablation."""
+        return self.model.joinpath("asked", stage, *of).with_suffix(".json")
+
     # Of one part of a benchmark
 
     def features(self, benchmark: str = "{benchmark}", shard: object = "{shard}") -> Path:

@@ -16,9 +16,14 @@ def cost_tables(wildcards):
     return expand(rules.account.output[0], benchmark=[b.name for b in chosen])
 
 
-def ablation_text(wildcards):
-    """The ablation's YAML as text; a change of it redoes all of it."""
-    return str(STUDY.ablation(wildcards.ablation))
+def ablation_asked(wildcards):
+    """The ablation, its benchmarks and the statistics as text: a change redoes all that is shown of it."""
+    ablation = STUDY.ablation(wildcards.ablation)
+    return {
+        "ablation": str(ablation),
+        "benchmarks": [str(b) for b in STUDY.benchmarks_of(ablation)],
+        "bootstrap": str(STUDY.bootstrap),
+    }
 
 
 def reported(file, what, caption):
@@ -54,6 +59,7 @@ for each in STUDY.ablations:
             information=rules.information.output[0],
             paper=paper("results.csv", "notes.yaml"),
             plugins=plugin_sources(),
+            asked=asked("compare", ablation_asked),
             compare=code("compare"),
             render=code("render"),
         output:
@@ -72,11 +78,7 @@ for each in STUDY.ablations:
         wildcard_constraints:
             ablation=each.name,
         resources:
-            **asked("compare"),
-        params:
-            ablation=ablation_text,
-            bootstrap=str(STUDY.bootstrap),
-            folder=str(STUDY_FOLDER),
+            **resources_of("compare"),
         message:
             "Comparison, table and pictures of {wildcards.ablation}"
         script:

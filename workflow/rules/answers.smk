@@ -4,12 +4,23 @@ def budgets_of(wildcards):
     return rules.budgets.output[0] if any(arm.dynamic for arm in arms) else []
 
 
+def arms_asked(wildcards):
+    return [str(arm) for arm in STUDY.arms_of(wildcards.benchmark)]
+
+
+def scores_asked(wildcards):
+    """The arms, and what lmms-eval is to give of their answers."""
+    metric = STUDY.benchmark(wildcards.benchmark).metric
+    return {"metric": metric, "arms": arms_asked(wildcards)}
+
+
 rule select:
     input:
         features=FEATURES,
         budgets=budgets_of,
         encoded=encoded_of,
         questions=questions_of,
+        asked=asked("select", arms_asked),
         code=code("select"),
     output:
         LAYOUT.keys("selections"),
@@ -17,10 +28,7 @@ rule select:
         LAYOUT.time("select", "{benchmark}", "{shard}")
     priority: PRIORITY.get("select", 0)
     resources:
-        **asked("select"),
-    params:
-        arms=arm_names,
-        folder=str(STUDY_FOLDER),
+        **resources_of("select"),
     message:
         "Selecting tokens on {wildcards.benchmark}, {wildcards.shard}"
     script:
@@ -34,6 +42,7 @@ rule answer:
         features=FEATURES,
         selections=rules.select.output[0],
         questions=questions_of,
+        asked=asked("answer", arms_asked),
         code=code("answer"),
     output:
         LAYOUT.keys("answers"),
@@ -42,17 +51,15 @@ rule answer:
     priority: PRIORITY.get("answer", 0)
     threads: model_threads()
     resources:
-        **asked("answer"),
-    params:
-        arms=arm_names,
-        folder=str(STUDY_FOLDER),
+        **resources_of("answer"),
     message:
         "Answering {wildcards.benchmark}, {wildcards.shard}"
     script:
         "../scripts/answer.py"
 
 
-# Each arm's results lie in the store; a table that is gone, for whatever reason, is made again.
+# Each arm's results lie in the store; a file that is gone, for whatever reason, is made again. Features are large:
+# who reads them looks at them first.
 TABLES = [
     *parts_of(
         rules.encode.output[0], [b for b in STUDY.benchmarks if encoder_arms(b.name)]
@@ -62,6 +69,10 @@ TABLES = [
 ]
 TARGETS += TABLES
 if workflow.is_main_process:
+    for folder in {LAYOUT.model, LAYOUT.data().parent, LAYOUT.store}:
+        sweep(folder)
+        for dropped in drop_damaged_files(folder, [FEATURES.name]):
+            logger.warning(f"{dropped} was damaged; making it again")
     for dropped in drop_damaged(map(Path, TABLES), Store(LAYOUT.store)):
         logger.warning(
             f"{dropped} named damaged entries of the store; computing them again"
@@ -72,14 +83,12 @@ rule account:
     input:
         heads=expand(rules.features.output.head, shard=SHARDS, allow_missing=True),
         answers=expand(rules.answer.output[0], shard=SHARDS, allow_missing=True),
+        asked=asked("account", arms_asked),
         code=code("account"),
     output:
         LAYOUT.costs(),
     resources:
-        **asked("account", like="score"),
-    params:
-        arms=arm_names,
-        folder=str(STUDY_FOLDER),
+        **resources_of("account", like="score"),
     message:
         "Counting what the arms cost on {wildcards.benchmark}"
     script:
@@ -90,6 +99,7 @@ rule score:
     input:
         data=task_data,
         answers=expand(rules.answer.output[0], shard=SHARDS, allow_missing=True),
+        asked=asked("score", scores_asked),
         code=code("score"),
     output:
         table=LAYOUT.scores(),
@@ -97,10 +107,7 @@ rule score:
     benchmark:
         LAYOUT.time("score", "{benchmark}")
     resources:
-        **asked("score"),
-    params:
-        arms=arm_names,
-        folder=str(STUDY_FOLDER),
+        **resources_of("score"),
     message:
         "Scoring {wildcards.benchmark} by lmms-eval"
     script:

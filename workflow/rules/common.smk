@@ -1,3 +1,4 @@
+import json
 import os
 from functools import cache
 from pathlib import Path
@@ -8,10 +9,11 @@ from snakemake.logging import logger
 from prunesid.study.layout import Layout
 from prunesid.study.provenance.store import Store
 from prunesid.study.planning.checks.start import refuse_unready
-from prunesid.core.files import source_files
+from prunesid.core.files import source_files, sweep, write_changed
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.report.closing import closing
 from prunesid.study.provenance.code import stage_files
+from prunesid.study.provenance.seals import drop_damaged_files
 from prunesid.study.provenance.tables import drop_damaged
 from prunesid.study.provenance.contents import model_path
 from prunesid.study.clone import in_clone
@@ -49,6 +51,8 @@ if workflow.storage_settings.default_storage_provider is not None:
         "all jobs share (docs/cluster.md)"
     )
 
+# For the scripts. It is no parameter of a rule, since a project that was moved is the same project.
+config["study_folder"] = str(STUDY_FOLDER)
 LAYOUT = Layout.of(STUDY)
 # The model's folder, for rules of one's own.
 MODEL = LAYOUT.model
@@ -93,6 +97,25 @@ def code(stage):
     )
 
 
+def asked(stage, what):
+    """An input function: a file of `what(wildcards)`, as JSON, all that is asked of a job beside its other inputs.
+
+    It is written when that changes. So results that were copied, with or without Snakemake's records, go on.
+    """
+
+    def written(wildcards):
+        of = [
+            wildcards[name]
+            for name in ("benchmark", "ablation", "task")
+            if name in wildcards.keys()
+        ]
+        path = LAYOUT.asked(stage, *of)
+        write_changed(path, json.dumps(what(wildcards), indent=1) + "\n")
+        return path
+
+    return written
+
+
 def plugin_sources():
     """Files of the study's plug-ins, for what may be drawn by one of them."""
     return here(path for plugin in STUDY.plugins for path in files_of(plugin))
@@ -121,10 +144,6 @@ def task_data(wildcards):
     return LAYOUT.data(task) if task in RENDERED else []
 
 
-def arm_names(wildcards):
-    return [arm.name for arm in STUDY.arms_of(wildcards.benchmark)]
-
-
 @cache
 def job_needs():
     """What the jobs of each stage take; imports take a second, which only jobs are worth."""
@@ -133,7 +152,7 @@ def job_needs():
     return job_needs(STUDY)
 
 
-def asked(stage, like=None):
+def resources_of(stage, like=None):
     """The resources of a stage's jobs; more of them when a job is tried again.
 
     like  the stage of the estimate, if it is another. Of what an arm keeps, features tell the size.
@@ -163,10 +182,3 @@ def model_threads():
 def text_tower():
     """CLIP's text tower that the study names, None without one."""
     return dict(STUDY.model_options).get("text_tower")
-
-
-def needs_for(benchmark):
-    """What the vision tower has to keep, as text: a change of it reruns the tower."""
-    from prunesid.study.stages.needs import needs_of, needs_text
-
-    return needs_text(needs_of(STUDY.arms_of(benchmark)), text_tower())

@@ -3,6 +3,10 @@ def encoder_arms(benchmark):
     return [arm for arm in STUDY.arms_of(benchmark) if arm.encodes]
 
 
+def encoders_asked(wildcards):
+    return [str(arm) for arm in encoder_arms(wildcards.benchmark)]
+
+
 def encoded_of(wildcards):
     """The files of the encoder's passes of these arms, where a benchmark has any."""
     return rules.encode.output[0] if encoder_arms(wildcards.benchmark) else []
@@ -12,19 +16,16 @@ rule encode:
     input:
         data=task_data,
         weights=weights(),
-        features=FEATURES,
+        head=rules.features.output.head,
+        asked=asked("encode", encoders_asked),
         code=code("encode"),
     output:
         LAYOUT.keys("encoded"),
     benchmark:
         LAYOUT.time("encode", "{benchmark}", "{shard}")
-    priority: PRIORITY.get("encode", 0)
     threads: model_threads()
     resources:
-        **asked("encode"),
-    params:
-        arms=lambda wildcards: [arm.name for arm in encoder_arms(wildcards.benchmark)],
-        folder=str(STUDY_FOLDER),
+        **resources_of("encode"),
     message:
         "Methods inside the vision encoder on {wildcards.benchmark}, {wildcards.shard}"
     script:

@@ -2,8 +2,6 @@ rule estimate:
     localrule: True
     # More than any machine has: what it gets is the number of cores.
     threads: 4096
-    params:
-        folder=str(STUDY_FOLDER),
     message:
         "What the study will take"
     script:

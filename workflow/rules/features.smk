@@ -6,13 +6,40 @@ from prunesid.study.config.arm import shared_budgets
 DROPPING = STUDY.features == "drop"
 FEATURES = LAYOUT.features()
 # Ranks of the stages that read features: those near the end go first.
-PRIORITY = {"questions": 1, "encode": 1, "select": 2, "answer": 3} if DROPPING else {}
+PRIORITY = {"select": 1, "answer": 2} if DROPPING else {}
+
+
+def encoded_for(wildcards):
+    """What the vision tower has to keep, and how it runs."""
+    from prunesid.study.stages.needs import needs_of, needs_text
+
+    arms = STUDY.arms_of(wildcards.benchmark)
+    return {
+        "needs": needs_text(needs_of(arms), text_tower()),
+        "limit": STUDY.limit,
+        "runtime": [STUDY.dtype, STUDY.device, STUDY.batch_size],
+        "options": dict(STUDY.model_options),
+        "frames": STUDY.frames,
+    }
+
+
+def budgets_asked(wildcards):
+    """The rules and budgets by which each benchmark shares tokens out among its images."""
+    shared = {b.name: shared_budgets(STUDY.arms_of(b.name)) for b in STUDY.benchmarks}
+    return {
+        "wanted": shared,
+        "calibration": STUDY.calibration and STUDY.calibration.name,
+    }
+
+
+encoding_asked = asked("features", encoded_for)
 
 
 rule features:
     input:
         data=task_data,
         weights=weights(),
+        asked=encoding_asked,
         code=code("features"),
     output:
         **({} if DROPPING else {"features": FEATURES}),
@@ -22,13 +49,7 @@ rule features:
         LAYOUT.time("features", "{benchmark}", "{shard}")
     threads: model_threads()
     resources:
-        **asked("features"),
-    params:
-        needs=lambda wildcards: needs_for(wildcards.benchmark),
-        limit=STUDY.limit,
-        runtime=(STUDY.dtype, STUDY.device, STUDY.batch_size),
-        frames=STUDY.frames,
-        folder=str(STUDY_FOLDER),
+        **resources_of("features"),
     message:
         "Vision tower on {wildcards.benchmark}, {wildcards.shard}"
     script:
@@ -42,7 +63,7 @@ rule information:
     output:
         LAYOUT.information,
     resources:
-        **asked("information"),
+        **resources_of("information"),
     message:
         "Information scores of all images"
     script:
@@ -52,13 +73,11 @@ rule information:
 rule budgets:
     input:
         information=rules.information.output[0],
+        asked=asked("budgets", budgets_asked),
         code=code("budgets"),
     output:
         LAYOUT.budgets,
     localrule: True
-    params:
-        wanted={b.name: shared_budgets(STUDY.arms_of(b.name)) for b in STUDY.benchmarks},
-        calibration=STUDY.calibration and STUDY.calibration.name,
     message:
         "Token budgets of the images"
     script:
@@ -71,6 +90,7 @@ if DROPPING:
         input:
             data=task_data,
             weights=weights(),
+            asked=encoding_asked,
             budgets=rules.budgets.output[0],
             code=code("features"),
         output:

@@ -1,13 +1,12 @@
 rule images:
     input:
+        asked=asked("images", lambda wildcards: STUDY.limit),
         code=code("images"),
     output:
         LAYOUT.data(),
     wildcard_constraints:
         task="|".join(RENDERED),
     localrule: True
-    params:
-        limit=STUDY.limit,
     message:
         "Rendering the images of {wildcards.task}"
     script:

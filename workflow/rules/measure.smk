@@ -39,6 +39,7 @@ rule measure:
         weights=weights(),
         budgets=clocked_budgets,
         answers=clocked_answers,
+        asked=asked("measure", clocked_arms),
         code=code("measure"),
     output:
         LAYOUT.timings(),
@@ -47,10 +48,7 @@ rule measure:
     # More than any machine has: no other job may run beside the clock, and the model gets all cores.
     threads: 4096
     resources:
-        **asked("measure"),
-    params:
-        arms=clocked_arms,
-        folder=str(STUDY_FOLDER),
+        **resources_of("measure"),
     message:
         "Clocking the arms of {wildcards.ablation}"
     script:
@@ -63,6 +61,7 @@ rule latency:
         costs=clocked_costs,
         comparison=LAYOUT.comparison(),
         arms=LAYOUT.ablation("arms.csv"),
+        asked=asked("latency", ablation_asked),
         paper=paper("results.csv", "notes.yaml"),
         code=code("render"),
     output:
@@ -72,10 +71,6 @@ rule latency:
         speed=picture("speed", "latency"),
         stations=picture("stations", "latency"),
     localrule: True
-    params:
-        ablation=ablation_text,
-        bootstrap=str(STUDY.bootstrap),
-        folder=str(STUDY_FOLDER),
     message:
         "Time of {wildcards.ablation}: table and pictures"
     script:

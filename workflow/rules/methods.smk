@@ -21,6 +21,7 @@ rule methods:
         strata=LAYOUT.ablation("strata.csv"),
         arms=LAYOUT.ablation("arms.csv"),
         agreement=LAYOUT.ablation("agreement.csv"),
+        asked=asked("methods", ablation_asked),
         code=code("render"),
         golden=recorded,
         described=described,
@@ -33,10 +34,6 @@ rule methods:
             caption="../report/method.rst",
         ),
     localrule: True
-    params:
-        ablation=ablation_text,
-        bootstrap=str(STUDY.bootstrap),
-        folder=str(STUDY_FOLDER),
     message:
         "Pages of the methods of {wildcards.ablation}"
     script:

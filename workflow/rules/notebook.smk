@@ -1,4 +1,4 @@
-def notebook_parameters():
+def notebook_parameters(wildcards):
     """The notebook's cell of parameters, for this study."""
     return {
         "folder": str(LAYOUT.model),
@@ -14,12 +14,13 @@ def notebook_parameters():
 
 rule notebook:
     input:
-        notebook=here([in_clone("notebooks", "first_questions.ipynb")]),
+        notebook=here([in_clone("notebooks", "first_questions.ipynb")])[0],
         scores=expand(
             rules.score.output.table, benchmark=[b.name for b in STUDY.benchmarks]
         ),
         comparisons=expand(LAYOUT.comparison(), ablation=ABLATIONS),
         information=rules.information.output[0],
+        asked=asked("notebook", notebook_parameters),
         code=code("notebook"),
     output:
         executed=LAYOUT.notebook("first_questions.ipynb"),
@@ -30,8 +31,6 @@ rule notebook:
             caption="../report/notebook.rst",
         ),
     localrule: True
-    params:
-        asked=notebook_parameters(),
     message:
         "Running the notebook"
     script:

@@ -4,9 +4,17 @@ def patches_data(wildcards):
     return LAYOUT.data(task) if task in RENDERED else []
 
 
+def histogram_asked(wildcards):
+    return {
+        "benchmarks": [b.title for b in STUDY.benchmarks],
+        "bootstrap": str(STUDY.bootstrap),
+    }
+
+
 rule histogram:
     input:
         information=rules.information.output[0],
+        asked=asked("histogram", histogram_asked),
         code=code("render"),
     output:
         svg=report(
@@ -19,10 +27,6 @@ rule histogram:
         png=LAYOUT.figure("information.png"),
         csv=LAYOUT.figure("information.csv"),
     localrule: True
-    params:
-        benchmarks=[b.title for b in STUDY.benchmarks],
-        bootstrap=str(STUDY.bootstrap),
-        folder=str(STUDY_FOLDER),
     message:
         "Histograms of the information scores"
     script:
@@ -39,6 +43,7 @@ rule patches:
         selections=parts_of(
             rules.select.output[0], [STUDY.benchmark(STUDY.patches.benchmark)]
         ),
+        asked=asked("patches", lambda wildcards: str(STUDY.patches)),
         code=code("patches"),
     output:
         png=report(
@@ -51,9 +56,6 @@ rule patches:
         svg=LAYOUT.figure("patches.svg"),
         csv=LAYOUT.figure("patches.csv"),
     localrule: True
-    params:
-        patches=str(STUDY.patches),
-        folder=str(STUDY_FOLDER),
     message:
         "Which patches the arms keep"
     script:

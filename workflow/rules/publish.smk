@@ -1,3 +1,7 @@
+def publishing_asked(wildcards):
+    return {"wandb": str(STUDY.wandb), "trackio": STUDY.trackio}
+
+
 rule publish:
     input:
         data=[LAYOUT.data(b.task) for b in STUDY.benchmarks if b.task in RENDERED],
@@ -10,14 +14,11 @@ rule publish:
         comparisons=expand(LAYOUT.comparison(), ablation=ABLATIONS),
         shown=SHOWN,
         latency=expand(rules.latency.output.html, ablation=CLOCKED),
+        asked=asked("publish", publishing_asked),
         code=code("publish"),
     output:
         LAYOUT.published,
     localrule: True
-    params:
-        wandb=str(STUDY.wandb),
-        trackio=STUDY.trackio,
-        folder=str(STUDY_FOLDER),
     message:
         "Publishing runs"
     script:

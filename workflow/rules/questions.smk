@@ -8,26 +8,26 @@ def questions_of(wildcards):
     return rules.questions.output[0] if asking_arms(wildcards.benchmark) else []
 
 
+def encoders_read(wildcards):
+    """What compares questions with patches, and the text tower among it."""
+    read = {each for arm in asking_arms(wildcards.benchmark) for each in arm.asked}
+    return {"asked": sorted(read), "text_tower": text_tower()}
+
+
 rule questions:
     input:
         data=task_data,
         weights=weights(),
-        features=FEATURES,
+        head=rules.features.output.head,
+        asked=asked("questions", encoders_read),
         code=code("questions"),
     output:
         LAYOUT.questions(),
     benchmark:
         LAYOUT.time("questions", "{benchmark}", "{shard}")
-    priority: PRIORITY.get("questions", 0)
     threads: model_threads()
     resources:
-        **asked("questions"),
-    params:
-        asked=lambda wildcards: sorted(
-            {each for arm in asking_arms(wildcards.benchmark) for each in arm.asked}
-        ),
-        text_tower=text_tower(),
-        folder=str(STUDY_FOLDER),
+        **resources_of("questions"),
     message:
         "Questions of {wildcards.benchmark}, {wildcards.shard}"
     script:

@@ -62,3 +62,4 @@ write_table(table, [Path(path) for path in snakemake.output.table])
 for picture in ablation.figure.kinds:
     paths = [Path(path) for path in snakemake.output.pictures if Path(path).stem == picture]
     write_figure(subject, paths, picture)
+job.seal()

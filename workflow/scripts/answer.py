@@ -5,7 +5,7 @@ job = Job(snakemake)
 answer_benchmark(
     job.source,
     job.runtime,
-    job.input("features"),
+    job.features(),
     job.input("selections"),
     job.arms,
     job.store,
@@ -13,3 +13,4 @@ answer_benchmark(
     job.shard,
     job.optional("questions"),
 )
+job.seal()

@@ -7,3 +7,4 @@ from prunesid.study.stages.needs import needs_of
 job = Job(snakemake)
 wanted = {name: Path(path) for name, path in snakemake.output.items()}
 encode_part(job.benchmark.name, job.source, job.runtime, needs_of(job.arms), job.shard, **wanted)
+job.seal()

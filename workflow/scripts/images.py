@@ -1,5 +1,6 @@
-from pathlib import Path
-
 from prunesid.pocket.benchmarks import render
+from prunesid.study.job import Job
 
-render(snakemake.wildcards.task, Path(snakemake.output[0]), snakemake.params.limit)
+job = Job(snakemake)
+render(snakemake.wildcards.task, job.output, job.asked)
+job.seal()

@@ -3,3 +3,4 @@ from prunesid.study.stages.information import write_information
 
 job = Job(snakemake)
 write_information(job.inputs("parts"), job.output)
+job.seal()

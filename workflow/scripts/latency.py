@@ -40,3 +40,4 @@ points = speed_points(clocked)
 for name, draw in (("speed", draw_speed), ("stations", draw_stations)):
     paths = [Path(path) for path in snakemake.output[name]]
     theme.write(draw(points, clocked), points, paths)
+job.seal()

@@ -16,3 +16,4 @@ measure_arms(
     job.store,
     job.output,
 )
+job.seal()

@@ -15,3 +15,4 @@ subject = Subject(
     facts=read_facts(job.input("arms")),
 )
 write_pages(subject, read_facts(job.input("agreement")), job.output)
+job.seal()

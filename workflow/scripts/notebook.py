@@ -1,7 +1,7 @@
-from pathlib import Path
-
+from prunesid.study.job import Job
 from prunesid.study.report.notebook import run_notebook, write_page
 
-executed, page = map(Path, snakemake.output)
-run_notebook(Path(snakemake.input.notebook[0]), snakemake.params.asked, executed)
+job = Job(snakemake)
+executed, page = job.outputs
+run_notebook(job.input("notebook"), job.asked, executed)
 write_page(executed, page)

@@ -13,3 +13,4 @@ scenes = read_scenes(
     job.store,
 )
 write_kept_patches(scenes, job.outputs)
+job.seal()

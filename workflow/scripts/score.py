@@ -6,3 +6,4 @@ benchmark = job.benchmark
 score_benchmark(
     job.source, benchmark.name, benchmark.metric, job.inputs("answers"), job.store, job.output
 )
+job.seal()

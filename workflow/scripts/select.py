@@ -5,7 +5,7 @@ from prunesid.study.stages.selection import select_arms
 job = Job(snakemake)
 budgets = job.optional("budgets")
 select_arms(
-    job.input("features"),
+    job.features(),
     job.arms,
     job.store,
     job.output,
@@ -14,3 +14,4 @@ select_arms(
     job.optional("questions"),
     job.runtime.device,
 )
+job.seal()

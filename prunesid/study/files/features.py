@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from prunesid.core.costs import Sizes
 from prunesid.core.delayed import torch
-from prunesid.core.files import atomic, digest
+from prunesid.core.files import atomic, digest, temporary_prefix
 from prunesid.core.record import OPTIONAL, VisionRecord
 from prunesid.images.medium import Medium, row_names
 from prunesid.images.records import ImageRecords
@@ -46,7 +46,7 @@ def write_features(
     No more than one part is in memory at once: the tensors grow in files beside the output.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".features-", dir=output.parent) as folder:
+    with TemporaryDirectory(prefix=temporary_prefix(), dir=output.parent) as folder:
         _write(_joined(parts, Path(folder)), sizes, needs, material, output)
 
 

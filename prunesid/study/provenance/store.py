@@ -1,22 +1,21 @@
 """Results on disk, named by a digest of all that determines them.
 
-An entry is a payload and a JSON sidecar that holds the key's material and the payload's checksum.
-The sidecar is written last, by a rename: an entry without one does not exist. The payload's name
-carries its checksum, so two writers of one key never mix their files. The cost of an entry may
-stand beside it. Estimates read it; it determines nothing.
+An entry is a payload and a JSON sidecar that holds the key's material, the payload's checksum and
+one of its own. The sidecar is written last, by a rename: an entry without one does not exist, nor
+does one whose sidecar or payload was damaged. The payload's name carries its checksum, so two
+writers of one key never mix their files. The cost of an entry may stand beside it. Estimates read
+it; it determines nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunesid.core.files import atomic, digest
+from prunesid.core.files import atomic, checksum, digest, temporary_beside
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,11 @@ class Store:
 
     def find(self, key: str) -> Path | None:
         """The payload of `key`, or None if it was never finished or is damaged."""
-        try:
-            sidecar = json.loads(self._sidecar(key).read_text())
-            payload = self.root / sidecar["payload"]
-            intact = _checksum(payload) == sidecar["sha256"]
-        except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        sidecar = self._read(key)
+        if sidecar is None:
             return None
+        payload = self.root / sidecar["payload"]
+        intact = payload.is_file() and checksum(payload) == sidecar["sha256"]
         return payload if intact else None
 
     def get(self, key: str) -> Path:
@@ -58,19 +56,12 @@ class Store:
             raise KeyError(f"{key} is not in the store at {self.root}")
         return payload
 
-    def material(self, key: str) -> dict[str, Any]:
-        """Everything that determined the entry `key`; KeyError if there is none."""
-        self.get(key)
-        return json.loads(self._sidecar(key).read_text())["material"]
-
     def entries(self) -> Iterator[Entry]:
         """Everything that was ever finished, without a look at the payloads."""
         for path in sorted(self.root.glob("*.json")):
-            try:
-                sidecar = json.loads(path.read_text())
+            sidecar = self._read(path.stem)
+            if sidecar is not None:
                 yield Entry(sidecar["material"], sidecar["cost"])
-            except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
-                continue
 
     def put(
         self,
@@ -87,20 +78,21 @@ class Store:
         key = self.key(material)
         self.root.mkdir(parents=True, exist_ok=True)
         # Not `atomic`: the final name is known only once the content is.
-        draft = self.root / f".{key}-{uuid.uuid4().hex}{suffix}"
+        draft = temporary_beside(self.root / f"{key}{suffix}")
         try:
             write(draft)
-            checksum = _checksum(draft)
-            payload = self.root / f"{key}-{checksum[:12]}{suffix}"
+            content = checksum(draft)
+            payload = self.root / f"{key}-{content[:12]}{suffix}"
             draft.replace(payload)
         finally:
             draft.unlink(missing_ok=True)
         sidecar = {
             "material": dict(material),
             "payload": payload.name,
-            "sha256": checksum,
+            "sha256": content,
             "cost": dict(cost or {}),
         }
+        sidecar["checksum"] = digest(sidecar)
         with atomic(self._sidecar(key)) as draft:
             draft.write_text(json.dumps(sidecar, indent=1, sort_keys=True) + "\n")
         return key
@@ -108,7 +100,11 @@ class Store:
     def _sidecar(self, key: str) -> Path:
         return self.root / f"{key}.json"
 
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    def _read(self, key: str) -> dict[str, Any] | None:
+        """The sidecar of `key`; None without one that is whole and this key's own."""
+        try:
+            sidecar = json.loads(self._sidecar(key).read_bytes())
+            own = sidecar.pop("checksum") == digest(sidecar)
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return sidecar if own and digest(sidecar["material"]) == key else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from prunesid.core.files import temporary_prefix
 from prunesid.images.records import ImageRecords
 from prunesid.images.relevance import TEXT_TOWER
 from prunesid.study.files.features import write_features, write_head
@@ -51,7 +52,7 @@ def encode_part(
     """
     folder = (features or head or Path()).parent
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".encoded-", dir=folder) as passing:
+    with TemporaryDirectory(prefix=temporary_prefix(), dir=folder) as passing:
         path = features or Path(passing) / "features.safetensors"
         extract(source, runtime, needs, path, shard)
         if head is not None:

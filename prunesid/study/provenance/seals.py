@@ -1,0 +1,91 @@
+"""Checksums of the files that a job leaves, so that one that is damaged later is made again.
+
+The seal of a job is a hidden JSON file beside its first output. It holds the checksums of all its
+outputs, and one of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from prunesid.core.files import atomic, checksum, digest
+
+_SUFFIX = ".seal"
+
+
+def seal(outputs: Sequence[Path]) -> None:
+    """Write the seal of a job that left these files and folders."""
+    first = outputs[0]
+    contents = {os.path.relpath(path, first.parent): _content(path) for path in outputs}
+    text = json.dumps({"contents": contents, "checksum": digest(contents)}, indent=1)
+    with atomic(_seal_of(first)) as temporary:
+        temporary.write_text(text + "\n")
+
+
+def is_intact(first: Path) -> bool:
+    """Whether the first output of a job is what the job left."""
+    return _read(_seal_of(first)).get(first.name) == _content(first)
+
+
+def seal_again(first: Path) -> None:
+    """Seal the outputs of a job of which the first was made again by another."""
+    others = [name for name in _read(_seal_of(first)) if name != first.name]
+    seal([first, *(first.parent / name for name in others)])
+
+
+def drop_damaged_files(folder: Path, unread: Collection[str] = ()) -> list[Path]:
+    """Delete the outputs anywhere below `folder` that are not what jobs left; return them.
+
+    Snakemake makes them again. A first output goes as well where its seal cannot be read. Outputs
+    with a name in `unread` are not looked at.
+    """
+    dropped = []
+    for sealed in sorted(folder.rglob(f".*{_SUFFIX}")):
+        for path in _damaged(sealed, unread):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+            dropped.append(path)
+    return dropped
+
+
+def _seal_of(first: Path) -> Path:
+    return first.with_name(f".{first.name}{_SUFFIX}")
+
+
+def _read(sealed: Path) -> dict[str, str]:
+    """The checksums that a seal holds, by the outputs' names; {} if it cannot be read."""
+    try:
+        found = json.loads(sealed.read_bytes())
+        contents: dict[str, str] = found["contents"]
+        whole = digest(contents) == found["checksum"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+    return contents if whole else {}
+
+
+def _damaged(sealed: Path, unread: Collection[str]) -> list[Path]:
+    first = sealed.with_name(sealed.name.removeprefix(".").removesuffix(_SUFFIX))
+    contents = _read(sealed)
+    if not contents:
+        return [first] if first.exists() else []
+    paths = {
+        Path(os.path.normpath(sealed.parent / name)): content for name, content in contents.items()
+    }
+    return [
+        path for path, content in paths.items()
+        if path.name not in unread and path.exists() and _content(path) != content
+    ]  # fmt: skip
+
+
+def _content(path: Path) -> str:
+    """The checksum of a file, or of a folder with all that is in it but what Snakemake adds."""
+    if not path.is_dir():
+        return checksum(path)
+    files = sorted(each for each in path.rglob("[!.]*") if each.is_file())
+    return digest({each.relative_to(path).as_posix(): checksum(each) for each in files})

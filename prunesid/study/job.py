@@ -13,6 +13,7 @@ import os
 import sys
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from prunesid.pocket.benchmarks import BENCHMARKS
@@ -43,6 +44,7 @@ class Job:
         os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(snakemake.threads)
+        sys.excepthook = self._explain
 
     def input(self, name: str) -> Path:
         """The one input of that name."""
@@ -65,6 +67,17 @@ class Job:
     def output(self) -> Path:
         """The first output."""
         return self.outputs[0]
+
+    def _explain(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """An error that ends the job, with what helps against it."""
+        sys.__excepthook__(kind, error, trace)
+        from prunesid.study.planning.disk import full_disk
+
+        said = full_disk(error, self.study)
+        if said is not None:
+            print(f"\n{said}", file=sys.stderr)
 
     @cached_property
     def study(self) -> Study:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import runpy
 import select
 import signal
@@ -23,6 +24,8 @@ import socket
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MODULES = (
@@ -38,7 +41,7 @@ MODULES = (
 class WarmPython:
     """`folder` takes the socket, the command, and the data sets' cache, which forks share."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         self._socket, self._command = folder / "socket", folder / "python"
         self._command.write_text(
             f'#!/bin/sh\nexec {sys.executable} -IS {__file__} {self._socket} "$@"\n'
@@ -47,6 +50,7 @@ class WarmPython:
         # Both are read when what is forked was imported; the workflow would set them for its jobs.
         self._environment = {
             **os.environ,
+            **environment,
             "HF_DATASETS_CACHE": str(folder / "cache"),
             "LOGURU_LEVEL": "WARNING",
         }
@@ -65,12 +69,41 @@ class WarmPython:
         self._server.kill()
         self._server.wait()
 
+    def start(self, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
+        """`python *arguments`, begun."""
+        return subprocess.Popen(
+            [self._command, *arguments], cwd=cwd, env=self._environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
     def run(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         """What `python *arguments` does."""
-        return subprocess.run(
-            [self._command, *arguments], cwd=cwd, env=self._environment, capture_output=True,
-            text=True, check=False,
-        )  # fmt: skip
+        with self.start(*arguments, cwd=cwd) as running:
+            out, error = running.communicate()
+        return subprocess.CompletedProcess(running.args, running.returncode, out, error)
+
+    def signal(self, how: signal.Signals) -> None:
+        """Sends a signal to all that was forked; one that kills until nothing is left."""
+        import psutil  # here: what asks for a fork has the standard library alone
+
+        server = psutil.Process(self._server.pid)
+        while forked := server.children():
+            for each in forked:
+                with suppress(psutil.NoSuchProcess):
+                    each.send_signal(how)
+            if how != signal.SIGKILL:
+                return
+            psutil.wait_procs(forked, timeout=1)
+
+    @contextmanager
+    def limited(self, what: int, size: int) -> Iterator[None]:
+        """All that is forked in the block has this limit, as of `resource.RLIMIT_FSIZE`."""
+        before = resource.prlimit(self._server.pid, what)
+        resource.prlimit(self._server.pid, what, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.prlimit(self._server.pid, what, before)
 
 
 def serve(address: str, command: str) -> None:

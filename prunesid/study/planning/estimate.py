@@ -26,6 +26,7 @@ from prunesid.study.config.model import POCKET
 from prunesid.study.config.study import Study, load_study
 from prunesid.study.layout import Layout
 from prunesid.study.planning.checks.machine import Machine
+from prunesid.study.planning.disk import mount_of
 from prunesid.study.planning.hardware import Gpu, gpu_named, passes, rates
 from prunesid.study.planning.progress import (
     Step,
@@ -107,13 +108,12 @@ def finished(study: Study, sizes: dict[str, TaskSize]) -> Iterator[tuple[Work, f
             path = layout.time("features", name, str(shard))
             images = len(shard.take(range(size.images or 0), study.batch_size))
             if path.is_file() and images:
-                seconds = float(pd.read_csv(path, sep="\t")["s"].mean())
-                yield Work("features", {"images": images, "jobs": 1}), seconds
+                yield from clocked(path, Work("features", {"images": images, "jobs": 1}))
     for ablation in study.ablations:
         path = layout.time("measure", layout.ablations.name, ablation.name)
         if ablation.latency is not None and path.is_file():
             asked = {"requests": clocked_requests(ablation), "jobs": 1}
-            yield Work("measure", asked), float(pd.read_csv(path, sep="\t")["s"].mean())
+            yield from clocked(path, Work("measure", asked))
     own = {name: getattr(runtime, name) for name in ("batch_size", "dtype", "device")}
     own["model"] = model_digest(study.model)
     for entry in Store(layout.store).entries():
@@ -136,6 +136,15 @@ def finished(study: Study, sizes: dict[str, TaskSize]) -> Iterator[tuple[Work, f
         yield Work(stage, amount), cost["seconds"]
 
 
+def clocked(path: Path, work: Work) -> Iterator[tuple[Work, float]]:
+    """The work with what it took by Snakemake's clock; nothing where its file is damaged."""
+    try:
+        seconds = float(pd.read_csv(path, sep="\t")["s"].mean())
+    except (ValueError, KeyError, TypeError):
+        return
+    yield work, seconds
+
+
 def text(estimate: Estimate, cores: int) -> str:
     """The estimate for people."""
     study = estimate.study
@@ -150,10 +159,16 @@ def text(estimate: Estimate, cores: int) -> str:
     ]
     if estimate.seconds:
         free = Machine().free(study.results)[1]
+        disk = f"{size_text(estimate.bytes)} of disk ({size_text(free)} free)"
         lines.append(
             f"Left: {_time(estimate.seconds)} of work, {_time(estimate.wall_seconds(cores))} on "
-            f"{_count(cores, 'core')}; {_bytes(estimate.bytes)} of disk ({_bytes(free)} free)."
+            f"{_count(cores, 'core')}; {disk}."
         )
+        if free < estimate.bytes:
+            lines.append(
+                f"That is too little: make room on the disk at {mount_of(study.results)}, or name "
+                "another folder in `results`."
+            )
     else:
         lines.append("Nothing is left to do.")
     unknown = ", ".join(name for name, size in estimate.sizes.items() if not size.is_known)
@@ -202,7 +217,8 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _bytes(number: float) -> str:
+def size_text(number: float) -> str:
+    """A number of bytes, for people."""
     return f"{number / 1e6:,.0f} MB" if number < 1e9 else f"{number / 1e9:,.1f} GB"
 
 

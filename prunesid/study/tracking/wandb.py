@@ -112,21 +112,24 @@ class Wandb:
         )
 
     def upload(self, deliveries: dict[str, Delivery], directory: Path) -> dict[str, Delivery]:
-        """Upload what waits: the first run alone, so that a dead server costs one timeout."""
+        """Upload what waits, one run and then ever more, until one fails.
+
+        So a server that is dead, or dies, costs one timeout.
+        """
         places = {
             k: directory / str(d.place) for k, d in deliveries.items() if d.status == "offline"
         }
         keys, reason = list(places), ""
-        for batch in (keys[:1], keys[1:]):
-            if not batch:
-                break
+        done, size = 0, 1
+        while batch := keys[done : done + size]:
             said, reason = upload([places[key] for key in batch], directory, self.settings)
             for key in batch:
                 if uploaded(places[key]):
                     url = url_of(key, said)
                     deliveries[key] = replace(deliveries[key], status="online", url=url)
-            if deliveries[keys[0]].status != "online":
+            if any(deliveries[key].status != "online" for key in batch):
                 break
+            done, size = done + size, size * 8
         return {
             key: replace(delivery, status=FAILED, reason=reason)
             if delivery.status == "offline"

@@ -98,6 +98,9 @@ def upload(places: Sequence[Path], directory: Path, settings: Settings) -> tuple
     if done.code is None:
         return said, f"the upload did not finish within {done.timeout:g} s"
     errors = re.findall(r"^wandb: ERROR (.*)$", said, flags=re.MULTILINE)
+    if errors[:1] == ["<no message>"]:
+        server = os.environ.get("WANDB_BASE_URL", "its server")
+        errors = [f"wandb sync gave no reason; perhaps {server} cannot be reached from here"]
     return said, short(errors[0] if errors else last_line(said) or "wandb sync said nothing")
 
 

@@ -29,7 +29,7 @@ from prunesid.study.tracking.ledger import read_ledger
 from prunesid.study.tracking.process import run_bounded
 from prunesid.study.tracking.publish import deliver, publish
 from prunesid.study.tracking.wandb import Wandb
-from prunesid.study.tracking.wandb_commands import RETRIES
+from prunesid.study.tracking.wandb_commands import RETRIES, upload
 
 OFFLINE = Settings(mode="offline")
 
@@ -241,11 +241,20 @@ def test_servers_that_fail_and_one_that_answers(tmp_path, sheltered, monkeypatch
     assert "wandb failed for 2 of 2 runs" in caplog.text
     assert publication.message().endswith("sync " + str(tmp_path / "runs" / "wandb"))
 
-    with serve("error") as server:
+    asked = []
+
+    def spy(places, *of):
+        asked.append(len(places))
+        return upload(places, *of)
+
+    with serve("error") as server, monkeypatch.context() as patched:
+        patched.setattr("prunesid.study.tracking.wandb.upload", spy)
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         # auto, and an account is known: online.
         publication = publish(runs, tmp_path / "runs", Settings(timeout=60))
         assert server.requests
+    # One failure is enough.
+    assert asked == [1]
     assert (
         "HTTP 500" in publication.failures["wandb"] or "giving up" in publication.failures["wandb"]
     )

@@ -1,6 +1,6 @@
 # Everything lives in .venv inside the clone. `make reproduce` runs the study, `make test` the tests.
 PYTHON ?= python3
-CONFIG ?= configs/pocket.yaml
+CONFIG ?= configs/study.yaml
 CORES ?= all
 # Where the study's own file says that results go.
 RESULTS ?= $(or $(shell sed -n 's/^results: *\([^ \#]*\).*/\1/p' $(CONFIG) 2>/dev/null),results)

@@ -6,11 +6,11 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
-if not workflow.configfiles and "benchmarks" not in config:
+if not workflow.configfiles and not {"chapters", "benchmarks"} & set(config):
     # From the clone, whatever the working directory.
     clone = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 
-    configfile: str(clone / "configs" / "pocket.yaml")
+    configfile: str(clone / "configs" / "study.yaml")
 
 
 # Only where it is asked for: to Snakemake, jobs in another environment are other jobs.
@@ -31,25 +31,30 @@ if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
 report: "workflow/report/workflow.rst"
 
 
-include: "workflow/rules/common.smk"
-include: "workflow/rules/images.smk"
-include: "workflow/rules/features.smk"
-include: "workflow/rules/questions.smk"
-include: "workflow/rules/encoding.smk"
-include: "workflow/rules/answers.smk"
-include: "workflow/rules/ablations.smk"
-include: "workflow/rules/measure.smk"
-include: "workflow/rules/methods.smk"
-include: "workflow/rules/pictures.smk"
-include: "workflow/rules/notebook.smk"
-include: "workflow/rules/publish.smk"
-include: "workflow/rules/estimate.smk"
+if "chapters" in config:
 
+    include: "workflow/rules/chapters.smk"
 
-# Rules of your own: any .smk in the folder `rules` beside the study's file (docs/extending.md).
-for path in own_rules():
+else:
 
-    include: path
+    include: "workflow/rules/common.smk"
+    include: "workflow/rules/images.smk"
+    include: "workflow/rules/features.smk"
+    include: "workflow/rules/questions.smk"
+    include: "workflow/rules/encoding.smk"
+    include: "workflow/rules/answers.smk"
+    include: "workflow/rules/ablations.smk"
+    include: "workflow/rules/measure.smk"
+    include: "workflow/rules/methods.smk"
+    include: "workflow/rules/pictures.smk"
+    include: "workflow/rules/notebook.smk"
+    include: "workflow/rules/publish.smk"
+    include: "workflow/rules/estimate.smk"
+
+    # Rules of your own: any .smk in the folder `rules` beside the study's file (docs/extending.md).
+    for path in own_rules():
+
+        include: path
 
 
 rule all:
@@ -59,4 +64,4 @@ rule all:
 
 
 onsuccess:
-    print(closing(STUDY))
+    print(closing(STUDIES))

@@ -6,3 +6,5 @@ Train with `python -m prunesid.pocket.training.train --out DIR`; `--quick` makes
 from pathlib import Path
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
+# The embedded models by the names that a study gives them, and their folders.
+EMBEDDED = {"pocket": WEIGHTS, "pocket-next": WEIGHTS.parent / "next" / "weights"}

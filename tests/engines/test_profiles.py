@@ -47,7 +47,7 @@ def test_every_rule_asks_for_its_resources_or_runs_where_snakemake_does():
     for path in (ROOT / "workflow" / "rules").glob("*.smk"):
         text = path.read_text()
         for block in re.split(r"^ *rule\b", text, flags=re.MULTILINE)[1:]:
-            assert "localrule: True" in block or "**asked(" in block, (path.name, block[:60])
+            assert "localrule: True" in block or "**resources_of(" in block, (path.name, block[:60])
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ import yaml
 from builders.synthetic_scores import ROOT
 
 from prunesid.study.config.study import load_study
-from prunesid.study.planning.checks.machine import Machine
-from prunesid.study.planning.disk import full_disk, mount_of
+from prunesid.study.planning.checks.machine import Machine, mount_of
+from prunesid.study.planning.disk import full_disk
 from prunesid.study.planning.estimate import estimate, text
 
 STUDY = {

@@ -24,11 +24,15 @@ from prunesid.study.stages.shard import shards
 
 # Benchmarks, ablations, plug-ins and rules are looked up beside the study's own file first. A module
 # may be given its configuration without a file; what it names then starts at the working directory.
-STUDY_FOLDER = (
-    Path(workflow.configfiles[-1]).resolve().parent
-    if workflow.configfiles
-    else Path.cwd()
-)
+# A chapter of a study names its folder, and which benchmarks' images are its to render.
+RENDERS = config.pop("study_renders", list(RENDERED))
+CHAPTER = "study_folder" in config
+if CHAPTER:
+    STUDY_FOLDER = Path(config.pop("study_folder"))
+elif workflow.configfiles:
+    STUDY_FOLDER = Path(workflow.configfiles[-1]).resolve().parent
+else:
+    STUDY_FOLDER = Path.cwd()
 try:
     given = config
     if workflow.configfiles and workflow.modifier.is_main_snakefile():
@@ -53,6 +57,7 @@ if workflow.storage_settings.default_storage_provider is not None:
 
 # For the scripts. It is no parameter of a rule, since a project that was moved is the same project.
 config["study_folder"] = str(STUDY_FOLDER)
+STUDIES = [STUDY]
 LAYOUT = Layout.of(STUDY)
 # The model's folder, for rules of one's own.
 MODEL = LAYOUT.model

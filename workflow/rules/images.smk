@@ -5,7 +5,8 @@ rule images:
     output:
         LAYOUT.data(),
     wildcard_constraints:
-        task="|".join(RENDERED),
+        # One that no task has, where there is none.
+        task="|".join(RENDERS) or "-",
     localrule: True
     message:
         "Rendering the images of {wildcards.task}"

@@ -1,6 +1,6 @@
 """Whether a study's file is valid, with every problem where it is not.
 
-    python -m prunesid.study.config configs/pocket.yaml
+    python -m prunesid.study.config configs/study.yaml
 
 `make reproduce` asks first: Snakemake reads the file before any line of the workflow runs, and
 ends in a traceback where it cannot.
@@ -10,12 +10,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from prunesid.study.config.chapters import load_whole
 from prunesid.study.config.documents import ConfigError
-from prunesid.study.config.study import load_study
 
 parser = argparse.ArgumentParser(description="Whether a study's file is valid.")
 parser.add_argument("study", type=Path, help="a study's YAML file")
 try:
-    load_study(parser.parse_args().study)
+    load_whole(parser.parse_args().study)
 except ConfigError as error:
     sys.exit(str(error))

@@ -15,7 +15,7 @@ from prunesid.core.costs import EncoderShape
 from prunesid.core.registry import unknown
 from prunesid.families import declared
 from prunesid.families.declared import Geometry
-from prunesid.pocket import WEIGHTS
+from prunesid.pocket import EMBEDDED
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.hub_models import hub_models
 
@@ -93,7 +93,7 @@ def read_config(model: str) -> Mapping[str, Any]:
             f"model: there is no folder '{model}' and no such model in the local Hugging Face "
             f"cache; `hf download {model} config.json` fetches the few kilobytes that planning "
             f"needs, `hf download {model}` all of it, and `make check` lists whatever else is "
-            f"missing. 'pocket' is the embedded model. Known without a download: "
+            f"missing. Embedded are {', '.join(EMBEDDED)}. Known without a download: "
             f"{', '.join(hub_models())}"
         ]
     )
@@ -143,6 +143,11 @@ def geometry_of(model: str, frames: int | None = None) -> Geometry:
     return found
 
 
+def folder_of(model: str) -> Path:
+    """The folder of a study's `model`, whether or not there is one."""
+    return EMBEDDED.get(model) or Path(model).expanduser()
+
+
 def is_hub_name(model: str) -> bool:
     """True if a study's `model` names one on the Hugging Face hub."""
     return (
@@ -155,12 +160,12 @@ def model_config(model: str) -> Path | None:
 
     ConfigError, naming the choices, where there is no such model.
     """
-    if model == POCKET:
-        config = WEIGHTS / "config.json"
+    if model in EMBEDDED:
+        config = EMBEDDED[model] / "config.json"
         if config.is_file():
             return config
-        raise ConfigError(["model: Pocket-LLaVA's weights are missing; `make pocket` trains them"])
-    path = Path(model).expanduser()
+        raise ConfigError([f"model: {config} is missing; `make pocket` trains embedded models"])
+    path = folder_of(model)
     if (path / "config.json").is_file():
         return path / "config.json"
     if path.exists():
@@ -173,5 +178,5 @@ def model_config(model: str) -> Path | None:
         cached = try_to_load_from_cache(model, "config.json")
         return Path(cached) if isinstance(cached, str) else None
     near = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-    found = unknown("model", path.name, [POCKET, *near])
+    found = unknown("model", path.name, [*EMBEDDED, *near])
     raise ConfigError([f"model: there is no folder '{model}'. {found}"])

@@ -97,11 +97,12 @@ class Study:
     shards: int = 1
     features: str = "keep"
     frames: int = FRAMES
+    name: str | None = None
 
     @property
     def model_name(self) -> str:
         """The model's folder below `results`."""
-        return folder_name(self.model)
+        return self.name or folder_name(self.model)
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -194,7 +195,8 @@ def parse_study(
     whole = whole and len(plugins) == len(given["plugins"])
     known: Mapping[str, Any] = {}
     with collecting(problems, document):
-        _check_folder(given["model"])
+        if given["name"] is None:
+            _check_folder(given["model"])
         known = read_config(given["model"])
         _check_options(known, given["model_options"])
     named, overrides = given.get("ablations", []), given["overrides"]
@@ -294,7 +296,9 @@ def _check_folder(model: str) -> None:
     """The model's name becomes that of a folder below `results`, and part of Snakemake's paths."""
     name = folder_name(model)
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name):
-        wanted = "up to 200 letters, digits, '_', '-' and '.'; rename it"
+        wanted = (
+            "up to 200 letters, digits, '_', '-' and '.'; rename it, or give the study a `name`"
+        )
         raise ConfigError([f"model: {name!r} cannot be the name of a folder of results: {wanted}"])
 
 

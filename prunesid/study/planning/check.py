@@ -16,11 +16,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prunesid.images.relevance import TEXT_TOWER
-from prunesid.pocket import WEIGHTS
+from prunesid.pocket import EMBEDDED
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
+from prunesid.study.config.chapters import load_whole
 from prunesid.study.config.documents import ConfigError, read_yaml
-from prunesid.study.config.model import POCKET, geometry_of, is_hub_name
-from prunesid.study.config.study import Study, load_study
+from prunesid.study.config.model import POCKET, folder_of, geometry_of, is_hub_name
+from prunesid.study.config.study import Study
 from prunesid.study.planning.checks.checkpoint import as_tower, check_folder, check_repository
 from prunesid.study.planning.checks.data import check_data, check_token
 from prunesid.study.planning.checks.finding import MISSING, OK, Finding, summary, text
@@ -41,13 +42,20 @@ def check(
     Of an invalid study, its problems and whatever its file alone can tell.
     """
     try:
-        study = load_study(path)
+        studies = load_whole(path).studies
     except ConfigError as error:
         return [
             *(Finding(MISSING, "study", problem) for problem in error.problems),
             *check_packages(["study"], version_of=version_of),
             *_checkpoint(_model_of(path), hub),
         ]
+    # What several chapters need is said once.
+    found = (each for study in studies for each in _of(study, hub, machine, version_of))
+    return list(dict.fromkeys(found))
+
+
+def _of(study: Study, hub: Hub, machine: Machine, version_of: Installed) -> Iterator[Finding]:
+    """The findings about the study of one model."""
     tasks = [benchmark.task for benchmark in study.encoded]
     extras = ["study"] + ["wandb"] * (study.wandb.mode != "disabled") + ["trackio"] * study.trackio
     fetched = [task for task in tasks if task not in RENDERED]
@@ -55,17 +63,16 @@ def check(
     checkpoint = _checkpoint(study.model, hub)
     tower = _checkpoint(dict(study.model_options).get(TEXT_TOWER), hub)
     data = list(check_data(hub, tasks))
-    return [
-        Finding(OK, "study", f"{len(study.arms)} arms, {len(study.benchmarks)} benchmarks"),
-        *check_packages(extras, VIDEO if video else (), version_of),
-        *_hardware(study, hub, machine, [*checkpoint, *tower], data),
-        *checkpoint,
-        *map(as_tower, tower),
-        *data,
-        *check_token(hub, tasks),
-        *check_scores(study.benchmarks),
-        *check_wandb(study.wandb.mode, os.environ, Path.home()),
-    ]
+    counts = f"{study.title}: {len(study.arms)} arms, {len(study.benchmarks)} benchmarks"
+    yield Finding(OK, "study", counts)
+    yield from check_packages(extras, VIDEO if video else (), version_of)
+    yield from _hardware(study, hub, machine, [*checkpoint, *tower], data)
+    yield from checkpoint
+    yield from map(as_tower, tower)
+    yield from data
+    yield from check_token(hub, tasks)
+    yield from check_scores(study.benchmarks)
+    yield from check_wandb(study.wandb.mode, os.environ, Path.home())
 
 
 def _hardware(
@@ -80,7 +87,7 @@ def _hardware(
     if is_hub_name(study.model) and models[0].state == MISSING:
         downloads += weight_bytes(geometry_of(study.model), study.dtype)
     cost, results = total_cost(study), estimate(study).bytes + copies
-    yield check_gpu(machine, study.device, cost.gpu_memory, study.model == POCKET)
+    yield check_gpu(machine, study.device, cost.gpu_memory, study.model in EMBEDDED)
     yield check_memory(machine, cost.memory)
     needs = {study.results: ("results", results), hub.cache: ("downloads", downloads)}
     yield from check_disks(machine, needs)
@@ -91,7 +98,7 @@ def _checkpoint(model: str | None, hub: Hub) -> list[Finding]:
         return []
     if is_hub_name(model):
         return [check_repository(hub, model)]
-    folder = WEIGHTS if model == POCKET else Path(model).expanduser()
+    folder = folder_of(model)
     # A folder that is missing is among the study's own problems.
     return [check_folder(folder)] if folder.is_dir() else []
 

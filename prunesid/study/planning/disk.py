@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 from prunesid.study.config.study import Study
+from prunesid.study.planning.checks.machine import mount_of
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # Libraries that are not written in Python have errors of their own.
@@ -29,12 +29,6 @@ def full_disk(error: BaseException, study: Study) -> str | None:
         "finished is kept. Make room there, or move the folder to another disk and name it in "
         "`results`; then start the same command again."
     )
-
-
-def mount_of(path: Path) -> Path:
-    """Where the disk is mounted on which a path is or will be."""
-    resolved = path.resolve()
-    return next(each for each in (resolved, *resolved.parents) if each.is_mount())
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

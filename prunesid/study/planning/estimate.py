@@ -1,6 +1,6 @@
 """Progress of a study, and the cost of what is left.
 
-    python -m prunesid.study.planning.estimate configs/pocket.yaml --cores 2
+    python -m prunesid.study.planning.estimate configs/study.yaml --cores 2
 
 `make estimate` and `snakemake estimate` say the same. Times come from the part of the study that
 this machine has finished. Before there is one, they come from rates shipped with the package or, on
@@ -14,19 +14,19 @@ import argparse
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from prunesid.pocket import EMBEDDED
+from prunesid.study.config.chapters import load_whole
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.hub_models import TaskSize
-from prunesid.study.config.model import POCKET
-from prunesid.study.config.study import Study, load_study
+from prunesid.study.config.study import Study
 from prunesid.study.layout import Layout
-from prunesid.study.planning.checks.machine import Machine
-from prunesid.study.planning.disk import mount_of
+from prunesid.study.planning.checks.machine import Machine, mount_of
 from prunesid.study.planning.hardware import Gpu, gpu_named, passes, rates
 from prunesid.study.planning.progress import (
     Step,
@@ -42,6 +42,8 @@ from prunesid.study.provenance.contents import model_digest
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.shard import shards
 from prunesid.study.stages.source import runtime_of
+
+DONE = "Nothing is left to do."
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def estimate(study: Study) -> Estimate:
 
 def uses_gpu(study: Study) -> bool:
     """True for a study of a real model on a GPU; the shipped rates are Pocket-LLaVA's."""
-    return study.model != POCKET and runtime_of(study).device.startswith("cuda")
+    return study.model not in EMBEDDED and runtime_of(study).device.startswith("cuda")
 
 
 def gpu_here() -> Gpu:
@@ -136,6 +138,21 @@ def finished(study: Study, sizes: dict[str, TaskSize]) -> Iterator[tuple[Work, f
         yield Work(stage, amount), cost["seconds"]
 
 
+def text_of_all(estimates: Sequence[Estimate], cores: int) -> str:
+    """The estimates of a study's chapters, and what is left of all of them."""
+    parts = [text(each, cores) for each in estimates]
+    if len(parts) > 1:
+        seconds, size = sum(e.seconds for e in estimates), sum(e.bytes for e in estimates)
+        wall = sum(e.wall_seconds(cores) for e in estimates)
+        parts.append(
+            f"All {len(parts)} chapters: {_time(seconds)} of work, {_time(wall)} on "
+            f"{_count(cores, 'core')}, {size_text(size)} of disk."
+            if seconds
+            else DONE
+        )
+    return "\n\n".join(parts)
+
+
 def clocked(path: Path, work: Work) -> Iterator[tuple[Work, float]]:
     """The work with what it took by Snakemake's clock; nothing where its file is damaged."""
     try:
@@ -170,7 +187,7 @@ def text(estimate: Estimate, cores: int) -> str:
                 "another folder in `results`."
             )
     else:
-        lines.append("Nothing is left to do.")
+        lines.append(DONE)
     unknown = ", ".join(name for name, size in estimate.sizes.items() if not size.is_known)
     if unknown:
         said = "Not counted, since their size is not known before they are first read"
@@ -232,10 +249,10 @@ def main() -> None:
     parser.add_argument("--cores", type=_cores, default="all", help="a number, or all")
     given = parser.parse_args()
     try:
-        study = load_study(given.study)
+        whole = load_whole(given.study)
     except ConfigError as error:
         sys.exit(str(error))
-    print(text(estimate(study), given.cores))
+    print(text_of_all([estimate(study) for study in whole.studies], given.cores))
 
 
 if __name__ == "__main__":

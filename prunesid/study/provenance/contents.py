@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prunesid.core.files import digest, file_digest
 from prunesid.images.media import FRAMES
 from prunesid.images.relevance import TEXT_TOWER
-from prunesid.pocket import WEIGHTS
+from prunesid.pocket import EMBEDDED
 from prunesid.study.provenance.code import code_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def model_path(model: str) -> str:
     """The place of a study's weights: a folder or a hub id."""
-    return str(WEIGHTS) if model == "pocket" else model
+    return str(EMBEDDED.get(model, model))
 
 
 def model_digest(model: str) -> str:

@@ -1,27 +1,29 @@
 """The last message of a finished study: where everything is, how to get its runs online.
 
-python -m prunesid.study.report.closing configs/pocket.yaml --report results/report.html
+python -m prunesid.study.report.closing configs/study.yaml --report results/report.html
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from prunesid.study.config.study import Study, load_study
+from prunesid.study.config.chapters import load_whole
+from prunesid.study.config.study import Study
 from prunesid.study.layout import Layout
 
 
-def closing(study: Study, report: Path | None = None) -> str:
-    """The message. `report` is where this run wrote its report, None where it wrote none."""
-    layout = Layout.of(study)
-    lines = [
-        f"Tables and figures: {layout.ablations}",
-        f"Report: {report}" if report else "Report: none yet; `make reproduce` writes one",
-    ]
-    if layout.published.is_file():
-        lines.append(layout.published.read_text().strip())
-    return "\n".join(lines)
+def closing(studies: Sequence[Study], report: Path | None = None) -> str:
+    """The message of a study's chapters.
+
+    report  where this run wrote its report, None where it wrote none
+    """
+    layouts = [Layout.of(study) for study in studies]
+    lines = [f"Tables and figures: {layout.ablations}" for layout in layouts]
+    lines.append(f"Report: {report or 'none yet; `make reproduce` writes one'}")
+    published = (x.published.read_text().strip() for x in layouts if x.published.is_file())
+    return "\n".join([*lines, *dict.fromkeys(published)])
 
 
 def main() -> None:
@@ -29,7 +31,7 @@ def main() -> None:
     parser.add_argument("study", type=Path, help="the study's YAML file")
     parser.add_argument("--report", type=Path, help="the report that was written")
     given = parser.parse_args()
-    print(closing(load_study(given.study), given.report))
+    print(closing(load_whole(given.study).studies, given.report))
 
 
 if __name__ == "__main__":

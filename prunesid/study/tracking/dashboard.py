@@ -1,6 +1,6 @@
 """The published runs of a study in the browser, on this machine only, without an account.
 
-python -m prunesid.study.tracking.dashboard --config configs/pocket.yaml
+python -m prunesid.study.tracking.dashboard --config configs/study.yaml
 python -m prunesid.study.tracking.dashboard --port 7870 --no-browser
 """
 
@@ -11,8 +11,10 @@ import os
 import sys
 from pathlib import Path
 
+from prunesid.core.registry import unknown
+from prunesid.study.config.chapters import load_whole
 from prunesid.study.config.documents import ConfigError
-from prunesid.study.config.study import Study, load_study
+from prunesid.study.config.study import Study
 from prunesid.study.layout import Layout
 from prunesid.study.tracking.ledger import shown
 from prunesid.study.tracking.trackio import FOLDER, surroundings
@@ -22,12 +24,17 @@ LOOPBACK = "127.0.0.1"
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--config", type=Path, default=Path("configs/pocket.yaml"))
+    parser.add_argument("--config", type=Path, default=Path("configs/study.yaml"))
+    parser.add_argument("--model", help="of a study with several; default: the first")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
     parser.add_argument("--no-browser", action="store_true", help="print the address only")
     given = parser.parse_args(arguments)
     try:
-        study = load_study(given.config)
+        studies = {study.model_name: study for study in load_whole(given.config).studies}
+        name = given.model or next(iter(studies))
+        if name not in studies:
+            raise ConfigError([f"--model: {unknown('model of this study', name, studies)}"])
+        study = studies[name]
         directory = recorded(study)
     except (ConfigError, FileNotFoundError) as error:
         print(error, file=sys.stderr)

@@ -1,6 +1,6 @@
 """A study in W&B, for others to see: its runs, artifacts with their lineage, workspace and report.
 
-    python -m prunesid.study.tracking.pages --config configs/pocket.yaml
+    python -m prunesid.study.tracking.pages --config configs/study.yaml
 
 Needs an account. Only what is not online yet, or has changed, is sent.
 """
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from prunesid.core.files import digest, file_digest
+from prunesid.study.config.chapters import load_whole
 from prunesid.study.config.documents import ConfigError
-from prunesid.study.config.study import Study, load_study
+from prunesid.study.config.study import Study
 from prunesid.study.tracking import FAILED, Delivery, Settings
 from prunesid.study.tracking.artifacts import read_artifacts, send_artifacts
 from prunesid.study.tracking.dashboard import runs_of_study
@@ -42,14 +43,13 @@ class NotSent(RuntimeError):
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--config", type=Path, default=Path("configs/pocket.yaml"))
+    parser.add_argument("--config", type=Path, default=Path("configs/study.yaml"))
     given = parser.parse_args(arguments)
     try:
-        study = load_study(given.config)
-        wandb = study.wandb
-        settings = Settings("online", wandb.project, wandb.entity)
-        for name, url in send(study, runs_of_study(study), settings).items():
-            print(f"{name}: {url}")
+        for study in load_whole(given.config).studies:
+            settings = Settings("online", study.wandb.project, study.wandb.entity)
+            for name, url in send(study, runs_of_study(study), settings).items():
+                print(f"{name}: {url}")
     except (ConfigError, NotSent) as error:
         print(error, file=sys.stderr)
         return 1

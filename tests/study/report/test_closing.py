@@ -22,8 +22,7 @@ def test_it_says_where_everything_is(tmp_path, monkeypatch, capsys):
     given = {"title": "Small", "benchmarks": ["pocket_mme"], "ablations": ["budget"]}
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(given | {"results": str(tmp_path / "results")}))
-    study = load_study(path)
-    before = closing(study)
+    before = closing([load_study(path)])
     assert str(tmp_path / "results" / "pocket" / "ablations") in before
     assert "make reproduce" in before
     published = tmp_path / "results" / "pocket" / "published.txt"

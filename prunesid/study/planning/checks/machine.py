@@ -48,6 +48,12 @@ class Machine:
         return there.stat().st_dev, shutil.disk_usage(there).free
 
 
+def mount_of(path: Path) -> Path:
+    """Where the disk is mounted on which a path is or will be."""
+    resolved = path.resolve()
+    return next(each for each in (resolved, *resolved.parents) if each.is_mount())
+
+
 def check_gpu(machine: Machine, device: str, need: float, small: bool) -> Finding:
     """The study's `device` against `need` bytes; a `small` model is as well off without a GPU."""
     if device in ("cpu", "mps"):

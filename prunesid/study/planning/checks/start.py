@@ -8,9 +8,8 @@ from pathlib import Path
 
 from prunesid.core.registry import unknown
 from prunesid.families import declared
-from prunesid.pocket import WEIGHTS
 from prunesid.study.config.documents import ConfigError, collecting
-from prunesid.study.config.model import POCKET, read_config
+from prunesid.study.config.model import folder_of, read_config
 from prunesid.study.config.study import Study
 from prunesid.study.layout import Layout
 from prunesid.study.planning.checks.checkpoint import check_folder
@@ -41,7 +40,7 @@ def _model(model: str) -> Iterator[str]:
     model_type = str(read_config(model).get("model_type"))
     if declared.find(model_type) is None:
         yield f"model: {unknown('model family', model_type, declared.names())}"
-    folder = WEIGHTS if model == POCKET else Path(model).expanduser()
+    folder = folder_of(model)
     if folder.is_dir() and (found := check_folder(folder)).state != OK:
         yield f"model: {found.detail}; {found.remedy}"
 

@@ -1,0 +1,140 @@
+"""A study of several models: chapters, each the study of one model in a file of its own.
+
+    title: PruneSID on embedded models
+    chapters: [pocket.yaml, pocket_next.yaml]
+    limit: 20
+
+The files are looked up beside the study's own, then in the repository's configs/. Further fields,
+`limit` here, take the place of those of every chapter. A file without `chapters` is one chapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from prunesid.core.registry import unknown
+from prunesid.study.clone import in_clone
+from prunesid.study.config.documents import ConfigError, Document, collecting
+from prunesid.study.config.study import Study, parse_study, study_document
+
+CHAPTERS = "chapters"
+# Together they are one study: one folder, one place of publication.
+SHARED = ("results", "wandb", "trackio")
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A study of one model; its ablations and benchmarks are looked up in `folder` first."""
+
+    study: Study
+    document: Document
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The name of the model's folder in the results, as a name of rules."""
+        return "".join(letter if letter.isalnum() else "_" for letter in self.study.model_name)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A study of any number of models."""
+
+    title: str
+    chapters: tuple[Chapter, ...]
+
+    @property
+    def studies(self) -> tuple[Study, ...]:
+        return tuple(chapter.study for chapter in self.chapters)
+
+    @property
+    def results(self) -> Path:
+        return self.studies[0].results
+
+
+def load_whole(path: Path) -> Whole:
+    """The study in a YAML file. ConfigError lists every problem of all chapters."""
+    return read_whole([path])
+
+
+def read_whole(paths: Sequence[Path], given: Mapping[str, Any] | None = None) -> Whole:
+    """The study in the last of some files, as `study.study_document` reads them."""
+    document, folder = study_document(paths, given), paths[-1].resolve().parent
+    if CHAPTERS not in document.value:
+        study = parse_study(document, folder=folder)
+        return Whole(study.title, (Chapter(study, document, folder),))
+    problems: list[str] = []
+    with collecting(problems, document):
+        _check(document.value)
+    if problems:
+        raise ConfigError(problems)
+    over = {k: v for k, v in document.value.items() if k not in (CHAPTERS, "title")}
+    places = {at: place for at, place in document.places.items() if at.partition(".")[0] in over}
+    chapters = []
+    for name in document.value[CHAPTERS]:
+        with collecting(problems, document):
+            path = _find(folder, name)
+            with collecting(problems):
+                own = Document(over, document.origin, places).over(study_document([path]), True)
+                study = parse_study(own, folder=path.resolve().parent)
+                chapters.append(Chapter(study, own, path.resolve().parent))
+    with collecting(problems, document):
+        _check_together([chapter.study for chapter in chapters])
+    if problems:
+        raise ConfigError(problems)
+    return Whole(document.value["title"], tuple(chapters))
+
+
+def rendered_by(chapters: Sequence[Chapter], rendered: Sequence[str]) -> dict[str, list[str]]:
+    """{chapter: the tasks whose images it renders}: of each task, the first that asks it."""
+    owners: dict[str, str] = {}
+    for chapter in chapters:
+        for benchmark in chapter.study.encoded:
+            if benchmark.task in rendered:
+                owners.setdefault(benchmark.task, chapter.name)
+    return {c.name: [t for t, owner in owners.items() if owner == c.name] for c in chapters}
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    names = given[CHAPTERS]
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise ConfigError([f"{CHAPTERS}: {names!r} is no list of files, one study of a model each"])
+    if not isinstance(given.get("title"), str):
+        raise ConfigError(["the field 'title' is missing (headline of the report)"])
+
+
+def _find(folder: Path, name: str) -> Path:
+    folders = [each for each in (folder, in_clone("configs")) if each is not None]
+    for each in folders:
+        if (each / name).is_file():
+            return each / name
+    known = {path.name for each in folders for path in each.glob("[!.]*.yaml")}
+    raise ConfigError([f"{CHAPTERS}: {unknown('chapter', name, known)}"])
+
+
+def _check_together(studies: Sequence[Study]) -> None:
+    problems = []
+    for first, second in combinations(studies, 2):
+        names = f"'{first.title}' and '{second.title}'"
+        if first.model_name == second.model_name:
+            problems.append(
+                f"{CHAPTERS}: {names} have one folder of results, {first.model_name}; give one of "
+                "them another `name`"
+            )
+        problems += [
+            f"{CHAPTERS}: {names} have different {field}; name it beside `{CHAPTERS}`"
+            for field in SHARED
+            if getattr(first, field) != getattr(second, field)
+        ]
+        both = {b.task for b in first.encoded} & {b.task for b in second.encoded}
+        if both and first.limit != second.limit:
+            problems.append(
+                f"{CHAPTERS}: {names} share {', '.join(sorted(both))} and have different limits; "
+                f"name one `limit` beside `{CHAPTERS}`"
+            )
+    if problems:
+        raise ConfigError(problems)

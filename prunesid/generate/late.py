@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from prunesid.core.faults import blamed
 from prunesid.core.questions import Answer, Question
 from prunesid.core.record import Kept
 from prunesid.families.adapter import Entering, around, positions_of
@@ -146,7 +148,10 @@ def answer_late(
         schedule = schedules[media, tokens]
         for start in range(0, len(members), batch_size):
             batch = members[start : start + batch_size]
-            state, answered = _answer_batch(adapter, kept, inputs, batch, schedule, mode, attention)
+            with blamed(partial(_whose, method, batch, questions)):
+                state, answered = _answer_batch(
+                    adapter, kept, inputs, batch, schedule, mode, attention
+                )
             places = [row.asked.place for row in batch]
             for place, text in zip(places, answered, strict=True):
                 texts[place] = text
@@ -171,6 +176,15 @@ def answer_late(
         for place, (question, text) in enumerate(zip(questions, texts, strict=True))
     )
     return found
+
+
+def _whose(
+    method: str, batch: Sequence[_Row], questions: Sequence[Question], row: int | None
+) -> str:
+    if row is None:
+        return method
+    question = questions[batch[row].asked.place]
+    return f"{method} on question {question.id}, image {question.image_id!r}"
 
 
 def plan_media(

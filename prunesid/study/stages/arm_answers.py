@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from tqdm import tqdm
 
+from prunesid.core.faults import blamed
 from prunesid.core.questions import Answer, Question, write_answers
 from prunesid.core.record import Kept
 from prunesid.generate.decoding import Inputs
@@ -144,8 +145,9 @@ def _answer(
         answers = answer(adapter, kept, inputs, asked, batch_size=batch_size, progress=progress)
         return answers, int(kept.count.sum())
     attention = None if job.cls_attention is None else job.cls_attention(kept)
-    found = answer_late(
-        adapter, kept, inputs, asked, late.method, budget=late.budget, params=late.params,
-        cls_attention=attention, batch_size=batch_size, progress=progress,
-    )  # fmt: skip
+    with blamed(lambda _: f"arm {job.name!r}"):
+        found = answer_late(
+            adapter, kept, inputs, asked, late.method, budget=late.budget, params=late.params,
+            cls_attention=attention, batch_size=batch_size, progress=progress,
+        )  # fmt: skip
     return found.answers, round(sum(each.tokens for each in found.answers))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from prunesid.core.faults import blamed
 from prunesid.core.record import Kept
 from prunesid.study.files.features import read_head
 from prunesid.study.files.kept import save_kept
@@ -83,11 +84,13 @@ def _encode(
     batch_size: int,
 ) -> Kept:
     """The tokens left of every input, in the order of `names`."""
-    parts, plans = [], adapter.plans(arm.method, arm.budget or 0, arm.params)
-    for start in tqdm(range(0, len(names), batch_size), desc=arm.name, unit="batch"):
-        shown = {name: media_of(name) for name in names[start : start + batch_size]}
-        owners = [name for name, media in shown.items() for _ in media]
-        inputs = adapter.preprocess([medium for media in shown.values() for medium in media])
-        kept, _ = adapter.reduce(inputs, plans, owners)
-        parts.append(kept.to("cpu"))
+    parts = []
+    with blamed(lambda _: f"arm {arm.name!r}"):
+        plans = adapter.plans(arm.method, arm.budget or 0, arm.params)
+        for start in tqdm(range(0, len(names), batch_size), desc=arm.name, unit="batch"):
+            shown = {name: media_of(name) for name in names[start : start + batch_size]}
+            owners = [name for name, media in shown.items() for _ in media]
+            inputs = adapter.preprocess([medium for media in shown.values() for medium in media])
+            kept, _ = adapter.reduce(inputs, plans, owners)
+            parts.append(kept.to("cpu"))
     return Kept.cat(parts)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from prunesid.core.faults import blamed
 from prunesid.core.files import digest
 from prunesid.core.record import OPTIONAL, Kept
 from prunesid.images.relevance import owners, reading
@@ -159,6 +160,7 @@ def _select(
             encoder = asked.encoder(arm)
             part = part.asked(some, asked.vectors[encoder], encoder)
         own = budget if isinstance(budget, int) else {n: budget[image] for n, image in some.items()}
-        found = part.compress(arm.method, budget=own, seed=arm.seed, **arm.params)
+        with blamed(lambda _: f"arm {arm.name!r}"):
+            found = part.compress(arm.method, budget=own, seed=arm.seed, **arm.params)
         kept.append(found.to("cpu"))
     return Kept.cat(kept)

@@ -223,7 +223,7 @@ def _choices(stages: Sequence[Stage | None], views: Sequence[View]) -> list[Choi
     for row, (stage, view) in enumerate(zip(stages, views, strict=True)):
         try:
             chosen = Choice(torch.arange(len(view.source))) if stage is None else stage.choose(view)
-        except torch.OutOfMemoryError:
+        except (ImportError, torch.OutOfMemoryError):  # no prompt brings these about
             raise
         except Exception as error:  # a method may raise anything, and has to be named
             raise MethodError(said(error), row) from error

@@ -277,7 +277,7 @@ def compress(
         for start in range(0, len(record), size):
             try:
                 parts.append(run(start, size))
-            except torch.OutOfMemoryError:
+            except (ImportError, torch.OutOfMemoryError):  # no image brings these about
                 raise
             except Exception as error:  # a method may raise anything, and has to be named
                 cause = error.__cause__ if isinstance(error, MethodError) else error

@@ -123,7 +123,7 @@ def answer_benchmark(
     distinct = list({keys[each.name]: each for each in jobs}.values())
     if missing(distinct, store):
         every = shard.questions(source.open().questions(), runtime.batch_size)
-        with model_of(runtime) as adapter:
+        with model_of(runtime, source.task) as adapter:
             answer_arms(
                 adapter, distinct, records.inputs, every, store, batch_size=runtime.batch_size
             )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from prunesid.core.memory import Halving
 from prunesid.images.records import ImageRecords
 from prunesid.images.relevance import TEXT_TOWER
 from prunesid.study.files.features import write_features, write_head
@@ -36,7 +37,7 @@ def extract(
     names = list(dict.fromkeys(q.image_id for q in questions))
     material = features_material(questions_digest(questions, source.data), runtime, source.frames)
     asked = needs_text(needs, dict(runtime.options).get(TEXT_TOWER))
-    with model_of(runtime) as adapter:
+    with model_of(runtime, source.task) as adapter:
         parts = _encoded(adapter, task, first, names, needs, runtime.batch_size)
         write_features(parts, adapter.sizes, asked, material, output)
 
@@ -66,8 +67,9 @@ def _encoded(
     needs: Needs, batch_size: int,
 ) -> Iterator[ImageRecords]:  # fmt: skip
     """The records of the inputs `names`, batch by batch, on the CPU; `first` question of each."""
-    for start in tqdm(range(0, len(names), batch_size), desc="images", unit="batch"):
-        shown = {name: task.media(first[name]) for name in names[start : start + batch_size]}
+
+    def encode(some: Sequence[str]) -> ImageRecords:
+        shown = {name: task.media(first[name]) for name in some}
         blind = [first[name].id for name, media in shown.items() if not media]
         if blind:
             raise ValueError(
@@ -75,4 +77,8 @@ def _encoded(
             )
         owners = [name for name, media in shown.items() for _ in media]
         inputs = adapter.preprocess([medium for media in shown.values() for medium in media])
-        yield adapter.encode(inputs, needs, owners).to("cpu")
+        return adapter.encode(inputs, needs, owners).to("cpu")
+
+    halving = Halving("images to encode")
+    for start in tqdm(range(0, len(names), batch_size), desc="images", unit="batch"):
+        yield from halving.run(names[start : start + batch_size], encode)

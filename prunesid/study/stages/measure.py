@@ -60,7 +60,7 @@ def measure_arms(
         }
         for name, keys in read_shards(answers).items()
     }
-    with model_of(runtime) as adapter:
+    with model_of(runtime, source.task) as adapter:
         requests = [_request(adapter, task, question) for question in questions]
         ways = {(arm.name, ""): _pruning(arm, budgets) for arm in arms}
         if runtime.device.startswith("cuda") and _has_flash():

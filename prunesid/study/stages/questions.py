@@ -42,7 +42,7 @@ def write_questions(
     encoders = encoders_of((each for arm in arms for each in arm.asked), tower) if prompts else ()
     tensors = {"place": torch.tensor([places[text] for text in texts], dtype=torch.int64)}
     if encoders:
-        with model_of(runtime) as adapter:
+        with model_of(runtime, source.task) as adapter:
             for encoder in encoders:
                 tensors[encoder] = torch.stack(
                     [adapter.question(encoder, *text) for text in places]

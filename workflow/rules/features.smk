@@ -24,10 +24,12 @@ rule features:
     resources:
         **asked("features"),
     params:
+        **({"skip_unreadable": True} if STUDY.skip_unreadable else {}),
         needs=lambda wildcards: needs_for(wildcards.benchmark),
         limit=STUDY.limit,
         runtime=(STUDY.dtype, STUDY.device, STUDY.batch_size),
         frames=STUDY.frames,
+        # Only where it is asked for: without it, features are the same as ever.
         folder=str(STUDY_FOLDER),
     message:
         "Vision tower on {wildcards.benchmark}, {wildcards.shard}"

@@ -97,6 +97,7 @@ class Study:
     shards: int = 1
     features: str = "keep"
     frames: int = FRAMES
+    skip_unreadable: bool = False
 
     @property
     def model_name(self) -> str:

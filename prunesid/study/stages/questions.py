@@ -30,8 +30,9 @@ def write_questions(
 
     features  file of the shard's features
     """
-    inputs = read_head(features).inputs
-    prompts = prompts_of(inputs, shard.questions(source.open().questions(), runtime.batch_size))
+    made, every = read_head(features), source.open().questions()
+    inputs = made.inputs
+    prompts = prompts_of(inputs, made.readable(shard.questions(every, runtime.batch_size)))
     # What an encoder reads of a question.
     texts = [
         (prompt.context, tuple(medium.kind for medium in inputs[prompt.image]))

@@ -59,7 +59,12 @@ def read_scores(paths: Iterable[Path]) -> pd.DataFrame:
 
     Where images cannot be read, its attribute LEFT_OUT is {benchmark: [questions, images]}.
     """
-    tables = [pd.read_parquet(path, columns=list(SCORE_COLUMNS)) for path in paths]
+    return concat_scores(pd.read_parquet(path, columns=list(SCORE_COLUMNS)) for path in paths)
+
+
+def concat_scores(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """The tables of several benchmarks as one, with its attribute LEFT_OUT as `read_scores` has."""
+    tables = list(parts)
     left_out = {
         str(own["benchmark"].iloc[0]): own.attrs[LEFT_OUT]
         for own in tables

@@ -11,6 +11,9 @@ from typing import Any
 _WITHOUT_EFFECT = frozenset({"image_aspect_ratio", "top_k", "top_p", "use_cache"})
 _UNDERSTOOD = frozenset({"do_sample", "max_new_tokens", "num_beams", "temperature", "until"})
 _DEFAULT_LENGTH = 1024
+# Attribute of a table of scores: the questions and the images that are left out since the latter
+# cannot be read; none where there are none.
+LEFT_OUT = "left_out"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, DynamicCach
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunesid.core.costs import Sizes, Transformer
+from prunesid.core.faults import blamed
 from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param, Value, check_parameters
 from prunesid.core.record import EMBEDDINGS, Kept
@@ -31,10 +32,11 @@ from prunesid.families.inputs.conversations import (
     pieces,
 )
 from prunesid.families.towers.clip_text import ClipText
-from prunesid.images.medium import IMAGE, VIDEO
+from prunesid.images.medium import IMAGE, VIDEO, row_names
 from prunesid.images.records import ImageRecords
 from prunesid.images.relevance import question_text, reading, unit_of_mean
 from prunesid.methods.encoder import Plans, plans
+from prunesid.methods.outcome import check_kept
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -277,8 +279,20 @@ class Adapter(ABC):
         """The model's inputs -> what a pass by `plans` leaves, and the records without features.
 
         `names` as in `encode`; rows, inputs and sizes are those of its records, features zeros.
-        ValueError if the family takes none.
+        ValueError if the family takes none, and, naming method and image, if tokens are NaN.
         """
+        kept, records = self.reduced(inputs, plans, names)
+        rows, device = row_names(records.inputs), kept.count.device
+        sizes = torch.tensor(records.sizes, device=device)
+        with blamed(lambda row: f"{plans.method} on image {rows[row or 0]!r}"):
+            # Where all patches are left, a CLS token may come on top.
+            check_kept(kept, sizes, torch.zeros_like(sizes), sizes + 1)
+        return kept, records
+
+    def reduced(
+        self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None
+    ) -> tuple[Kept, ImageRecords]:
+        """As `reduce`, of a family that takes methods inside the encoder."""
         raise ValueError(encoder_refusal(plans.method, self.model.config.model_type))
 
     def parts(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> list[Entering]:

@@ -158,7 +158,7 @@ class InternVL(Adapter):
         return found
 
     @torch.no_grad()
-    def reduce(
+    def reduced(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
     ) -> tuple[Kept, ImageRecords]:
         """Every tile smaller by itself, so that pixel shuffle leaves as many tokens as it gets."""

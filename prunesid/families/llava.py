@@ -114,7 +114,7 @@ class Llava(Adapter):
         return self.text_tower.join(self.model.model.vision_tower, features)
 
     @torch.no_grad()
-    def reduce(
+    def reduced(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
     ) -> tuple[Kept, ImageRecords]:
         return reduce_crops(self.tower_inputs(inputs), plans, names, partial(self.finish, inputs))

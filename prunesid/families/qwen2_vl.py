@@ -111,7 +111,7 @@ class Qwen2VL(Adapter):
         )
 
     @torch.no_grad()
-    def reduce(
+    def reduced(
         self, inputs: Mapping[str, Tensor], plans: Plans, names: Sequence[str] | None = None
     ) -> tuple[Kept, ImageRecords]:
         media = self._media(inputs)

@@ -128,12 +128,6 @@ def _append(columns: Columns, choices: Sequence[Choice]) -> Columns:
     counts = [len(tokens) for tokens in merged]
     if not any(counts):
         return columns
-    for each in merged:
-        if each.shape[1] != hidden.shape[2]:
-            raise ValueError(
-                f"merged tokens have {each.shape[1]} channels, the tokens {hidden.shape[2]}: make "
-                "them of View.tokens, which hold what later layers add"
-            )
     new = pad_sequence(merged, batch_first=True)
     old = columns.kind
     number = torch.arange(new.shape[1], device=old.device).expand(len(choices), -1)

@@ -25,10 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunesid.core.faults import MethodError, said
 from prunesid.core.hooks import outputs
 from prunesid.core.registry import unknown
 from prunesid.generate.cache import LayerCaches
 from prunesid.generate.columns import AFTER, GONE, VISUAL, Columns, additive, causal_mask, pruned
+from prunesid.methods.decoder.outcome import check_choices
 from prunesid.methods.decoder.schedule import Choice, Schedule, Stage, check_positions
 from prunesid.methods.decoder.view import View, rotate
 
@@ -215,8 +217,19 @@ class _Stages:
         return cls(stages, positions, shrink_from)
 
 
-def _choice(stage: Stage | None, view: View) -> Choice:
-    return Choice(torch.arange(len(view.source))) if stage is None else stage.choose(view)
+def _choices(stages: Sequence[Stage | None], views: Sequence[View]) -> list[Choice]:
+    """What each prompt keeps; MethodError with the number of a prompt if that cannot be."""
+    found = []
+    for row, (stage, view) in enumerate(zip(stages, views, strict=True)):
+        try:
+            chosen = Choice(torch.arange(len(view.source))) if stage is None else stage.choose(view)
+        except (ImportError, torch.OutOfMemoryError):  # no prompt brings these about
+            raise
+        except Exception as error:  # a method may raise anything, and has to be named
+            raise MethodError(said(error), row) from error
+        found.append(chosen)
+    check_choices(found, views, [None if stage is None else stage.leaves for stage in stages])
+    return found
 
 
 def _continue(
@@ -242,7 +255,7 @@ def _continue(
             _view(decoder, prompts, columns, queries, cache, after, row, cls_attention)
             for row in range(len(columns))
         ]
-        choices = [_choice(stage, view) for stage, view in zip(stages, views, strict=True)]
+        choices = _choices(stages, views)
         kept.append([v.source[c.keep] for v, c in zip(views, choices, strict=True)])
         macs += torch.tensor([choice.macs for choice in choices])
         columns = pruned(columns, choices, schedule.positions)

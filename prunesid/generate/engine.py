@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from prunesid.core.memory import Halving
 from prunesid.core.questions import Answer, Question, Stopping
 from prunesid.core.record import Kept
 from prunesid.families.adapter import (
@@ -66,6 +68,7 @@ def answer(
     questions: Sequence[Question],
     *,
     batch_size: int = 16,
+    halving: Halving | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[Answer]:
     """Answers in the order of `questions`.
@@ -73,6 +76,7 @@ def answer(
     kept        the visual tokens (R, N, D) of the R crops of `inputs`
     inputs      named by the questions' `shown`
     batch_size  inputs per batch
+    halving     what of a batch fits into memory, if several calls share what is known of that
     progress    called with the number of questions answered since its last call
 
     ValueError on an image that is not in `inputs` or generation arguments that ask for sampling.
@@ -81,9 +85,12 @@ def answer(
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     check_inputs(kept, inputs, questions)
     found: list[tuple[str, int, int]] = [("", 0, 0)] * len(questions)
+    halving = halving or Halving("inputs to answer on")
+    work = partial(_answer_batch, adapter, kept, inputs)
     for batch in _batches(_group(adapter, questions, inputs, kept.count.tolist()), batch_size):
-        for place, text, tokens, between in _answer_batch(adapter, kept, inputs, batch):
-            found[place] = text, tokens, between
+        for part in halving.run(batch, work):
+            for place, text, tokens, between in part:
+                found[place] = text, tokens, between
         if progress is not None:
             progress(sum(len(asked) for group in batch for asked in group.packs))
     return [

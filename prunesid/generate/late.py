@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from prunesid.core.faults import blamed
+from prunesid.core.memory import Halving
 from prunesid.core.questions import Answer, Question
 from prunesid.core.record import Kept
 from prunesid.families.adapter import Entering, around, positions_of
@@ -78,6 +81,17 @@ class _Row:
         return sum(map(len, self.before)) + self.between + len(self.asked.after)
 
 
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some rows and their answers, and as in `LateAnswers` what enters and is cached."""
+
+    rows: Sequence[_Row]
+    texts: list[str]
+    entering: Tensor
+    cached: Tensor
+    selection_macs: Tensor
+
+
 @torch.inference_mode()
 def answer_late(
     adapter: Adapter,
@@ -91,6 +105,7 @@ def answer_late(
     cls_attention: Tensor | None = None,
     mode: str = "latency",
     batch_size: int = 16,
+    halving: Halving | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> LateAnswers:
     """Answers in the order of `questions`.
@@ -104,6 +119,7 @@ def answer_late(
                    need it; 0 for tokens without a patch
     mode           "latency" or "accuracy" (`prunesid.generate.decoder_pass`); both answer alike
     batch_size     questions per batch
+    halving        what of a batch fits into memory, if several calls share what is known of that
     progress       called with the number of questions answered since its last call
 
     ValueError as `plan` raises it, on an image that is not in `inputs`, and on generation arguments
@@ -141,19 +157,25 @@ def answer_late(
         (media, tokens): plan_media(method, DecoderShape(depth, tokens, axes), media, budget, given)
         for media, tokens in sorted(kinds, key=lambda kind: -kind[1] / max(1, kind[0]))
     }
+    halving = halving or Halving("questions to answer")
     for (_, *kind), same in groupby(rows, key=lambda row: (row.block, row.media, row.visual)):
         members, (media, tokens) = list(same), kind
         schedule = schedules[media, tokens]
+
+        def work(some: Sequence[_Row], schedule: Schedule = schedule) -> _Part:
+            with blamed(partial(_whose, method, some, questions)):
+                return _answer_batch(adapter, kept, inputs, some, schedule, mode, attention)
+
         for start in range(0, len(members), batch_size):
             batch = members[start : start + batch_size]
-            state, answered = _answer_batch(adapter, kept, inputs, batch, schedule, mode, attention)
-            places = [row.asked.place for row in batch]
-            for place, text in zip(places, answered, strict=True):
-                texts[place] = text
-            found.entering[places] = state.entering.cpu()
-            found.cached[places] = state.cached.cpu()
-            found.selection_macs[places] = state.selection_macs
-            found.text[places] = torch.tensor([row.text for row in batch])
+            for part in halving.run(batch, work):
+                places = [row.asked.place for row in part.rows]
+                for place, text in zip(places, part.texts, strict=True):
+                    texts[place] = text
+                found.entering[places] = part.entering
+                found.cached[places] = part.cached
+                found.selection_macs[places] = part.selection_macs
+                found.text[places] = torch.tensor([row.text for row in part.rows])
             if progress is not None:
                 progress(len(batch))
     means = found.entering.double().mean(dim=1).tolist()
@@ -171,6 +193,15 @@ def answer_late(
         for place, (question, text) in enumerate(zip(questions, texts, strict=True))
     )
     return found
+
+
+def _whose(
+    method: str, batch: Sequence[_Row], questions: Sequence[Question], row: int | None
+) -> str:
+    if row is None:
+        return method
+    question = questions[batch[row].asked.place]
+    return f"{method} on question {question.id}, image {question.image_id!r}"
 
 
 def plan_media(
@@ -249,7 +280,7 @@ def _answer_batch(
     schedule: Schedule,
     mode: str,
     cls_attention: Mapping[str, Tensor] | None,
-) -> tuple[Prefilled, list[str]]:
+) -> _Part:
     prefixes = list(dict.fromkeys((row.image, row.before) for row in batch))
     owner = [prefixes.index((row.image, row.before)) for row in batch]
     prefix, following = _prefixes(
@@ -271,7 +302,9 @@ def _answer_batch(
         mode=mode,
         cls_attention=attention,
     )
-    return state, _decode(adapter, state, [row.asked for row in batch])
+    answered = _decode(adapter, state, [row.asked for row in batch])
+    # Nothing of the caches goes on: they are as large as the batch allows.
+    return _Part(batch, answered, state.entering.cpu(), state.cached.cpu(), state.selection_macs)
 
 
 def _prefixes(

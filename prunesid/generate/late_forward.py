@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from prunesid.core.faults import blamed
 from prunesid.families.adapter import Entering
 from prunesid.generate.columns import AFTER, BEFORE, GONE, VISUAL, Columns
 from prunesid.generate.decoder_pass import Prefilled, prefill, rotary_axes
@@ -31,7 +32,7 @@ from prunesid.methods.registry import requirements
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """B prompts of S tokens, as the model gets them.
+    """B prompts of S tokens, as the model gets them, for a method inside the language model.
 
     visual         (B, S) bool, the placeholders of visual tokens
     tokens         (V, E + X) all visual tokens, prompt by prompt; later layers add the X channels
@@ -39,6 +40,7 @@ class Prompts:
     cls_attention  (B, T) as in `prefill`; T is the largest number of visual tokens of a prompt
     """
 
+    method: str
     visual: Tensor
     tokens: Tensor
     schedules: Sequence[Schedule]
@@ -90,7 +92,7 @@ def late_prompts(
     ]
     tokens = torch.cat([part.embeddings for row in rows for part, _ in row])
     if not requirements(method, **params).last_cls_attention:
-        return Prompts(visual, tokens, schedules)
+        return Prompts(method, visual, tokens, schedules)
     whole = records.all_tokens()
     attention = records.gather(whole.index, "last_cls_attention")
     # A medium in several parts counts once.
@@ -99,7 +101,7 @@ def late_prompts(
         entering_attention(attention, whole, media, width, f"prompt {number}")
         for number, (media, width) in enumerate(zip(shown, widths, strict=True))
     ]
-    return Prompts(visual, tokens, schedules, pad_sequence(own, batch_first=True))
+    return Prompts(method, visual, tokens, schedules, pad_sequence(own, batch_first=True))
 
 
 @contextmanager
@@ -136,7 +138,10 @@ def dropping(decoder: Any, prompts: Prompts) -> Iterator[None]:
         attention = prompts.cls_attention
         if attention is not None:
             attention = attention.repeat_interleave(times, dim=0)
-        state = prefill(decoder, columns, schedules, cls_attention=attention)
+        with blamed(
+            lambda row: prompts.method + ("" if row is None else f" on prompt {row // times}")
+        ):
+            state = prefill(decoder, columns, schedules, cls_attention=attention)
         hidden = _in_place(state.columns, columns)
         return BaseModelOutputWithPast(hidden, DroppedCache(state, hidden.shape[1]))
 

@@ -7,7 +7,9 @@ media = media_of(task.doc_to_visual(doc))
 from __future__ import annotations
 
 import os
+import struct
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -38,7 +40,13 @@ SAFE = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,matroska,avi,gif,flv,mpeg,mpegts,mpegvideo,ogg,asf",
 }
+# What decoders raise on files that are damaged, missing or of another kind.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+class Unreadable(ValueError):
+    """An image or video that is missing, damaged or too large to be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +111,8 @@ def read_clip(path: str | os.PathLike[str], frames: int = FRAMES) -> Clip:
     """`frames` frames of a video file, spread evenly (`frame_indices`).
 
     Frames are taken as stored: a rotation that the file asks players for is not applied. If there
-    are several video streams, the first is read. ValueError, naming the file, if it is missing or
-    unreadable, too large (`MOST_PIXELS`, `MOST_FRAMES`, `MOST_SECONDS`), or holds no video.
+    are several video streams, the first is read. Unreadable, naming the file, if it is missing or
+    damaged, too large (`MOST_PIXELS`, `MOST_FRAMES`, `MOST_SECONDS`), or holds no video.
     """
     import av
 
@@ -117,9 +125,9 @@ def read_clip(path: str | os.PathLike[str], frames: int = FRAMES) -> Clip:
             pictures, _, fps = _decode(path, frame_indices(count, frames), deadline)
             total = count
     except (OSError, UnicodeError, av.FFmpegError) as error:
-        raise ValueError(f"video {os.fspath(path)} cannot be read: {error}") from error
+        raise Unreadable(f"video {os.fspath(path)} cannot be read: {error}") from error
     if pictures is None:
-        raise ValueError(f"video {os.fspath(path)} gives another number of frames each time")
+        raise Unreadable(f"video {os.fspath(path)} gives another number of frames each time")
     return Clip(pictures, frame_indices(total, frames), total, fps)
 
 
@@ -128,7 +136,7 @@ def media_of(visuals: Sequence[Any] | None, frames: int = FRAMES) -> tuple[Image
 
     Images stay as they are. A path is read as an image or as a clip of `frames` frames, by its
     suffix. Nested lists are flattened. None and an empty list give (), for a question without
-    visuals. ValueError on anything else.
+    visuals. Unreadable, naming a file, if one cannot be read, ValueError on anything else.
     """
     return tuple(_medium(visual, frames) for visual in flat(visuals))
 
@@ -159,6 +167,12 @@ def _medium(visual: Any, frames: int) -> Image | Clip:
 
     if isinstance(visual, Image.Image):
         _refuse_large("an image", *visual.size)
+        try:
+            # What was only opened is read now, while its question is known.
+            visual.load()
+        except BROKEN as error:
+            named = getattr(visual, "filename", "") or "in the data"
+            raise Unreadable(f"image {named} cannot be read: {error}") from error
     if isinstance(visual, (Image.Image, Clip)):
         return visual
     if not isinstance(visual, (str, os.PathLike)):
@@ -180,11 +194,11 @@ def _medium(visual: Any, frames: int) -> Image | Clip:
             return picture.convert("RGB")
     except _TooLarge:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {os.fspath(visual)} cannot be read: {error}") from error
+    except (*BROKEN, Image.DecompressionBombError) as error:
+        raise Unreadable(f"image {os.fspath(visual)} cannot be read: {error}") from error
 
 
-class _TooLarge(ValueError):
+class _TooLarge(Unreadable):
     """An image whose pixels are more than are read."""
 
 
@@ -194,10 +208,10 @@ def _refuse_large(what: str, width: int, height: int) -> None:
 
 
 def _in_time(path: str | os.PathLike[str], packets: Iterable[T], deadline: float) -> Iterator[T]:
-    """The packets or frames of a video; ValueError for too many, or too long a time."""
+    """The packets or frames of a video; Unreadable for too many, or too long a time."""
     for number, each in enumerate(packets):
         if number >= MOST_FRAMES or time.monotonic() > deadline:
-            raise ValueError(
+            raise Unreadable(
                 f"video {os.fspath(path)} has more than {MOST_FRAMES:,} frames, or takes more than "
                 f"{MOST_SECONDS:g} s to decode"
             )
@@ -210,15 +224,15 @@ def _packets(path: str | os.PathLike[str], deadline: float) -> int:
 
     with av.open(os.fspath(path), options=SAFE) as container:
         if not container.streams.video:
-            raise ValueError(f"video {os.fspath(path)} holds no video stream")
+            raise Unreadable(f"video {os.fspath(path)} holds no video stream")
         codec = container.streams.video[0].codec_context
         if codec is None:
-            raise ValueError(f"video {os.fspath(path)} is of no kind that can be decoded")
+            raise Unreadable(f"video {os.fspath(path)} is of no kind that can be decoded")
         _refuse_large(f"video {os.fspath(path)}", codec.width, codec.height)
         packets = _in_time(path, container.demux(video=0), deadline)
         total = sum(1 for packet in packets if packet.size)
     if not total:
-        raise ValueError(f"video {os.fspath(path)} holds no frames")
+        raise Unreadable(f"video {os.fspath(path)} holds no frames")
     return total
 
 
@@ -238,7 +252,7 @@ def _decode(
         stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         rate: Fraction | None = stream.average_rate or stream.guessed_rate
         if not rate:
-            raise ValueError(f"video {os.fspath(path)} states no frame rate")
+            raise Unreadable(f"video {os.fspath(path)} states no frame rate")
         fps = float(rate)
         width, height = stream.codec_context.width, stream.codec_context.height
         found: dict[int, NDArray[np.uint8]] = {}
@@ -251,5 +265,5 @@ def _decode(
             if count > wanted[-1]:
                 return np.stack([found[index] for index in wanted]), count, fps
     if not count:
-        raise ValueError(f"video {os.fspath(path)} holds no frames")
+        raise Unreadable(f"video {os.fspath(path)} holds no frames")
     return None, count, fps

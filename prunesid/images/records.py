@@ -210,12 +210,6 @@ class ImageRecords:
             )
             for record, rows in zip(self.groups, self.members, strict=True)
         ]
-        for record, part in zip(self.groups, parts, strict=True):
-            if record.carried is not None and part.tokens.shape[2] == record.features.shape[2]:
-                raise ValueError(
-                    f"{method} makes tokens of the features alone; these carry further channels, "
-                    "with which VisionRecord.tokens holds them"
-                )
         kept = self._in_order(parts)
         nothing = budgets == 0
         return kept.without(nothing.to(kept.count.device)) if bool(nothing.any()) else kept

@@ -82,8 +82,15 @@ class Replay(lmms):
         raise NotImplementedError("stored answers belong to single-round questions")
 
 
-def score(task: LmmsTask, answers: Mapping[str, str], metric: str) -> Scores:
+def score(
+    task: LmmsTask,
+    answers: Mapping[str, str],
+    metric: str,
+    questions: Sequence[Question] | None = None,
+) -> Scores:
     """lmms-eval's metrics for answers by question id, and each question's own score.
+
+    questions  those of the task that are scored, if not all
 
     `metric` names the score kept per question, as "pope_f1_score" or "pope_f1_score,none". The task
     is not rebuilt, so a process may score any number of arms. ValueError on an unknown metric, a
@@ -93,6 +100,9 @@ def score(task: LmmsTask, answers: Mapping[str, str], metric: str) -> Scores:
     if name not in task.metrics:
         raise ValueError(unknown(f"metric of {task.name}", name, task.metrics))
     check_judge(task.name, task.metrics)
+    if questions is not None:
+        task = task.only(questions)
+        answers = {str(n): answers[q.id] for n, q in enumerate(questions) if q.id in answers}
     with TemporaryDirectory() as folder:
         results = simple_evaluate(
             model=Replay(answers),
@@ -107,6 +117,8 @@ def score(task: LmmsTask, answers: Mapping[str, str], metric: str) -> Scores:
             cli_args=argparse.Namespace(process_with_media=False, output_path=folder),
         )
     found = grades(task.name, name, results["samples"][task.name])
+    if questions is not None:
+        found = {questions[int(number)].id: grade for number, grade in found.items()}
     return Scores(
         metrics={
             key: float(value)

@@ -109,7 +109,7 @@ class Job:
             then = path.stat()
             encode_part(
                 self.benchmark.name, self.source, self.runtime, needs_of(self.arms), self.shard,
-                features=path,
+                features=path, skip_unreadable=self.study.skip_unreadable,
             )  # fmt: skip
             seal_again(path)
             # To Snakemake, nothing that was made of them is older.

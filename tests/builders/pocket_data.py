@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset, Image
 
 from builders.tiny_llava import random_images
@@ -66,3 +69,14 @@ def write_benchmark(path: Path, benchmark: str, images: int = 4) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Dataset.from_dict(columns).cast_column("image", Image()).to_parquet(path)
     return path
+
+
+def truncate_images(path: Path, names: Collection[str]) -> None:
+    """Leave the first half of every stored image of these names, as a cut-off download would."""
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    for row in rows:
+        if row["image_id"] in names:
+            content = row["image"]["bytes"]
+            row["image"]["bytes"] = content[: len(content) // 2]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)

@@ -278,7 +278,7 @@ def test_merged_tokens_have_to_carry_what_is_still_to_come():
         own = view.hidden[:2].mean(dim=0, keepdim=True)
         return Choice(torch.arange(4), own, view.position[:1])
 
-    with pytest.raises(ValueError, match="merged tokens have 32 channels, the tokens 64"):
+    with pytest.raises(ValueError, match="merged tokens are \\(1, 32\\), not \\(m, 64\\)"):
         prefill(model.model, columns, Schedule((Stage(0, narrow),)))
 
 

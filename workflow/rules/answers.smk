@@ -98,6 +98,7 @@ rule account:
 rule score:
     input:
         data=task_data,
+        heads=expand(rules.features.output.head, shard=SHARDS, allow_missing=True),
         answers=expand(rules.answer.output[0], shard=SHARDS, allow_missing=True),
         asked=asked("score", scores_asked),
         code=code("score"),

@@ -20,6 +20,7 @@ def encoded_for(wildcards):
         "runtime": [STUDY.dtype, STUDY.device, STUDY.batch_size],
         "options": dict(STUDY.model_options),
         "frames": STUDY.frames,
+        "skip_unreadable": STUDY.skip_unreadable,
     }
 
 

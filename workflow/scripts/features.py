@@ -6,5 +6,13 @@ from prunesid.study.stages.needs import needs_of
 
 job = Job(snakemake)
 wanted = {name: Path(path) for name, path in snakemake.output.items()}
-encode_part(job.benchmark.name, job.source, job.runtime, needs_of(job.arms), job.shard, **wanted)
+encode_part(
+    job.benchmark.name,
+    job.source,
+    job.runtime,
+    needs_of(job.arms),
+    job.shard,
+    **wanted,
+    skip_unreadable=job.study.skip_unreadable,
+)
 job.seal()

@@ -4,6 +4,12 @@ from prunesid.study.stages.scores import score_benchmark
 job = Job(snakemake)
 benchmark = job.benchmark
 score_benchmark(
-    job.source, benchmark.name, benchmark.metric, job.inputs("answers"), job.store, job.output
+    job.source,
+    benchmark.name,
+    benchmark.metric,
+    job.inputs("answers"),
+    job.store,
+    job.output,
+    job.inputs("heads"),
 )
 job.seal()

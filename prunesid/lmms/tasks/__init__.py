@@ -9,12 +9,14 @@ does not ship or scores by a judge alone (docs/benchmarks.md):
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,22 @@ from typing import Any
 from lmms_eval.api.task import ConfigurableTask
 from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import load_yaml_config
-from PIL.Image import Image
+from PIL import ImageFile, UnidentifiedImageError
+from PIL.Image import DecompressionBombError, Image
 from tenacity import RetryError
 
 from prunesid.core.files import DIGEST_LENGTH, file_digest
 from prunesid.core.questions import Question
 from prunesid.core.registry import unknown
-from prunesid.images.media import FRAMES, Clip, first_image, flat, media_of
+from prunesid.images.media import (
+    BROKEN,
+    FRAMES,
+    Clip,
+    Unreadable,
+    first_image,
+    flat,
+    media_of,
+)
 
 FOLDER = Path(__file__).parent
 # The file that a task being loaded reads instead of the one that its YAML names.
@@ -70,12 +81,32 @@ class LmmsTask:
         ]
 
     def media(self, question: Question) -> tuple[Image | Clip, ...]:
-        """The images and clips of the question, in order; () if it has none."""
-        return media_of(self.task.doc_to_visual(self.task.eval_docs[int(question.id)]), self.frames)
+        """The images and clips of the question, in order; () if it has none.
+
+        Unreadable, naming the question and the file or the row of the data set, if one cannot be
+        read.
+        """
+        row = int(question.id)
+        try:
+            with _whole_images():
+                return media_of(
+                    _visuals(self.task.eval_docs, row, self.task.doc_to_visual), self.frames
+                )
+        except Unreadable as error:
+            raise Unreadable(f"question {row} of {self.name}: {error}") from error
 
     def image(self, question: Question) -> Image:
         """The question's first image, or the first frame of its clip; ValueError if it has none."""
         return first_image(self.media(question))
+
+    def only(self, questions: Sequence[Question]) -> LmmsTask:
+        """The task on some of its questions, in the order given; their numbers start anew at 0."""
+        rows = [int(question.id) for question in questions]
+        docs, without_media = self.task.eval_docs, self.task.eval_docs_no_media
+        task = copy.copy(self.task)
+        task.test_docs = task.validation_docs = lambda: docs.select(rows)
+        task.test_docs_no_media = task.validation_docs_no_media = lambda: without_media.select(rows)
+        return replace(self, task=task, limit=None)
 
     @property
     def metrics(self) -> list[str]:
@@ -119,6 +150,11 @@ def load_task(
     except RetryError as error:
         cause = error.last_attempt.exception()
         raise ValueError(f"Task {name!r} could not be loaded: {cause}") from cause
+    except (UnidentifiedImageError, DecompressionBombError) as error:
+        raise ValueError(
+            f"Task {name!r}: the first row of its data cannot be read, and lmms-eval loads a task "
+            f"by it; mend or remove that row: {error}"
+        ) from error
     finally:
         DATA.reset(token)
     if task.OUTPUT_TYPE != "generate_until":
@@ -135,18 +171,45 @@ def image_names(
     """Names that tell apart the visual inputs of the documents `numbers`: a field, else a digest.
 
     A digest covers all visuals of a question: the pixels of images, the bytes of video files. A
-    question without visuals has a name of its own. `docs` is a `datasets.Dataset`; images are
-    decoded only for digests.
+    question without visuals, or with some that cannot be read, has a name of its own. `docs` is a
+    `datasets.Dataset`; images are decoded only for digests.
     """
     for field in _IMAGE_FIELDS:
         if field in docs.column_names:
             names = docs.select_columns([field])[field]
             return [str(names[number]) for number in numbers]
-    return [_name(doc_to_visual(docs[number]), number) for number in numbers]
+    return [_name(docs, number, doc_to_visual) for number in numbers]
 
 
-def _name(visuals: Sequence[Any] | None, number: int) -> str:
-    each = [_digest(visual) for visual in flat(visuals)]
+def _visuals(docs: Any, number: int, doc_to_visual: Callable[[Any], Any]) -> Any:
+    """What a document shows; Unreadable, naming its row, if that cannot be decoded or opened."""
+    try:
+        doc = docs[number]
+    except (*BROKEN, DecompressionBombError) as error:
+        raise Unreadable(f"row {number} of its data cannot be read: {error}") from error
+    try:
+        return doc_to_visual(doc)
+    except OSError as error:
+        raise Unreadable(f"what row {number} of its data names cannot be read: {error}") from error
+
+
+@contextmanager
+def _whole_images() -> Iterator[None]:
+    """Within the block a file that ends too early is an error; lmms-eval lets Pillow fill it up."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _name(docs: Any, number: int, doc_to_visual: Callable[[Any], Any]) -> str:
+    try:
+        with _whole_images():
+            each = [_digest(visual) for visual in flat(_visuals(docs, number, doc_to_visual))]
+    except (Unreadable, FileNotFoundError):
+        return f"unreadable-{number}"
     if len(each) == 1:
         return each[0]
     return _hash("".join(each).encode()) if each else f"nothing-{number}"

@@ -19,6 +19,7 @@ import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from prunesid.core.faults import MethodError, said
 from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param
 from prunesid.methods.decoder.schedule import DecoderShape, Schedule, check_positions
@@ -108,6 +109,7 @@ def plan(method: str, shape: DecoderShape, budget: int | None, **params: object)
 
     ValueError on unknown names and values, on positions that the decoder cannot have, and on a
     budget that is too small for its depth; the message names the smallest possible one.
+    MethodError, naming the method, if it raises anything else, or plans what the decoder cannot do.
     """
     entry, resolved = method_at(method, DECODER), resolve(method, **params)
     check_positions(resolved.get("positions"), shape.axes)
@@ -116,5 +118,18 @@ def plan(method: str, shape: DecoderShape, budget: int | None, **params: object)
             raise ValueError(f"budget must be a positive number of tokens, not {budget!r}")
         if budget >= shape.tokens:
             return Schedule()
-    found: Schedule = entry.run(shape, None if budget is None else int(budget), **resolved)
+    try:
+        found: object = entry.run(shape, None if budget is None else int(budget), **resolved)
+    except ValueError:
+        raise
+    except Exception as error:  # a method may raise anything, and has to be named
+        raise MethodError(f"{method} has no plan: {said(error)}") from error
+    if not isinstance(found, Schedule):
+        raise MethodError(f"{method} returned a {type(found).__name__}, not a Schedule")
+    after = [stage.after for stage in found.stages]
+    if after != sorted(set(after)) or not set(after) <= set(range(shape.depth - 1)):
+        raise MethodError(
+            f"{method} drops tokens after the layers {after}; those of this decoder are 0 to "
+            f"{shape.depth - 2}, each once"
+        )
     return found

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from prunesid.core.costs import EncoderShape
+from prunesid.core.faults import MethodError, said
 from prunesid.core.parameters import Param
 from prunesid.core.rectangle import Box
 from prunesid.methods.encoder.plan import Plan
@@ -80,11 +81,33 @@ def plan(method: str, shape: EncoderShape, budget: int, **params: object) -> Pla
 
     A budget of all patches or more changes nothing. ValueError on unknown names and values, and on
     a budget that is too small for the encoder's depth; the message names the smallest possible one.
+    MethodError, naming the method, if it raises anything else, or plans what the encoder cannot do.
     """
     resolved = _checked(method, budget, params)
     if budget >= shape.tokens:
         return Plan(shape.side, (0,) * shape.read, shown=shape.shown)
-    return _method(method).run(shape, int(budget), **resolved)
+    found = _planned(method, _method(method).run, shape, int(budget), resolved)
+    if not isinstance(found, Plan):
+        raise MethodError(f"{method} returned a {type(found).__name__}, not a Plan")
+    halved = all(0 <= n <= of // 2 for of, n in zip(found.entering, found.merged, strict=False))
+    if not (1 <= found.tokens <= budget and halved and len(found.merged) == shape.read):
+        raise MethodError(
+            f"{method} made a plan for {budget} tokens that an encoder of {shape.read} blocks, "
+            f"each merging at most half of its patches, cannot follow: {found}"
+        )
+    return found
+
+
+def _planned(
+    method: str, run: Callable[..., object], of: object, budget: int, resolved: Resolved
+) -> object:
+    """What a method plans; MethodError, naming it, if it raises anything but ValueError."""
+    try:
+        return run(of, budget, **resolved)
+    except ValueError:
+        raise
+    except Exception as error:  # a method may raise anything, and has to be named
+        raise MethodError(f"{method} has no plan: {said(error)}") from error
 
 
 def _checked(method: str, budget: int, params: Mapping[str, object]) -> Resolved:
@@ -125,7 +148,22 @@ class Plans:
         smaller = _method(self.method).grid
         if smaller is None:
             raise ValueError(f"{self.method} does more than shrink the image")
-        return whole if share >= whole[0] * whole[1] else smaller(whole, share, **self.params)
+        if share >= whole[0] * whole[1]:
+            return whole
+        found = _planned(self.method, smaller, whole, share, self.params)
+        if not (
+            isinstance(found, tuple)
+            and len(found) == 2
+            and all(
+                isinstance(n, int) and 0 < n <= most for n, most in zip(found, whole, strict=True)
+            )
+            and found[0] * found[1] <= share
+        ):
+            raise MethodError(
+                f"{self.method} shrinks {whole[0]} x {whole[1]} tokens to {found}, not to rows and "
+                f"columns of at most {share}"
+            )
+        return found
 
 
 def plans(

@@ -22,10 +22,12 @@ from dataclasses import dataclass, field
 from prunesid.core.costs import Visual
 from prunesid.core.crops import PACKED, Crops
 from prunesid.core.delayed import Tensor, torch
+from prunesid.core.faults import MethodError, blamed, said
 from prunesid.core.needs import ASKED, NO_NEEDS, Needs
 from prunesid.core.parameters import Param, Value
 from prunesid.core.record import Kept, VisionRecord
 from prunesid.core.seeding import Draws
+from prunesid.methods.outcome import check_form, check_kept
 from prunesid.methods.registry import (
     FEATURES,
     METHODS,
@@ -99,6 +101,7 @@ class FeatureMethod(Method):
 
     place = FEATURES
     random: Callable[[Resolved], bool]
+    exact: Callable[[Resolved], bool]
     macs: Macs
     split: Split | None = None
     crops: Crops | None = None
@@ -112,6 +115,7 @@ def register(
     complete: Callable[[Resolved], Resolved] = dict,
     needs: Needs | Callable[[Resolved], Needs] = NO_NEEDS,
     random: bool | Callable[[Resolved], bool] = False,
+    exact: bool | Callable[[Resolved], bool] = True,
     macs: int | Macs | None = None,
     split: Split | None = None,
     crops: Crops | None = None,
@@ -123,6 +127,8 @@ def register(
     complete  fills in parameters that depend on others (presets) and rejects invalid combinations
     needs     the record fields that it reads: a constant, or a function of the complete parameters
     random    whether its result depends on the seed: a constant, or a function likewise
+    exact     whether an image of T > N tokens keeps exactly its budget N: a constant, or a function
+              likewise. False: any number from 1 to T
     macs      multiply-adds of choosing among an image's tokens (counted as in
               `prunesid.core.costs`): a constant, or a function `(visual, budget, parameters)`.
               None, also as the function's result, means that there is no formula
@@ -139,6 +145,7 @@ def register(
             complete=complete,
             needs=needs if callable(needs) else lambda _: needs,
             random=random if callable(random) else lambda _: random,
+            exact=exact if callable(exact) else lambda _: exact,
             macs=macs if callable(macs) else lambda *_: macs,
             split=split,
             crops=crops,
@@ -236,6 +243,8 @@ def compress(
 
     Raises ValueError on unknown names and parameters, on methods that act elsewhere, on budgets
     below 1, on NaN or infinite features, and on a record that lacks a field the method needs.
+    MethodError, a ValueError, naming the method and the image, if the method raises, or returns
+    NaN, a wrong count, or an index that repeats or is none of a patch.
     """
     entry = _method(method)
     resolved = resolve(method, **params)
@@ -250,14 +259,54 @@ def compress(
         raise ValueError(f"{len(seeds)} seeds for {len(record)} images")
     # Chunks bound the memory. Images are independent, so chunks change nothing else.
     size = max(1, CHUNK_ELEMENTS // record.num_tokens**2)
-    parts = []
-    with torch.no_grad():
+
+    def run(start: int, size: int) -> Kept:
+        rows = slice(start, start + size)
+        part = record.rows(rows)
+        kept: Kept = entry.run(
+            part, budgets[rows], Draws(part, tuple(map(int, seeds[rows]))), **resolved
+        )
+        check_form(kept, part)
+        return kept
+
+    most = budgets.clamp(max=record.num_tokens)
+    sizes = torch.full_like(most, record.num_tokens)
+    exact = entry.exact(resolved)
+    with torch.no_grad(), blamed(lambda row: _whose(method, record, row)):
+        parts = []
         for start in range(0, len(record), size):
-            rows = slice(start, start + size)
-            part = record.rows(rows)
-            draws = Draws(part, tuple(map(int, seeds[rows])))
-            parts.append(entry.run(part, budgets[rows], draws, **resolved))
-        return Kept.cat(parts)
+            try:
+                parts.append(run(start, size))
+            except (ImportError, torch.OutOfMemoryError):  # no image brings these about
+                raise
+            except Exception as error:  # a method may raise anything, and has to be named
+                cause = error.__cause__ if isinstance(error, MethodError) else error
+                rows = range(start, min(start + size, len(record)))
+                raise MethodError(said(error), _culprit(run, rows)) from cause
+        kept = Kept.cat(parts)
+        least = most if exact else torch.ones_like(most)
+        check_kept(kept, sizes, least, most if exact else sizes, record.tokens)
+    return kept
+
+
+def _whose(method: str, record: VisionRecord, row: int | None) -> str:
+    return method if row is None else f"{method} on {_image(record, row)}"
+
+
+def _image(record: VisionRecord, row: int) -> str:
+    if record.image_ids is None:
+        return f"row {row} of {len(record)}"
+    return f"image {record.image_ids[row]!r}"
+
+
+def _culprit(run: Callable[[int, int], Kept], rows: Sequence[int]) -> int | None:
+    """The first row on which a method raises by itself; None if it raises on several at once."""
+    for row in rows:
+        try:
+            run(row, 1)
+        except Exception:  # whatever it raised for all of them
+            return row
+    return None
 
 
 def _budgets(budget: int | Tensor, record: VisionRecord) -> Tensor:
@@ -283,7 +332,10 @@ def _check_record(record: VisionRecord, method: str, resolved: Resolved) -> None
     for name, tensor in used.items():
         # The extremes are NaN or infinite if any value is.
         if tensor is not None and not torch.stack(tensor.aminmax()).isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinite values.")
+            row = int((~tensor.isfinite()).flatten(1).any(dim=1).nonzero()[0])
+            raise ValueError(
+                f"{name} holds NaN or infinite values, before {method}: {_image(record, row)}."
+            )
     missing = [name for name, tensor in used.items() if tensor is None]
     if missing:
         advice = "".join(_advice(record, method, resolved, name) for name in missing)

@@ -27,7 +27,7 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     return visual.tokens * visual.width
 
 
-@register("pool", macs=_macs)
+@register("pool", exact=False, macs=_macs)
 def pool(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
     """Keep the mean of the patches in each cell, in raster order; every index is -1.
 

@@ -58,6 +58,12 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     return visual.width * (tokens**2 + own * near + tokens - own)
 
 
+def _exact(params: Resolved) -> bool:
+    return params["variant"] == "fixed" or (
+        params["variant"] == "plus" and params["grid"] == "rest"
+    )
+
+
 @register(
     "prumerge",
     params={
@@ -65,6 +71,7 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
         "grid": Param("rest", str, ("rest", "all")),
     },
     needs=Needs(last_attention=True, last_keys=True),
+    exact=_exact,
     macs=_macs,
     source=Source(
         title="LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models",

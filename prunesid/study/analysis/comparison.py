@@ -20,6 +20,8 @@ over benchmarks of the value as a percentage of the all-token arm's, per column 
     detectable            smallest true difference found with a power of 0.8 at the level 0.05;
                           empty where none can be: few images, or no answer differs
     questions, images     how many
+    questions_left_out, images_left_out   how many beside them are left out, of all rows alike,
+                          since an image cannot be read; no columns where there are none
     tokens_mean, _min, _max   visual tokens per image that reached the language model
 
 A second table, `arm_values`, holds every arm by itself, seed by seed.
@@ -35,6 +37,7 @@ import numpy as np
 import pandas as pd
 
 from prunesid.core.files import atomic
+from prunesid.core.questions import LEFT_OUT
 from prunesid.study.analysis.measurement import Measured, measure
 from prunesid.study.analysis.metrics import Floats
 from prunesid.study.analysis.power import detectable
@@ -53,6 +56,7 @@ NUMBERS = (
     "p_bootstrap", "p_bootstrap_error", "p_mcnemar", "detectable", "questions", "images",
     "tokens_mean", "tokens_min", "tokens_max",
 )  # fmt: skip
+LEFT = ("questions_left_out", "images_left_out")
 TEST = "sign_flip"
 VALUES = ("value", "ci_low", "ci_high")
 DIFFERENCES = ("diff", "diff_low", "diff_high")
@@ -74,11 +78,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """An ablation measured: on every benchmark the all-token arm and each cell, in that order."""
+    """An ablation measured: on every benchmark the all-token arm and each cell, in that order.
+
+    left_out  {benchmark: questions and images that are left out}, as `read_scores` says
+    """
 
     ablation: Ablation
     bootstrap: Bootstrap
     measured: tuple[Measured, ...]
+    left_out: Mapping[str, Sequence[int]]
     vanilla: tuple[Sample, ...]
     cells: Mapping[tuple[Setting, Setting], tuple[Sample, ...]]
 
@@ -132,12 +140,13 @@ def sample(
 
     `scores` as `measurement.read_scores` gives it. ValueError where an arm's scores are missing.
     """
-    arms = [arm.name for arm in ablation.arms]
+    arms, names = [arm.name for arm in ablation.arms], {b.name for b in benchmarks}
     measured = tuple(measure(scores, benchmark, arms, bootstrap) for benchmark in benchmarks)
     return Samples(
         ablation=ablation,
         bootstrap=bootstrap,
         measured=measured,
+        left_out={n: own for n, own in scores.attrs.get(LEFT_OUT, {}).items() if n in names},
         vanilla=tuple(_sample(m, (ALL_TOKENS,)) for m in measured),
         cells={
             (cell.row, cell.column): tuple(
@@ -178,7 +187,18 @@ def compare_samples(samples: Samples) -> pd.DataFrame:
     table["p_holm"] = holm(table["p"].to_numpy(np.float64))
     for axis in ablation.axes:
         table[axis] = table[axis].fillna("") if axis in table else ""
-    return table[["row", "column", *ablation.axes, *WORDS, *NUMBERS]]
+    return table[["row", "column", *ablation.axes, *WORDS, *NUMBERS, *_left_out(samples, table)]]
+
+
+def _left_out(samples: Samples, table: pd.DataFrame) -> tuple[str, ...]:
+    """Add the columns LEFT where anything is left out; the names of those that were added."""
+    if not samples.left_out:
+        return ()
+    for number, name in enumerate(LEFT):
+        counts = {benchmark: own[number] for benchmark, own in samples.left_out.items()}
+        counts[AVERAGE] = sum(counts.values())
+        table[name] = table["benchmark"].map(counts).fillna(0).astype(int)
+    return LEFT
 
 
 def arm_values(samples: Samples) -> pd.DataFrame:
@@ -230,7 +250,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 def read_comparison(path: Path) -> pd.DataFrame:
     """A comparison that `write_csv` wrote, axes as text and the rest as numbers."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    for name in NUMBERS:
+    for name in (*NUMBERS, *(name for name in LEFT if name in table)):
         table[name] = pd.to_numeric(table[name])
     return table
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from prunesid.core.questions import LEFT_OUT
 from prunesid.study.analysis.metrics import Floats, Statistic, image_sums, statistic
 from prunesid.study.analysis.sign_flip import contributions
 from prunesid.study.analysis.statistics import replicates
@@ -54,9 +55,30 @@ class Measured:
 
 
 def read_scores(paths: Iterable[Path]) -> pd.DataFrame:
-    """The per-question tables of several benchmarks as one, with `SCORE_COLUMNS`."""
-    tables = [pd.read_parquet(path, columns=list(SCORE_COLUMNS)) for path in paths]
-    return pd.concat(tables, ignore_index=True)
+    """The per-question tables of several benchmarks as one, with `SCORE_COLUMNS`.
+
+    Where images cannot be read, its attribute LEFT_OUT is {benchmark: [questions, images]}.
+    """
+    return concat_scores(pd.read_parquet(path, columns=list(SCORE_COLUMNS)) for path in paths)
+
+
+def concat_scores(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """The tables of several benchmarks as one, with its attribute LEFT_OUT as `read_scores` has."""
+    tables = list(parts)
+    left_out = {
+        str(own["benchmark"].iloc[0]): own.attrs[LEFT_OUT]
+        for own in tables
+        if LEFT_OUT in own.attrs
+    }
+    # Tables whose attributes differ become one without any.
+    found = pd.concat(tables, ignore_index=True)
+    found.attrs = {LEFT_OUT: left_out} if left_out else {}
+    return found
+
+
+def left_out_text(questions: int, images: int) -> str:
+    """What is said of them after 'so many questions on so many images'."""
+    return f"{questions:,} more on {images:,} that cannot be read are left out"
 
 
 def measure(

@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from prunesid.core.questions import LEFT_OUT
 from prunesid.core.registry import unknown
 from prunesid.study.analysis.comparison import AVERAGE, OVERALL, read_comparison
-from prunesid.study.analysis.measurement import read_scores
+from prunesid.study.analysis.measurement import left_out_text, read_scores
 from prunesid.study.config.arm import ALL_TOKENS
 from prunesid.study.layout import Layout
 
@@ -36,6 +37,13 @@ class Results:
     @property
     def arms(self) -> list[str]:
         return list(self.scores["arm"].unique())
+
+    @property
+    def left_out(self) -> str:
+        """What follows the numbers of questions and images in a text; '' where all are there."""
+        counts = self.scores.attrs.get(LEFT_OUT, {}).values()
+        questions, images = (sum(own[place] for own in counts) for place in (0, 1))
+        return f" ({left_out_text(questions, images)})" if images else ""
 
     @property
     def benchmarks(self) -> list[str]:

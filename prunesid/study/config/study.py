@@ -98,6 +98,7 @@ class Study:
     features: str = "keep"
     frames: int = FRAMES
     name: str | None = None
+    skip_unreadable: bool = False
 
     @property
     def model_name(self) -> str:

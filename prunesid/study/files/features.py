@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +15,7 @@ from safetensors import safe_open
 from prunesid.core.costs import Sizes
 from prunesid.core.delayed import torch
 from prunesid.core.files import atomic, digest, temporary_prefix
+from prunesid.core.questions import Question
 from prunesid.core.record import OPTIONAL, VisionRecord
 from prunesid.images.medium import Medium, row_names
 from prunesid.images.records import ImageRecords
@@ -37,17 +38,30 @@ def layers_of(names: Iterable[str]) -> list[int]:
     return [int(n.removeprefix(_HIDDEN)) for n in names if n.startswith(_HIDDEN)]
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """An input that cannot be read: the questions that are on it, and why."""
+
+    questions: int
+    reason: str
+
+
+NO_SKIPPED: Mapping[str, Skipped] = {}
+
+
 def write_features(
     parts: Iterable[ImageRecords], sizes: Sizes, needs: str, material: Mapping[str, Any],
-    output: Path,
+    output: Path, skipped: Mapping[str, Skipped] = NO_SKIPPED,
 ) -> None:  # fmt: skip
     """Write the records of all parts as safetensors; the metadata hold what `Head` has.
+
+    skipped  is read once the last part is made
 
     No more than one part is in memory at once: the tensors grow in files beside the output.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=temporary_prefix(), dir=output.parent) as folder:
-        _write(_joined(parts, Path(folder)), sizes, needs, material, output)
+        _write(_joined(parts, Path(folder)), sizes, needs, material, output, skipped)
 
 
 def _joined(parts: Iterable[ImageRecords], folder: Path) -> ImageRecords:
@@ -83,8 +97,9 @@ def _grid_of(record: VisionRecord) -> object:
 
 
 def _write(
-    records: ImageRecords, sizes: Sizes, needs: str, material: Mapping[str, Any], output: Path
-) -> None:
+    records: ImageRecords, sizes: Sizes, needs: str, material: Mapping[str, Any], output: Path,
+    skipped: Mapping[str, Skipped],
+) -> None:  # fmt: skip
     layout = {
         "inputs": {
             name: [{"kind": m.kind, "rows": m.rows, "layout": dict(m.layout)} for m in media]
@@ -108,6 +123,8 @@ def _write(
         "material": dict(material),
         "contents": {"layout": digest(layout)} | _contents(tensors),
     }
+    if skipped:
+        head["skipped"] = {name: asdict(each) for name, each in skipped.items()}
     with atomic(output) as temporary:
         # Whoever reads a head alone needs no torch.
         from safetensors.torch import save_file
@@ -160,6 +177,7 @@ class Head:
     needs        what the tower was asked to leave, as text
     material     what the features were made from
     contents     digests of what was made: of every field, and of `layout`: the first five
+    skipped      the inputs that are left out since they cannot be read
     """
 
     inputs: Mapping[str, tuple[Medium, ...]]
@@ -171,6 +189,7 @@ class Head:
     needs: str
     material: Mapping[str, Any]
     contents: Mapping[str, str]
+    skipped: Mapping[str, Skipped] = field(default_factory=dict)
 
     def identity(self, fields: Iterable[str] = ()) -> dict[str, Any]:
         """The identity of the features for a stage that reads `fields` of them.
@@ -181,6 +200,10 @@ class Head:
         read = {"layout", "features", _CARRIED, _NEWLINE, *fields}
         named = {name: value for name, value in self.material.items() if name != "code"}
         return named | {"contents": {n: v for n, v in self.contents.items() if n in read}}
+
+    def readable(self, questions: Iterable[Question]) -> list[Question]:
+        """The questions without those on what is `skipped`."""
+        return [question for question in questions if question.image_id not in self.skipped]
 
     @property
     def sizes(self) -> list[int]:
@@ -228,7 +251,13 @@ def read_head(path: Path) -> Head:
     return Head(
         inputs, members, grids, found["share"], found["crops"], sizes, found["needs"],
         found["material"], found["contents"],
+        {name: Skipped(**each) for name, each in found.get("skipped", {}).items()},
     )  # fmt: skip
+
+
+def skipped_of(heads: Iterable[Path]) -> dict[str, Skipped]:
+    """What is left out of a benchmark, from the heads of its shards."""
+    return {name: each for path in heads for name, each in read_head(path).skipped.items()}
 
 
 def read_features(

@@ -78,9 +78,10 @@ def definition(subject: Subject) -> str:
     for b in subject.benchmarks:
         chosen = statistic(b.statistic)
         questions, images = whole.loc[b.name, ["questions", "images"]].astype(int)
+        left = f" ({subject.left_out[b.name]})" if b.name in subject.left_out else ""
         parts.append(
             f"{b.title}: {chosen.label} ({chosen.unit}), {questions:,} questions on {images:,} "
-            "images"
+            f"images{left}"
         )
     seeds = int(comparison["seeds"].max())
     runs = (

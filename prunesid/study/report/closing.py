@@ -6,12 +6,14 @@ python -m prunesid.study.report.closing configs/study.yaml --report results/repo
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prunesid.study.config.chapters import load_whole
 from prunesid.study.config.study import Study
+from prunesid.study.files.features import skipped_of
 from prunesid.study.layout import Layout
+from prunesid.study.stages.shard import shards
 
 
 def closing(studies: Sequence[Study], report: Path | None = None) -> str:
@@ -20,10 +22,25 @@ def closing(studies: Sequence[Study], report: Path | None = None) -> str:
     report  where this run wrote its report, None where it wrote none
     """
     layouts = [Layout.of(study) for study in studies]
-    lines = [f"Tables and figures: {layout.ablations}" for layout in layouts]
+    lines = [said for study in studies for said in _left_out(study)]
+    lines += [f"Tables and figures: {layout.ablations}" for layout in layouts]
     lines.append(f"Report: {report or 'none yet; `make reproduce` writes one'}")
     published = (x.published.read_text().strip() for x in layouts if x.published.is_file())
     return "\n".join([*lines, *dict.fromkeys(published)])
+
+
+def _left_out(study: Study) -> Iterator[str]:
+    """A line for each benchmark of which something cannot be read."""
+    layout = Layout.of(study)
+    for benchmark in study.encoded if study.skip_unreadable else ():
+        heads = (layout.head(benchmark.name, shard) for shard in shards(study.shards))
+        skipped = skipped_of(head for head in heads if head.is_file())
+        if skipped:
+            questions = sum(each.questions for each in skipped.values())
+            yield (
+                f"Left out of {benchmark.title}: {questions:,} questions on {len(skipped):,} that "
+                f"cannot be read, for example: {next(iter(skipped.values())).reason}"
+            )
 
 
 def main() -> None:

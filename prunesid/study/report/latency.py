@@ -78,9 +78,9 @@ class Clocked:
         own = self.times[(self.times["arm"] == ALL_TOKENS) & (self.times["what"] == WHOLE)]
         first = own[own["batch"] == self.batches[0]].iloc[0]
         title = self.subject.titles[self.benchmark]
-        return (
-            f"{int(first['questions'])} requests of {title}, one image each, on {first['machine']}"
-        )
+        left = self.subject.left_out.get(self.benchmark)
+        of = f"{title} ({left})" if left else title
+        return f"{int(first['questions'])} requests of {of}, one image each, on {first['machine']}"
 
 
 def latency_table(clocked: Clocked, paper: Paper | None = None) -> Table:

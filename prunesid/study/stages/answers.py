@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from prunesid.core.record import Kept
 from prunesid.generate.decoding import Inputs
+from prunesid.images.medium import Medium
 from prunesid.images.records import ImageRecords
+from prunesid.images.relevance import owners
 from prunesid.methods.registry import requirements
 from prunesid.study.files.features import Head, read_features
 from prunesid.study.files.kept import kept_digest, load_kept, whole_digest
@@ -81,6 +84,24 @@ def _attention(records: ImageRecords, kept: Kept) -> Tensor:
     return records.gather(kept.index, ATTENTION)
 
 
+def _with_gaps(
+    inputs: Inputs, images: Sequence[str], owners: Mapping[str, str] | None = None
+) -> Inputs:
+    """`inputs`, and without media those of `images` that are left out.
+
+    All images then keep their places among those that share a batch, whatever the number of shards.
+
+    owners  {input: its image}, where inputs are not images
+    """
+    of_image: dict[str, dict[str, Sequence[Medium]]] = {image: {} for image in images}
+    for name, media in inputs.items():
+        of_image[(owners or {}).get(name, name)][name] = media
+    found: dict[str, Sequence[Medium]] = {}
+    for image, own in of_image.items():
+        found |= own or {image: ()}
+    return found
+
+
 def answer_benchmark(
     source: Source, runtime: Runtime, features: Path, selections: Path, arms: Sequence[Arm],
     store: Store, output: Path, shard: Shard = WHOLE, questions: Path | None = None,
@@ -123,8 +144,19 @@ def answer_benchmark(
     distinct = list({keys[each.name]: each for each in jobs}.values())
     if missing(distinct, store):
         every = shard.questions(source.open().questions(), runtime.batch_size)
-        with model_of(runtime) as adapter:
+        inputs: Inputs = records.inputs
+        if head.skipped:
+            images = list(dict.fromkeys(question.image_id for question in every))
+            inputs = _with_gaps(inputs, images)
+            of = {} if asked is None else owners(asked.prompts)
+            distinct = [
+                each if each.inputs is None
+                else replace(each, inputs=_with_gaps(each.inputs, images, of))
+                for each in distinct
+            ]  # fmt: skip
+        with model_of(runtime, source.task) as adapter:
             answer_arms(
-                adapter, distinct, records.inputs, every, store, batch_size=runtime.batch_size
-            )
+                adapter, distinct, inputs, head.readable(every), store,
+                batch_size=runtime.batch_size,
+            )  # fmt: skip
     write_keys(keys, output)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from tqdm import tqdm
 
+from prunesid.core.faults import blamed
+from prunesid.core.memory import Halving
 from prunesid.core.questions import Answer, Question, write_answers
 from prunesid.core.record import Kept
 from prunesid.generate.decoding import Inputs
@@ -110,14 +112,14 @@ def answer_arms(
     keys = {job.name: Store.key(job.material) for job in jobs}
     if len(keys) != len(jobs):
         raise ValueError("two arms have the same name")
-    todo = missing(jobs, store)
+    todo, halving = missing(jobs, store), Halving("answers")
     done = len(jobs) - len(todo)
     with tqdm(total=len(todo) * len(asked), unit="question", disable=quiet) as bar:
         for number, job in enumerate(todo, done + 1):
             bar.set_description(f"arm {number}/{len(jobs)} {job.name}")
             kept, begun = job.kept(), time.perf_counter()
             own = (inputs, asked) if job.inputs is None else (job.inputs, by_question(asked))
-            answers, tokens = _answer(adapter, job, kept, *own, batch_size, bar.update)
+            answers, tokens = _answer(adapter, job, kept, *own, batch_size, halving, bar.update)
             cost = {
                 "seconds": time.perf_counter() - begun,
                 "images": len(own[0]),
@@ -136,16 +138,20 @@ def _answer(
     inputs: Inputs,
     asked: Sequence[Question],
     batch_size: int,
+    halving: Halving,
     progress: Callable[[int], object],
 ) -> tuple[list[Answer], int]:
     """The answers, and the visual tokens that were run: per input, or per question if late."""
     late = job.late
     if late is None:
-        answers = answer(adapter, kept, inputs, asked, batch_size=batch_size, progress=progress)
+        answers = answer(
+            adapter, kept, inputs, asked, batch_size=batch_size, halving=halving, progress=progress
+        )
         return answers, int(kept.count.sum())
     attention = None if job.cls_attention is None else job.cls_attention(kept)
-    found = answer_late(
-        adapter, kept, inputs, asked, late.method, budget=late.budget, params=late.params,
-        cls_attention=attention, batch_size=batch_size, progress=progress,
-    )  # fmt: skip
+    with blamed(lambda _: f"arm {job.name!r}"):
+        found = answer_late(
+            adapter, kept, inputs, asked, late.method, budget=late.budget, params=late.params,
+            cls_attention=attention, batch_size=batch_size, halving=halving, progress=progress,
+        )  # fmt: skip
     return found.answers, round(sum(each.tokens for each in found.answers))

@@ -48,11 +48,29 @@ def device_slot(device: str) -> Iterator[str]:
 
 
 @contextmanager
-def model_of(runtime: Runtime) -> Iterator[Adapter]:
-    """The loaded model of a study, on a device of its own while the context lasts."""
-    with device_slot(runtime.device) as device:
+def model_of(runtime: Runtime, task: str) -> Iterator[Adapter]:
+    """The loaded model of a study, on a device of its own while the context lasts.
+
+    task  what it is asked, for the message where memory does not suffice
+    """
+    with device_slot(runtime.device) as device, room(f"{runtime.model} on {task}", device):
         path = model_path(runtime.model)
         yield load(path, device, runtime.dtype, **dict(runtime.options))
+
+
+@contextmanager
+def room(what: str, device: str) -> Iterator[None]:
+    """Say what helps where a GPU's memory does not suffice, by a MemoryError."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(
+            f"{what}: the memory of {device} does not suffice, and no smaller batch is possible. "
+            "What helps: `dtype: bfloat16` in the study, fewer patches (`frames` of a clip, or "
+            "the model's options, docs/models.md), a GPU with more memory, nothing else on it"
+        ) from error
 
 
 def device_name(device: str = "auto") -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from prunesid.core.faults import blamed
+from prunesid.core.memory import Halving
 from prunesid.core.record import Kept
 from prunesid.study.files.features import read_head
 from prunesid.study.files.kept import save_kept
@@ -55,9 +57,9 @@ def encode_arms(
     keys = {arm: Store.key(material) for arm, material in determined.items()}
     todo = [arm for arm in determined if keys[arm] not in store]
     if todo:
-        task = source.open()
+        task, halving = source.open(), Halving("images to encode")
         first = {question.image_id: question for question in reversed(task.questions())}
-        with model_of(runtime) as adapter:
+        with model_of(runtime, source.task) as adapter:
             for arm in todo:
                 begun = time.perf_counter()
                 kept = _encode(
@@ -66,6 +68,7 @@ def encode_arms(
                     list(head.inputs),
                     lambda name: task.media(first[name]),
                     runtime.batch_size,
+                    halving,
                 )
                 cost = {"seconds": time.perf_counter() - begun, "images": len(head.inputs)}
                 # Where all tokens of all crops are left, they are the ordinary features.
@@ -81,13 +84,19 @@ def _encode(
     names: Sequence[str],
     media_of: Callable[[str], Sequence[Image | Clip]],
     batch_size: int,
+    halving: Halving,
 ) -> Kept:
     """The tokens left of every input, in the order of `names`."""
-    parts, plans = [], adapter.plans(arm.method, arm.budget or 0, arm.params)
-    for start in tqdm(range(0, len(names), batch_size), desc=arm.name, unit="batch"):
-        shown = {name: media_of(name) for name in names[start : start + batch_size]}
+
+    def encode(some: Sequence[str]) -> Kept:
+        shown = {name: media_of(name) for name in some}
         owners = [name for name, media in shown.items() for _ in media]
         inputs = adapter.preprocess([medium for media in shown.values() for medium in media])
-        kept, _ = adapter.reduce(inputs, plans, owners)
-        parts.append(kept.to("cpu"))
+        return adapter.reduce(inputs, plans, owners)[0].to("cpu")
+
+    parts: list[Kept] = []
+    with blamed(lambda _: f"arm {arm.name!r}"):
+        plans = adapter.plans(arm.method, arm.budget or 0, arm.params)
+        for start in tqdm(range(0, len(names), batch_size), desc=arm.name, unit="batch"):
+            parts += halving.run(names[start : start + batch_size], encode)
     return Kept.cat(parts)

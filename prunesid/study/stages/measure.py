@@ -52,15 +52,18 @@ def measure_arms(
     ValueError if the benchmark has fewer images than the largest batch takes.
     """
     task = source.open()
-    questions = _one_per_image(task.questions(), options.questions)
-    stopping = [Stopping.of(question.gen_kwargs) for question in questions]
     known = {
         name: {
             each.question_id: each.answer for key in keys for each in read_answers(store.get(key))
         }
         for name, keys in read_shards(answers).items()
     }
-    with model_of(runtime) as adapter:
+    # The study answers all but those on images that cannot be read.
+    answered = set().union(*known.values())
+    readable = [question for question in task.questions() if question.id in answered]
+    questions = _one_per_image(readable, options.questions)
+    stopping = [Stopping.of(question.gen_kwargs) for question in questions]
+    with model_of(runtime, source.task) as adapter:
         requests = [_request(adapter, task, question) for question in questions]
         ways = {(arm.name, ""): _pruning(arm, budgets) for arm in arms}
         if runtime.device.startswith("cuda") and _has_flash():

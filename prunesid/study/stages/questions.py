@@ -30,8 +30,9 @@ def write_questions(
 
     features  file of the shard's features
     """
-    inputs = read_head(features).inputs
-    prompts = prompts_of(inputs, shard.questions(source.open().questions(), runtime.batch_size))
+    made, every = read_head(features), source.open().questions()
+    inputs = made.inputs
+    prompts = prompts_of(inputs, made.readable(shard.questions(every, runtime.batch_size)))
     # What an encoder reads of a question.
     texts = [
         (prompt.context, tuple(medium.kind for medium in inputs[prompt.image]))
@@ -42,7 +43,7 @@ def write_questions(
     encoders = encoders_of((each for arm in arms for each in arm.asked), tower) if prompts else ()
     tensors = {"place": torch.tensor([places[text] for text in texts], dtype=torch.int64)}
     if encoders:
-        with model_of(runtime) as adapter:
+        with model_of(runtime, source.task) as adapter:
             for encoder in encoders:
                 tensors[encoder] = torch.stack(
                     [adapter.question(encoder, *text) for text in places]

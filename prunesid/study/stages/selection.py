@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from prunesid.core.faults import blamed
 from prunesid.core.files import digest
+from prunesid.core.memory import Halving
 from prunesid.core.record import OPTIONAL, Kept
 from prunesid.images.relevance import owners, reading
 from prunesid.methods import features as methods
@@ -27,7 +28,7 @@ from prunesid.study.files.questions import Questions, read_questions
 from prunesid.study.provenance.code import code_of
 from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import read_keys, write_keys
-from prunesid.study.stages.device import device_slot
+from prunesid.study.stages.device import device_slot, room
 
 if TYPE_CHECKING:
     from prunesid.study.config.arm import Arm
@@ -128,13 +129,14 @@ def select_arms(
             if keys[arm.name] not in store:
                 todo.append((arm, budget, determined))
     if todo:
-        with device_slot(device) as own:
+        halving = Halving("images to choose tokens of")
+        with device_slot(device) as own, room(f"choosing tokens of {features}", own):
             bar = tqdm(todo, desc="selecting", unit="arm")
             for arm, budget, determined in bar:
                 bar.set_postfix_str(arm.name)
                 begun = time.perf_counter()
                 by_question = asked if arm.asked else None
-                kept = _select(arm, budget, features, by_question, own)
+                kept = _select(arm, budget, features, by_question, own, halving)
                 whose = () if by_question is None else by_question.asked_rows(head.inputs)
                 cost = {"seconds": time.perf_counter() - begun, "images": len(whose or names)}
                 write = partial(save_kept, kept, asked=whose)
@@ -143,22 +145,28 @@ def select_arms(
 
 
 def _select(
-    arm: Arm, budget: int | Mapping[str, int], features: Path, asked: Questions | None, device: str
-) -> Kept:
+    arm: Arm, budget: int | Mapping[str, int], features: Path, asked: Questions | None, device: str,
+    halving: Halving,
+) -> Kept:  # fmt: skip
     """The tokens that an arm keeps of each image, or for each question in their order."""
     names = _fields(arm, None if asked is None else asked.text_tower)
     # CLS goes before the patches in some layouts, whatever the method reads.
     records, _ = read_features(features, layers=layers_of(names), fields={*names, "cls"})
-    # A few at a time; each question holds the features of its image.
     whose = {name: name for name in records.names} if asked is None else owners(asked.prompts)
-    kept = []
-    for start in range(0, len(whose), AT_ONCE):
-        some = dict(islice(whose.items(), start, start + AT_ONCE))
+
+    def select(names: Sequence[str]) -> Kept:
+        some = {name: whose[name] for name in names}
         part = records.only(dict.fromkeys(some.values())).to(device)
         if asked is not None:
             encoder = asked.encoder(arm)
             part = part.asked(some, asked.vectors[encoder], encoder)
         own = budget if isinstance(budget, int) else {n: budget[image] for n, image in some.items()}
-        found = part.compress(arm.method, budget=own, seed=arm.seed, **arm.params)
-        kept.append(found.to("cpu"))
+        with blamed(lambda _: f"arm {arm.name!r}"):
+            found = part.compress(arm.method, budget=own, seed=arm.seed, **arm.params)
+        return found.to("cpu")
+
+    # A few at a time; each question holds the features of its image.
+    rows, kept = list(whose), list[Kept]()
+    for start in range(0, len(whose), AT_ONCE):
+        kept += halving.run(rows[start : start + AT_ONCE], select)
     return Kept.cat(kept)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prunesid.study.analysis.comparison import AVERAGE, DIFFERENCES, VALUES, reference_arms
+from prunesid.core.questions import LEFT_OUT
+from prunesid.study.analysis.comparison import AVERAGE, DIFFERENCES, LEFT, VALUES, reference_arms
 from prunesid.study.config.ablation import Ablation
 from prunesid.study.config.arm import VANILLA, Arm
 from prunesid.study.config.study import Study
@@ -52,7 +53,8 @@ def runs_of(
 
     Summary metrics are '<benchmark>/<name>': value, ci_low, ci_high, tokens, and against the
     reference arm diff, diff_low, diff_high; 'average/<name>' is the mean over benchmarks of the
-    value as a percentage of the all-token arm's. KeyError if `values` lacks an arm.
+    value as a percentage of the all-token arm's. The comparison has the benchmarks' questions and
+    images, and those left out where some cannot be read. KeyError if `values` lacks an arm.
     """
     arms = ablation.arms
     benchmarks = [benchmark.name for benchmark in study.benchmarks_of(ablation)]
@@ -102,7 +104,13 @@ def runs_of(
         tags=(study.model_name, "comparison"),
         config=common | {"title": ablation.title, "reference": ablation.reference.as_dict()},
         summary={"arms": len(arms)}
-        | {f"{b}/{n}": int(counts.at[b, n]) for n in ("questions", "images") for b in benchmarks},
+        | {f"{b}/{n}": int(counts.at[b, n]) for n in ("questions", "images") for b in benchmarks}
+        | {
+            f"{b}/{name}": int(count)
+            for b, own in scores.attrs.get(LEFT_OUT, {}).items()
+            for name, count in zip(LEFT, own, strict=True)
+            if b in benchmarks
+        },
         files=files,
         histograms=_phi_histograms(information, benchmarks),
         environment=environment,

@@ -15,6 +15,7 @@ from PIL import Image
 from prunesid.core.files import atomic
 from prunesid.core.questions import Question
 from prunesid.study.analysis.latency import arm_times, read_latency
+from prunesid.study.analysis.measurement import concat_scores
 from prunesid.study.config.study import Study
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.patches import as_seen, first_crops
@@ -72,7 +73,7 @@ def publish_study(
     ablations    {ablation: folder with figure.png, table.html and the tables of its comparison}
     information  phi of every image of every benchmark
     """
-    table = pd.concat([pd.read_parquet(b.scores) for b in benchmarks.values()], ignore_index=True)
+    table = concat_scores(pd.read_parquet(b.scores) for b in benchmarks.values())
     surroundings = environment(study.device)
     gallery = gallery_of(study, benchmarks, store, directory)
     runs: list[Run] = []

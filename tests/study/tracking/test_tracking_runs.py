@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from builders.synthetic_scores import GQA, POPE, ROOT, grouping, scores_of
 
+from prunesid.core.questions import LEFT_OUT
 from prunesid.study.analysis.comparison import arm_values, compare, reference_arms, sample
 from prunesid.study.config.study import Bootstrap, Study, Wandb
 from prunesid.study.tracking.runs import disagreements, runs_of, tags_of
@@ -143,3 +144,18 @@ def test_an_arms_place_in_the_table_is_in_its_configuration(scores, values):
     assert (config["row"], config["column"]) == ("random", "192 tokens")
     assert (config["reference"], config["seed"]) == ("budget-192", 2)
     assert runs["vanilla"].config["reference"] is None
+
+
+def test_the_comparison_counts_what_is_left_out_and_only_where_something_is(scores, values):
+    def counts(own):
+        return {
+            name: value
+            for name, value in runs_of(STUDY, ABLATION, own, values, {}, {})[-1].summary.items()
+            if name.endswith("left_out")
+        }
+
+    assert counts(scores) == {}
+    first = scores["benchmark"].iloc[0]
+    short = scores.copy()
+    short.attrs[LEFT_OUT] = {first: [7, 2], "elsewhere": [1, 1]}
+    assert counts(short) == {f"{first}/questions_left_out": 7, f"{first}/images_left_out": 2}

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunesid.core.registry import Registry
+from prunesid.study.analysis.comparison import LEFT
+from prunesid.study.analysis.measurement import left_out_text
 from prunesid.study.config.ablation import FIGURE
 from prunesid.study.config.arm import ALL_TOKENS
 from prunesid.study.config.study import Bootstrap
@@ -79,7 +81,22 @@ class Subject:
         asked = lines[(lines["row"] == ALL_TOKENS) & lines["benchmark"].isin(list(self.titles))]
         questions, images = (int(asked[name].sum()) for name in ("questions", "images"))
         titles = ", ".join(self.titles.values())
-        return f"{titles} ({questions:,} questions on {images:,} images)"
+        left = ", ".join(f"{self.titles[name]}: {text}" for name, text in self.left_out.items())
+        return f"{titles} ({questions:,} questions on {images:,} images{left and f'; {left}'})"
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """What is not among them, for benchmarks of which some images cannot be read."""
+        lines = self.comparison
+        if LEFT[0] not in lines:
+            return {}
+        own = lines[lines["row"] == ALL_TOKENS].set_index("benchmark")
+        counts = {name: own.loc[name, list(LEFT)].astype(int) for name in self.titles}
+        return {
+            name: left_out_text(questions, images)
+            for name, (questions, images) in counts.items()
+            if images
+        }
 
 
 @dataclass(frozen=True)

@@ -208,12 +208,12 @@ def test_every_table_says_how_many_are_left_out_and_none_where_none_are(
     assert all(said in files[suffix] for suffix in (".html", ".md"))
     assert (comparison[list(LEFT)].to_numpy() == [lost, 1]).all()
     assert set(comparison["benchmark"]) == {"pocket_mme", AVERAGE}
-    (line,) = (own for own in closing(skipping[0]).splitlines() if own.startswith("Left out of "))
+    (line,) = (own for own in closing([skipping[0]]).splitlines() if own.startswith("Left out of "))
     assert f"{lost} questions on 1 that cannot be read, for example: question" in line
     others, plain, clean = pages(undisturbed[0], tmp_path / "b")
     assert not any("left out" in text for text in others.values())
     assert not set(LEFT) & set(plain.columns) and "left out" not in clean.sample
-    assert "Left out" not in closing(undisturbed[0])
+    assert "Left out" not in closing([undisturbed[0]])
 
 
 def test_a_readers_first_numbers_say_it(skipping, undisturbed):

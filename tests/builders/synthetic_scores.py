@@ -48,8 +48,12 @@ def scores_of(
     images: int = 120,
     seed: int = 0,
     skill: Callable[[Arm], float] = accuracy,
+    whole: int = 576,
 ) -> pd.DataFrame:
-    """Scores of every arm: right where shared difficulty and the arm's own luck allow it."""
+    """Scores of every arm: right where shared difficulty and the arm's own luck allow it.
+
+    whole  tokens of an image when all are kept
+    """
     tables = []
     for place, benchmark in enumerate(benchmarks):
         random = np.random.default_rng([seed, place])
@@ -61,7 +65,7 @@ def scores_of(
         for arm in arms:
             luck = np.sqrt(1 - 0.4**2 - 0.8**2) * random.normal(size=len(questions))
             right = difficulty + luck < norm.ppf(skill(arm))
-            tables.append(_answered(questions, benchmark, arm, right))
+            tables.append(_answered(questions, benchmark, arm, right, whole))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -85,7 +89,7 @@ def _questions(benchmark: Benchmark, images: int) -> pd.DataFrame:
 
 
 def _answered(
-    questions: pd.DataFrame, benchmark: Benchmark, arm: Arm, right: np.ndarray
+    questions: pd.DataFrame, benchmark: Benchmark, arm: Arm, right: np.ndarray, whole: int
 ) -> pd.DataFrame:
     wrong = questions["target"].map({"yes": "no", "no": "yes"}).fillna("something else")
     return questions.assign(
@@ -95,7 +99,7 @@ def _answered(
         answer=questions["target"].where(right, wrong),
         score=right.astype(float),
         weight=1.0,
-        tokens=arm.budget or 576,
+        tokens=arm.budget or whole,
     )
 
 

@@ -85,6 +85,12 @@ class Paper:
                 return value
         return None
 
+    def budgets(self, ablation: Ablation) -> list[int]:
+        """The budgets of the ablation's table of the paper, the smallest first."""
+        table = str(ablation.table.paper_table)
+        kept = {key[3] for key in self.cells if key[0] == table and key[1] != ALL_TOKENS}
+        return sorted(int(tokens) for tokens in kept if tokens != EVERYTHING)
+
     def model_of(self, ablation: Ablation) -> str:
         """Title of the model whose numbers the ablation's table of the paper has."""
         return self.models[str(ablation.table.paper_table)]

@@ -1,9 +1,18 @@
 # A study of several models: every chapter is this workflow as a module, with the study of one model.
+import os
+from pathlib import Path
+
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from prunesid.pocket.benchmarks import BENCHMARKS
+from prunesid.study.analysis.travel import compared
+from prunesid.study.clone import in_clone
 from prunesid.study.config.chapters import read_whole, rendered_by
 from prunesid.study.config.documents import ConfigError
+from prunesid.study.layout import Layout
+from prunesid.study.provenance.code import stage_files
+from prunesid.study.provenance.seals import drop_damaged_files
 from prunesid.study.report.closing import closing
 
 try:
@@ -35,3 +44,48 @@ for each in WHOLE.chapters:
 
 
 TARGETS = [getattr(rules, f"{each.name}_all").input for each in WHOLE.chapters]
+
+# What several chapters say of the same methods.
+COMPARED = [(study, compared(study)) for study in STUDIES if compared(study)]
+TRAVEL = WHOLE.results / "travel"
+if workflow.is_main_process:
+    for dropped in drop_damaged_files(TRAVEL):
+        logger.warning(f"{dropped} was damaged; making it again")
+
+
+rule travel:
+    input:
+        scores=[
+            Layout.of(study).scores(benchmark.name)
+            for study, ablation in COMPARED
+            for benchmark in study.benchmarks_of(ablation)
+        ],
+        pairs=[
+            Layout.of(study).ablation("pairs.csv", ablation.name)
+            for study, ablation in COMPARED
+        ],
+        paper=[
+            os.path.relpath(in_clone("configs", "paper", name))
+            for name in ("results.csv", "notes.yaml")
+        ],
+        code=[os.path.relpath(path) for path in stage_files("travel").values()],
+    output:
+        report(
+            TRAVEL / "travel.html",
+            category="Do the findings travel?",
+            labels={"what": "places and rank correlations"},
+            caption="../report/travel.rst",
+        ),
+        [TRAVEL / f"travel{suffix}" for suffix in (".md", ".csv", ".svg", ".png")],
+    localrule: True
+    params:
+        files=[str(path) for path in workflow.configfiles],
+        given=workflow.config_settings.config,
+    message:
+        "Do the findings travel?"
+    script:
+        "../scripts/travel.py"
+
+
+if len(COMPARED) > 1:
+    TARGETS.append(rules.travel.output)

@@ -6,7 +6,9 @@ import sys
 
 from builders.synthetic_scores import ROOT
 
-SCRIPTS = ("ablation", "costs", "histogram", "methods", "notebook", "patches", "publish")
+SCRIPTS = (
+    "ablation", "costs", "histogram", "methods", "notebook", "patches", "publish", "travel",
+)  # fmt: skip
 
 
 def test_what_counts_draws_and_publishes_imports_no_torch():

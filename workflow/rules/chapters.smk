@@ -6,7 +6,6 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from prunesid.pocket.benchmarks import BENCHMARKS
-from prunesid.study.analysis.travel import compared
 from prunesid.study.clone import in_clone
 from prunesid.study.config.chapters import read_whole, rendered_by
 from prunesid.study.config.documents import ConfigError
@@ -46,7 +45,6 @@ for each in WHOLE.chapters:
 TARGETS = [getattr(rules, f"{each.name}_all").input for each in WHOLE.chapters]
 
 # What several chapters say of the same methods.
-COMPARED = [(study, compared(study)) for study in STUDIES if compared(study)]
 TRAVEL = WHOLE.results / "travel"
 if workflow.is_main_process:
     for dropped in drop_damaged_files(TRAVEL):
@@ -57,12 +55,12 @@ rule travel:
     input:
         scores=[
             Layout.of(study).scores(benchmark.name)
-            for study, ablation in COMPARED
+            for study, ablation in WHOLE.compared
             for benchmark in study.benchmarks_of(ablation)
         ],
         pairs=[
             Layout.of(study).ablation("pairs.csv", ablation.name)
-            for study, ablation in COMPARED
+            for study, ablation in WHOLE.compared
         ],
         paper=[
             os.path.relpath(in_clone("configs", "paper", name))
@@ -87,5 +85,5 @@ rule travel:
         "../scripts/travel.py"
 
 
-if len(COMPARED) > 1:
+if len(WHOLE.compared) > 1:
     TARGETS.append(rules.travel.output)

@@ -1,17 +1,11 @@
 from pathlib import Path
 
-from prunesid.study.analysis.travel import compared
 from prunesid.study.config.chapters import read_whole
 from prunesid.study.provenance.seals import seal
 from prunesid.study.report.paper import load_paper
 from prunesid.study.report.travel import write_travel
 
 whole = read_whole([Path(path) for path in snakemake.params.files], snakemake.params.given)
-found = [(study, compared(study)) for study in whole.studies]
 outputs = [Path(path) for path in snakemake.output]
-write_travel(
-    [(study, ablation) for study, ablation in found if ablation is not None],
-    load_paper(Path(snakemake.input.paper[0]).parent),
-    outputs,
-)
+write_travel(whole.compared, load_paper(Path(snakemake.input.paper[0]).parent), outputs)
 seal(outputs)

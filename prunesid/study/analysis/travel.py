@@ -20,11 +20,12 @@ from prunesid.study.analysis.power import LEVEL
 from prunesid.study.analysis.statistics import EQUAL, interval
 from prunesid.study.config.ablation import Ablation, Cell
 from prunesid.study.config.arm import text
+from prunesid.study.config.chapters import METHODS
 from prunesid.study.config.study import Bootstrap, Study
 from prunesid.study.layout import Layout
 
-# Of fewer methods an order says next to nothing; of fewer images there is none to leave out.
-METHODS, IMAGES = 5, 2
+# Of fewer images there is none to leave out.
+IMAGES = 2
 # What becomes of a difference that is significant somewhere.
 EVERYWHERE, TURNED, SOMEWHERE = "everywhere", "turned", "somewhere"
 
@@ -58,19 +59,6 @@ class Standing:
     values: Mapping[str, float]
     drawn: Mapping[str, Floats]
     sure: frozenset[tuple[str, str]] | None
-
-
-def compared(study: Study) -> Ablation | None:
-    """The ablation whose methods are compared with other studies'; None where there is none.
-
-    The first with at least `METHODS` different methods whose columns are budgets and nothing else.
-    """
-    for ablation in study.ablations:
-        methods = {arm.method for arm in ablation.arms if not arm.is_vanilla}
-        across = {axis for column in ablation.columns for axis, _ in column.values}
-        if len(methods) >= METHODS and across <= {"budget"}:
-            return ablation
-    return None
 
 
 def read_chapter(study: Study, ablation: Ablation, bootstrap: Bootstrap) -> ChapterResults:

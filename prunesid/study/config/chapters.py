@@ -18,12 +18,15 @@ from typing import Any
 
 from prunesid.core.registry import unknown
 from prunesid.study.clone import in_clone
+from prunesid.study.config.ablation import Ablation
 from prunesid.study.config.documents import ConfigError, Document, collecting
 from prunesid.study.config.study import Study, parse_study, study_document
 
 CHAPTERS = "chapters"
 # Together they are one study: one folder, one place of publication.
 SHARED = ("results", "wandb", "trackio")
+# With fewer methods an order of them says nothing.
+METHODS = 5
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,12 @@ class Whole:
     @property
     def studies(self) -> tuple[Study, ...]:
         return tuple(chapter.study for chapter in self.chapters)
+
+    @property
+    def compared(self) -> tuple[tuple[Study, Ablation], ...]:
+        """The chapters, and of each the ablation whose methods are compared with the others'."""
+        found = ((study, compared(study)) for study in self.studies)
+        return tuple((study, ablation) for study, ablation in found if ablation is not None)
 
     @property
     def results(self) -> Path:
@@ -87,6 +96,19 @@ def read_whole(paths: Sequence[Path], given: Mapping[str, Any] | None = None) ->
     if problems:
         raise ConfigError(problems)
     return Whole(document.value["title"], tuple(chapters))
+
+
+def compared(study: Study) -> Ablation | None:
+    """The ablation whose methods are compared with other studies'; None where there is none.
+
+    The first with at least `METHODS` different methods whose columns are budgets and nothing else.
+    """
+    for ablation in study.ablations:
+        methods = {arm.method for arm in ablation.arms if not arm.is_vanilla}
+        across = {axis for column in ablation.columns for axis, _ in column.values}
+        if len(methods) >= METHODS and across <= {"budget"}:
+            return ablation
+    return None
 
 
 def rendered_by(chapters: Sequence[Chapter], rendered: Sequence[str]) -> dict[str, list[str]]:

@@ -22,6 +22,7 @@ from prunesid.study.analysis import travel
 from prunesid.study.analysis.comparison import AVERAGE, write_csv
 from prunesid.study.analysis.travel import ChapterResults, Standing
 from prunesid.study.config.ablation import Ablation
+from prunesid.study.config.chapters import METHODS
 from prunesid.study.config.study import Bootstrap, Study
 from prunesid.study.report import formats, panels, theme
 from prunesid.study.report.paper import Paper
@@ -57,7 +58,7 @@ class TravelPage:
 def write_travel(
     chapters: Sequence[tuple[Study, Ablation]], paper: Paper, outputs: Sequence[Path]
 ) -> None:
-    """Write the page of finished studies, each with the ablation that `travel.compared` names.
+    """Write the page of finished studies, each with the ablation that `Whole.compared` names.
 
     outputs  a path per suffix of `SUFFIXES`, and .pdf where wanted. The .html holds the .svg and
              needs nothing beside itself; the .md shows the .png beside it.
@@ -220,7 +221,7 @@ def _correlations(data: pd.DataFrame, bootstrap: Bootstrap, notes: Sequence[str]
     words = (
         "Kendall's τ-b of what those methods keep that both have (their number is the last in a "
         "cell): 1 for the same order, −1 for the opposite, 0 for unrelated ones. With fewer than "
-        f"{travel.METHODS} methods nothing is computed. Small print: {_confidence(bootstrap)} "
+        f"{METHODS} methods nothing is computed. Small print: {_confidence(bootstrap)} "
         f"interval from {bootstrap.resamples:,} bootstrap resamples of whole images within each "
         "benchmark, the paper's numbers fixed: percentiles, widened to their mirror image about τ, "
         "since resampling itself makes orders less alike."
@@ -234,7 +235,7 @@ def _correlations(data: pd.DataFrame, bootstrap: Bootstrap, notes: Sequence[str]
 def _tau(line: Mapping[Any, Any]) -> TableCell:
     methods = f"of {line['methods']}"
     if np.isnan(line["value"]):
-        few = line["methods"] < travel.METHODS
+        few = line["methods"] < METHODS
         return TableCell("too few" if few else "all equal", "", methods)
     interval = f"{signed(line['low'], 2)} to {signed(line['high'], 2)}"
     return TableCell(signed(line["value"], 2), interval, methods)

@@ -11,12 +11,10 @@ from scipy.stats import kendalltau
 from prunesid.study.analysis.comparison import AVERAGE, compare_samples
 from prunesid.study.analysis.travel import (
     EVERYWHERE,
-    METHODS,
     SOMEWHERE,
     TURNED,
     Standing,
     by_budget,
-    compared,
     correlate,
     correlations,
     differences,
@@ -26,6 +24,7 @@ from prunesid.study.analysis.travel import (
     standings,
     tau_b,
 )
+from prunesid.study.config.chapters import METHODS, compared
 
 
 def standing(values, error=0.0, source="one", sure=(), seed=0, resamples=400):

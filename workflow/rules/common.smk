@@ -133,7 +133,7 @@ def paper(*names):
 
 def own_rules():
     """Rules that lie beside the study. A project that uses this one as a module has its own."""
-    if not workflow.modifier.is_main_snakefile():
+    if not (CHAPTER or workflow.modifier.is_main_snakefile()):
         return []
     return sorted(map(str, (STUDY_FOLDER / "rules").glob("*.smk")))
 

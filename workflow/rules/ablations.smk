@@ -30,8 +30,7 @@ def reported(file, what, caption):
     """A file of an ablation that its report shows."""
     return report(
         LAYOUT.ablation(file),
-        category="Ablations",
-        subcategory="{ablation}",
+        **shelf("Ablations", "{ablation}"),
         labels={"ablation": "{ablation}", "what": what},
         caption=f"../report/{caption}.rst",
     )

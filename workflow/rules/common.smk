@@ -121,6 +121,14 @@ def asked(stage, what):
     return written
 
 
+def shelf(what, part=None):
+    """Where a report shows something: in a study of several models each has a shelf of its own."""
+    if CHAPTER:
+        title = STUDY.title.removeprefix("PruneSID on ")
+        return {"category": title, "subcategory": part or what}
+    return {"category": what, **({"subcategory": part} if part else {})}
+
+
 def plugin_sources():
     """Files of the study's plug-ins, for what may be drawn by one of them."""
     return here(path for plugin in STUDY.plugins for path in files_of(plugin))

@@ -29,7 +29,7 @@ rule methods:
         report(
             directory(LAYOUT.ablation("methods")),
             patterns=["{method}.html"],
-            category="Methods",
+            **shelf("Methods"),
             labels={"method": "{method}", "ablation": "{ablation}"},
             caption="../report/method.rst",
         ),

@@ -26,7 +26,7 @@ rule notebook:
         executed=LAYOUT.notebook("first_questions.ipynb"),
         page=report(
             LAYOUT.notebook("first_questions.html"),
-            category="Notebook",
+            **shelf("Notebook"),
             labels={"what": "First questions"},
             caption="../report/notebook.rst",
         ),

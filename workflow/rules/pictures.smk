@@ -19,7 +19,7 @@ rule histogram:
     output:
         svg=report(
             LAYOUT.figure("information.svg"),
-            category="Images",
+            **shelf("Images"),
             labels={"what": "information scores"},
             caption="../report/information.rst",
         ),
@@ -48,7 +48,7 @@ rule patches:
     output:
         png=report(
             LAYOUT.figure("patches.png"),
-            category="Images",
+            **shelf("Images"),
             labels={"what": "kept patches"},
             caption="../report/patches.rst",
         ),

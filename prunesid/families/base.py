@@ -5,12 +5,13 @@ Needs transformers >= 5.18 (`mm_encoder_outputs`).
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -101,6 +102,13 @@ class Adapter(ABC):
         self.text_tower = None
         # Every arm asks the same questions.
         self._prompts: dict[tuple[str, tuple[str, ...]], Prompt] = {}
+
+    def with_newline(self, newline: str) -> Self:
+        """The same model with another choice of its option `newline`, read where tokens enter."""
+        found = copy.copy(self)
+        chosen = {**self.options, "newline": newline}
+        found.options = self.checked(self.model.config.model_type, chosen)
+        return found
 
     @classmethod
     def checked(cls, model_type: str, options: Mapping[str, object]) -> dict[str, Value]:

@@ -31,6 +31,8 @@ from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.files.costs import read_costs
 from prunesid.study.files.features import read_features
 from prunesid.study.files.kept import kept_digest, load_kept, save_kept
+from prunesid.study.provenance.store import Store
+from prunesid.study.provenance.tables import read_keys
 from prunesid.study.stages.source import Source
 
 SIDE, BUDGET = 4, 30
@@ -472,3 +474,47 @@ def test_every_scope_goes_through_every_stage(folder, tmp_path, options):
     stored, _ = read_features(tmp_path / "2" / "features.safetensors")
     assert stored.crops == options and stored.newline is not None
     assert by_name["divprune"]["selection_macs"] == 88**2 * stored.newline.numel()
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"scope": "image"},
+        {"crop_order": "method"},
+        {"newline": "rows", "unpad": "before"},
+        {"unpad": "after", "budget_for": "image"},
+    ],
+)
+def test_a_choice_of_an_arm_is_the_model_s_option_for_it_alone(folder, tmp_path, chosen):
+    data = tmp_path / "mme.parquet"
+    render("pocket_mme", data, 2)
+    source, metric = Source("pocket_mme", data), "mme_perception_score"
+
+    def table(name, options, **crops):
+        methods = ("prunesid", "visionzip")
+        settings = [{"budget": 12, "method": method, **crops} for method in methods]
+        arms = (VANILLA, *map(make_arm, settings))
+        found = run(tmp_path / name, folder, source, metric, 2, arms, options)
+        kept = [read_keys(tmp_path / name / "selections.json")[arm.name] for arm in arms[1:]]
+        files = [load_file(Store(tmp_path / name / "store").get(key)) for key in kept]
+        costs = read_costs(tmp_path / name / "costs.csv").reset_index(drop=True)
+        return found.drop(columns="arm"), files, costs
+
+    ours, kept, costs = table("arms", (), **chosen)
+    theirs, wanted, counted = table("options", tuple(sorted(chosen.items())))
+    pd.testing.assert_frame_equal(ours, theirs)
+    pd.testing.assert_frame_equal(costs, counted)
+    for own, other in zip(kept, wanted, strict=True):
+        assert own.keys() == other.keys()
+        assert all(torch.equal(own[name], other[name]) for name in other)
+
+
+def test_choices_for_crops_name_an_arm_and_are_refused_where_nothing_chooses_by_them():
+    arm = make_arm({"scope": "image", "unpad": None, "budget": 12})
+    assert arm.name == "budget-12_scope-image" and arm.crops == {"scope": "image"}
+    assert arm.resolved()["scope"] == "image"
+    with pytest.raises(ValueError, match="scope 'cropp'.*Available: crop, image"):
+        make_arm({"scope": "cropp"})
+    for method in ("fastv", "tome"):
+        with pytest.raises(ValueError, match=f"scope: {method} does not choose among"):
+            make_arm({"method": method, "scope": "image"})

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from prunesid.core.crops import CHOICES, OPTIONS
 from prunesid.core.registry import unknown
 from prunesid.methods.features import is_random
 from prunesid.methods.features.prunesid.information import RULES
@@ -32,7 +33,8 @@ class Arm:
     that enter a layer; all other arms' tokens are the same in every layer.
 
     `dynamic` names the rule by which images share the budget, which is then their mean; None gives
-    every image the same.
+    every image the same. `crops` holds what differs from the method's own treatment of an image in
+    crops (`prunesid.core.crops.CHOICES`).
     """
 
     name: str
@@ -41,6 +43,7 @@ class Arm:
     params: Mapping[str, Any] = field(default_factory=dict, hash=False)
     seed: int = 0
     dynamic: str | None = None
+    crops: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def is_vanilla(self) -> bool:
@@ -77,6 +80,7 @@ class Arm:
         given = {"method": self.method, "budget": self.budget, "seed": self.seed}
         if self.dynamic is not None:
             given["dynamic"] = self.dynamic
+        given |= self.crops
         return given if self.is_vanilla else given | resolve(self.method, **self.params)
 
 
@@ -84,7 +88,7 @@ VANILLA = Arm(ALL_TOKENS, ALL_TOKENS, None)
 
 
 def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
-    """The arm of a setting: `method`, `budget`, `dynamic` where given, and the method's parameters.
+    """The arm of a setting: `method`, `budget`, `dynamic`, choices for crops, and parameters.
 
     A budget of None or 'all', or the method 'vanilla', gives the arm that keeps all tokens. A
     parameter that changes nothing is dropped, so that equal arms have one name. ValueError for an
@@ -101,11 +105,16 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
         return VANILLA
     if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
         raise ValueError(f"budget: {budget!r} is no positive number of tokens (or 'all')")
-    params = {k: v for k, v in setting.items() if k not in {"method", "budget", "dynamic"}}
+    others = {"method", "budget", "dynamic", *CHOICES}
+    params = {k: v for k, v in setting.items() if k not in others}
+    chosen = {name: setting[name] for name in CHOICES if setting.get(name) is not None}
+    crops = {name: str(OPTIONS[name].check(name, choice)) for name, choice in chosen.items()}
     resolved = resolve(method, **params)
     place = METHODS[method].place
     if dynamic is not None and place in UNSHARED:
         raise ValueError(f"dynamic: {method} {UNSHARED[place]} share its budget")
+    if crops and place in UNSHARED:
+        raise ValueError(f"{next(iter(crops))}: {method} does not choose among an image's crops")
     groups = resolved.get("num_groups")
     if isinstance(groups, int) and groups > budget:
         raise ValueError(
@@ -116,7 +125,8 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
         if resolve(method, **without) == resolved:
             params = without
     params = dict(sorted(params.items()))
-    return Arm(_name(method, budget, dynamic, params, seed), method, budget, params, seed, dynamic)
+    name = _name(method, budget, dynamic, params | crops, seed)
+    return Arm(name, method, budget, params, seed, dynamic, crops)
 
 
 def seeds_of(setting: Mapping[str, Any], count: int) -> tuple[Arm, ...]:

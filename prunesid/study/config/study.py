@@ -317,6 +317,10 @@ def _check_latency(ablation: Ablation, limit: int | None) -> None:
     if ablation.clocked not in benchmarks:
         stranger = unknown("benchmark of this ablation", str(ablation.clocked), benchmarks)
         raise ConfigError([f"latency.benchmark: {stranger}"])
+    own = [arm.name for arm in ablation.clocked_arms if arm.crops]
+    if own:
+        taken = "the clock takes crops as the model's options say"
+        raise ConfigError([f"latency: {taken}; leave out arm {own[0]}"])
     if limit is not None and max(options.batches) > limit:
         raise ConfigError(
             [
@@ -415,7 +419,10 @@ def _infeasible(
             encoder.plans(arm.method, vision.encoding, arm.budget, crops=vision.crops, **arm.params)
 
     def crops(arm: Arm) -> None:
-        features.crops_of(arm.method, chosen, **arm.params)
+        if arm.crops and not newlines:
+            named = ", ".join(arm.crops)
+            raise ValueError(f"{named}: {vision.family} has no image in crops; LLaVA-NeXT has")
+        features.crops_of(arm.method, {**chosen, **arm.crops}, **arm.params)
 
     checks: tuple[tuple[Callable[[Arm], None], list[Arm]], ...] = (
         (readable, list(arms)),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 ALL = "all"
 ATTENTION = "last_cls_attention"
+NEWLINE = "newline"
 
 
 def material_of(tokens: str, features: Head, runtime: Runtime, arm: Arm) -> dict[str, Any]:
@@ -45,7 +46,8 @@ def material_of(tokens: str, features: Head, runtime: Runtime, arm: Arm) -> dict
     identity = features.identity(_fields([arm]))
     return answer_material(
         arm={"tokens": tokens, "features": identity}
-        | ({} if inside is None else {"late": inside.material()}),
+        | ({} if inside is None else {"late": inside.material()})
+        | ({"newline": arm.crops[NEWLINE]} if NEWLINE in arm.crops else {}),
         benchmark=identity["benchmark"], model=identity["model"], batch_size=runtime.batch_size,
         dtype=runtime.dtype, device=runtime.device, code=code_of("answer", [arm], runtime.model),
     )  # fmt: skip
@@ -136,7 +138,8 @@ def answer_benchmark(
         determined = material_of(tokens, head, runtime, arm)
         attention = partial(_attention, records) if arm.name in reading else None
         inputs = rows if by_question and tokens != ALL else None
-        return Job(arm.name, determined, kept, late_of(arm), attention, inputs)
+        newline = arm.crops.get(NEWLINE)
+        return Job(arm.name, determined, kept, late_of(arm), attention, inputs, newline)
 
     jobs = [job(arm) for arm in arms]
     keys = {each.name: Store.key(each.material) for each in jobs}

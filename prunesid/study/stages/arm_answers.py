@@ -47,6 +47,7 @@ class Job:
     inputs         the owners of the rows of `kept` if each question is an input of its own
                    (`prunesid.images.relevance`); None: the images
     late           the method that drops some of these tokens inside the language model
+    newline        the family's option of this name, if it is the arm's own
     cls_attention  gives that of the kept tokens, if `late` needs it; see `answer_late`
     """
 
@@ -56,6 +57,7 @@ class Job:
     late: Late | None = None
     cls_attention: Callable[[Kept], Tensor] | None = None
     inputs: Inputs | None = None
+    newline: str | None = None
 
 
 def answer_material(
@@ -143,6 +145,8 @@ def _answer(
 ) -> tuple[list[Answer], int]:
     """The answers, and the visual tokens that were run: per input, or per question if late."""
     late = job.late
+    if job.newline is not None:
+        adapter = adapter.with_newline(job.newline)
     if late is None:
         answers = answer(
             adapter, kept, inputs, asked, batch_size=batch_size, halving=halving, progress=progress

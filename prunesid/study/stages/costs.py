@@ -73,7 +73,7 @@ def pools_of(arm: Arm, head: Head) -> Mapping[str, tuple[int, ...]]:
     """{input: tokens that each of the arm's choices is among}; {} without choices by features."""
     if not arm.selects or arm.encodes:
         return {}
-    crops = methods.crops_of(arm.method, head.crops, **arm.params)
+    crops = methods.crops_of(arm.method, {**head.crops, **arm.crops}, **arm.params)
     sizes, grids = head.sizes, head.row_grids
     found = {}
     for name, media in head.inputs.items():

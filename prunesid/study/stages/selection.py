@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,8 @@ def _named(arm: Arm, budget: int | Mapping[str, int]) -> dict[str, Any]:
     }
     if not isinstance(budget, int):
         named |= {"dynamic": arm.dynamic, "budgets": digest(list(budget.values()))}
+    if arm.crops:
+        named["crops"] = dict(arm.crops)
     return named
 
 
@@ -152,6 +155,7 @@ def _select(
     names = _fields(arm, None if asked is None else asked.text_tower)
     # CLS goes before the patches in some layouts, whatever the method reads.
     records, _ = read_features(features, layers=layers_of(names), fields={*names, "cls"})
+    records = replace(records, crops={**records.crops, **arm.crops})
     whose = {name: name for name in records.names} if asked is None else owners(asked.prompts)
 
     def select(names: Sequence[str]) -> Kept:

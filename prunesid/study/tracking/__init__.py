@@ -68,7 +68,7 @@ class Picture:
 class Run:
     """One arm of an ablation, or the comparison of all of them.
 
-    group        the ablation
+    group        the model and the ablation
     job_type     the stage
     config       the settings of the run, summary its results. Both hold what JSON can express:
                  NumPy scalars and paths are converted, NaN becomes null

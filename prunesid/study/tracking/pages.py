@@ -24,6 +24,7 @@ from prunesid.study.tracking.artifacts import read_artifacts, send_artifacts
 from prunesid.study.tracking.dashboard import runs_of_study
 from prunesid.study.tracking.ledger import LEDGER, Entry, read_ledger, shown, write_ledger
 from prunesid.study.tracking.process import lines_of, problem_of, run_bounded
+from prunesid.study.tracking.runs import group_of
 from prunesid.study.tracking.uploads import Upload, read_uploads, write_uploads
 from prunesid.study.tracking.wandb import Wandb
 from prunesid.study.tracking.wandb_commands import RETRIES, record, surroundings
@@ -141,7 +142,7 @@ def _pages(study: Study, directory: Path) -> Mapping[str, Any]:
         "benchmarks": {b.name: b.title for b in study.benchmarks},
         "ablations": [
             {
-                "name": a.name,
+                "group": group_of(study, a),
                 "title": a.title,
                 "text": files[f"{a.name}/{TABLE}"].read_text("utf-8"),
             }

@@ -83,7 +83,7 @@ def runs_of(
         runs.append(
             Run(
                 name=arm.name,
-                group=ablation.name,
+                group=group_of(study, ablation),
                 job_type=ARM_STAGE,
                 tags=tags_of(arm, study.model_name),
                 config=common
@@ -99,7 +99,7 @@ def runs_of(
         )
     comparison = Run(
         name=ablation.name,
-        group=ablation.name,
+        group=group_of(study, ablation),
         job_type=COMPARISON_STAGE,
         tags=(study.model_name, "comparison"),
         config=common | {"title": ablation.title, "reference": ablation.reference.as_dict()},
@@ -116,6 +116,11 @@ def runs_of(
         environment=environment,
     )
     return [*runs, comparison]
+
+
+def group_of(study: Study, ablation: Ablation) -> str:
+    """The group of an ablation's runs, apart from those of another model in the same project."""
+    return f"{study.model_name}/{ablation.name}"
 
 
 def tags_of(arm: Arm, model: str) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ def send_artifacts(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def save_pages(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Save a workspace and a report: {"workspace": url}, {"report": url}.
 
-    "title", "benchmarks": {name: title}, "ablations": [{"name", "title", "text"}], "former":
+    "title", "benchmarks": {name: title}, "ablations": [{"group", "title", "text"}], "former":
     {"workspace": url, "report": url}; a former page that is still there is changed in its place.
     """
     import wandb
@@ -273,7 +273,7 @@ def _report(request: dict[str, Any], former: str | None) -> str:
     page.blocks = [wr.TableOfContents()]
     for ablation in request["ablations"]:
 
-        def runset(name: str, stage: str, group: str = ablation["name"]) -> Any:
+        def runset(name: str, stage: str, group: str = ablation["group"]) -> Any:
             return wr.Runset(
                 entity=request["entity"],
                 project=request["project"],

@@ -166,7 +166,7 @@ def test_pictures_belong_to_answers_that_differ(study, work, tmp_path):
     directory = tmp_path / "runs"
     publish_study(study, *work, directory, tmp_path / "published.txt")
     held = json.loads(
-        (directory / "json" / "made_up" / "budget-16_grouping-random.json").read_text()
+        (directory / "json" / "pocket-made_up" / "budget-16_grouping-random.json").read_text()
     )
     predictions = pd.DataFrame(held["predictions"]["rows"], columns=held["predictions"]["columns"])
     assert (predictions["answer"] != predictions["answer_reference"]).all()

@@ -46,7 +46,7 @@ def test_runs_agree_with_the_comparison(scores, values, tmp_path):
     table.write_text("row,value\n")
     runs = runs_of(STUDY, ABLATION, scores, values, {"table": table}, {"commit": "abc"})
     assert [run.name for run in runs] == [*(arm.name for arm in ABLATION.arms), "grouping"]
-    assert {run.group for run in runs} == {"grouping"}
+    assert {run.group for run in runs} == {"pocket/grouping"}
     comparison = compare(scores, ABLATION, BENCHMARKS, STUDY.bootstrap).set_index(
         ["arms", "benchmark"]
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from builders.synthetic_scores import ROOT
+from builders.warm_python import WarmPython
 
 from prunesid.pocket.benchmarks import BENCHMARKS
 from prunesid.study.config.chapters import load_whole, read_whole, rendered_by
@@ -122,3 +123,30 @@ def test_a_chapter_is_planned_alone_or_with_all(write):
     alone = plan(path, "results/pocket-next/ablations/rivals/table.html")
     assert "pocket_next_ablation_rivals" in alone
     assert not any(name.startswith("pocket_") and "next" not in name for name in alone)
+
+
+@pytest.mark.slow
+def test_chapters_end_in_a_page_on_what_travels_and_one_more_reruns_nothing(write, tmp_path):
+    few = {"rivals": {"across": {"budget": [64]}}}
+    first = FIRST | {"overrides": few, "device": "cpu", "batch_size": 1, "limit": 2}
+    other = OTHER | {"overrides": few, "device": "cpu", "batch_size": 1, "limit": 2}
+    path = write(WHOLE | {"chapters": ["first.yaml"]}, first, other)
+    scores = Path("results/pocket/pocket_pope/scores.parquet")
+    usual = ("-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1")
+
+    def run(*targets: object) -> str:
+        asked = ("--configfile", path.name, *map(str, targets))
+        done = python.run(*usual, *asked, cwd=path.parent)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    warm = tmp_path / "warm"
+    warm.mkdir()
+    with WarmPython(warm, PYTHONPATH=str(ROOT)) as python:
+        run(scores)
+        before = (tmp_path / scores).stat().st_mtime_ns
+        write(WHOLE, first, other)
+        said = run("results/travel/travel.html")
+    assert (tmp_path / scores).stat().st_mtime_ns == before and "pocket_next_score" in said
+    page = (tmp_path / "results" / "travel" / "travel.html").read_text()
+    assert all(name in page for name in ("First", "Other", "DivPrune", "VisionZip"))

@@ -1,9 +1,10 @@
 """The recipe of Pocket-Mini-Gemini from Pocket-LLaVA, whose tower stays as it is.
 
-1. The ConvNeXt, the mining and the projector learn what every patch shows.
-2. The language model learns to answer, and they go on. Half of a prompt's 576 tokens or more show
-   background, so it first sees one in seven of those, and whole prompts last. The tokens that it
-   sees follow each other without gaps, as pruned ones do.
+1. The ConvNeXt, the mining and the projector learn what every patch shows, on windows of 12 x 12
+   patches, which hold as many things as a whole image.
+2. The language model learns to answer, and they go on: first on windows, then on whole images.
+   Most of an image's 576 tokens show background, so it first sees one in seven of those, and whole
+   prompts last. The tokens that it sees follow each other without gaps, as pruned ones do.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from prunesid.families.inputs.conversations import CONVERSATIONS, VICUNA_V1, pieces
+from prunesid.families.mini_gemini import MiniGeminiConfig, MiniGeminiProcessor
 from prunesid.families.mini_gemini.processing import MARK
 from prunesid.pocket.benchmarks import HELD_OUT_SEED
 from prunesid.pocket.gemini.model import build_model, build_processor
-from prunesid.pocket.gemini.views import PATCHES, batch_of, halved
+from prunesid.pocket.gemini.views import PATCHES, batch_of, halved, window
+from prunesid.pocket.model import GRID
 from prunesid.pocket.next.scenes import sample_scene
 from prunesid.pocket.questions import EVALUATED, Question, ask
 from prunesid.pocket.scenes import Scene
@@ -41,9 +44,10 @@ from prunesid.pocket.training.schedule import Phase, quick_phases
 from prunesid.pocket.training.tower import tower_forward
 from prunesid.pocket.training.vision import Heads, patch_terms, report
 
-MINING = [Phase(24, 8, 600, 2e-3, decay=0.5)]
+MINING = [Phase(12, 24, 600, 2e-3, decay=0.5)]
 LANGUAGE = [
-    Phase(24, 4, 2200, 1.2e-3, decay=0.5, backdrop=0.15),
+    Phase(12, 6, 1000, 1.2e-3),
+    Phase(24, 4, 1100, 1.2e-3, decay=0.5, backdrop=0.15),
     Phase(24, 4, 500, 8e-4, decay=1.0),
 ]
 THIN = 0.25  # share of the lessons that stay thin among whole prompts
@@ -56,7 +60,7 @@ MEASURED_IMAGES = 30
 class Learner(nn.Module):
     """What is trained: parts of the model, and the readouts of its hidden states."""
 
-    def __init__(self, model: Any, processor: Any):
+    def __init__(self, model: Any):
         super().__init__()
         self.trunk = model.model.vision_tower_aux
         self.mining = model.model.mining
@@ -68,26 +72,38 @@ class Learner(nn.Module):
         tower = copy.deepcopy(model.model.vision_tower).requires_grad_(False)
         tower.encoder.layers = tower.encoder.layers[:-1]  # features are from the last block but one
         self.frozen = (tower,)
-        self.processor = processor
+        self.processors = processors_of(model.config)
         prompt = CONVERSATIONS[VICUNA_V1].text(MARK)
-        self.opening = torch.tensor(pieces(processor.tokenizer, prompt, [MARK])[0][0])
+        self.opening = torch.tensor(pieces(self.processors[GRID].tokenizer, prompt, [MARK])[0][0])
 
     def matrices(self) -> Iterator[nn.Parameter]:
         parts = (self.trunk, self.mining, self.language.layers)
         return (p for part in parts for p in part.parameters() if p.ndim == 2)
 
     def patches(self, batch: dict[str, Tensor], sharp: bool = True) -> Tensor:
-        """(B, 576, D) what the projector gets; without `sharp`, nothing is mined."""
+        """(B, P, D) what the projector gets; without `sharp`, nothing is mined."""
         pixels = batch["pixel_values"]
-        places = torch.arange(1 + PATCHES).expand(len(pixels), -1)
         with torch.no_grad():
-            patches = tower_forward(self.frozen[0], pixels, places)[-1][:, 1:]
+            patches = tower_forward(self.frozen[0], pixels, batch["positions"])[-1][:, 1:]
         if not sharp:
             return patches
         return patches + self.mining(patches, self.trunk(batch["pixel_values_aux"]))
 
     def patch_loss(self, patches: Tensor, batch: dict[str, Tensor]) -> Tensor:
         return torch.stack(list(patch_terms(patches, self.heads, batch).values())).sum()
+
+
+def processors_of(config: MiniGeminiConfig) -> dict[int, MiniGeminiProcessor]:
+    """Side of a phase's patch grid -> the processor of its images: windows and whole ones."""
+    half = copy.deepcopy(config)
+    half.image_size_aux //= 2
+    half.vision_config.image_size //= 2
+    return {own.grid: build_processor(own) for own in (half, config)}
+
+
+def scene_of(phase: Phase, rng: np.random.Generator) -> Scene:
+    """A window or a whole image, as the phase has them."""
+    return window(rng) if phase.side < GRID else sample_scene(rng)
 
 
 @dataclass(frozen=True)
@@ -118,7 +134,9 @@ def _held_out(index: int) -> tuple[Scene, list[Question]]:
 @torch.no_grad()
 def read_patches(learner: Learner) -> Measured:
     """What the patches of held-out images show, as the heads read them."""
-    batch = batch_of([_held_out(i)[0] for i in range(MEASURED_IMAGES // 2)], learner.processor)
+    batch = batch_of(
+        [_held_out(i)[0] for i in range(MEASURED_IMAGES // 2)], learner.processors[GRID]
+    )
     return {
         name: {
             k: round(v, 3) for k, v in report(
@@ -135,7 +153,7 @@ def measure(learner: Learner) -> Measured:
     scores = {name: Scores() for name in ("all", "few", "silenced")}
     for index in range(MEASURED_IMAGES):
         scene, asked = _held_out(index)
-        batch = batch_of([scene], learner.processor)
+        batch = batch_of([scene], learner.processors[GRID])
         chance = torch.from_numpy(np.random.default_rng(index).random(PATCHES))
         few = batch["content"][0] | (chance < FEW)
         for name, own in scores.items():
@@ -148,7 +166,9 @@ def measure(learner: Learner) -> Measured:
 def learn_patches(learner: Learner, step: int, phase: Phase) -> float:
     """A step of the first stage."""
     rng = np.random.default_rng([SEED, 0, step])
-    batch = batch_of([sample_scene(rng) for _ in range(phase.batch)], learner.processor)
+    batch = batch_of(
+        [scene_of(phase, rng) for _ in range(phase.batch)], learner.processors[phase.side]
+    )
     patches = learner.patches(batch)
     embeddings = learner.language.embed_tokens.weight
     loss = learner.patch_loss(patches, batch)
@@ -162,12 +182,12 @@ def learn_answers(learner: Learner, step: int, phase: Phase) -> float:
     shown = 0.0
     for turn in range(phase.batch):
         rng = np.random.default_rng([SEED, 1, step, turn])
-        scene = sample_scene(rng)
-        batch = batch_of([scene], learner.processor)
+        scene = scene_of(phase, rng)
+        batch = batch_of([scene], learner.processors[phase.side])
         patches = learner.patches(batch)
         tokens = learner.projector(patches)
         backdrop = min(FEW, phase.backdrop) if rng.random() < THIN else phase.backdrop
-        seen = batch["content"][0] | (torch.from_numpy(rng.random(PATCHES)) < backdrop)
+        seen = batch["content"][0] | (torch.from_numpy(rng.random(tokens.shape[1])) < backdrop)
         found = answered(learner, tokens[:, seen], scene, choose(scene, rng))
         centers = shape_centers([halved(scene)])[:, :, seen]
         grounding = grounding_loss(
@@ -186,9 +206,8 @@ def train(checkpoints: Path, quick: bool) -> tuple[Any, Any]:
     """The trained model and its tokenizer; see `prunesid.pocket.training.train`."""
     mining, language = map(quick_phases, (MINING, LANGUAGE)) if quick else (MINING, LANGUAGE)
     model = build_model()
-    processor = build_processor(model.config)
     torch.manual_seed(SEED)
-    learner = Learner(model, processor).requires_grad_(True)
+    learner = Learner(model).requires_grad_(True)
     learner.language.requires_grad_(False)
     run_stage(
         checkpoints / "mining.safetensors", learner, learner.matrices(), mining,
@@ -199,4 +218,4 @@ def train(checkpoints: Path, quick: bool) -> tuple[Any, Any]:
         checkpoints / "answers.safetensors", learner, learner.matrices(), language,
         lambda step, phase: learn_answers(learner, step, phase), lambda: measure(learner),
     )  # fmt: skip
-    return model, processor.tokenizer
+    return model, learner.processors[GRID].tokenizer

@@ -44,16 +44,16 @@ from prunesid.pocket.training.schedule import Phase, quick_phases
 from prunesid.pocket.training.tower import tower_forward
 from prunesid.pocket.training.vision import Heads, patch_terms, report
 
-MINING = [Phase(12, 24, 600, 2e-3, decay=0.5)]
+MINING = [Phase(12, 24, 400, 2e-3), Phase(12, 8, 1400, 1.5e-3, decay=0.7)]
 LANGUAGE = [
-    Phase(12, 6, 1000, 1.2e-3),
-    Phase(24, 4, 1100, 1.2e-3, decay=0.5, backdrop=0.15),
-    Phase(24, 4, 500, 8e-4, decay=1.0),
+    Phase(12, 4, 1000, 1.2e-3),
+    Phase(24, 3, 1300, 1.2e-3, decay=0.5, backdrop=0.15),
+    Phase(24, 3, 500, 8e-4, decay=1.0),
 ]
 THIN = 0.25  # share of the lessons that stay thin among whole prompts
 FEW = 0.15  # share of the background that is seen there
 SEED = 4
-DENSE_WEIGHT = 0.1  # of the patches' loss in the second stage
+DENSE_WEIGHT = 0.2  # of the patches' loss in the second stage
 MEASURED_IMAGES = 30
 
 

@@ -13,7 +13,7 @@ from prunesid.pocket.training import optimization
 from prunesid.pocket.training.checkpoint import load_checkpoint, save_checkpoint
 from prunesid.pocket.training.schedule import Phase, steps_from
 
-CHECKPOINT_STEPS, MEASURED_STEPS = 50, 100
+CHECKPOINT_STEPS, MEASURED_STEPS = 50, 200
 Measured = dict[str, dict[str, float]]
 
 

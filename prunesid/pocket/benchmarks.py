@@ -8,7 +8,7 @@ Each is the small counterpart of a benchmark in the paper:
 * `pocket_sqa`: multiple choice over charts, diagrams, printed codes and scenes.
 
 `pocket_next_pope` and so on ask the same of images of up to 672 px, whose details a model sees in
-sub-crops alone (`prunesid.pocket.next`).
+sub-crops or with a second, sharper tower alone (`prunesid.pocket.next`, `prunesid.pocket.gemini`).
 
 `pocket_calibration` has no counterpart in the paper. It serves to tune settings without looking at
 the four benchmarks: other images in the same mixture, with the questions of `pocket_sqa`.
@@ -30,7 +30,7 @@ from prunesid.pocket.next import scenes as next_scenes
 from prunesid.pocket.questions import Question, ask, existence, judge, multiple_choice
 from prunesid.pocket.scenes import Scene, sample_scene
 
-# Training draws from seeds that begin with 1, 2 or 3; a test checks that no rendered image recurs.
+# Training draws from seeds that begin with 1 to 4; a test checks that no rendered image recurs.
 HELD_OUT_SEED = 7_000_000
 
 

@@ -6,7 +6,9 @@ The blind accuracy is measured twice: with a gray image, and with the image of a
 whose tokens look right but show the wrong scene. Both compare with the best guess without an image:
 the most frequent answer of the family, or of the question's wording with its names left out.
 
-A model that sees sub-crops is also asked with the base crop's tokens alone.
+A model that sees sub-crops is also asked with the base crop's tokens alone. One with a second,
+sharper tower is asked with nothing mined from it, and with images that have no more details than
+its first tower is shown.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from PIL import Image
 from prunesid.core.files import atomic
 from prunesid.core.questions import Question as Asked
 from prunesid.core.record import Kept
+from prunesid.families.mini_gemini import MiniGemini
 from prunesid.generate.engine import answer
 from prunesid.images.records import ImageRecords
 from prunesid.pocket import WEIGHTS
@@ -40,6 +43,7 @@ _SEED_OF_CARD = 99
 _SAMPLE: dict[str, Callable[[np.random.Generator], Scene]] = {
     "llava": sample_scene,
     "llava_next": next_scenes.sample_scene,
+    "mini_gemini": next_scenes.sample_scene,
 }
 _NAMES = {*SHAPES, *COLOR_NAMES, *CHARACTERS, *NUMBERS, *(plural(s) for s in SHAPES)}
 
@@ -96,6 +100,20 @@ def base_crop(records: ImageRecords) -> Kept:
     return records.all_tokens().without(later)
 
 
+def silence(adapter) -> None:
+    """Make all that a Mini-Gemini mines for its patches zero, for good."""
+    value = adapter.model.model.mining.value[-1]
+    torch.nn.init.zeros_(value.weight)
+    torch.nn.init.zeros_(value.bias)
+
+
+def coarse(picture: Image.Image) -> Image.Image:
+    """A picture of even width and height with each 2 x 2 pixels replaced by their mean."""
+    width, height = picture.size
+    smaller = picture.resize((width // 2, height // 2), Image.Resampling.BOX)
+    return smaller.resize(picture.size, Image.Resampling.NEAREST)
+
+
 def accuracy(
     adapter,
     pictures: Sequence[Image.Image],
@@ -122,7 +140,7 @@ def accuracy(
 def evaluate(model: Path, images: int) -> dict[str, dict[str, float]]:
     """Accuracy (%) per family: `seen`, `gray`, `other`, and `guess`; plus `questions` counted.
 
-    A model that sees sub-crops has `base`, too.
+    A model that sees sub-crops has `base`, too, and a Mini-Gemini `silenced` and `coarse`.
     """
     from prunesid.families import load
 
@@ -131,16 +149,20 @@ def evaluate(model: Path, images: int) -> dict[str, dict[str, float]]:
     pictures = [draw(scene)[0] for scene in data.scenes]
     gray = [Image.new("RGB", picture.size, (128,) * 3) for picture in pictures]
     counted = Counter(q.family for asked in data.questions for q in asked)
-    base = {}
-    if adapter.most_crops > 1:
-        base = {"base": accuracy(adapter, pictures, data.questions, base_crop)}
-    return base | {
+    found = {
         "questions": {family: float(n) for family, n in counted.items()},
         "guess": best_guess(data.questions),
         "seen": accuracy(adapter, pictures, data.questions),
         "gray": accuracy(adapter, gray, data.questions),
         "other": accuracy(adapter, pictures[1:] + pictures[:1], data.questions),
     }
+    if adapter.most_crops > 1:
+        found["base"] = accuracy(adapter, pictures, data.questions, base_crop)
+    if isinstance(adapter, MiniGemini):
+        found["coarse"] = accuracy(adapter, [coarse(p) for p in pictures], data.questions)
+        silence(adapter)
+        found["silenced"] = accuracy(adapter, pictures, data.questions)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -154,7 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = evaluate(options.model, options.images)
     with atomic(options.out) as temporary:
         temporary.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    columns = [c for c in ("questions", "seen", "base", "gray", "other", "guess") if c in found]
+    order = ("questions", "seen", "base", "silenced", "coarse", "gray", "other", "guess")
+    columns = [c for c in order if c in found]
     print(f"{'family':<16}" + "".join(f"{c:>10}" for c in columns))
     for family in EVALUATED:
         print(f"{family:<16}" + "".join(f"{found[c].get(family, 0):>10.1f}" for c in columns))

@@ -2,6 +2,7 @@
 
     python -m prunesid.pocket.training.train --out DIR
     python -m prunesid.pocket.training.train --model next --out DIR
+    python -m prunesid.pocket.training.train --model gemini --out DIR
     python -m prunesid.pocket.training.train --out DIR --quick
 
 Each resumes after a kill. With --quick a model learns nothing, in a minute. `make pocket` trains
@@ -23,7 +24,11 @@ import torch
 from prunesid.pocket.model import save
 
 # Model -> the module whose `train` is its recipe.
-RECIPES = {"llava": "prunesid.pocket.training.llava", "next": "prunesid.pocket.next.training"}
+RECIPES = {
+    "gemini": "prunesid.pocket.gemini.training",
+    "llava": "prunesid.pocket.training.llava",
+    "next": "prunesid.pocket.next.training",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

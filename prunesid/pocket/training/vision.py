@@ -65,9 +65,11 @@ def redundancy(patches: Tensor) -> Tensor:
     return F.normalize(patches.float(), dim=-1).mean(1).square().sum(-1).mean()
 
 
-def loss_of(outputs: list[Tensor], heads: Heads, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """All terms of the loss, weighted."""
-    patches = outputs[-2][:, 1:]
+def patch_terms(patches: Tensor, heads: Heads, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The terms of the loss that patches (B, P, D) have, weighted.
+
+    Patches of weight 0 show no part of the image (padding).
+    """
     x = heads.norm(patches)
     weight, foreground = batch["weight"], (batch["kind"] > 0).float()
     # An empty background patch says little, so foreground counts four times as much.
@@ -88,8 +90,7 @@ def loss_of(outputs: list[Tensor], heads: Heads, batch: dict[str, Tensor]) -> di
     style = heads.style(x).float().flatten(0, 1)
     styles = batch["style"][:, None].expand(-1, x.shape[1]).flatten()
     style_loss = F.cross_entropy(style, styles, reduction="none")
-    mask = heads.mask(heads.mask_norm(outputs[MASK_BLOCK][:, 1:])).float()
-    terms = {
+    return {
         "kind": _classify(heads.kind(x), batch["kind"], kind_weight),
         "color": _classify(heads.color(x), batch["color"], kind_weight),
         "character": _classify(heads.character(x), batch["character"], lettered + 1e-6),
@@ -99,10 +100,16 @@ def loss_of(outputs: list[Tensor], heads: Heads, batch: dict[str, Tensor]) -> di
         "own": 4 * own.mean(),
         "magnitude": 2 * _weighted(magnitude, charted + 1e-6),
         "holds": _weighted(holds, weight * (0.1 + foreground)),
-        "style": 0.3 * style_loss.mean(),
-        "mask": 0.5 * F.binary_cross_entropy_with_logits(mask, batch["foreground"]),
+        "style": 0.3 * _weighted(style_loss, (weight > 0).float().flatten()),
         "redundancy": 4 * (redundancy(patches) - TARGET_REDUNDANCY).square(),
     }
+
+
+def loss_of(outputs: list[Tensor], heads: Heads, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All terms of the loss, weighted."""
+    terms = patch_terms(outputs[-2][:, 1:], heads, batch)
+    mask = heads.mask(heads.mask_norm(outputs[MASK_BLOCK][:, 1:])).float()
+    terms["mask"] = 0.5 * F.binary_cross_entropy_with_logits(mask, batch["foreground"])
     for name, norm, head, layer in zip(
         ("presence", "presence_last"), heads.presence_norms, heads.presence, (-2, -1), strict=True
     ):
@@ -115,9 +122,9 @@ def _matrices(tower: Any) -> Iterator[nn.Parameter]:
     return (p for p in tower.encoder.layers.parameters() if p.ndim == 2)
 
 
-def _report(outputs: list[Tensor], heads: Heads, batch: dict[str, Tensor]) -> dict[str, float]:
+def report(patches: Tensor, heads: Heads, batch: dict[str, Tensor]) -> dict[str, float]:
+    """Shares of the patches (B, P, D) that the heads read right, and their redundancy."""
     with torch.no_grad():
-        patches = outputs[-2][:, 1:]
         x = heads.norm(patches)
         shown = batch["kind"] > 0
         right = heads.kind(x).argmax(-1) == batch["kind"]
@@ -157,7 +164,7 @@ def train_tower(tower: Any, phases: list[Phase], folder: Path, seed: int = 1) ->
             optimizer.step()
             optimizer.zero_grad()
         if step % 20 == 0:
-            shown = {k: f"{v:.3f}" for k, v in _report(outputs, heads, batch).items()}
+            shown = {k: f"{v:.3f}" for k, v in report(outputs[-2][:, 1:], heads, batch).items()}
             bar.set_postfix(loss=f"{loss.item():.3f}", **shown)
         bar.update()
         if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == total:

@@ -23,7 +23,11 @@ import torch
 from prunesid.pocket.model import save
 
 # Model -> the module whose `train` is its recipe.
-RECIPES = {"llava": "prunesid.pocket.training.llava", "next": "prunesid.pocket.next.training"}
+RECIPES = {
+    "llava": "prunesid.pocket.training.llava",
+    "next": "prunesid.pocket.next.training",
+    "video": "prunesid.pocket.video.training",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
     python -m prunesid.pocket.training.train --out DIR
     python -m prunesid.pocket.training.train --model next --out DIR
+    python -m prunesid.pocket.training.train --model video --out DIR
     python -m prunesid.pocket.training.train --out DIR --quick
 
 Each resumes after a kill. With --quick a model learns nothing, in a minute. `make pocket` trains

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from prunesid.pocket.video.clips import MOMENTS, SIDE, Film, frames_at
 
@@ -21,7 +22,7 @@ def video_of(film: Film) -> bytes:
     frames, _ = frames_at(film, [number / 2 for number in range(2 * MOMENTS - 1)])
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream(_CODEC, rate=FPS, options=_OPTIONS)
+        stream: Any = container.add_stream(_CODEC, rate=FPS, options=_OPTIONS)
         stream.width = stream.height = SIDE
         stream.pix_fmt = "rgb24"
         stream.thread_count = 1

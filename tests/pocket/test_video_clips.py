@@ -109,7 +109,7 @@ def _true(film: Film, question: Question) -> str | None:
     if question.family == "change":
         end = 0 if "appear" in question.text else -1
         changed = [a.name for a in film.actors if not a.shown[end]]
-        return changed[0] if words[0] == "what" else yes[named[0].name in changed]
+        return changed[0] if words[0] != "does" else yes[named[0].name in changed]
     if question.family == "order":
         if words[0] == "what":
             return visitors(film)[("first", "second", "last").index(words[2])].name

@@ -28,12 +28,13 @@ from prunesid.pocket.video.steps import (
     WAYS,
     Steps,
     actor_centers,
+    last_centers,
     owners,
     steps_of,
     token_targets,
 )
 from prunesid.pocket.video.tower import batch_of, imitation_loss, train_tower
-from prunesid.pocket.video.training import Learner, Lesson, answered, features_of, lesson
+from prunesid.pocket.video.training import Learner, Lesson, Library, answered, features_of, lesson
 
 
 @pytest.fixture(scope="module")
@@ -142,19 +143,30 @@ def test_what_is_seen_of_a_prompt_stands_at_its_position(model, tower, adapter, 
     assert torch.allclose(found.logits[0, mine], expected[mine], atol=1e-3)
 
 
-def test_what_is_dropped_is_background(tower, monkeypatch):
+def test_the_centers_of_shapes_are_not_dropped(tower, tmp_path, monkeypatch):
+    library = Library(tmp_path, tower)
     for closed in (0, 1):
         monkeypatch.setattr(training, "CLOSED", closed)
-        few = lesson(tower, Phase(16, 1, 1, 0.0, backdrop=0.05), 3, 0)
-        whole = lesson(tower, Phase(16, 1, 1, 0.0), 3, 0)
+        few = lesson(library, Phase(16, 1, 1, 0.0, backdrop=0.05), 3, 0)
+        whole = lesson(library, Phase(16, 1, 1, 0.0), 3, 0)
         assert few.film == whole.film
         assert few.closed == bool(closed)
-        shown = set((few.owner != NONE).nonzero()[:, 0].tolist())
-        assert shown <= set(few.kept.tolist())
-        assert len(few.kept) < 0.5 * TOKENS
+        kept = torch.zeros(TOKENS).index_fill(0, few.kept, 1)
+        assert (actor_centers(few.film)[0] * kept).sum() > 0.7 * actor_centers(few.film).sum()
+        assert len(few.kept) < 0.3 * TOKENS
         if not closed:
             assert len(whole.kept) == TOKENS
-            assert set(range(0, TOKENS, FRAME)) <= set(few.kept.tolist())
+            assert (kept[::FRAME] == 1).all()
+
+
+def test_a_library_keeps_what_the_tower_saw(tower, tmp_path):
+    film, features, owner = Library(tmp_path, tower).clip(5)
+    again, stored, theirs = Library(tmp_path, None).clip(5)
+    assert film == again
+    assert torch.equal(features, stored) and torch.equal(owner, theirs)
+    frames, masks = moments(film)
+    assert torch.allclose(features, features_of(tower, frames), atol=0.02, rtol=1e-3)
+    assert torch.equal(owner, owners(masks))
 
 
 def test_targets_are_those_of_the_patches():
@@ -175,7 +187,8 @@ def test_targets_are_those_of_the_patches():
             late = own & (targets["frame"] >= 2)
             assert (targets["way"][late] == WAYS.index(actor.direction)).all()
             last = own & (targets["frame"] == actor.last)
-            assert (targets["times"][last] == actor.times - 1).all()
+            times = NONE if all(actor.shown) else actor.times - 1
+            assert (targets["times"][last] == times).all()
             if came:
                 rank = came.index(actor.name) if actor.name in came else NONE
                 assert (targets["rank"][own] == rank).all()
@@ -183,6 +196,10 @@ def test_targets_are_those_of_the_patches():
         assert torch.allclose(
             centers[0].sum(1), torch.tensor([float(sum(a.shown)) for a in film.actors])
         )
+        ends = last_centers(film, centers)[0]
+        assert torch.allclose(ends.sum(1), torch.ones(len(film.actors)))
+        for own, actor in zip(ends, film.actors, strict=True):
+            assert set((own.nonzero()[:, 0] // FRAME).tolist()) == {actor.last}
 
 
 def test_steps_stand_at_the_words_that_they_belong_to():
@@ -204,6 +221,10 @@ def test_steps_stand_at_the_words_that_they_belong_to():
         expected[place] = value
         assert getattr(steps, name) == expected
     assert [n for n, value in enumerate(steps.early) if value != NONE] == [8]
+    assert set(steps.wanted) == {NONE}
+    (first,) = [q for q in ask(film_of("order"), np.random.default_rng(0), 0) if q.topic == "first"]
+    number = film_of("order").actors.index(visitors(film_of("order"))[0])
+    assert steps_of(first, film_of("order"), 8).wanted == [*[NONE] * 3, 1 << number, *[NONE] * 4]
     assert set(vars(steps)) == set(Steps.__dataclass_fields__)
 
 

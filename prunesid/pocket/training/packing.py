@@ -26,7 +26,7 @@ QUOTA = {
 # Questions are taken while they fit, so that the images of a batch have about equally many tokens.
 TOKENS = 400
 # The longest answers and the hardest counting get more weight, since they have few tokens.
-ANSWER_WEIGHT = defaultdict(lambda: 1.0, code=4.0, count=2.0, character=2.0)
+ANSWER_WEIGHT = defaultdict(lambda: 1.0, code=4.0, count=2.0, character=2.0, repetition=3.0)
 END_WEIGHT, QUESTION_WEIGHT = 0.3, 0.1
 
 

@@ -78,13 +78,12 @@ class Film:
     actors: tuple[Actor, ...]
 
 
-def _visible(rng: np.random.Generator, times: int) -> tuple[bool, ...]:
-    """Presence in `times` runs, with at least one moment between each two."""
+def _flashes(rng: np.random.Generator, times: int) -> tuple[bool, ...]:
+    """Presence at `times` single moments, no two of them adjacent."""
     while True:
-        shown = rng.random(MOMENTS) < 0.5
-        found = Actor(_NOWHERE, shown=tuple(shown.tolist()))
-        if shown.any() and not shown.all() and found.times == times:
-            return found.shown
+        at = set(rng.permutation(MOMENTS)[:times].tolist())
+        if not any(moment + 1 in at for moment in at):
+            return tuple(moment in at for moment in range(MOMENTS))
 
 
 _NOWHERE = Shape("", "", 0, 0, 0)
@@ -107,15 +106,16 @@ def _roles(rng: np.random.Generator, kind: str) -> list[Actor]:
         others[0] = moves(directions[0])
     if kind == "repetition":
         counts = rng.permutation(len(NUMBERS))[:2] + 1
-        return [Actor(_NOWHERE, shown=_visible(rng, int(n))) for n in counts] + others
+        return [Actor(_NOWHERE, shown=_flashes(rng, int(n))) for n in counts] + others
     if kind == "change":
         appears, vanishes = rng.integers(2, MOMENTS - 1, 2).tolist()
         return [since(appears, MOMENTS), since(0, vanishes), *others]
     if kind == "order":
-        # Equally long, so that the number of frames does not tell which came first.
-        slack = MOMENTS - 3 * VISIT
+        # Equally long, so that the number of frames does not tell which came first. None is there
+        # from the beginning, when it would look like what stays.
+        slack = MOMENTS - 1 - 3 * VISIT
         before = np.sort(rng.integers(0, slack + 1, 3)).tolist()
-        starts = [VISIT * turn + gap for turn, gap in enumerate(before)]
+        starts = [1 + VISIT * turn + gap for turn, gap in enumerate(before)]
         return [since(s, s + VISIT) for s in starts] + others
     raise ValueError(f"unknown kind {kind!r}; choose from {', '.join(KINDS)}")
 

@@ -72,13 +72,21 @@ def repetition(film: Film, rng: np.random.Generator) -> list[Question]:
 
 
 def change(film: Film, rng: np.random.Generator) -> list[Question]:
-    """`what appears ?`, `what vanishes ?`, and whether something does."""
+    """`what appears ?`, `which vanishes , the red circle or the blue star ?`, and judgments."""
     appearing = next(a for a in film.actors if not a.shown[0])
     vanishing = next(a for a in film.actors if not a.shown[-1])
-    asked = []
+    other = _pick(rng, [a for a in film.actors if a is not vanishing])
+    one, two = (vanishing, other) if _coin(rng) else (other, vanishing)
+    asked = [
+        Question("change", "what appears ?", appearing.name, "appears"),
+        Question(
+            "change",
+            f"which vanishes , the {one.name} or the {two.name} ?",
+            vanishing.name,
+            "vanishes",
+        ),
+    ]
     for actor, verb in ((appearing, "appear"), (vanishing, "vanish")):
-        ending = "s" if verb == "appear" else "es"
-        asked.append(Question("change", f"what {verb}{ending} ?", actor.name, f"{verb}{ending}"))
         holds = _coin(rng)
         rest = [a for a in film.actors if a is not actor]
         name = actor.name if holds else _pick(rng, rest).name

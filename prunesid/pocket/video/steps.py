@@ -6,8 +6,9 @@ used in training only, ask for each step where it can be known:
 at a visual token              which frame it is from; which way its shape has moved, how many times
                                it has come, and how many others came before
 after the last word of a name  the patches with the centers of what it fits; if that is one thing,
-                               its first and last moment, how many times it comes, and its direction
-at the question mark           the answer
+                               those of its last moment, its first and last moment, how many times
+                               it comes, and its direction
+at the question mark           the answer, and the patches of the thing that is asked for
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesid.pocket.questions import Question
+from prunesid.pocket.training.decoder import States
 from prunesid.pocket.training.grounding import NONE, POINTER, asked_loss, named, pointer_loss
 from prunesid.pocket.training.labels import center_shares
 from prunesid.pocket.video.clips import MOMENTS, SIDE, Film
@@ -32,6 +34,7 @@ TOKENS = MOMENTS * FRAME
 WAYS = ("", *DIRECTIONS)
 # 0-based blocks of the language model that the probes read.
 QUERY_BLOCK, FRAME_BLOCK, TOKEN_BLOCK, NAME_BLOCK, ANSWER_BLOCK = 0, 1, 2, 3, 4
+LATEST_BLOCK, WANTED_BLOCK = 2, 3
 _AT_NAMES = {"first": MOMENTS, "last": MOMENTS, "times": len(NUMBERS), "way": len(WAYS)}
 _AT_TOKENS = {"way": len(WAYS), "times": len(NUMBERS), "rank": 3}
 
@@ -44,6 +47,7 @@ class Steps:
     first, last, times, way  if that is one, its moments, how many times it comes less one, and its
            direction's number in WAYS
     early  at the question mark, the id of the answer's first word
+    wanted  there, a bit mask of the actor whose name is the answer
     """
 
     fits: list[int]
@@ -52,6 +56,7 @@ class Steps:
     times: list[int]
     way: list[int]
     early: list[int]
+    wanted: list[int]
 
 
 STEP_NAMES = tuple(Steps.__dataclass_fields__)
@@ -69,6 +74,9 @@ def steps_of(question: Question, film: Film, length: int) -> Steps:
             found.times[place] = actor.times - 1
             found.way[place] = WAYS.index(actor.direction)
     found.early[len(text) - 1] = ids(question.answer.split())[0]
+    for number, actor in enumerate(film.actors):
+        if actor.name == question.answer:
+            found.wanted[len(text) - 1] = 1 << number
     return found
 
 
@@ -87,7 +95,7 @@ def token_targets(film: Film, owner: Tensor) -> dict[str, Tensor]:
     """Targets (TOKENS,) of every visual token, NONE where nothing is asked; see `_AT_TOKENS`.
 
     way    the direction of the token's shape, once it has moved for two moments
-    times  how many times it has come by then, less one
+    times  how many times it has come by then, less one, unless it is always there
     rank   how many came before it, in an `order` clip
     """
     table = torch.full((len(_AT_TOKENS), len(film.actors) + 1, MOMENTS), NONE)
@@ -101,14 +109,15 @@ def token_targets(film: Film, owner: Tensor) -> dict[str, Tensor]:
                 )
             )
             way = WAYS.index(actor.direction) if moment >= 2 else NONE
-            table[:, number, moment] = torch.tensor([way, came - 1, ranks.get(actor.name, NONE)])
+            times = NONE if all(actor.shown) else came - 1
+            table[:, number, moment] = torch.tensor([way, times, ranks.get(actor.name, NONE)])
     frame = torch.arange(TOKENS) // FRAME
     values = table[:, owner, frame]  # NONE is the last row, which has no targets
     return {"frame": frame, **dict(zip(_AT_TOKENS, values, strict=True))}
 
 
 def actor_centers(film: Film) -> Tensor:
-    """(1, A, TOKENS) float32 shares of each actor's center among the tokens of all frames."""
+    """(1, A, TOKENS) float32 shares of each actor's center among the tokens of each frame."""
     centers = torch.zeros(1, len(film.actors), MOMENTS, FRAME)
     for number, actor in enumerate(film.actors):
         for moment in range(MOMENTS):
@@ -118,8 +127,15 @@ def actor_centers(film: Film) -> Tensor:
     return centers.flatten(2)
 
 
-class Probes(nn.Module):
-    """Linear readouts of the language model's hidden states, used in training only."""
+def last_centers(film: Film, centers: Tensor) -> Tensor:
+    """Those of `actor_centers` that are of an actor's last moment; the others are zero."""
+    last = torch.tensor([actor.last for actor in film.actors])
+    frame = torch.arange(TOKENS) // FRAME
+    return centers * (frame == last[:, None])
+
+
+class Pointer(nn.Module):
+    """Readouts by which words point to visual tokens; see `training.grounding.pointer_loss`."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -128,6 +144,13 @@ class Probes(nn.Module):
         self.patches = nn.LayerNorm(width)
         self.key = nn.Linear(width, POINTER)
         self.nothing = nn.Parameter(torch.zeros(POINTER))
+
+
+class Probes(Pointer):
+    """Linear readouts of the language model's hidden states, used in training only."""
+
+    def __init__(self, width: int):
+        super().__init__(width)
         self.frames = nn.LayerNorm(width)
         self.frame = nn.Linear(width, MOMENTS)
         self.tokens = nn.LayerNorm(width)
@@ -136,6 +159,8 @@ class Probes(nn.Module):
         self.of_name = nn.ModuleDict({k: nn.Linear(width, n) for k, n in _AT_NAMES.items()})
         self.answers = nn.LayerNorm(width)
         self.early = nn.Linear(width, len(video_words()))
+        self.latest = Pointer(width)
+        self.wanted = Pointer(width)
 
 
 def _read(states: Tensor, norm: nn.Module, head: nn.Module, target: Tensor) -> Tensor:
@@ -147,20 +172,35 @@ def token_loss(prefix: Sequence[Tensor], probes: Probes, targets: dict[str, Tens
     """Mean loss of the probes of the K visual tokens, with states (K, D) per block."""
     losses = [_read(prefix[FRAME_BLOCK], probes.frames, probes.frame, targets["frame"])]
     for name, head in probes.of_token.items():
-        losses.append(_read(prefix[TOKEN_BLOCK], probes.tokens, head, targets[name]))
+        block = WANTED_BLOCK if name == "way" else TOKEN_BLOCK
+        losses.append(_read(prefix[block], probes.tokens, head, targets[name]))
     return torch.stack(losses).mean()
 
 
 def question_loss(
-    states: Sequence[Tensor],
+    states: States,
     tokens: Tensor,
     probes: Probes,
     steps: dict[str, Tensor],
-    centers: Tensor,
+    film: Film,
+    kept: Tensor,
 ) -> Tensor:
-    """Mean loss of the probes of the questions; see `training.grounding.grounding_loss`."""
-    losses = [pointer_loss(states[QUERY_BLOCK], tokens, probes, steps["fits"], centers)]
+    """Mean loss of the probes of the questions.
+
+    tokens (1, K, E) the visual tokens `kept` as they enter, steps the fields of `Steps` (1, L)
+    """
+    asked, seen = states.questions, [each[:, -len(kept) :] for each in states.prefix]
+    every = actor_centers(film)
+    centers, ends = every[:, :, kept], last_centers(film, every)[:, :, kept]
+    only = torch.where(steps["first"] == NONE, NONE, steps["fits"])
+    losses = [
+        pointer_loss(asked[QUERY_BLOCK], tokens, probes, steps["fits"], centers),
+        pointer_loss(asked[LATEST_BLOCK], seen[LATEST_BLOCK], probes.latest, only, ends),
+        pointer_loss(
+            asked[WANTED_BLOCK], seen[WANTED_BLOCK], probes.wanted, steps["wanted"], centers
+        ),
+    ]
     for name, head in probes.of_name.items():
-        losses.append(_read(states[NAME_BLOCK], probes.names, head, steps[name]))
-    losses.append(_read(states[ANSWER_BLOCK], probes.answers, probes.early, steps["early"]))
+        losses.append(_read(asked[NAME_BLOCK], probes.names, head, steps[name]))
+    losses.append(_read(asked[ANSWER_BLOCK], probes.answers, probes.early, steps["early"]))
     return torch.stack(losses).mean()

@@ -1,22 +1,25 @@
 """The recipe of Pocket-Video-LLaVA from Pocket-LLaVA.
 
 First a tower of six blocks learns to see as Pocket-LLaVA's. Then projector and language model learn
-to answer after the frozen tower. A prompt has 2,056 tokens before its question, and most of them
-show background: the language model first sees what shows something, and a share of the rest; whole
-prompts come last. What it sees stands at its own position, but in some lessons the gaps are closed
-and CLS may be missing, so that a position alone does not tell the frame.
+to answer after the frozen tower. What it sees of a clip is kept in a file and asked about several
+times. A prompt has 2,056 tokens before its question, and most of them show background: the language
+model first sees the centers of the shapes and a share of the other tokens; whole prompts come last.
+What it sees stands at its own position, but in some lessons the gaps are closed and CLS may be
+missing, so that a position alone does not tell the frame.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -26,6 +29,7 @@ from prunesid.pocket.training import optimization
 from prunesid.pocket.training.batches import to_pixels
 from prunesid.pocket.training.checkpoint import load_checkpoint, save_checkpoint
 from prunesid.pocket.training.decoder import Packed, States, packed_forward
+from prunesid.pocket.training.grounding import NONE
 from prunesid.pocket.training.language import GROUNDING_WEIGHT, Scores, word_loss
 from prunesid.pocket.training.packing import pack
 from prunesid.pocket.training.schedule import Phase, quick_phases, steps_from
@@ -55,14 +59,17 @@ from prunesid.pocket.vocabulary import ids
 
 TOWER = [Phase(FRAME_GRID, 16, 400, 1.5e-3, decay=0.7)]
 LANGUAGE = [
-    Phase(FRAME_GRID, 4, 2600, 1.2e-3, decay=0.5, backdrop=0.05),
-    Phase(FRAME_GRID, 4, 150, 5e-4, decay=1.0),
+    Phase(FRAME_GRID, 4, 3200, 1.2e-3, decay=0.35, backdrop=0.05),
+    Phase(FRAME_GRID, 4, 80, 5e-4, decay=1.0),
 ]
 SEED = 4
 CLOSED = 0.4  # share of the lessons whose gaps are closed
 ATTRIBUTES = 3  # questions on looks per clip
 TOKEN_WEIGHT = 1.0
-CHECKPOINT_STEPS, MEASURED_STEPS, MEASURED_CLIPS = 50, 200, 60
+# Share of a shape's patches around its center that are seen of a thinned prompt.
+SHOWN = 0.35
+FIRST_CLIPS = 600  # to begin with; a step adds one to the clips that are asked about
+CHECKPOINT_STEPS, MEASURED_STEPS, MEASURED_CLIPS = 50, 500, 24
 
 
 class Learner(nn.Module):
@@ -100,21 +107,42 @@ def features_of(tower: Any, frames: np.ndarray) -> Tensor:
     return tower_forward(tower, to_pixels(frames), own)[-1].flatten(0, 1)
 
 
-def lesson(tower: Any, phase: Phase, step: int, turn: int) -> Lesson:
+class Library:
+    """Clips in float16 files of a folder, seen by the tower when they are first asked for."""
+
+    def __init__(self, folder: Path, tower: Any):
+        self.folder, self.tower = folder, tower
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def clip(self, number: int) -> tuple[Film, Tensor, Tensor]:
+        """A film, the features (TOKENS, D) of its frames and `steps.owners`."""
+        film = sample_film(np.random.default_rng([SEED, 2, number]))
+        path = self.folder / f"{number}.safetensors"
+        if not path.exists():
+            frames, masks = moments(film)
+            found = {"features": features_of(self.tower, frames).half(), "owner": owners(masks)}
+            partial = path.with_suffix(".partial")
+            save_file(found, partial)
+            os.replace(partial, path)
+        stored = load_file(path)
+        return film, stored["features"].float(), stored["owner"]
+
+
+def lesson(library: Library, phase: Phase, step: int, turn: int) -> Lesson:
     """The `turn`-th clip of a step: a pure function of its numbers."""
     rng = np.random.default_rng([SEED, 1, step, turn])
-    film = sample_film(rng)
-    frames, masks = moments(film)
-    owner = owners(masks)
+    film, features, owner = library.clip(int(rng.integers(FIRST_CLIPS + step)))
     closed = bool(rng.random() < CLOSED)
-    backdrop = phase.backdrop * rng.uniform(0, 2) if phase.backdrop < 1 else 1.0
-    if closed:
-        backdrop = min(backdrop, 0.2)
-    seen = (owner >= 0) | torch.from_numpy(rng.random(TOKENS) < backdrop)
-    seen[::FRAME] = not closed or rng.random() < 0.3
+    chance = torch.from_numpy(rng.random(TOKENS))
+    seen = torch.ones(TOKENS, dtype=torch.bool)
+    if phase.backdrop < 1 or closed:
+        backdrop = min(phase.backdrop, 0.1) * rng.uniform(0, 2)
+        seen = torch.where(owner == NONE, chance < backdrop, chance < SHOWN)
+        seen |= actor_centers(film)[0].amax(0) > 0.2
+        seen[::FRAME] = not closed or rng.random() < 0.3
     # Drawn twice, for more of the questions that name one of several things.
     questions = list(dict.fromkeys(ask(film, rng, ATTRIBUTES) + ask(film, rng, ATTRIBUTES)))
-    return Lesson(film, features_of(tower, frames), owner, questions, seen.nonzero()[:, 0], closed)
+    return Lesson(film, features, owner, questions, seen.nonzero()[:, 0], closed)
 
 
 @dataclass(frozen=True)
@@ -146,9 +174,8 @@ def answered(learner: Learner, given: Lesson) -> Answered:
 
 def loss_of(learner: Learner, given: Lesson, found: Answered) -> Tensor:
     """The words' loss, that of the answers' steps, and that of the visual tokens."""
-    centers = actor_centers(given.film)[:, :, given.kept]
     states, probes = found.states, learner.probes
-    asked = question_loss(states.questions, found.tokens, probes, found.steps, centers)
+    asked = question_loss(states, found.tokens, probes, found.steps, given.film, given.kept)
     targets = token_targets(given.film, given.owner)
     targets = {name: each[given.kept] for name, each in targets.items()}
     seen = [each[0, -len(given.kept) :] for each in states.prefix]
@@ -198,6 +225,7 @@ def train_language(model: Any, phases: list[Phase], folder: Path) -> None:
     tower.encoder.layers = tower.encoder.layers[:-1]  # features are from the last block but one
     matrices = [p for p in learner.language.layers.parameters() if p.ndim == 2]
     used = optimization.optimizers(learner, matrices, phases[0].rate)
+    library = Library(folder / "clips", tower)
     path, done = folder / "video.safetensors", 0
     if path.exists():
         done = load_checkpoint(path, learner, used)
@@ -210,7 +238,7 @@ def train_language(model: Any, phases: list[Phase], folder: Path) -> None:
         optimization.apply_rate(used, rate)
         shown = 0.0
         for turn in range(phase.batch):
-            given = lesson(tower, phase, step, turn)
+            given = lesson(library, phase, step, turn)
             found = answered(learner, given)
             loss = loss_of(learner, given, found) / phase.batch
             loss.backward()

@@ -69,7 +69,7 @@ lint: .venv/.ready
 	$(BIN)/mypy
 	$(BIN)/mypy benchmarks
 
-# Trains an embedded model, MODEL=llava, next or gemini (resumes after an interruption), and measures its card.
+# Trains an embedded model, MODEL=llava, next, gemini or video (resumes after an interruption), and measures its card.
 pocket: .venv/.ready
 	$(BIN)/python -m prunesid.pocket.training.train --model $(MODEL) --out $(TRAINED)
 	$(BIN)/python -m prunesid.pocket.evaluate --model $(TRAINED) --out $(TRAINED)/card.json

@@ -6,6 +6,7 @@ media = media_of(task.doc_to_visual(doc))
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import time
@@ -42,6 +43,8 @@ SAFE = {
 }
 # What decoders raise on files that are damaged, missing or of another kind.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+# The path of a video file, or what the file holds.
+VideoFile = str | os.PathLike[str] | bytes
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -107,8 +110,8 @@ def frame_indices(total: int, frames: int = FRAMES) -> tuple[int, ...]:
     return tuple(int(index) for index in np.linspace(0, total - 1, frames, dtype=int))
 
 
-def read_clip(path: str | os.PathLike[str], frames: int = FRAMES) -> Clip:
-    """`frames` frames of a video file, spread evenly (`frame_indices`).
+def read_clip(path: VideoFile, frames: int = FRAMES) -> Clip:
+    """`frames` frames of a video file, or of the bytes of one, spread evenly (`frame_indices`).
 
     Frames are taken as stored: a rotation that the file asks players for is not applied. If there
     are several video streams, the first is read. Unreadable, naming the file, if it is missing or
@@ -125,9 +128,9 @@ def read_clip(path: str | os.PathLike[str], frames: int = FRAMES) -> Clip:
             pictures, _, fps = _decode(path, frame_indices(count, frames), deadline)
             total = count
     except (OSError, UnicodeError, av.FFmpegError) as error:
-        raise Unreadable(f"video {os.fspath(path)} cannot be read: {error}") from error
+        raise Unreadable(f"video {_name(path)} cannot be read: {error}") from error
     if pictures is None:
-        raise Unreadable(f"video {os.fspath(path)} gives another number of frames each time")
+        raise Unreadable(f"video {_name(path)} gives another number of frames each time")
     return Clip(pictures, frame_indices(total, frames), total, fps)
 
 
@@ -135,8 +138,9 @@ def media_of(visuals: Sequence[Any] | None, frames: int = FRAMES) -> tuple[Image
     """The visuals that lmms-eval's `doc_to_visual` returns, as images and clips in the same order.
 
     Images stay as they are. A path is read as an image or as a clip of `frames` frames, by its
-    suffix. Nested lists are flattened. None and an empty list give (), for a question without
-    visuals. Unreadable, naming a file, if one cannot be read, ValueError on anything else.
+    suffix; bytes are those of a video file. Nested lists are flattened. None and an empty list
+    give (), for a question without visuals. Unreadable, naming a file, if one cannot be read,
+    ValueError on anything else.
     """
     return tuple(_medium(visual, frames) for visual in flat(visuals))
 
@@ -175,10 +179,12 @@ def _medium(visual: Any, frames: int) -> Image | Clip:
             raise Unreadable(f"image {named} cannot be read: {error}") from error
     if isinstance(visual, (Image.Image, Clip)):
         return visual
+    if isinstance(visual, bytes):
+        return read_clip(visual, frames)
     if not isinstance(visual, (str, os.PathLike)):
         raise ValueError(
             f"a question shows a {type(visual).__name__}; supported: PIL images and paths of image "
-            "and video files"
+            "and video files, or the bytes of video files"
         )
     suffix = Path(visual).suffix.lower()
     if suffix in VIDEO_SUFFIXES:
@@ -207,52 +213,58 @@ def _refuse_large(what: str, width: int, height: int) -> None:
         raise _TooLarge(f"{what} has {width} x {height} pixels; at most {MOST_PIXELS:,} are read")
 
 
-def _in_time(path: str | os.PathLike[str], packets: Iterable[T], deadline: float) -> Iterator[T]:
+def _name(path: VideoFile) -> str:
+    return f"of {len(path)} bytes" if isinstance(path, bytes) else os.fspath(path)
+
+
+def _open(path: VideoFile) -> Any:
+    import av
+
+    return av.open(io.BytesIO(path) if isinstance(path, bytes) else os.fspath(path), options=SAFE)
+
+
+def _in_time(path: VideoFile, packets: Iterable[T], deadline: float) -> Iterator[T]:
     """The packets or frames of a video; Unreadable for too many, or too long a time."""
     for number, each in enumerate(packets):
         if number >= MOST_FRAMES or time.monotonic() > deadline:
             raise Unreadable(
-                f"video {os.fspath(path)} has more than {MOST_FRAMES:,} frames, or takes more than "
+                f"video {_name(path)} has more than {MOST_FRAMES:,} frames, or takes more than "
                 f"{MOST_SECONDS:g} s to decode"
             )
         yield each
 
 
-def _packets(path: str | os.PathLike[str], deadline: float) -> int:
+def _packets(path: VideoFile, deadline: float) -> int:
     """Number of packets of the first video stream; each is a frame, unless some are not shown."""
-    import av
-
-    with av.open(os.fspath(path), options=SAFE) as container:
+    with _open(path) as container:
         if not container.streams.video:
-            raise Unreadable(f"video {os.fspath(path)} holds no video stream")
+            raise Unreadable(f"video {_name(path)} holds no video stream")
         codec = container.streams.video[0].codec_context
         if codec is None:
-            raise Unreadable(f"video {os.fspath(path)} is of no kind that can be decoded")
-        _refuse_large(f"video {os.fspath(path)}", codec.width, codec.height)
+            raise Unreadable(f"video {_name(path)} is of no kind that can be decoded")
+        _refuse_large(f"video {_name(path)}", codec.width, codec.height)
         packets = _in_time(path, container.demux(video=0), deadline)
         total = sum(1 for packet in packets if packet.size)
     if not total:
-        raise Unreadable(f"video {os.fspath(path)} holds no frames")
+        raise Unreadable(f"video {_name(path)} holds no frames")
     return total
 
 
 def _decode(
-    path: str | os.PathLike[str], wanted: tuple[int, ...], deadline: float
+    path: VideoFile, wanted: tuple[int, ...], deadline: float
 ) -> tuple[NDArray[np.uint8] | None, int, float]:
     """The wanted frames (F, H, W, 3), the number of frames decoded for them, and the stream's fps.
 
     The frames are None if the stream ends before the last one.
     """
-    import av
-
-    with av.open(os.fspath(path), options=SAFE) as container:
+    with _open(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         # A frame may be larger than the file says.
         stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         rate: Fraction | None = stream.average_rate or stream.guessed_rate
         if not rate:
-            raise Unreadable(f"video {os.fspath(path)} states no frame rate")
+            raise Unreadable(f"video {_name(path)} states no frame rate")
         fps = float(rate)
         width, height = stream.codec_context.width, stream.codec_context.height
         found: dict[int, NDArray[np.uint8]] = {}
@@ -265,5 +277,5 @@ def _decode(
             if count > wanted[-1]:
                 return np.stack([found[index] for index in wanted]), count, fps
     if not count:
-        raise Unreadable(f"video {os.fspath(path)} holds no frames")
+        raise Unreadable(f"video {_name(path)} holds no frames")
     return None, count, fps

@@ -10,6 +10,13 @@ Each is the small counterpart of a benchmark in the paper:
 `pocket_next_pope` and so on ask the same of images of up to 672 px, whose details a model sees in
 sub-crops or with a second, sharper tower alone (`prunesid.pocket.next`, `prunesid.pocket.gemini`).
 
+`pocket_video_*` ask about clips (`prunesid.pocket.video`), one or two words each:
+
+* `pocket_video_tgif`: how many times does something appear?
+* `pocket_video_msvd`: what moves, and which way?
+* `pocket_video_msrvtt`: what appears or vanishes?
+* `pocket_video_activitynet`: what appears first, second or last, and before what?
+
 `pocket_calibration` has no counterpart in the paper. It serves to tune settings without looking at
 the four benchmarks: other images in the same mixture, with the questions of `pocket_sqa`.
 """
@@ -29,6 +36,9 @@ from prunesid.pocket.drawing import draw
 from prunesid.pocket.next import scenes as next_scenes
 from prunesid.pocket.questions import Question, ask, existence, judge, multiple_choice
 from prunesid.pocket.scenes import Scene, sample_scene
+from prunesid.pocket.video import questions as video_questions
+from prunesid.pocket.video.clips import Film, sample_film
+from prunesid.pocket.video.files import video_of
 
 # Training draws from seeds that begin with 1 to 4; a test checks that no rendered image recurs.
 HELD_OUT_SEED = 7_000_000
@@ -40,17 +50,17 @@ def _sample(rng: np.random.Generator, kind: str) -> Scene:
 
 @dataclass(frozen=True)
 class PocketBenchmark:
-    """`images` scenes, of the given kinds in turn, each with the questions that `ask` returns.
+    """`images` scenes or clips, of the given kinds in turn, each with the questions of `ask`.
 
-    sample  draws a scene of a kind
+    sample  draws a scene or a clip of a kind
     """
 
     name: str
     seed: int
     images: int
     kinds: tuple[str, ...]
-    ask: Callable[[Scene, np.random.Generator], list[Question]]
-    sample: Callable[[np.random.Generator, str], Scene] = _sample
+    ask: Callable[[Any, np.random.Generator], list[Question]]
+    sample: Callable[[np.random.Generator, str], Scene | Film] = _sample
 
 
 def _pope(scene: Scene, rng: np.random.Generator) -> list[Question]:
@@ -67,6 +77,10 @@ def _gqa(scene: Scene, rng: np.random.Generator) -> list[Question]:
 
 def _sqa(scene: Scene, rng: np.random.Generator) -> list[Question]:
     return multiple_choice(scene, rng)[:4]
+
+
+def _clips(film: Film, rng: np.random.Generator) -> list[Question]:
+    return video_questions.ask(film, rng, 1)
 
 
 _SCENES, _WITH_CODES = ("scene",), ("scene", "code")
@@ -87,6 +101,10 @@ BENCHMARKS = {
         PocketBenchmark("pocket_next_gqa", 12, 130, _SCENES, _gqa, _NEXT),
         PocketBenchmark("pocket_next_mme", 13, 100, _WITH_CODES, judge, _NEXT),
         PocketBenchmark("pocket_next_sqa", 14, 200, _ALL_KINDS, _sqa, _NEXT),
+        PocketBenchmark("pocket_video_tgif", 21, 200, ("repetition",), _clips, sample_film),
+        PocketBenchmark("pocket_video_msvd", 22, 120, ("motion",), _clips, sample_film),
+        PocketBenchmark("pocket_video_msrvtt", 23, 200, ("change",), _clips, sample_film),
+        PocketBenchmark("pocket_video_activitynet", 24, 150, ("order",), _clips, sample_film),
     )
 }
 
@@ -100,8 +118,8 @@ def benchmark(name: str) -> PocketBenchmark:
 
 def items(
     chosen: PocketBenchmark, limit: int | None = None
-) -> Iterator[tuple[str, Scene, list[Question]]]:
-    """(image id, scene, questions) of the first `limit` images that have any questions."""
+) -> Iterator[tuple[str, Scene | Film, list[Question]]]:
+    """(image id, scene or clip, questions) of the first `limit` images that have any questions."""
     made = index = 0
     wanted = chosen.images if limit is None else min(limit, chosen.images)
     while made < wanted:
@@ -114,10 +132,13 @@ def items(
         index += 1
 
 
-def _png(scene: Scene) -> bytes:
+def _shown(scene: Scene | Film) -> dict[str, Any]:
+    """The column that holds what a question shows: a PNG or a video file."""
+    if isinstance(scene, Film):
+        return {"video": video_of(scene)}
     buffer = io.BytesIO()
     draw(scene)[0].save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return {"image": {"bytes": buffer.getvalue(), "path": None}}
 
 
 def _category(chosen: PocketBenchmark, question: Question) -> str:
@@ -129,7 +150,8 @@ def _category(chosen: PocketBenchmark, question: Question) -> str:
 def render(name: str, path: Path, limit: int | None = None) -> None:
     """Write one benchmark as parquet (one row per question, the image as an HF Image column).
 
-    Columns: image, image_id, question_id, question, answer, category, choices.
+    Columns: image, or video with the bytes of a file; image_id, question_id,
+    question, answer, category, choices.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -138,11 +160,11 @@ def render(name: str, path: Path, limit: int | None = None) -> None:
     chosen = benchmark(name)
     rows: list[dict[str, Any]] = []
     for image_id, scene, asked in items(chosen, limit):
-        png = _png(scene)
+        shown = _shown(scene)
         for number, question in enumerate(asked):
             rows.append(
                 {
-                    "image": {"bytes": png, "path": None},
+                    **shown,
                     "image_id": image_id,
                     "question_id": f"{image_id}-{number}",
                     "question": question.text,
@@ -152,8 +174,9 @@ def render(name: str, path: Path, limit: int | None = None) -> None:
                 }
             )
     text = Value("string")
+    column = {"image": Image()} if "image" in rows[0] else {"video": Value("binary")}
     features = Features({
-        "image": Image(), "image_id": text, "question_id": text, "question": text,
+        **column, "image_id": text, "question_id": text, "question": text,
         "answer": text, "category": text, "choices": List(text),
     })  # fmt: skip
     table = pa.Table.from_pylist(rows, schema=features.arrow_schema)

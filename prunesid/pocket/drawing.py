@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,6 +34,9 @@ class Region:
     role: str | None = None
 
 
+_ABSENT = Region("background", None, (0, 0), 0)
+
+
 class _Canvas:
     """Draws into the picture and into the mask of region numbers (1-based) at once."""
 
@@ -48,6 +52,11 @@ class _Canvas:
         jitter = self._jitter.integers(-16, 17, 3)
         red, green, blue = (int(v) for v in np.clip(np.array(COLORS[color]) + jitter, 0, 255))
         return red, green, blue
+
+    def skip(self) -> None:
+        """Leave out a thing that is not there, without changing the number and tint of others."""
+        self.regions.append(_ABSENT)
+        self._jitter.integers(-16, 17, 3)
 
     def add(self, region: Region) -> int:
         self.regions.append(region)
@@ -232,3 +241,25 @@ def draw(scene: Scene) -> tuple[Image.Image, np.ndarray, list[Region]]:
     if scene.arrows is not None:
         _draw_arrows(canvas, scene.arrows)
     return canvas.picture, np.asarray(canvas.mask), canvas.regions
+
+
+def draw_frames(
+    background: Background, frames: Sequence[Sequence[Shape | None]], size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (F, height, width, 3) uint8 of the same shapes at F times; None is not there.
+
+    A shape keeps its tint. The second array (F, height, width) uint8 has the 1-based number of the
+    shape that each pixel belongs to, 0 for background.
+    """
+    backdrop = _backdrop(background, size)
+    pictures, masks = [], []
+    for shapes in frames:
+        canvas = _Canvas(backdrop.copy(), background.seed + 1)
+        for item in shapes:
+            if item is None:
+                canvas.skip()
+            else:
+                _draw_shape(canvas, item)
+        pictures.append(np.asarray(canvas.picture))
+        masks.append(np.asarray(canvas.mask))
+    return np.stack(pictures), np.stack(masks)

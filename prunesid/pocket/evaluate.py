@@ -8,7 +8,8 @@ the most frequent answer of the family, or of the question's wording with its na
 
 A model that sees sub-crops is also asked with the base crop's tokens alone. One with a second,
 sharper tower is asked with nothing mined from it, and with images that have no more details than
-its first tower is shown.
+its first tower is shown. One that sees clips is asked with the frame in the middle alone, and with
+the frames in another order.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from prunesid.core.questions import Question as Asked
 from prunesid.core.record import Kept
 from prunesid.families.mini_gemini import MiniGemini
 from prunesid.generate.engine import answer
+from prunesid.images.media import Clip
 from prunesid.images.records import ImageRecords
 from prunesid.pocket import WEIGHTS
 from prunesid.pocket.benchmarks import HELD_OUT_SEED
@@ -36,23 +39,28 @@ from prunesid.pocket.drawing import draw
 from prunesid.pocket.next import scenes as next_scenes
 from prunesid.pocket.questions import EVALUATED, Question, ask
 from prunesid.pocket.scenes import Scene, sample_scene
+from prunesid.pocket.video import questions as video_questions
+from prunesid.pocket.video.clips import MOMENTS, Film, moments, sample_film
+from prunesid.pocket.video.files import FPS
 from prunesid.pocket.vocabulary import CHARACTERS, COLOR_NAMES, NUMBERS, SHAPES, plural
 
 _SEED_OF_CARD = 99
 # Model type -> the scenes that it was trained on.
-_SAMPLE: dict[str, Callable[[np.random.Generator], Scene]] = {
+_SAMPLE: dict[str, Callable[[np.random.Generator], Scene | Film]] = {
     "llava": sample_scene,
     "llava_next": next_scenes.sample_scene,
     "mini_gemini": next_scenes.sample_scene,
+    "video_llava": sample_film,
 }
+_FAMILIES = tuple(dict.fromkeys((*EVALUATED, *video_questions.FAMILIES)))
 _NAMES = {*SHAPES, *COLOR_NAMES, *CHARACTERS, *NUMBERS, *(plural(s) for s in SHAPES)}
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Scenes that no training step and no benchmark shows, and all their questions."""
+    """Scenes or clips that no training step and no benchmark shows, and all their questions."""
 
-    scenes: list[Scene]
+    scenes: list[Any]
     questions: list[list[Question]]
 
 
@@ -62,8 +70,42 @@ def held_out(images: int, model_type: str = "llava") -> HeldOut:
     for index in range(images):
         rng = np.random.default_rng([HELD_OUT_SEED, _SEED_OF_CARD, index])
         scenes.append(_SAMPLE[model_type](rng))
-        questions.append(ask(scenes[-1], rng, dict.fromkeys(EVALUATED, 3)))
+        questions.append(_asked(scenes[-1], rng))
     return HeldOut(scenes, questions)
+
+
+def _asked(scene: Scene | Film, rng: np.random.Generator) -> list[Question]:
+    if isinstance(scene, Film):
+        return video_questions.ask(scene, rng, 2)
+    return ask(scene, rng, dict.fromkeys(EVALUATED, 3))
+
+
+def shown(scene: Scene | Film) -> Image.Image | Clip:
+    """What a model sees: a picture, or a clip of the moments."""
+    return clip_of(moments(scene)[0]) if isinstance(scene, Film) else draw(scene)[0]
+
+
+def clip_of(frames: np.ndarray) -> Clip:
+    """A clip of MOMENTS frames."""
+    return Clip(frames, tuple(range(MOMENTS)), MOMENTS, FPS / 2)
+
+
+def grayed(medium: Image.Image | Clip) -> Image.Image | Clip:
+    """The same without anything to see."""
+    if isinstance(medium, Clip):
+        return clip_of(np.full_like(medium.frames, 128))
+    return Image.new("RGB", medium.size, (128,) * 3)
+
+
+def middle(clip: Clip) -> Clip:
+    """The frame in the middle, as often as there are frames."""
+    return clip_of(np.repeat(clip.frames[MOMENTS // 2][None], MOMENTS, 0))
+
+
+def shuffled(clip: Clip, seed: int) -> Clip:
+    """The frames in another order."""
+    rng = np.random.default_rng([HELD_OUT_SEED, _SEED_OF_CARD, seed])
+    return clip_of(clip.frames[rng.permutation(MOMENTS)])
 
 
 def _wording(question: Question) -> str:
@@ -116,7 +158,7 @@ def coarse(picture: Image.Image) -> Image.Image:
 
 def accuracy(
     adapter,
-    pictures: Sequence[Image.Image],
+    pictures: Sequence[Image.Image | Clip],
     questions: Sequence[Sequence[Question]],
     keep: Callable[[ImageRecords], Kept] = all_tokens,
     batch_size: int = 16,
@@ -140,14 +182,15 @@ def accuracy(
 def evaluate(model: Path, images: int) -> dict[str, dict[str, float]]:
     """Accuracy (%) per family: `seen`, `gray`, `other`, and `guess`; plus `questions` counted.
 
-    A model that sees sub-crops has `base`, too, and a Mini-Gemini `silenced` and `coarse`.
+    A model that sees sub-crops has `base`, too, a Mini-Gemini `silenced` and `coarse`, and one that
+    sees clips `middle` and `shuffled`.
     """
     from prunesid.families import load
 
     adapter = load(model)
     data = held_out(images, adapter.model.config.model_type)
-    pictures = [draw(scene)[0] for scene in data.scenes]
-    gray = [Image.new("RGB", picture.size, (128,) * 3) for picture in pictures]
+    pictures = [shown(scene) for scene in data.scenes]
+    gray = [grayed(picture) for picture in pictures]
     counted = Counter(q.family for asked in data.questions for q in asked)
     found = {
         "questions": {family: float(n) for family, n in counted.items()},
@@ -158,8 +201,14 @@ def evaluate(model: Path, images: int) -> dict[str, dict[str, float]]:
     }
     if adapter.most_crops > 1:
         found["base"] = accuracy(adapter, pictures, data.questions, base_crop)
+    if clips := [picture for picture in pictures if isinstance(picture, Clip)]:
+        others = [shuffled(clip, number) for number, clip in enumerate(clips)]
+        found["middle"] = accuracy(adapter, [middle(clip) for clip in clips], data.questions)
+        found["shuffled"] = accuracy(adapter, others, data.questions)
     if isinstance(adapter, MiniGemini):
-        found["coarse"] = accuracy(adapter, [coarse(p) for p in pictures], data.questions)
+        found["coarse"] = accuracy(
+            adapter, [coarse(p) for p in pictures if not isinstance(p, Clip)], data.questions
+        )
         silence(adapter)
         found["silenced"] = accuracy(adapter, pictures, data.questions)
     return found
@@ -176,10 +225,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = evaluate(options.model, options.images)
     with atomic(options.out) as temporary:
         temporary.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    order = ("questions", "seen", "base", "silenced", "coarse", "gray", "other", "guess")
-    columns = [c for c in order if c in found]
+    order = ("questions", "seen", "base", "silenced", "coarse", "middle", "shuffled")
+    columns = [c for c in (*order, "gray", "other", "guess") if c in found]
     print(f"{'family':<16}" + "".join(f"{c:>10}" for c in columns))
-    for family in EVALUATED:
+    for family in (name for name in _FAMILIES if name in found["questions"]):
         print(f"{family:<16}" + "".join(f"{found[c].get(family, 0):>10.1f}" for c in columns))
 
 

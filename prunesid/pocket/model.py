@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,12 +108,18 @@ def _start_values(model: LlavaForConditionalGeneration) -> None:
     model.model.multi_modal_projector.linear_2.weight.mul_(0.5)
 
 
-def build_tokenizer(longest: int) -> PreTrainedTokenizerFast:
-    """The word-level tokenizer; prompts have at most `longest` tokens."""
+def build_tokenizer(
+    longest: int, vocabulary: Sequence[str] = (), media: Sequence[str] = ("<image>",)
+) -> PreTrainedTokenizerFast:
+    """The word-level tokenizer; prompts have at most `longest` tokens.
+
+    vocabulary  all tokens in id order, by default `words()`
+    media       those that stand for an image or a clip
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    ids = {word: i for i, word in enumerate(words())}
+    ids = {word: i for i, word in enumerate(vocabulary or words())}
     raw = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     raw.post_processor = processors.TemplateProcessing(
@@ -120,7 +127,7 @@ def build_tokenizer(longest: int) -> PreTrainedTokenizerFast:
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=raw, unk_token="<unk>", pad_token="<pad>", bos_token="<s>",
-        eos_token="</s>", additional_special_tokens=["<image>"], padding_side="left",
+        eos_token="</s>", additional_special_tokens=list(media), padding_side="left",
         model_max_length=longest,
     )  # fmt: skip
 

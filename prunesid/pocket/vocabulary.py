@@ -89,6 +89,10 @@ _WORDS = [
     "up",
     "down",
 ]
+_VIDEO_WORDS = (
+    *("<video>", "move", "moves", "appear", "appears", "vanish", "vanishes"),
+    *("before", "after", "last", "time", "times"),
+)
 
 
 def plural(shape: str) -> str:
@@ -105,7 +109,12 @@ def words() -> list[str]:
     return list(dict.fromkeys(ordered))
 
 
-_ID = {word: number for number, word in enumerate(words())}
+def video_words() -> list[str]:
+    """Every token of a model that answers about clips, in id order: `words()` first."""
+    return [*words(), *_VIDEO_WORDS]
+
+
+_ID = {word: number for number, word in enumerate(video_words())}
 
 
 def ids(names: Iterable[str]) -> list[int]:

@@ -10,7 +10,9 @@ from builders.videos import write_video
 from datasets import Dataset, Image, List
 
 from prunesid.lmms.tasks import image_names, load_task
-from prunesid.pocket.benchmarks import render
+from prunesid.pocket.benchmarks import BENCHMARKS as BENCHMARK_OF
+from prunesid.pocket.benchmarks import items, render
+from prunesid.pocket.video.clips import moments
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,19 @@ def test_images_are_those_of_the_file(tasks):
     for question in task.questions():
         expected = pictures[int(question.image_id.rpartition("-")[2])]
         assert np.array_equal(np.asarray(task.image(question)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("name", ["tgif", "msvd", "msrvtt", "activitynet"])
+def test_clips_are_those_of_the_file(name, tmp_path):
+    render(f"pocket_video_{name}", tmp_path / "data.parquet", 2)
+    task = load_task(f"pocket_video_{name}", data=tmp_path / "data.parquet")
+    assert task.metrics == ["exact_match"]
+    asked = {question.image_id: question for question in task.questions()}
+    films = {image: film for image, film, _ in items(BENCHMARK_OF[f"pocket_video_{name}"], 2)}
+    assert set(asked) == set(films)
+    for image, film in films.items():
+        (clip,) = task.media(asked[image])
+        assert np.array_equal(clip.frames, moments(film)[0])
 
 
 def test_limit_takes_the_first_questions(tasks, tmp_path):

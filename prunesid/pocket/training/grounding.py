@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ class Steps:
     right: list[int]
 
 
-def _named(tokens: Sequence[str], shapes: Sequence[Shape]) -> Iterator[tuple[int, list[int]]]:
+def named(tokens: Sequence[str], shapes: Sequence[Shape]) -> Iterator[tuple[int, list[int]]]:
     """(place of the last word, numbers of the shapes that fit) for each name: `red circle`, ..."""
     for place, word in enumerate(tokens):
         if word not in _SHAPE_OF and word not in _ANY:
@@ -76,7 +77,7 @@ def steps_of(question: Question, scene: Scene, length: int) -> Steps:
     fits, matches, column, row, color, shape, early, right = ([NONE] * length for _ in range(8))
     text = question.text.split()
     if scene.shapes:
-        for place, found in _named(text, scene.shapes):
+        for place, found in named(text, scene.shapes):
             fits[place] = sum(1 << number for number in found)
             matches[place] = min(len(found), MOST)
             if len(found) == 1:
@@ -131,17 +132,18 @@ class Probes(nn.Module):
         self.right = nn.Linear(width, 2)
 
 
-def _asked(logits: Tensor, target: Tensor) -> Tensor:
+def asked_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Mean cross-entropy of (n, classes) logits over the n targets; 0 if there are none."""
     return F.cross_entropy(logits, target, reduction="sum") / max(1, len(target))
 
 
-def _pointer_loss(
-    states: Tensor, tokens: Tensor, probes: Probes, fits: Tensor, centers: Tensor
+def pointer_loss(
+    states: Tensor, tokens: Tensor, probes: Any, fits: Tensor, centers: Tensor
 ) -> Tensor:
     """Cross-entropy of pointing from each name to the patches of the things that it fits.
 
-    The softmax is over the patches and `nothing`, like the attention that has to find them. states
+    The softmax is over the patches and the probes' `nothing`, like the attention that has to find
+    them. states
     (B, L, D), tokens (B, P, D) patches as they enter the language model, fits (B, L), centers
     (B, S, P) of `shape_centers`.
     """
@@ -180,8 +182,8 @@ def grounding_loss(
         "early": (ANSWER_BLOCK, probes.answers, probes.early),
         "right": (OPTION_BLOCK, probes.options, probes.right),
     }
-    losses = [_pointer_loss(states[QUERY_BLOCK], tokens, probes, steps["fits"], centers)]
+    losses = [pointer_loss(states[QUERY_BLOCK], tokens, probes, steps["fits"], centers)]
     for name, (block, norm, head) in readers.items():
         there = steps[name] != NONE
-        losses.append(_asked(head(norm(states[block][there])), steps[name][there]))
+        losses.append(asked_loss(head(norm(states[block][there])), steps[name][there]))
     return torch.stack(losses).mean()

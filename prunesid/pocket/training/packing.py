@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ QUOTA = {
 # Questions are taken while they fit, so that the images of a batch have about equally many tokens.
 TOKENS = 400
 # The longest answers and the hardest counting get more weight, since they have few tokens.
-ANSWER_WEIGHT = defaultdict(lambda: 1.0, code=4.0, count=2.0, character=2.0)
+ANSWER_WEIGHT = defaultdict(lambda: 1.0, code=4.0, count=2.0, character=2.0, repetition=3.0)
 END_WEIGHT, QUESTION_WEIGHT = 0.3, 0.1
 
 
@@ -60,10 +61,15 @@ class Batch:
 
 
 def pack(
-    scenes: Sequence[Scene], questions: Sequence[Sequence[Question]]
+    scenes: Sequence[Any],
+    questions: Sequence[Sequence[Question]],
+    steps_of: Callable[[Question, Any, int], Any] = steps_of,
+    step_names: Sequence[str] = tuple(Steps.__dataclass_fields__),
 ) -> tuple[Packed, dict[str, Tensor]]:
-    """Token ids and weights of every image's questions, and the steps of their answers."""
-    step_names = tuple(Steps.__dataclass_fields__)
+    """Token ids and weights of every image's questions, and the steps of their answers.
+
+    steps_of    the fields `step_names` of a question about a scene; see `grounding.steps_of`
+    """
     rows: list[dict[str, list]] = []
     for scene, asked in zip(scenes, questions, strict=True):
         row: dict[str, list] = {k: [] for k in (*Packed.__dataclass_fields__, *step_names)}

@@ -3,6 +3,7 @@
     python -m prunesid.pocket.training.train --out DIR
     python -m prunesid.pocket.training.train --model next --out DIR
     python -m prunesid.pocket.training.train --model gemini --out DIR
+    python -m prunesid.pocket.training.train --model video --out DIR
     python -m prunesid.pocket.training.train --out DIR --quick
 
 Each resumes after a kill. With --quick a model learns nothing, in a minute. `make pocket` trains
@@ -28,6 +29,7 @@ RECIPES = {
     "gemini": "prunesid.pocket.gemini.training",
     "llava": "prunesid.pocket.training.llava",
     "next": "prunesid.pocket.next.training",
+    "video": "prunesid.pocket.video.training",
 }
 
 

@@ -7,4 +7,9 @@ from pathlib import Path
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 # The embedded models by the names that a study gives them, and their folders.
-EMBEDDED = {"pocket": WEIGHTS, "pocket-next": WEIGHTS.parent / "next" / "weights"}
+EMBEDDED = {
+    "pocket": WEIGHTS,
+    "pocket-next": WEIGHTS.parent / "next" / "weights",
+    "pocket-gemini": WEIGHTS.parent / "gemini" / "weights",
+    "pocket-video": WEIGHTS.parent / "video" / "weights",
+}

@@ -101,10 +101,10 @@ BENCHMARKS = {
         PocketBenchmark("pocket_next_gqa", 12, 130, _SCENES, _gqa, _NEXT),
         PocketBenchmark("pocket_next_mme", 13, 100, _WITH_CODES, judge, _NEXT),
         PocketBenchmark("pocket_next_sqa", 14, 200, _ALL_KINDS, _sqa, _NEXT),
-        PocketBenchmark("pocket_video_tgif", 21, 200, ("repetition",), _clips, sample_film),
-        PocketBenchmark("pocket_video_msvd", 22, 120, ("motion",), _clips, sample_film),
-        PocketBenchmark("pocket_video_msrvtt", 23, 200, ("change",), _clips, sample_film),
-        PocketBenchmark("pocket_video_activitynet", 24, 150, ("order",), _clips, sample_film),
+        PocketBenchmark("pocket_video_tgif", 21, 330, ("repetition",), _clips, sample_film),
+        PocketBenchmark("pocket_video_msvd", 22, 180, ("motion",), _clips, sample_film),
+        PocketBenchmark("pocket_video_msrvtt", 23, 220, ("change",), _clips, sample_film),
+        PocketBenchmark("pocket_video_activitynet", 24, 120, ("order",), _clips, sample_film),
     )
 }
 

@@ -46,9 +46,9 @@ from prunesid.pocket.training.vision import Heads, patch_terms, report
 
 MINING = [Phase(12, 24, 400, 2e-3), Phase(12, 8, 1400, 1.5e-3, decay=0.7)]
 LANGUAGE = [
-    Phase(12, 4, 1000, 1.2e-3),
-    Phase(24, 3, 1300, 1.2e-3, decay=0.5, backdrop=0.15),
-    Phase(24, 3, 500, 8e-4, decay=1.0),
+    Phase(12, 4, 600, 1.2e-3),
+    Phase(24, 3, 1100, 1.2e-3, decay=0.5, backdrop=0.15),
+    Phase(24, 3, 450, 8e-4, decay=1.0),
 ]
 THIN = 0.25  # share of the lessons that stay thin among whole prompts
 FEW = 0.15  # share of the background that is seen there

@@ -28,7 +28,9 @@ SHOWN = 4.0  # weight of a patch that shows something, relative to background
 
 def teacher(start: Path = WEIGHTS) -> Any:
     """The frozen tower that is imitated."""
-    model = AutoModelForImageTextToText.from_pretrained(start, dtype=torch.float32)
+    model = AutoModelForImageTextToText.from_pretrained(
+        start, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+    )
     return model.model.vision_tower.requires_grad_(False)
 
 

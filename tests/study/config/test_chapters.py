@@ -135,7 +135,7 @@ def test_chapters_end_in_a_page_on_what_travels_and_one_more_reruns_nothing(writ
     usual = ("-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1")
 
     def run(*targets: object) -> str:
-        asked = ("--configfile", path.name, *map(str, targets))
+        asked = (*map(str, targets), "--configfile", path.name)
         done = python.run(*usual, *asked, cwd=path.parent)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr

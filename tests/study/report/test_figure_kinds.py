@@ -417,3 +417,21 @@ def test_a_dollar_in_a_label_is_no_formula(tmp_path):
     subject = subject_of(ablation, titled)
     theme.save(forest.draw(forest.points(subject), subject), tmp_path / "figure.svg")
     assert (tmp_path / "figure.svg").stat().st_size
+
+
+@pytest.mark.parametrize("kind", ["lines", "dots", "forest", "radar", "wins", "losses"])
+def test_a_row_that_is_the_default_is_drawn_like_any_other(kind, tmp_path):
+    ablation = ablation_of(
+        vary=[{"label": "PruneSID"}, {"method": "grid"}, {"method": "random"}],
+        across={"budget": [64, 128]},
+        reference={},
+        figure={"kind": kind, "x": "budget", "hue": "row"} if kind == "lines" else {"kind": kind},
+    )
+    subject = subject_of(ablation, information=information_of())
+    paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "csv")]
+    write_figure(subject, paths, "figure")
+    data = pd.read_csv(paths[1], keep_default_na=False)
+    keys = [name for name in ("row", "hue", "other") if name in data]
+    shown = set(data[keys].to_numpy().ravel()) - {"vanilla"}
+    assert {"method=grid", "method=random"} <= shown or {"grid", "random"} <= shown
+    assert kind == "forest" or "" in shown or "PruneSID" in shown

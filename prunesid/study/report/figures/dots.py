@@ -24,7 +24,7 @@ def ranking(data: pd.DataFrame, ablation: Ablation) -> list[Setting]:
 
     Rows that are not run under every column stand by their lead over the reference where they are.
     """
-    average = data[(data["panel"] == AVERAGE) & (data["row"] != "")]
+    average = data[(data["panel"] == AVERAGE) & (data["column"] != "")]
     values = average.pivot(index="row", columns="column", values="value")
     ahead = (values - values.loc[ablation.reference.key]).mean(axis=1)
     return sorted(ablation.rows, key=lambda row: -ahead[row.key])

@@ -27,7 +27,8 @@ def points(subject: Subject) -> pd.DataFrame:
     """Panel, row, column and the numbers of each difference from the reference."""
     column = panels.column_axis(subject.ablation).name
     data = panels.panel_points(subject, row="row", column=column)
-    return data[~data["row"].isin(["", subject.ablation.reference.key])]
+    # The all-token arm has no column; a row without values of its own is called '', too.
+    return data[(data["column"] != "") & (data["row"] != subject.ablation.reference.key)]
 
 
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:

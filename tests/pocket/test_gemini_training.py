@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders.interrupted import whole_and_resumed
 from transformers import LlavaForConditionalGeneration
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
@@ -20,8 +21,6 @@ from prunesid.pocket.gemini.views import batch_of, halved, window
 from prunesid.pocket.model import MEAN, STD, save
 from prunesid.pocket.next.scenes import SIZES, sample_scene
 from prunesid.pocket.questions import ask
-from prunesid.pocket.training import loop
-from prunesid.pocket.training.checkpoint import save_checkpoint
 from prunesid.pocket.training.grounding import shape_centers
 from prunesid.pocket.training.labels import KINDS
 from prunesid.pocket.training.schedule import Phase
@@ -147,33 +146,16 @@ def test_what_is_dropped_is_background(learner, monkeypatch):
     assert lengths == [int(content.sum()), 576]
 
 
-class _Killed(Exception):
-    pass
-
-
 def test_training_resumes_where_it_was_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_STEPS", 1)
     monkeypatch.setattr(training, "MEASURED_IMAGES", 2)
     monkeypatch.setattr(training, "MINING", [Phase(12, 2, 2, 1e-3)])
     monkeypatch.setattr(training, "LANGUAGE", [Phase(12, 1, 2, 1e-3)])
 
-    def train(folder: Path, stop_after: int | None = None):
-        saves = []
-
-        def save_or_stop(*arguments):
-            save_checkpoint(*arguments)
-            saves.append(arguments)
-            if len(saves) == stop_after:
-                raise _Killed
-
-        monkeypatch.setattr(loop, "save_checkpoint", save_or_stop)
+    def train(folder: Path):
         return training.train(folder, quick=False)[0].state_dict()
 
-    whole = train(tmp_path / "a")
-    for stop in (1, 2):  # within the first stage, and within the second
-        with pytest.raises(_Killed):
-            train(tmp_path / "b", stop)
-    resumed = train(tmp_path / "b")
+    # Within the first stage, and within the second.
+    whole, resumed = whole_and_resumed(monkeypatch, train, tmp_path, (1, 2))
     start = build_model().state_dict()
     for name, value in whole.items():
         assert torch.allclose(value, resumed[name], atol=1e-5), name

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from builders.interrupted import whole_and_resumed
 
 from prunesid.pocket.model import build_model, build_processor
 from prunesid.pocket.training import language as language_training
@@ -103,36 +104,18 @@ def test_one_batch_is_a_function_of_seed_and_step():
         assert not torch.equal(pixels[0], pixels[2])
 
 
-class _Killed(Exception):
-    pass
-
-
 def test_training_resumes_where_it_was_killed(tmp_path, monkeypatch):
     phases = [Phase(12, 2, 2, 1e-3), Phase(12, 2, 2, 1e-3)]
+    monkeypatch.setattr(language_training, "ALIGNMENT_STEPS", 1)
 
-    def train(folder, stop_after=None):
+    def train(folder):
         built = build_model(vision_blocks=4, language_blocks=5)
-        saves = []
-
-        def save(*arguments):
-            save_checkpoint(*arguments)
-            saves.append(arguments)
-            if len(saves) == stop_after:
-                raise _Killed
-
-        for module in (vision, language_training):
-            monkeypatch.setattr(module, "save_checkpoint", save)
-            monkeypatch.setattr(module, "CHECKPOINT_STEPS", 1)
-        monkeypatch.setattr(language_training, "ALIGNMENT_STEPS", 1)
         train_tower(built.model.vision_tower, phases, folder)
         train_language(built, phases, folder)
         return built.state_dict()
 
-    with pytest.raises(_Killed):
-        train(tmp_path / "b", stop_after=3)
-    with pytest.raises(_Killed):
-        train(tmp_path / "b", stop_after=2)
-    whole, resumed = train(tmp_path / "a"), train(tmp_path / "b")
+    # Within the tower's training, and within the language model's.
+    whole, resumed = whole_and_resumed(monkeypatch, train, tmp_path, (3, 2))
     for name, value in whole.items():
         assert torch.allclose(value, resumed[name], atol=1e-6), name
 

@@ -10,7 +10,6 @@ A position alone then does not tell a place, as in models trained on images of m
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from prunesid.pocket.benchmarks import HELD_OUT_SEED
 from prunesid.pocket.next.model import build_model, build_processor
@@ -27,13 +25,12 @@ from prunesid.pocket.next.scenes import sample_scene
 from prunesid.pocket.next.views import BASE, Gallery, View, layout
 from prunesid.pocket.questions import EVALUATED, Question, ask
 from prunesid.pocket.scenes import Scene
-from prunesid.pocket.training import optimization
-from prunesid.pocket.training.checkpoint import load_checkpoint, save_checkpoint
 from prunesid.pocket.training.decoder import Packed, States, packed_forward
 from prunesid.pocket.training.grounding import NONE, PLACES, Probes, grounding_loss, shape_centers
 from prunesid.pocket.training.language import GROUNDING_WEIGHT, Scores, word_loss
+from prunesid.pocket.training.loop import run_stage
 from prunesid.pocket.training.packing import choose, pack
-from prunesid.pocket.training.schedule import Phase, quick_phases, steps_from
+from prunesid.pocket.training.schedule import Phase, quick_phases
 from prunesid.pocket.vocabulary import ids
 
 PHASES = [
@@ -45,7 +42,7 @@ FEW = 0.15  # share of the background that is seen there
 SEED = 3
 FIRST_IMAGES = 300  # to begin with; a step adds one to the images that are asked about
 PLACE_BLOCK, PLACE_WEIGHT = 1, 0.5
-CHECKPOINT_STEPS, MEASURED_STEPS, MEASURED_IMAGES = 50, 300, 30
+MEASURED_IMAGES = 30
 
 
 class Learner(nn.Module):
@@ -178,17 +175,9 @@ def train_language(model: Any, phases: list[Phase], folder: Path) -> None:
     tower.encoder.layers = tower.encoder.layers[:-1]  # features are from the last block but one
     gallery = Gallery(folder / "views", tower, build_processor().image_processor)
     matrices = [p for p in learner.language.layers.parameters() if p.ndim == 2]
-    used = optimization.optimizers(learner, matrices, phases[0].rate)
-    path, done = folder / "next.safetensors", 0
-    if path.exists():
-        done = load_checkpoint(path, learner, used)
-    total = sum(p.steps for p in phases)
     scores = Scores()
-    bar = tqdm(total=total, initial=done, desc="any resolution", unit="step", mininterval=20)
-    for step, phase, rate in steps_from(phases, done):
-        if step % MEASURED_STEPS == 0:
-            _log(folder, {"step": step, **measure(learner, gallery, MEASURED_IMAGES)})
-        optimization.apply_rate(used, rate)
+
+    def learn(step: int, phase: Phase) -> float:
         shown = 0.0
         for turn in range(phase.batch):
             given = lesson(gallery, phase, step, turn)
@@ -197,22 +186,12 @@ def train_language(model: Any, phases: list[Phase], folder: Path) -> None:
             loss.backward()
             shown += loss.item()
             scores.add(found.logits, found.packed, [[q.family for q in given.questions]])
-        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-        for optimizer in used:
-            optimizer.step()
-            optimizer.zero_grad()
-        bar.set_postfix(loss=f"{shown:.3f}", refresh=False)
-        bar.update()
-        if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == total:
-            save_checkpoint(path, learner, used, step + 1)
-            _log(folder, {"step": step + 1, "loss": round(shown, 3), "training": scores.summary()})
-    bar.close()
-    _log(folder, {"step": total, **measure(learner, gallery, MEASURED_IMAGES)})
+        return shown
 
-
-def _log(folder: Path, line: dict[str, Any]) -> None:
-    with open(folder / "next.jsonl", "a") as log:
-        print(json.dumps(line), file=log)
+    run_stage(
+        folder / "next.safetensors", learner, matrices, phases, learn,
+        lambda: {"training": scores.summary(), **measure(learner, gallery, MEASURED_IMAGES)},
+    )  # fmt: skip
 
 
 def train(checkpoints: Path, quick: bool) -> tuple[Any, Any]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -110,8 +109,8 @@ def shape_centers(scenes: Sequence[Scene]) -> Tensor:
     return centers
 
 
-class Probes(nn.Module):
-    """Linear readouts of the language model's hidden states, used in training only."""
+class Pointer(nn.Module):
+    """Readouts by which words point to visual tokens; see `pointer_loss`."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -120,6 +119,13 @@ class Probes(nn.Module):
         self.patches = nn.LayerNorm(width)
         self.key = nn.Linear(width, POINTER)
         self.nothing = nn.Parameter(torch.zeros(POINTER))
+
+
+class Probes(Pointer):
+    """Linear readouts of the language model's hidden states, used in training only."""
+
+    def __init__(self, width: int):
+        super().__init__(width)
         self.names = nn.LayerNorm(width)
         self.matches = nn.Linear(width, MOST + 1)
         self.column = nn.Linear(width, PLACES)
@@ -138,7 +144,7 @@ def asked_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def pointer_loss(
-    states: Tensor, tokens: Tensor, probes: Any, fits: Tensor, centers: Tensor
+    states: Tensor, tokens: Tensor, probes: Pointer, fits: Tensor, centers: Tensor
 ) -> Tensor:
     """Cross-entropy of pointing from each name to the patches of the things that it fits.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,17 +11,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from prunesid.pocket.training import optimization
 from prunesid.pocket.training.alignment import alignment_loss
-from prunesid.pocket.training.checkpoint import load_checkpoint, save_checkpoint
 from prunesid.pocket.training.decoder import Packed, packed_forward
 from prunesid.pocket.training.grounding import Probes, grounding_loss
+from prunesid.pocket.training.loop import run_stage
 from prunesid.pocket.training.packing import batch_of
-from prunesid.pocket.training.schedule import Phase, steps_from
+from prunesid.pocket.training.schedule import Phase
 from prunesid.pocket.training.tower import tower_forward
-from prunesid.pocket.training.vision import CHECKPOINT_STEPS
 from prunesid.pocket.vocabulary import ids
 
 ALIGNMENT_STEPS, ALIGNMENT_WEIGHT, GROUNDING_WEIGHT = 60, 0.3, 1.33
@@ -64,8 +60,7 @@ def _matrices(model: Any) -> Iterator[nn.Parameter]:
 def train_language(model: Any, phases: list[Phase], folder: Path, seed: int = 2) -> None:
     """Train projector and language model in place, resuming from `folder`.
 
-    A kill loses at most CHECKPOINT_STEPS steps. `folder/language.jsonl` records the training
-    accuracy per family.
+    `folder/language.jsonl` records the training accuracy per family.
     """
     model.requires_grad_(False)
     projector, language = model.model.multi_modal_projector, model.model.language_model
@@ -75,16 +70,10 @@ def train_language(model: Any, phases: list[Phase], folder: Path, seed: int = 2)
     both.requires_grad_(True)
     tower = copy.deepcopy(model.model.vision_tower).requires_grad_(False)
     tower.encoder.layers = tower.encoder.layers[:-1]  # features are from the last block but one
-    used = optimization.optimizers(both, _matrices(model), phases[0].rate)
-    path, done = folder / "language.safetensors", 0
-    if path.exists():
-        done = load_checkpoint(path, both, used)
-    total = sum(p.steps for p in phases)
     opening = ids(["<s>", "USER:"])
     scores = Scores()
-    bar = tqdm(total=total, initial=done, desc="language model", unit="step", mininterval=5)
-    for step, phase, rate in steps_from(phases, done):
-        optimization.apply_rate(used, rate)
+
+    def learn(step: int, phase: Phase) -> float:
         batch = batch_of(phase, seed, step)
         images, packed = batch.images, batch.packed
         with torch.no_grad():
@@ -101,14 +90,9 @@ def train_language(model: Any, phases: list[Phase], folder: Path, seed: int = 2)
             loss = loss + GROUNDING_WEIGHT * grounding
             scores.add(logits, packed, batch.families)
         loss.backward()
-        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
-        for optimizer in used:
-            optimizer.step()
-            optimizer.zero_grad()
-        bar.set_postfix(side=phase.side, loss=f"{loss.item():.3f}", refresh=False)
-        bar.update()
-        if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == total:
-            save_checkpoint(path, both, used, step + 1)
-            with open(folder / "language.jsonl", "a") as log:
-                print(json.dumps({"step": step + 1, **scores.summary()}), file=log)
-    bar.close()
+        return loss.item()
+
+    run_stage(
+        folder / "language.safetensors", both, _matrices(model), phases, learn,
+        lambda: {"training": scores.summary()},
+    )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from tqdm import tqdm
@@ -14,7 +15,7 @@ from prunesid.pocket.training.checkpoint import load_checkpoint, save_checkpoint
 from prunesid.pocket.training.schedule import Phase, steps_from
 
 CHECKPOINT_STEPS, MEASURED_STEPS = 50, 200
-Measured = dict[str, dict[str, float]]
+Measured = dict[str, Any]
 
 
 def run_stage(
@@ -23,14 +24,18 @@ def run_stage(
     matrices: Iterable[nn.Parameter],
     phases: Sequence[Phase],
     learn: Callable[[int, Phase], float],
-    measure: Callable[[], Measured],
+    measure: Callable[[], Measured] = dict,
+    clip: float = 1.0,
 ) -> None:
     """Train `module` in place, resuming from the checkpoint at `path`.
+
+    A kill loses at most CHECKPOINT_STEPS steps.
 
     matrices  what Muon updates; AdamW does the rest of what wants gradients
     learn     adds the gradients of a step and returns its loss
     measure   what is appended to the log, which lies beside the checkpoint (.jsonl), every
               MEASURED_STEPS steps and at the end
+    clip      largest norm of a step's gradients
     """
     used = optimization.optimizers(module, matrices, phases[0].rate)
     done = load_checkpoint(path, module, used) if path.exists() else 0
@@ -40,7 +45,7 @@ def run_stage(
     for step, phase, rate in steps_from(phases, done):
         optimization.apply_rate(used, rate)
         loss = learn(step, phase)
-        nn.utils.clip_grad_norm_(wanting, 1.0)
+        nn.utils.clip_grad_norm_(wanting, clip)
         for optimizer in used:
             optimizer.step()
             optimizer.zero_grad()

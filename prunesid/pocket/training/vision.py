@@ -10,18 +10,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from prunesid.pocket.training import optimization
 from prunesid.pocket.training.batches import scene_batch
-from prunesid.pocket.training.checkpoint import load_checkpoint, save_checkpoint
 from prunesid.pocket.training.labels import KINDS, PRESENCE, ROLES
-from prunesid.pocket.training.schedule import Phase, steps_from
+from prunesid.pocket.training.loop import run_stage
+from prunesid.pocket.training.schedule import Phase
 from prunesid.pocket.training.tower import tower_forward
 from prunesid.pocket.vocabulary import BACKGROUNDS, CHARACTERS, COLOR_NAMES
 
 MASK_BLOCK = 3
-CHECKPOINT_STEPS = 100
 TARGET_REDUNDANCY = 0.22
 
 
@@ -143,30 +140,19 @@ def report(patches: Tensor, heads: Heads, batch: dict[str, Tensor]) -> dict[str,
 
 
 def train_tower(tower: Any, phases: list[Phase], folder: Path, seed: int = 1) -> None:
-    """Train `tower` in place. Resume from `folder`; a kill loses at most CHECKPOINT_STEPS steps."""
+    """Train `tower` in place, resuming from `folder`."""
     heads = Heads(tower.config.hidden_size)
     both = nn.ModuleDict({"tower": tower, "heads": heads})
-    used = optimization.optimizers(both, _matrices(tower), phases[0].rate)
-    path, done = folder / "vision.safetensors", 0
-    if path.exists():
-        done = load_checkpoint(path, both, used)
-    total = sum(p.steps for p in phases)
-    bar = tqdm(total=total, initial=done, desc="vision tower", unit="step", mininterval=5)
-    for step, phase, rate in steps_from(phases, done):
-        optimization.apply_rate(used, rate)
+    last: dict[str, float] = {}
+
+    def learn(step: int, phase: Phase) -> float:
         batch = batch_of(phase, seed, step)
         outputs = tower_forward(tower, batch["pixels"], batch["positions"])
-        terms = loss_of(outputs, heads, batch)
-        loss = torch.stack(list(terms.values())).sum()
+        loss = torch.stack(list(loss_of(outputs, heads, batch).values())).sum()
         loss.backward()
-        nn.utils.clip_grad_norm_(both.parameters(), 2.0)
-        for optimizer in used:
-            optimizer.step()
-            optimizer.zero_grad()
         if step % 20 == 0:
-            shown = {k: f"{v:.3f}" for k, v in report(outputs[-2][:, 1:], heads, batch).items()}
-            bar.set_postfix(loss=f"{loss.item():.3f}", **shown)
-        bar.update()
-        if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == total:
-            save_checkpoint(path, both, used, step + 1)
-    bar.close()
+            last.update(report(outputs[-2][:, 1:], heads, batch))
+        return loss.item()
+
+    path = folder / "vision.safetensors"
+    run_stage(path, both, _matrices(tower), phases, learn, lambda: {"training": last}, clip=2.0)

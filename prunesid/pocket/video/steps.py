@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from prunesid.pocket.questions import Question
 from prunesid.pocket.training.decoder import States
-from prunesid.pocket.training.grounding import NONE, POINTER, asked_loss, named, pointer_loss
+from prunesid.pocket.training.grounding import NONE, Pointer, asked_loss, named, pointer_loss
 from prunesid.pocket.training.labels import center_shares
 from prunesid.pocket.video.clips import MOMENTS, SIDE, Film
 from prunesid.pocket.video.model import FRAME_GRID, PATCHES
@@ -132,18 +132,6 @@ def last_centers(film: Film, centers: Tensor) -> Tensor:
     last = torch.tensor([actor.last for actor in film.actors])
     frame = torch.arange(TOKENS) // FRAME
     return centers * (frame == last[:, None])
-
-
-class Pointer(nn.Module):
-    """Readouts by which words point to visual tokens; see `training.grounding.pointer_loss`."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.words = nn.LayerNorm(width)
-        self.query = nn.Linear(width, POINTER)
-        self.patches = nn.LayerNorm(width)
-        self.key = nn.Linear(width, POINTER)
-        self.nothing = nn.Parameter(torch.zeros(POINTER))
 
 
 class Probes(Pointer):

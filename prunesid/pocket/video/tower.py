@@ -7,22 +7,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from prunesid.pocket import WEIGHTS
 from prunesid.pocket.drawing import draw
 from prunesid.pocket.scenes import sample_scene
-from prunesid.pocket.training import optimization
 from prunesid.pocket.training.batches import to_pixels
-from prunesid.pocket.training.checkpoint import load_checkpoint, save_checkpoint
-from prunesid.pocket.training.schedule import Phase, steps_from
+from prunesid.pocket.training.loop import run_stage
+from prunesid.pocket.training.schedule import Phase
 from prunesid.pocket.training.tower import tower_forward
 from prunesid.pocket.video.clips import MOMENTS, SIDE, frames_at, sample_film
 from prunesid.pocket.video.model import FRAME_GRID, PATCHES, window
 
-CHECKPOINT_STEPS = 100
 SHOWN = 4.0  # weight of a patch that shows something, relative to background
 
 
@@ -73,28 +70,15 @@ def train_tower(tower: Any, phases: list[Phase], folder: Path, seed: int) -> Non
     target = teacher()
     tower.requires_grad_(True)
     matrices = [p for p in tower.encoder.layers.parameters() if p.ndim == 2]
-    used = optimization.optimizers(tower, matrices, phases[0].rate)
-    path, done = folder / "tower.safetensors", 0
-    if path.exists():
-        done = load_checkpoint(path, tower, used)
-    total = sum(p.steps for p in phases)
-    bar = tqdm(total=total, initial=done, desc="tower", unit="step", mininterval=20)
     own = torch.arange(1 + PATCHES)
-    for step, phase, rate in steps_from(phases, done):
-        optimization.apply_rate(used, rate)
+
+    def learn(step: int, phase: Phase) -> float:
         pixels, shown = batch_of(seed, step, phase.batch)
         with torch.no_grad():
             wanted = tower_forward(target, pixels, window(len(pixels)))
         found = tower_forward(tower, pixels, own.expand(len(pixels), -1))
         loss = imitation_loss(found, wanted, shown)
         loss.backward()
-        nn.utils.clip_grad_norm_(tower.parameters(), 2.0)
-        for optimizer in used:
-            optimizer.step()
-            optimizer.zero_grad()
-        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-        bar.update()
-        if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == total:
-            save_checkpoint(path, tower, used, step + 1)
-    bar.close()
-    tower.requires_grad_(False)
+        return loss.item()
+
+    run_stage(folder / "tower.safetensors", tower, matrices, phases, learn, clip=2.0)

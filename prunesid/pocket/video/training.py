@@ -11,7 +11,6 @@ missing, so that a position alone does not tell the frame.
 from __future__ import annotations
 
 import copy
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +20,16 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from prunesid.pocket.benchmarks import HELD_OUT_SEED
 from prunesid.pocket.questions import Question
-from prunesid.pocket.training import optimization
 from prunesid.pocket.training.batches import to_pixels
-from prunesid.pocket.training.checkpoint import load_checkpoint, save_checkpoint
 from prunesid.pocket.training.decoder import Packed, States, packed_forward
 from prunesid.pocket.training.grounding import NONE
 from prunesid.pocket.training.language import GROUNDING_WEIGHT, Scores, word_loss
+from prunesid.pocket.training.loop import run_stage
 from prunesid.pocket.training.packing import pack
-from prunesid.pocket.training.schedule import Phase, quick_phases, steps_from
+from prunesid.pocket.training.schedule import Phase, quick_phases
 from prunesid.pocket.training.tower import tower_forward
 from prunesid.pocket.video.clips import MOMENTS, Film, moments, sample_film
 from prunesid.pocket.video.model import (
@@ -69,7 +66,7 @@ TOKEN_WEIGHT = 1.0
 # Share of a shape's patches around its center that are seen of a thinned prompt.
 SHOWN = 0.35
 FIRST_CLIPS = 600  # to begin with; a step adds one to the clips that are asked about
-CHECKPOINT_STEPS, MEASURED_STEPS, MEASURED_CLIPS = 50, 500, 24
+MEASURED_CLIPS = 24
 
 
 class Learner(nn.Module):
@@ -224,18 +221,10 @@ def train_language(model: Any, phases: list[Phase], folder: Path) -> None:
     tower = copy.deepcopy(model.model.video_tower)
     tower.encoder.layers = tower.encoder.layers[:-1]  # features are from the last block but one
     matrices = [p for p in learner.language.layers.parameters() if p.ndim == 2]
-    used = optimization.optimizers(learner, matrices, phases[0].rate)
     library = Library(folder / "clips", tower)
-    path, done = folder / "video.safetensors", 0
-    if path.exists():
-        done = load_checkpoint(path, learner, used)
-    total = sum(p.steps for p in phases)
     scores = Scores()
-    bar = tqdm(total=total, initial=done, desc="clips", unit="step", mininterval=20)
-    for step, phase, rate in steps_from(phases, done):
-        if step % MEASURED_STEPS == 0 and step:
-            _log(folder, {"step": step, **measure(learner, tower, MEASURED_CLIPS)})
-        optimization.apply_rate(used, rate)
+
+    def learn(step: int, phase: Phase) -> float:
         shown = 0.0
         for turn in range(phase.batch):
             given = lesson(library, phase, step, turn)
@@ -245,22 +234,12 @@ def train_language(model: Any, phases: list[Phase], folder: Path) -> None:
             shown += loss.item()
             families = [f"{q.family}/{q.topic}" for q in given.questions]
             scores.add(found.logits, found.packed, [families])
-        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-        for optimizer in used:
-            optimizer.step()
-            optimizer.zero_grad()
-        bar.set_postfix(loss=f"{shown:.3f}", refresh=False)
-        bar.update()
-        if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == total:
-            save_checkpoint(path, learner, used, step + 1)
-            _log(folder, {"step": step + 1, "loss": round(shown, 3), "training": scores.summary()})
-    bar.close()
-    _log(folder, {"step": total, **measure(learner, tower, MEASURED_CLIPS)})
+        return shown
 
-
-def _log(folder: Path, line: dict[str, Any]) -> None:
-    with open(folder / "video.jsonl", "a") as log:
-        print(json.dumps(line), file=log)
+    run_stage(
+        folder / "video.safetensors", learner, matrices, phases, learn,
+        lambda: {"training": scores.summary(), **measure(learner, tower, MEASURED_CLIPS)},
+    )  # fmt: skip
 
 
 def train(checkpoints: Path, quick: bool) -> tuple[Any, Any]:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Job:
-    """A job of the study, whose folder the configuration names (`study_folder`).
+    """A job of the study, whose folder the workflow adds to the configuration (`place`).
 
     It runs on as many threads as the rule takes. What follows from a wildcard, such as `benchmark`,
     is there for rules that have it.
@@ -82,7 +82,7 @@ class Job:
     @cached_property
     def study(self) -> Study:
         config = dict(self._job.config)
-        folder = Path(config.pop("study_folder"))
+        folder = Path(config.pop("place")["folder"])
         return parse_study(config, folder=folder)
 
     @property

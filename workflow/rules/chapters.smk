@@ -14,6 +14,8 @@ from prunesid.study.provenance.code import stage_files
 from prunesid.study.provenance.seals import drop_damaged_files
 from prunesid.study.report.closing import closing
 
+if not workflow.configfiles:
+    raise WorkflowError("chapters are named in a study's file; give it by --configfile")
 try:
     WHOLE = read_whole(
         [Path(path) for path in workflow.configfiles], workflow.config_settings.config
@@ -35,8 +37,11 @@ for each in WHOLE.chapters:
         config:
             {
                 **each.document.value,
-                "study_folder": str(each.folder),
-                "study_renders": RENDERS[chapter],
+                "place": {
+                    "folder": str(each.folder),
+                    "renders": RENDERS[chapter],
+                    "chapter": True,
+                },
             }
 
     use rule * from chapter as prefix*

@@ -24,17 +24,22 @@ from prunesid.study.stages.shard import shards
 
 # Benchmarks, ablations, plug-ins and rules are looked up beside the study's own file first. A module
 # may be given its configuration without a file; what it names then starts at the working directory.
-# A chapter of a study names its folder, and which benchmarks' images are its to render.
-RENDERS = config.pop("study_renders", list(RENDERED))
-CHAPTER = "study_folder" in config
-if CHAPTER:
-    STUDY_FOLDER = Path(config.pop("study_folder"))
-elif workflow.configfiles:
-    STUDY_FOLDER = Path(workflow.configfiles[-1]).resolve().parent
-else:
-    STUDY_FOLDER = Path.cwd()
+STUDY_FOLDER = (
+    Path(workflow.configfiles[-1]).resolve().parent
+    if workflow.configfiles
+    else Path.cwd()
+)
+# What the workflow itself adds to the configuration: a chapter's folder, and the benchmarks whose images are its to
+# render. It is for the scripts, too, and no parameter of a rule: a project that was moved is the same project.
+given_place = None if workflow.modifier.is_main_snakefile() else config.get("place")
+PLACE = given_place or {
+    "folder": str(STUDY_FOLDER),
+    "renders": list(RENDERED),
+    "chapter": False,
+}
+STUDY_FOLDER = Path(PLACE["folder"])
 try:
-    given = config
+    given = {name: value for name, value in config.items() if name != "place"}
     if workflow.configfiles and workflow.modifier.is_main_snakefile():
         # Read again: Snakemake's `config` has neither lines nor the numbers and words of YAML 1.2.
         given = study_document(
@@ -55,8 +60,7 @@ if workflow.storage_settings.default_storage_provider is not None:
         "all jobs share (docs/cluster.md)"
     )
 
-# For the scripts. It is no parameter of a rule, since a project that was moved is the same project.
-config["study_folder"] = str(STUDY_FOLDER)
+config["place"] = PLACE
 STUDIES = [STUDY]
 LAYOUT = Layout.of(STUDY)
 # The model's folder, for rules of one's own.
@@ -123,7 +127,7 @@ def asked(stage, what):
 
 def shelf(what, part=None):
     """Where a report shows something: in a study of several models each has a shelf of its own."""
-    if CHAPTER:
+    if PLACE["chapter"]:
         title = STUDY.title.removeprefix("PruneSID on ")
         return {"category": title, "subcategory": part or what}
     return {"category": what, **({"subcategory": part} if part else {})}
@@ -141,7 +145,7 @@ def paper(*names):
 
 def own_rules():
     """Rules that lie beside the study. A project that uses this one as a module has its own."""
-    if not (CHAPTER or workflow.modifier.is_main_snakefile()):
+    if not (PLACE["chapter"] or workflow.modifier.is_main_snakefile()):
         return []
     return sorted(map(str, (STUDY_FOLDER / "rules").glob("*.smk")))
 

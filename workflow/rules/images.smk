@@ -6,7 +6,7 @@ rule images:
         LAYOUT.data(),
     wildcard_constraints:
         # One that no task has, where there is none.
-        task="|".join(RENDERS) or "-",
+        task="|".join(PLACE["renders"]) or "-",
     localrule: True
     message:
         "Rendering the images of {wildcards.task}"

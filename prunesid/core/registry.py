@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -139,11 +140,17 @@ def listed(package: str, group: str) -> list[str]:
     spec = importlib.util.find_spec(package)
     folders = (spec.submodule_search_locations if spec else None) or ()
     names = {module.name for module in pkgutil.iter_modules(folders)}
-    names |= {plugin.name for plugin in entry_points(group=group)}
+    names |= _plugin_names(group)
     for registry in _REGISTRIES:
         if registry._group == group:
             names |= registry._entries.keys()
     return sorted(names)
+
+
+@cache
+def _plugin_names(group: str) -> frozenset[str]:
+    # Every installed package is read for it.
+    return frozenset(plugin.name for plugin in entry_points(group=group))
 
 
 def _module(entry: object) -> str:

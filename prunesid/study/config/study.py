@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,12 +105,12 @@ class Study:
         """The model's folder below `results`."""
         return self.name or folder_name(self.model)
 
-    @property
+    @cached_property
     def arms(self) -> tuple[Arm, ...]:
         """Every arm of every ablation once, the all-token arm first."""
         return _once(self.ablations)
 
-    @property
+    @cached_property
     def encoded(self) -> tuple[Benchmark, ...]:
         """The benchmarks, and the calibration set where an arm asks for it: all that is encoded."""
         needed = any(arm.dynamic == CALIBRATED for arm in self.arms)

@@ -54,12 +54,13 @@ dashboard: .venv/.ready
 wandb: .venv/.ready
 	$(BIN)/python -m prunesid.study.tracking.pages --config $(CONFIG)
 
-# The finished default study as the committed gallery in reports/.
+# A finished study as the committed gallery in reports/, Pocket-LLaVA's ablations first.
 gallery:
-	for folder in $(RESULTS)/pocket/ablations/*/; do \
-	    mkdir -p reports/$$(basename $$folder) && \
-	    cp $$folder/*.md $$folder/*.png reports/$$(basename $$folder)/; done
-	cp $(RESULTS)/pocket/figures/information.png $(RESULTS)/pocket/figures/patches.png reports/
+	for folder in $(wildcard $(RESULTS)/*/ablations/*/); do \
+	    to=$$(echo $$folder | sed 's#^$(RESULTS)/#reports/#; s#/ablations/#/#; s#^reports/pocket/#reports/#') && \
+	    mkdir -p $$to && cp $$folder/*.md $$folder/*.png $$to; done
+	test ! -d $(RESULTS)/travel || { mkdir -p reports/travel; cp $(RESULTS)/travel/*.md $(RESULTS)/travel/*.png reports/travel/; }
+	test ! -d $(RESULTS)/pocket/figures || cp $(RESULTS)/pocket/figures/information.png $(RESULTS)/pocket/figures/patches.png reports/
 
 # Style, format and types.
 lint: .venv/.ready

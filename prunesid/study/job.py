@@ -16,10 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from prunesid.pocket.benchmarks import BENCHMARKS
 from prunesid.study.config.study import Benchmark, Study, parse_study
 from prunesid.study.layout import Layout
 from prunesid.study.provenance.seals import is_intact, seal, seal_again
+from prunesid.study.provenance.staged import StagedStore
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.shard import Shard
 from prunesid.study.stages.source import Runtime, Source, runtime_of, source_of
@@ -85,9 +85,21 @@ class Job:
         folder = Path(config.pop("place")["folder"])
         return parse_study(config, folder=folder)
 
-    @property
+    @cached_property
     def store(self) -> Store:
-        return Store(Layout.of(self.study).store)
+        """The study's; where results are staged, the folders that the rule declares."""
+        if not self._staged:
+            return Store(Layout.of(self.study).store)
+        own, read = self._job.output.get("store"), self._job.input.get("stores") or []
+        if own:
+            # Also a job that finds nothing to do leaves its folder.
+            Path(own).mkdir(parents=True, exist_ok=True)
+        return StagedStore([*([own] if own else []), *read])
+
+    @property
+    def _staged(self) -> bool:
+        """Whether the job's files are copies from a storage."""
+        return bool(self._job.config["place"].get("staged"))
 
     @property
     def asked(self) -> Any:
@@ -95,13 +107,17 @@ class Job:
         return json.loads(self.input("asked").read_text())
 
     def seal(self) -> None:
-        """Keep the checksums of the outputs; the last thing that a script does."""
-        seal(self.outputs)
+        """Keep the checksums of the outputs; the last thing that a script does.
+
+        Of staged results, nothing is kept: who reads them has a copy without its seal.
+        """
+        if not self._staged:
+            seal(self.outputs)
 
     def features(self) -> Path:
         """The features of the job's part; encoded again if they are not what was encoded."""
         path = self.input("features")
-        if not is_intact(path):
+        if not self._staged and not is_intact(path):
             from prunesid.study.stages.features import encode_part
             from prunesid.study.stages.needs import needs_of
 
@@ -136,9 +152,7 @@ class Job:
     @property
     def source(self) -> Source:
         """The benchmark's questions, from a file of ours where we render it."""
-        task = self.benchmark.task
-        data = Layout.of(self.study).data(task) if task in BENCHMARKS else None
-        return source_of(self.study, self.benchmark, data)
+        return source_of(self.study, self.benchmark, self.optional("data"))
 
     @property
     def runtime(self) -> Runtime:

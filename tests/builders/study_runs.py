@@ -10,30 +10,33 @@ from pathlib import Path
 from prunesid.core.files import file_digest
 
 ROOT = Path(__file__).parents[2]
+QUICK = ROOT / "configs" / "quick.yaml"
 # What the clock says differs from run to run.
 CLOCKED = {"timings", "latency", "speed", "stations"}
 
 
-def command(*options: str) -> list[str]:
-    """Snakemake on the quick study; results go below its working directory."""
+def command(*options: str, study: Path = QUICK) -> list[str]:
+    """Snakemake on a study; results go below its working directory."""
     return [
         sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"),
-        "--configfile", str(ROOT / "configs" / "quick.yaml"), *options,
+        "--configfile", str(study), *options,
     ]  # fmt: skip
 
 
-def run(folder: Path, *options: str) -> None:
-    """The quick study with results below `folder`; RuntimeError with its log where it fails."""
+def run(folder: Path, *options: str, study: Path = QUICK) -> str:
+    """The log of a study with results below `folder`; RuntimeError with it where it fails."""
     done = subprocess.run(
-        command(*options), cwd=folder, capture_output=True, text=True,
+        command(*options, study=study), cwd=folder, capture_output=True, text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
+    log = done.stdout + done.stderr
     if done.returncode:
-        raise RuntimeError(done.stdout + done.stderr)
+        raise RuntimeError(log)
+    return log
 
 
 def tables(folder: Path) -> dict[str, str]:
-    """{path: digest} of the tables and pictures of the quick study below `folder`."""
+    """{path: digest} of the tables and pictures below the quick study's results in `folder`."""
     results = folder / "results" / "quick" / "pocket"
     return {
         str(path.relative_to(results)): file_digest(path)

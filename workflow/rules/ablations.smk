@@ -1,7 +1,7 @@
 def score_tables(wildcards):
     """The scores of the benchmarks that an ablation is measured on."""
     chosen = STUDY.benchmarks_of(STUDY.ablation(wildcards.ablation))
-    return expand(rules.score.output.table, benchmark=[b.name for b in chosen])
+    return filled(rules.score.output.table, benchmark=[b.name for b in chosen])
 
 
 def selection_tables(wildcards):
@@ -10,10 +10,15 @@ def selection_tables(wildcards):
     return parts_of(rules.select.output[0], chosen)
 
 
+def selection_entries(wildcards):
+    """The folders of entries that these tables name."""
+    return kept(STUDY.benchmarks_of(STUDY.ablation(wildcards.ablation)))
+
+
 def cost_tables(wildcards):
     """Tables of what the arms cost, of the benchmarks that an ablation is measured on."""
     chosen = STUDY.benchmarks_of(STUDY.ablation(wildcards.ablation))
-    return expand(rules.account.output[0], benchmark=[b.name for b in chosen])
+    return filled(rules.account.output[0], benchmark=[b.name for b in chosen])
 
 
 def ablation_asked(wildcards):
@@ -58,6 +63,7 @@ for each in STUDY.ablations:
             information=rules.information.output[0],
             paper=paper("results.csv", "notes.yaml"),
             plugins=plugin_sources(),
+            stores=selection_entries,
             asked=asked("compare", ablation_asked),
             compare=code("compare"),
             render=code("render"),
@@ -84,7 +90,7 @@ for each in STUDY.ablations:
             "../scripts/ablation.py"
 
     made = getattr(rules, f"ablation_{each.name}").output
-    SHOWN += expand(made, ablation=each.name)
+    SHOWN += filled(made, ablation=each.name)
 
 
 TARGETS += SHOWN

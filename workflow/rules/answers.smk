@@ -14,6 +14,18 @@ def scores_asked(wildcards):
     return {"metric": metric, "arms": arms_asked(wildcards)}
 
 
+def kept(benchmarks, parts=SHARDS):
+    """The folders of entries of what the arms of benchmarks keep, those that act in the encoder among them."""
+    encoding = [b for b in benchmarks if encoder_arms(b.name)]
+    selected = parts_of(rules.select.output[0], benchmarks, parts)
+    return entries(selected + parts_of(rules.encode.output[0], encoding, parts))
+
+
+def answered(benchmark):
+    """The folders of entries of the answers on all parts of a benchmark."""
+    return entries(parts_of(rules.answer.output[0], [STUDY.benchmark(benchmark)]))
+
+
 rule select:
     input:
         features=FEATURES,
@@ -22,8 +34,10 @@ rule select:
         questions=questions_of,
         asked=asked("select", arms_asked),
         code=code("select"),
+        earlier=earlier(LAYOUT.keys("selections")),
     output:
         LAYOUT.keys("selections"),
+        **stored(LAYOUT.keys("selections")),
     benchmark:
         LAYOUT.time("select", "{benchmark}", "{shard}")
     priority: PRIORITY.get("select", 0)
@@ -44,8 +58,13 @@ rule answer:
         questions=questions_of,
         asked=asked("answer", arms_asked),
         code=code("answer"),
+        stores=lambda wildcards: kept(
+            [STUDY.benchmark(wildcards.benchmark)], [wildcards.shard]
+        ),
+        earlier=earlier(LAYOUT.keys("answers")),
     output:
         LAYOUT.keys("answers"),
+        **stored(LAYOUT.keys("answers")),
     benchmark:
         LAYOUT.time("answer", "{benchmark}", "{shard}")
     priority: PRIORITY.get("answer", 0)
@@ -68,7 +87,7 @@ TABLES = [
     *parts_of(rules.answer.output[0], STUDY.benchmarks),
 ]
 TARGETS += TABLES
-if workflow.is_main_process:
+if workflow.is_main_process and not STAGED:
     for folder in {LAYOUT.model, LAYOUT.data().parent, LAYOUT.store}:
         sweep(folder)
         for dropped in drop_damaged_files(folder, [FEATURES.name]):
@@ -81,10 +100,11 @@ if workflow.is_main_process:
 
 rule account:
     input:
-        heads=expand(rules.features.output.head, shard=SHARDS, allow_missing=True),
-        answers=expand(rules.answer.output[0], shard=SHARDS, allow_missing=True),
+        heads=filled(rules.features.output.head, shard=SHARDS, allow_missing=True),
+        answers=filled(rules.answer.output[0], shard=SHARDS, allow_missing=True),
         asked=asked("account", arms_asked),
         code=code("account"),
+        stores=lambda wildcards: answered(wildcards.benchmark),
     output:
         LAYOUT.costs(),
     resources:
@@ -98,11 +118,14 @@ rule account:
 rule score:
     input:
         data=task_data,
-        heads=expand(rules.features.output.head, shard=SHARDS, allow_missing=True),
-        answers=expand(rules.answer.output[0], shard=SHARDS, allow_missing=True),
+        heads=filled(rules.features.output.head, shard=SHARDS, allow_missing=True),
+        answers=filled(rules.answer.output[0], shard=SHARDS, allow_missing=True),
         asked=asked("score", scores_asked),
         code=code("score"),
+        stores=lambda wildcards: answered(wildcards.benchmark),
+        earlier=earlier(LAYOUT.scores()),
     output:
+        **stored(LAYOUT.scores()),
         table=LAYOUT.scores(),
         metrics=LAYOUT.metrics(),
     benchmark:

@@ -51,7 +51,10 @@ TARGETS = [getattr(rules, f"{each.name}_all").input for each in WHOLE.chapters]
 
 # What several chapters say of the same methods.
 TRAVEL = WHOLE.results / "travel"
-if workflow.is_main_process:
+if (
+    workflow.is_main_process
+    and workflow.storage_settings.default_storage_provider is None
+):
     for dropped in drop_damaged_files(TRAVEL):
         logger.warning(f"{dropped} was damaged; making it again")
 
@@ -68,10 +71,10 @@ rule travel:
             for study, ablation in WHOLE.compared
         ],
         paper=[
-            os.path.relpath(in_clone("configs", "paper", name))
+            local(os.path.relpath(in_clone("configs", "paper", name)))
             for name in ("results.csv", "notes.yaml")
         ],
-        code=[os.path.relpath(path) for path in stage_files("travel").values()],
+        code=[local(os.path.relpath(path)) for path in stage_files("travel").values()],
     output:
         report(
             TRAVEL / "travel.html",

@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import sourcecache_entry
 from snakemake.logging import logger
 
 from prunesid.study.layout import Layout
@@ -53,14 +54,22 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
-# The store is written by name of content and so is no file that Snakemake knows beforehand, and could stage.
-if workflow.storage_settings.default_storage_provider is not None:
+# Whether results lie in a storage, of which jobs get copies of their own inputs alone. The store is no file that
+# Snakemake knows beforehand: in its place each rule that fills it declares a folder.
+STAGED = workflow.storage_settings.default_storage_provider is not None
+if STAGED and STUDY.results.is_absolute():
     raise WorkflowError(
-        "results cannot be staged by --default-storage-provider: the store of a study needs a folder that "
-        "all jobs share (docs/cluster.md)"
+        f"results: {STUDY.results} cannot be staged; name a folder below --default-storage-prefix, "
+        "such as results"
+    )
+# Without settings where nothing is executed.
+if STAGED and not getattr(workflow.execution_settings, "keep_incomplete", True):
+    raise WorkflowError(
+        "results are staged: add --keep-incomplete; when a job fails, Snakemake would delete the arms that "
+        "earlier runs left of it (docs/cluster.md)"
     )
 
-config["place"] = PLACE
+config["place"] = {**PLACE, "staged": STAGED}
 STUDIES = [STUDY]
 LAYOUT = Layout.of(STUDY)
 # The model's folder, for rules of one's own.
@@ -81,14 +90,71 @@ wildcard_constraints:
     shard=r"\d+-of-\d+",
 
 
-def parts_of(output, benchmarks):
+def storage_of(path):
+    """The object by which Snakemake stages a file or folder."""
+    return workflow.modifier.path_modifier.apply_default_storage(str(path)).flags[
+        "storage_object"
+    ]
+
+
+def seen(path):
+    """Where a job sees a file or folder of the results: there, or in the copy of what is staged."""
+    return storage_of(path).local_path() if STAGED else path
+
+
+def filled(outputs, **names):
+    """The files of a rule's output for these names of its wildcards."""
+    if STAGED:
+        # There, rules name the copy, in whose path no names can be filled.
+        each = [outputs] if isinstance(outputs, str) else outputs
+        outputs = [os.path.relpath(path, seen(os.curdir)) for path in each]
+    return expand(outputs, **names)
+
+
+def parts_of(output, benchmarks, parts=SHARDS):
     """The files that a rule leaves of all parts of benchmarks, benchmark by benchmark."""
-    return expand(output, benchmark=[b.name for b in benchmarks], shard=SHARDS)
+    return filled(output, benchmark=[b.name for b in benchmarks], shard=parts)
+
+
+def unstaged(path):
+    """A file that every machine has or writes, as one of the workflow's own.
+
+    As a `local` one it would keep the jobs that read it on the machine of the call.
+    """
+    return sourcecache_entry(str(path), str(path)) if STAGED else path
 
 
 def here(paths):
-    """Paths from the working directory, so that a project can move as a whole."""
-    return [os.path.relpath(path) for path in paths]
+    """Paths in the clone from the working directory, so that a project can move as a whole."""
+    return [unstaged(os.path.relpath(path)) for path in paths]
+
+
+def stored(table):
+    """Where results are staged, the folder of the entries that a table names, which lies beside it."""
+    return {"store": update(directory(table.with_suffix("")))} if STAGED else {}
+
+
+def entries(tables):
+    """The folders of the entries that tables name, for who reads them; none where the store is shared."""
+    return [Path(table).with_suffix("") for table in tables] if STAGED else []
+
+
+def earlier(table):
+    """An input function: what earlier runs left in a job's folder of entries, to be fetched before it adds to them.
+
+    Without any, a file of the clone stands for them, since a job with other inputs is another job to Snakemake.
+    """
+
+    def left(wildcards):
+        if not STAGED:
+            return []
+        folder = str(table.with_suffix("")).format(**wildcards)
+        kept_in = storage_of(folder)
+        if kept_in.exists():
+            return ancient(before_update(folder))
+        return sourcecache_entry(os.path.relpath(in_clone("Snakefile")), kept_in.query)
+
+    return left
 
 
 def code(stage):
@@ -120,7 +186,7 @@ def asked(stage, what):
         ]
         path = LAYOUT.asked(stage, *of)
         write_changed(path, json.dumps(what(wildcards), indent=1) + "\n")
-        return path
+        return unstaged(path)
 
     return written
 

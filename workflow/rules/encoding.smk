@@ -19,8 +19,10 @@ rule encode:
         head=rules.features.output.head,
         asked=asked("encode", encoders_asked),
         code=code("encode"),
+        earlier=earlier(LAYOUT.keys("encoded")),
     output:
         LAYOUT.keys("encoded"),
+        **stored(LAYOUT.keys("encoded")),
     benchmark:
         LAYOUT.time("encode", "{benchmark}", "{shard}")
     threads: model_threads()

@@ -39,6 +39,7 @@ rule measure:
         weights=weights(),
         budgets=clocked_budgets,
         answers=clocked_answers,
+        stores=lambda wildcards: answered(STUDY.ablation(wildcards.ablation).clocked),
         asked=asked("measure", clocked_arms),
         code=code("measure"),
     output:
@@ -78,4 +79,4 @@ rule latency:
 
 
 # Any of its files comes back if it is gone.
-TARGETS += expand(rules.latency.output, ablation=CLOCKED)
+TARGETS += filled(rules.latency.output, ablation=CLOCKED)

@@ -40,6 +40,6 @@ rule methods:
         "../scripts/methods.py"
 
 
-TARGETS += expand(
+TARGETS += filled(
     rules.methods.output[0], ablation=[a.name for a in STUDY.ablations if a.methods]
 )

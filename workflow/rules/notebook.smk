@@ -1,11 +1,11 @@
 def notebook_parameters(wildcards):
     """The notebook's cell of parameters, for this study."""
     return {
-        "folder": str(LAYOUT.model),
+        "folder": str(seen(LAYOUT.model)),
         "benchmarks": [b.name for b in STUDY.benchmarks],
         "ablations": [a.name for a in STUDY.ablations],
         "questions": {
-            b.name: str(LAYOUT.data(b.task))
+            b.name: str(seen(LAYOUT.data(b.task)))
             for b in STUDY.benchmarks
             if b.task in RENDERED
         },
@@ -15,7 +15,8 @@ def notebook_parameters(wildcards):
 rule notebook:
     input:
         notebook=here([in_clone("notebooks", "first_questions.ipynb")])[0],
-        scores=expand(
+        data=[LAYOUT.data(b.task) for b in STUDY.benchmarks if b.task in RENDERED],
+        scores=filled(
             rules.score.output.table, benchmark=[b.name for b in STUDY.benchmarks]
         ),
         comparisons=expand(LAYOUT.comparison(), ablation=ABLATIONS),

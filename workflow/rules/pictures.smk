@@ -43,6 +43,7 @@ rule patches:
         selections=parts_of(
             rules.select.output[0], [STUDY.benchmark(STUDY.patches.benchmark)]
         ),
+        stores=kept([STUDY.benchmark(STUDY.patches.benchmark)]),
         asked=asked("patches", lambda wildcards: str(STUDY.patches)),
         code=code("patches"),
     output:

@@ -7,13 +7,14 @@ rule publish:
         data=[LAYOUT.data(b.task) for b in STUDY.benchmarks if b.task in RENDERED],
         heads=parts_of(rules.features.output.head, STUDY.benchmarks),
         selections=parts_of(rules.select.output[0], STUDY.benchmarks),
-        scores=expand(
+        stores=kept(STUDY.benchmarks),
+        scores=filled(
             rules.score.output.table, benchmark=[b.name for b in STUDY.benchmarks]
         ),
         information=rules.information.output[0],
         comparisons=expand(LAYOUT.comparison(), ablation=ABLATIONS),
         shown=SHOWN,
-        latency=expand(rules.latency.output.html, ablation=CLOCKED),
+        latency=filled(rules.latency.output, ablation=CLOCKED),
         asked=asked("publish", publishing_asked),
         code=code("publish"),
     output:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from prunesid.study.job import Job
 from prunesid.study.stages.scores import score_benchmark
 
@@ -9,7 +11,7 @@ score_benchmark(
     benchmark.metric,
     job.inputs("answers"),
     job.store,
-    job.output,
+    Path(snakemake.output.table),
     job.inputs("heads"),
 )
 job.seal()

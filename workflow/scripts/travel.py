@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 from prunesid.study.config.chapters import read_whole
@@ -7,5 +8,8 @@ from prunesid.study.report.travel import write_travel
 
 whole = read_whole([Path(path) for path in snakemake.params.files], snakemake.params.given)
 outputs = [Path(path) for path in snakemake.output]
-write_travel(whole.compared, load_paper(Path(snakemake.input.paper[0]).parent), outputs)
+# Of results that are staged, the job has copies.
+results = Path(snakemake.input.scores[0]).parents[2]
+compared = [(replace(study, results=results), ablation) for study, ablation in whole.compared]
+write_travel(compared, load_paper(Path(snakemake.input.paper[0]).parent), outputs)
 seal(outputs)

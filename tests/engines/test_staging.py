@@ -1,0 +1,125 @@
+"""A study whose results lie in a storage and are copied to and from each job."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+from builders import study_runs
+from builders.study_runs import tables
+
+NEEDED = ("snakemake_storage_plugin_fs", "snakemake_executor_plugin_cluster_generic")
+MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)} not installed"),
+    pytest.mark.skipif(shutil.which("rsync") is None, reason="no rsync"),
+]
+STUDY = """\
+title: Copied to and from jobs
+benchmarks: [pocket_gqa]
+ablations: [one_of_each]
+seeds: 1
+limit: 4
+shards: 2
+batch_size: 2
+results: results/quick
+bootstrap: {resamples: 100}
+wandb: {mode: disabled}
+"""
+# Inside the encoder, before the language model by its question, inside the language model.
+ABLATION = """\
+title: Methods of each kind
+vary:
+  method: [tome, cdpruner, fastv]
+across: {budget: [128]}
+reference: {method: fastv}
+"""
+ONE_MORE = ABLATION.replace("fastv]", "fastv, grid]")
+STAGES = ("encoded", "selections", "answers")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """The study's file, beside its ablation."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "ablations").mkdir()
+    (folder / "ablations" / "one_of_each.yaml").write_text(ABLATION)
+    (folder / "study.yaml").write_text(STUDY)
+    return folder / "study.yaml"
+
+
+def local(folder: Path, study: Path) -> dict[str, str]:
+    """The tables of the study on one machine."""
+    study_runs.run(folder, "--workflow-profile", "none", "--cores", "2", study=study)
+    return tables(folder)
+
+
+def staging(folder: Path) -> list[str]:
+    """Snakemake's options for jobs that share the clone and the working directory, not the results.
+
+    Each job fetches its inputs to a disk of its own, and stores its outputs from there.
+    """
+    return [
+        "--workflow-profile", "none", "--keep-incomplete", "--jobs", "2", "--scheduler", "greedy",
+        "--executor", "cluster-generic", "--cluster-generic-submit-cmd", "sh",
+        "--seconds-between-status-checks", "1",
+        "--default-storage-provider", "fs", "--default-storage-prefix", str(folder / "storage"),
+        "--remote-job-local-storage-prefix", str(folder / "disk"),
+        "--shared-fs-usage", "persistence", "software-deployment", "sources", "source-cache",
+    ]  # fmt: skip
+
+
+def shown(storage: Path) -> dict[str, str]:
+    """The tables and pictures in the storage, without the entries of single arms."""
+    folders = {*STAGES, "scores"}
+    return {
+        path: digest for path, digest in tables(storage).items()
+        if not folders & set(Path(path).parts)
+    }  # fmt: skip
+
+
+def entries(storage: Path) -> dict[str, set[str]]:
+    """{folder of entries: the keys in it} of everything that was stored arm by arm."""
+    parts = storage / "results/quick/pocket/pocket_gqa"
+    folders = [parts / part / stage for part in ("1-of-2", "2-of-2") for stage in STAGES]
+    folders.append(parts / "scores")
+    return {
+        str(folder.relative_to(parts)): {path.stem for path in folder.glob("*.json")}
+        for folder in folders
+    }
+
+
+def test_a_staged_study_has_the_tables_of_a_local_one_and_computes_an_arm_once(study, tmp_path):
+    machine, cluster = tmp_path / "machine", tmp_path / "cluster"
+    machine.mkdir()
+    cluster.mkdir()
+    options, storage = staging(tmp_path), tmp_path / "storage"
+
+    expected = local(machine, study)
+    assert len(expected) > 15
+    study_runs.run(cluster, *options, study=study)
+    assert shown(storage) == expected
+    # Results are in the storage alone.
+    assert not tables(cluster)
+    assert not (cluster / "results/quick/store").exists()
+
+    assert "Nothing to be done" in study_runs.run(cluster, *options, study=study)
+
+    before = entries(storage)
+    (study.parent / "ablations" / "one_of_each.yaml").write_text(ONE_MORE)
+    study_runs.run(cluster, *options, study=study)
+    after = entries(storage)
+    assert all(before[folder] <= after[folder] for folder in before)
+    # An arm of features: no other pass of the encoder, one selection, answers and scores.
+    new = {folder: len(after[folder] - before[folder]) for folder in before}
+    assert new == {folder: 0 if folder.endswith("encoded") else 1 for folder in before}
+    assert shown(storage) == local(machine, study)
+
+
+def test_arms_that_a_failed_job_would_take_along_are_refused_at_once(study, tmp_path):
+    options = [each for each in staging(tmp_path) if each != "--keep-incomplete"]
+    with pytest.raises(RuntimeError, match="add --keep-incomplete"):
+        study_runs.run(tmp_path, *options, study=study)

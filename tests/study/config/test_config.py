@@ -164,17 +164,6 @@ def test_what_qwens_positions_rule_out_is_a_problem(given):
     }
 
 
-def test_a_study_of_images_with_newlines_refuses_the_key_set(given):
-    change = {
-        "ablations": ["late"],
-        "model": "llava-hf/llava-v1.6-vicuna-7b-hf",
-        "overrides": {"late": {"across": {"budget": [1200]}}},
-    }
-    found = problems(given | change)
-    assert "newlines enter among the patches, which have none; key_share=0 does without" in found
-    assert "arm method-mustdrop_budget-1200_rule-budget" in found and "fastv" not in found
-
-
 def with_tower(tmp_path: Path, **config: object) -> str:
     vision = {
         "model_type": "clip_vision_model",

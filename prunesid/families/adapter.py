@@ -64,6 +64,8 @@ class Entering:
     before      tokens of text that the medium brings: before it, after those of the prompt
     continues   whether it is a later part of the medium before it, with no text of the prompt
                 between them
+    source      (N,) int64 the place of each among the medium's kept tokens, crop after crop; below
+                0 for newlines and text. None if they are those tokens in their order
     """
 
     embeddings: Tensor
@@ -71,6 +73,7 @@ class Entering:
     span: int | None = None
     before: tuple[int, ...] = ()
     continues: bool = False
+    source: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.embeddings)

@@ -219,11 +219,13 @@ class InternVL(Adapter):
         each = self.project(torch.cat(tokens)).split(list(map(len, tokens)))
         if "frames" not in layout:
             return Entering(torch.cat(each))
-        parts = [each[0]]
+        parts, places = [each[0]], torch.arange(sum(map(len, each))).split(list(map(len, each)))
+        source = [places[0]]
         for number, own in enumerate(each[1:], start=2):
             between = torch.tensor(self._between_frames(number))
             parts += [self.embed(between).to(own), own]
-        return Entering(torch.cat(parts))
+            source += [torch.full_like(between, -1), places[number - 1]]
+        return Entering(torch.cat(parts), source=torch.cat(source))
 
     def _before_frame(self, number: int) -> str:
         return f"Frame{number}: {self.start}"

@@ -98,28 +98,34 @@ class LlavaNext(Llava):
     @torch.no_grad()
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
         tokens = self.project(torch.cat([crop.tokens for crop in crops]))
-        index = torch.cat([crop.index for crop in crops]).cpu()
         newline = self.model.model.image_newline.to(tokens)
+        source = self._source(crops, layout).to(tokens.device)
+        found = torch.where(source[:, None] < 0, newline, tokens[source])
+        return Entering(found, source=source)
+
+    def _source(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Tensor:
+        """The place among the crops' tokens of each that enters, -1 for newline embeddings."""
+        index = torch.cat([crop.index for crop in crops]).cpu()
+        places = torch.arange(len(index)).masked_fill(index <= NEWLINE, -1)
+        newline = places.new_full((1,), -1)
         base = len(crops[0].index)
         boxes = crop_boxes(layout[SUB_CROPS]["grid"], self.side)
         cells = map_cells(crops[1:], boxes)
         shown = Box(*layout["shown"])
         if self._is_whole(crops, layout):
             high = shown.holds(cells)
-            first = tokens[: int((crops[0].index >= 0).sum())]
+            first = places[: int((crops[0].index >= 0).sum())]
             rows = range(shown.top, shown.bottom)
-            high = in_rows(tokens[base:][high.to(tokens.device)], cells[high], newline, rows)
-            return Entering(torch.cat([first, high]))
-        tokens[(index <= NEWLINE).to(tokens.device)] = newline
-        places = [crop.place for crop in crops if crop.place is not None]
-        if not places:
-            return Entering(tokens)
-        order = torch.cat(places).argsort()
-        tokens = tokens[order]
-        if self.options["newline"] == ROWS:
-            lines = torch.cat([cells.new_full((base,), -1), cells[:, 0]])
-            tokens = with_newlines(tokens, lines[order.cpu()], newline)
-        return Entering(tokens)
+            map_rows = in_rows(places[base:][high][:, None], cells[high], newline, rows)
+            return torch.cat([first, map_rows[:, 0]])
+        given = [crop.place for crop in crops if crop.place is not None]
+        if not given:
+            return places
+        order = torch.cat(given).argsort().cpu()
+        if self.options["newline"] != ROWS:
+            return places[order]
+        lines = torch.cat([cells.new_full((base,), -1), cells[:, 0]])
+        return with_newlines(places[order][:, None], lines[order], newline)[:, 0]
 
     def _is_whole(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> bool:
         """Whether all patches that show the image are there in raster order, and nothing merged.

@@ -204,21 +204,28 @@ class LlavaOnevision(Adapter):
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
         tokens = torch.cat([crop.tokens for crop in crops]).to(self.device, self.dtype)
         newline = self.model.model.image_newline.to(tokens)
+        source = self._source(crops, layout).to(tokens.device)
+        found = torch.where(source[:, None] < 0, newline, tokens[source])
+        return Entering(found, source=source)
+
+    def _source(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Tensor:
+        """The place among the crops' tokens of each that enters, -1 for newline embeddings."""
+        places = torch.arange(sum(len(crop.index) for crop in crops))
+        newline = places.new_full((1,), -1)
         rows, columns = layout.get("map") or (0, 0)
         sizes = [self.side**2, rows * columns][: 2 if rows * columns else 1]
         if "frames" in layout:
             sizes = [pooled_side(self.side) ** 2] * layout["frames"]
         whole = is_whole(crops, sizes)
         if layout.get("map") is None:
-            return Entering(torch.cat([tokens, newline[None]]) if whole else tokens)
+            return torch.cat([places, newline]) if whole else places
         if not whole and self.options["newline"] == DROP:
-            return Entering(tokens)
+            return places
         base = len(crops[0].index)
-        boxes = [Box(0, 0, rows, columns)][: len(crops) - 1]
-        high = in_rows(
-            tokens[base:], map_cells(crops[1:], boxes), newline, range(rows) if whole else None
-        )
-        return Entering(torch.cat([tokens[:base], high]))
+        cells = map_cells(crops[1:], [Box(0, 0, rows, columns)][: len(crops) - 1])
+        ends = range(rows) if whole else None
+        map_rows = in_rows(places[base:][:, None], cells, newline, ends)
+        return torch.cat([places[:base], map_rows[:, 0]])
 
     def encoder_outputs(self, media: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
         found = super().encoder_outputs(media)

@@ -138,7 +138,7 @@ def answer_late(
     attention = None
     if reads and cls_attention is not None:
         try:
-            attention = _by_image(cls_attention, kept, inputs, rows)
+            attention = _by_image(adapter, cls_attention, kept, inputs, rows)
         except ValueError as error:
             raise ValueError(f"{method}: {error}{without_needs(method, **given)}") from error
     texts = [""] * len(questions)
@@ -239,37 +239,51 @@ def _rows(
 
 
 def _by_image(
-    attention: Tensor, kept: Kept, inputs: Inputs, rows: Iterable[_Row]
+    adapter: Adapter, attention: Tensor, kept: Kept, inputs: Inputs, rows: Iterable[_Row]
 ) -> dict[str, Tensor]:
     """CLS attention (R, N) of the kept tokens -> {image: (V,) of the tokens that enter}.
 
     ValueError as in `entering_attention`.
     """
     return {
-        image: entering_attention(attention, kept, inputs[image], visual, f"image {image!r}")
-        for image, visual in {row.image: row.visual for row in rows}.items()
+        image: entering_attention(
+            attention, kept, inputs[image], enter(adapter, kept, inputs[image]), f"image {image!r}"
+        )
+        for image in dict.fromkeys(row.image for row in rows)
     }
 
 
 def entering_attention(
-    attention: Tensor, kept: Kept, media: Sequence[Medium], visual: int, owner: str
+    attention: Tensor, kept: Kept, media: Sequence[Medium], parts: Sequence[Entering], owner: str
 ) -> Tensor:
-    """CLS attention (R, N) of the kept tokens -> (V,) of the tokens that enter, crop by crop.
+    """CLS attention (R, N) of the kept tokens -> (V,) of the tokens that enter.
 
-    visual  number of tokens that enter for `media`
-    owner   the prompt or image, for the message
+    0 for newlines and text, which have none.
 
-    ValueError if newlines or text are among the tokens that enter: they have no CLS attention.
+    parts  what enters for `media`
+    owner  the prompt or image, for the message
+
+    ValueError if kept tokens do not enter one by one.
     """
-    crops = [crop for medium in media for crop in medium.rows]
-    counts = kept.count[crops].tolist()
-    if sum(counts) != visual:
-        raise ValueError(
-            f"{owner} enters as {visual} tokens, newlines or text among them, which have no CLS "
-            "attention"
-        )
-    parts = [attention[crop, :count] for crop, count in zip(crops, counts, strict=True)]
-    return torch.cat([attention[:0, 0], *parts])
+    of_medium: list[list[Entering]] = []
+    for part in parts:
+        if part.continues:
+            of_medium[-1].append(part)
+        else:
+            of_medium.append([part])
+    found = [attention[:0, 0]]
+    for medium, own in zip(media, of_medium, strict=True):
+        values = torch.cat([attention[row, : int(kept.count[row])] for row in medium.rows])
+        source, width = own[0].source, sum(map(len, own))
+        if source is not None:
+            values = values[source].masked_fill(source < 0, 0)
+        elif width != len(values):
+            raise ValueError(
+                f"{owner} enters as {width} tokens made of {len(values)}, which have no CLS "
+                "attention of their own"
+            )
+        found.append(values)
+    return torch.cat(found)
 
 
 def _answer_batch(

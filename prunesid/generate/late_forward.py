@@ -95,11 +95,16 @@ def late_prompts(
         return Prompts(method, visual, tokens, schedules)
     whole = records.all_tokens()
     attention = records.gather(whole.index, "last_cls_attention")
-    # A medium in several parts counts once.
-    shown = [[medium for part, medium in row if not part.continues] for row in rows]
     own = [
-        entering_attention(attention, whole, media, width, f"prompt {number}")
-        for number, (media, width) in enumerate(zip(shown, widths, strict=True))
+        entering_attention(
+            attention,
+            whole,
+            # A medium in several parts counts once.
+            [medium for part, medium in row if not part.continues],
+            [part for part, _ in row],
+            f"prompt {number}",
+        )
+        for number, row in enumerate(rows)
     ]
     return Prompts(method, visual, tokens, schedules, pad_sequence(own, batch_first=True))
 

@@ -160,7 +160,13 @@ def test_an_image_kept_whole_enters_as_the_model_packs_it(adapter, plain, inputs
 
 
 def test_every_field_is_packed_as_the_features_are(adapter, plain, inputs):
-    needs = Needs(cls_attention=True, keys=True, projected=True, layers=frozenset({1}))
+    needs = Needs(
+        cls_attention=True,
+        last_cls_attention=True,
+        keys=True,
+        projected=True,
+        layers=frozenset({1}),
+    )
     records = adapter.encode(inputs, needs)
     places = {
         row: (group, n)
@@ -181,6 +187,7 @@ def test_every_field_is_packed_as_the_features_are(adapter, plain, inputs):
             "projected": projected,
             "hidden": states.hidden_states[2],
             "cls_attention": received,
+            "last_cls_attention": received.mean(dim=2, keepdim=True),
             "keys": keys,
         }
         (medium,) = records.inputs[str(number)]
@@ -192,6 +199,7 @@ def test_every_field_is_packed_as_the_features_are(adapter, plain, inputs):
                 "projected": group.projected[place],
                 "hidden": group.hidden[1][place],
                 "cls_attention": group.cls_attention[place].T,
+                "last_cls_attention": group.last_cls_attention[place][:, None],
                 "keys": group.keys[place].transpose(0, 1).flatten(1),
             }
             for name, tokens in expected.items():

@@ -15,7 +15,7 @@ from prunesid.core.record import Kept
 from prunesid.families.adapter import around
 from prunesid.families.declared import families_of
 from prunesid.generate.engine import enter
-from prunesid.generate.late import answer_late
+from prunesid.generate.late import answer_late, entering_attention
 from prunesid.images.medium import IMAGE, VIDEO
 from prunesid.methods.registry import ENCODER, list_methods
 
@@ -34,6 +34,14 @@ CASES = [(family, *IMAGES) for family in FAMILIES] + [
         "video_llava",
     )
 ]
+
+# What is shown whole enters with newlines, or with text between its frames.
+WITH_OTHERS = {
+    ("llava_next", IMAGE),
+    ("llava_onevision", IMAGE),
+    ("llava_onevision", VIDEO),
+    ("internvl", VIDEO),
+}
 
 
 @pytest.fixture(scope="module")
@@ -279,3 +287,25 @@ def test_beams_inside_the_language_model_are_those_of_each_prompt(case):
     finally:
         model.lm_head.weight.data = weight
     assert together[:1] == alone
+
+
+@pytest.mark.parametrize(("family", "kind", "shown"), CASES)
+def test_every_token_that_enters_has_the_attention_of_its_patch(adapters, family, kind, shown):
+    """Newlines, and text between frames, have none."""
+    adapter = adapters(family)
+    records = adapter.encode(adapter.preprocess(max(media_of(kind, shown), key=len)))
+    kept = records.all_tokens()
+    numbers = 1 + torch.arange(kept.index.numel()).view_as(kept.index).double()
+    tokens = kept.tokens.flatten(0, 1)
+    if not family.startswith(("qwen", "llava_onevision")):
+        tokens = adapter.project(tokens)
+    for media in records.inputs.values():
+        parts = enter(adapter, kept, media)
+        found = entering_attention(numbers, kept, media, parts, "it").long()
+        embeddings = torch.cat([part.embeddings for part in parts])
+        own, others = embeddings[found > 0], embeddings[found == 0]
+        torch.testing.assert_close(own, tokens[found[found > 0] - 1], rtol=1e-4, atol=1e-5)
+        assert len(found[found > 0].unique()) == len(own) > 0
+        if len(others):
+            assert (torch.cdist(others, own) > 1e-3).all()
+        assert bool(len(others)) == ((family, kind) in WITH_OTHERS)

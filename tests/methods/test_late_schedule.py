@@ -97,14 +97,6 @@ def test_mustdrops_budget_names_its_thresholds():
 def test_mustdrop_alone_reads_the_towers_attention():
     assert requirements("mustdrop") == Needs(last_cls_attention=True)
     assert requirements("mustdrop", key_share=0) == requirements("fastv") == Needs()
-    refused = str(decoder.refusal("mustdrop", "llava_next", newlines=True))
-    assert "newlines enter among the patches" in refused and "key_share=0 does without" in refused
-    for method, newlines, params in (
-        ("mustdrop", False, {}),
-        ("mustdrop", True, {"key_share": 0}),
-        ("fastv", True, {}),
-    ):
-        assert decoder.refusal(method, "llava", newlines, **params) is None
 
 
 def test_mustdrops_key_set_is_the_floor_of_its_budget():

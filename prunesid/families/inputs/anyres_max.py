@@ -87,6 +87,11 @@ def _packed(
         features=pack(record.features),
         cls_attention=_by_token(record.cls_attention, pack),
         keys=_by_token(record.keys, pack),
+        last_cls_attention=(
+            None
+            if record.last_cls_attention is None
+            else pack(record.last_cls_attention[..., None])[..., 0]
+        ),
         hidden={block: pack(tensor) for block, tensor in record.hidden.items()},
         grid=grid,
     )

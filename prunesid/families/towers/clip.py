@@ -52,13 +52,13 @@ def read_clip(
 
     Everything that `needs` names but `projected` and `joint`, and CLS; `first_cls_attention`, by
     which a budget is shared among the crops of an image, only where pixels are such `crops`. Of a
-    tower without CLS, features, cls_attention, keys and hidden alone. Features come before the
-    tower's last layer norm. Hooks keep the tower on SDPA, which returns no attention maps;
-    attention recomputed here equals eager attention to 1e-5. ValueError for layers that the tower
-    lacks.
+    tower without CLS, features, cls_attention, last_cls_attention, keys and hidden alone. Features
+    come before the tower's last layer norm. Hooks keep the tower on SDPA, which returns no
+    attention maps; attention recomputed here equals eager attention to 1e-5. ValueError for layers
+    that the tower lacks.
     """
     if not names.cls:
-        needs = replace(needs, last_attention=False, last_keys=False, last_cls_attention=False)
+        needs = replace(needs, last_attention=False, last_keys=False)
     blocks = attrgetter(names.blocks)(tower)
     check_layers(needs.layers, blocks)
     places = {"own": feature_block, "first": 0, "last": -1}

@@ -34,7 +34,7 @@ from prunesid.methods.registry import (
     resolve,
 )
 
-__all__ = ["DecoderShape", "Schedule", "plan", "refusal", "register", "without_needs"]
+__all__ = ["DecoderShape", "Schedule", "plan", "register", "without_needs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,20 +71,6 @@ def register(
         return run
 
     return add
-
-
-def refusal(method: str, family: str, newlines: bool, **params: object) -> str | None:
-    """The error message for a family whose tokens lack the CLS attention needed, or None.
-
-    newlines  whether its images, kept whole, enter the language model with newlines
-    """
-    if not newlines or requirements(method, **params) == NO_NEEDS:
-        return None
-    return (
-        f"{method} reads the CLS attention of every token that enters; in the model family "
-        f"{family!r} newlines enter among the patches, which have none"
-        f"{without_needs(method, **params)}"
-    )
 
 
 def without_needs(method: str, **params: object) -> str:

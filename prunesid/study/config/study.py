@@ -401,9 +401,6 @@ def _infeasible(
             encoder_of(asked, options.get(TEXT_TOWER))
 
     def late(arm: Arm) -> None:
-        refused = decoder.refusal(arm.method, str(vision.family), newlines, **arm.params)
-        if refused is not None:
-            raise ValueError(refused)
         if vision.layers is not None and arm.budget is not None:
             # Where tokens depend on the image: one that is just too large to keep all.
             shape = decoder.DecoderShape(

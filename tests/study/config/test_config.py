@@ -41,7 +41,7 @@ def test_the_default_study(given):
         "pocket_sqa",
     ]
     # All but parts of `methods`, and those for the models of the paper's tables 2 to 4.
-    assert {a.name for a in study.ablations} | {"rivals", "late", "crops"} == {
+    assert {a.name for a in study.ablations} | {"rivals", "late", "crops", "places"} == {
         path.stem for path in (ROOT / "configs" / "ablations").glob("*.yaml")
     }
     assert {arm.name for arm in study.arms_of("pocket_pope")} < {a.name for a in study.arms}
@@ -162,17 +162,6 @@ def test_what_qwens_positions_rule_out_is_a_problem(given):
         "mustdrop",
         "sparsevlm",
     }
-
-
-def test_a_study_of_images_with_newlines_refuses_the_key_set(given):
-    change = {
-        "ablations": ["late"],
-        "model": "llava-hf/llava-v1.6-vicuna-7b-hf",
-        "overrides": {"late": {"across": {"budget": [1200]}}},
-    }
-    found = problems(given | change)
-    assert "newlines enter among the patches, which have none; key_share=0 does without" in found
-    assert "arm method-mustdrop_budget-1200_rule-budget" in found and "fastv" not in found
 
 
 def with_tower(tmp_path: Path, **config: object) -> str:

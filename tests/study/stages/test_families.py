@@ -67,7 +67,7 @@ def late_arms(tokens: int) -> tuple[Arm, ...]:
     return (
         make_arm({**few, "method": "fastv"}),
         make_arm({**few, "method": "sparsevlm"}),
-        make_arm({**few, "method": "mustdrop", "rule": "budget", "key_share": 0}),
+        make_arm({**few, "method": "mustdrop", "rule": "budget"}),
         make_arm({**few, "method": "dart", "image_pivots": 1, "text_pivots": 1}),
     )
 

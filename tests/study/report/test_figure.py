@@ -162,6 +162,14 @@ def test_nothing_process_wide_changes(subject):
     assert dict(matplotlib.rcParams) == before
 
 
+def test_a_pdf_has_the_letters_of_a_paper(subject, tmp_path):
+    drawn = draw(points(subject), subject)
+    for name in ("figure.pdf", "again.svg"):
+        theme.save(drawn, tmp_path / name)
+    content = (tmp_path / "figure.pdf").read_bytes()
+    assert b"STIXGeneral" in content and b"DejaVu" not in content
+
+
 def test_other_formats_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"\.pdf, \.svg, \.png"):
         theme.save(theme.figure(1, 1), tmp_path / "figure.gif")

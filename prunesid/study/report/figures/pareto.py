@@ -27,11 +27,13 @@ from prunesid.study.report.figures import Subject, register
 # Inches: of a label, the panel, what is around it, and a panel of one row with its title.
 LABEL, PANEL, AROUND, FACET = 0.155, 2.3, 1.0, 1.1
 # Panels of one row side by side, and letters in a line of their titles.
-BESIDE, FACET_LETTERS = 5, 22
+BESIDE, FACET_LETTERS = 5, 24
 # Letters in a line of a label, what one takes of the panel's width, and where labels beside the
 # panel and after the last point begin.
 LETTERS, LETTER, MARGIN, GAP = 30, 0.0095, 1.04, 0.06
 FRONT = "front"
+# Ranges of cost and value.
+Zoom = tuple[tuple[float, float], tuple[float, float]]
 # A crowd: so many points within a factor of the median cost, but for the lowest ones, where all
 # together reach over a wider factor.
 CROWD, NEAR, LOWEST, FAR_APART = 24, 1.3, 0.12, 2.0
@@ -94,7 +96,7 @@ def spread(wanted: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
     return found
 
 
-def crowd(data: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]] | None:
+def crowd(data: pd.DataFrame) -> Zoom | None:
     """The ranges of cost and value in which most points lie; None where they are not crowded.
 
     The cost is within a factor `NEAR` of the median, and the value no lower than that of most of
@@ -167,9 +169,7 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     return drawn
 
 
-def _crowded(
-    data: pd.DataFrame, zoom: tuple[tuple[float, float], tuple[float, float]]
-) -> list[str]:
+def _crowded(data: pd.DataFrame, zoom: Zoom) -> list[str]:
     """The rows whose costliest point lies in the crowd, the best there first."""
     last = data[data["row"] != ALL_TOKENS].sort_values("macs").groupby("row").last()
     inside = last["macs"].between(*zoom[0]) & last["value"].between(*zoom[1])
@@ -182,7 +182,7 @@ def _draw_facets(
     names: Mapping[str, str],
     shades: Mapping[str, str],
     marks: Mapping[str, str],
-    zoom: tuple[tuple[float, float], tuple[float, float]],
+    zoom: Zoom,
 ) -> None:
     """A small panel per row of `names`, all over the ranges of `zoom`."""
     grid = part.subplots(ceil(len(names) / BESIDE), BESIDE, squeeze=False, sharex=True, sharey=True)

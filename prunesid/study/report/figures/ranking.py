@@ -4,6 +4,8 @@ A line per row that is run under the ablation's first column, the highest first,
 difference from the first one and whether that survives the correction over all pairs.
 """
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -102,8 +104,9 @@ def _write_numbers(ax: Axes, data: pd.DataFrame, first: str) -> None:
     beside.set_yticks(range(len(data)), ["    ".join(pair).rstrip() for pair in shown])
     beside.tick_params(length=0)
     beside.spines["right"].set_visible(False)
-    head = {"xycoords": "axes fraction", "textcoords": "offset points", "color": theme.MUTED}
-    ax.annotate(f"average, minus {first}", (1, 1), xytext=(4, 6), fontsize=7, **head)
+    points: Any = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    style: Any = {"fontsize": 7, "color": theme.MUTED}
+    ax.annotate(f"average, minus {first}", (1, 1), xytext=(4, 6), **points, **style)
 
 
 def _padded(texts: list[str]) -> list[str]:

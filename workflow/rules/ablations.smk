@@ -78,6 +78,7 @@ for each in STUDY.ablations:
                 reported("table.html", "table", "table"),
                 reported("table.csv", "table (CSV)", "table"),
                 LAYOUT.ablation("table.md"),
+                LAYOUT.ablation("table.tex"),
             ],
             pictures=[file for name in each.figure.kinds for file in picture(name)],
         wildcard_constraints:

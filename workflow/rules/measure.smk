@@ -69,6 +69,7 @@ rule latency:
         latency=LAYOUT.ablation("latency.csv"),
         html=reported("latency.html", "time", "latency"),
         markdown=LAYOUT.ablation("latency.md"),
+        tex=LAYOUT.ablation("latency.tex"),
         speed=picture("speed", "latency"),
         stations=picture("stations", "latency"),
     localrule: True

@@ -34,7 +34,7 @@ write_csv(times, Path(snakemake.output.latency))
 clocked = Clocked(subject, times, ablation.clocked)
 write_table(
     latency_table(clocked, load_paper(job.inputs("paper")[0].parent)),
-    [Path(snakemake.output.html), Path(snakemake.output.markdown)],
+    [Path(snakemake.output[kind]) for kind in ("html", "markdown", "tex")],
 )
 points = speed_points(clocked)
 for name, draw in (("speed", draw_speed), ("stations", draw_stations)):

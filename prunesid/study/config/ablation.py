@@ -10,6 +10,7 @@ one per seed where chance plays a part; `except` names cells that are left out.
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,9 @@ class TableOptions:
 class FigureOptions:
     """`x` and `hue` name axes, or 'row' or 'column' for a whole setting.
 
-    kind  file in prunesid/study/report/figures, or plug-in, that draws the figure
-    also  further kinds, drawn next to it
+    kind    file in prunesid/study/report/figures, or plug-in, that draws the figure
+    also    further kinds, drawn next to it
+    facets  axes that neither x nor hue shows, for whose values the panels are repeated
     """
 
     x: str
@@ -80,6 +82,7 @@ class FigureOptions:
     scale: str
     kind: str
     also: tuple[str, ...] = ()
+    facets: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -382,9 +385,14 @@ def _figure(
     x = plain(options["x"] or ("column" if shown["column"] else "row"))
     covered = shown.get(x, {x})
     rest = "row" if covered <= shown["column"] and shown["column"] else "column"
-    hue = plain(options["hue"] or rest)
-    chosen = FigureOptions(x, hue, options["scale"], options["kind"], tuple(options["also"]))
+    crossed = {axis for settings in sides.values() for axis in _crossed(settings)}
+    several = [axis for axis in _axes(sides[rest]) if axis in crossed]
+    hue = plain(options["hue"] or (several[0] if covered and several else rest))
     axes = _axes((*rows, *columns))
+    left = [axis for axis in axes if axis not in covered | shown.get(hue, {hue})]
+    facets = tuple(left) if x != hue and crossed.issuperset(left) else ()
+    given = options["scale"], options["kind"], tuple(options["also"])
+    chosen = FigureOptions(x, hue, *given, facets)
     known = (*axes, *RESERVED_AXES)
     kinds = listed(FIGURE_KINDS, "prunesid.figures")
     problems = [
@@ -393,15 +401,23 @@ def _figure(
         if kind not in kinds
     ]
     strange = [(field, axis) for field, axis in (("x", x), ("hue", hue)) if axis not in known]
-    left = [axis for axis in axes if axis not in covered | shown.get(hue, {hue})]
     if strange:
         field, axis = strange[0]
         problems.append(f"figure.{field}: {unknown('axis', axis, known)}")
-    elif left:
+    elif left and not facets:
         problems.append(f"figure: neither x ({x}) nor hue ({hue}) shows the axis '{left[0]}'")
     if problems:
         raise ConfigError(problems)
     return chosen
+
+
+def _crossed(settings: Sequence[Setting]) -> tuple[str, ...]:
+    """The axes of settings that are all combinations of several axes' values; else none."""
+    axes = _axes(settings)
+    values = [{text(s.as_dict().get(axis)) for s in settings} for axis in axes]
+    whole = all(len(s.values) == len(axes) for s in settings)
+    varied = len([own for own in values if len(own) > 1])
+    return axes if whole and varied > 1 and prod(map(len, values)) == len(settings) else ()
 
 
 def _axes(settings: Iterable[Setting]) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ STRATA = {FAMILY: "by question family", PHI: "by information score φ: thirds of
 AVERAGE_METRIC = "% of all tokens"
 WHOLE = "all tokens"
 ACROSS = 3
+FACETS = "|"
 LEGEND_LETTERS_PER_INCH = 10.4
 NUMBERS = (
     *("value", "ci_low", "ci_high", "spread", "seeds", "unit"),
@@ -112,6 +113,24 @@ def panels_of(data: pd.DataFrame, subject: Subject) -> list[tuple[pd.DataFrame, 
     return [(own, titles[str(name)], metrics[str(name)]) for name, own in by_panel]
 
 
+def facets_of(data: pd.DataFrame, subject: Subject) -> list[tuple[str, pd.DataFrame]]:
+    """The points of each repetition of the panels, with what it shows; one, of '', without facets.
+
+    data  with the column 'facet', '' for the all-token arm, which all have
+    """
+    names = subject.ablation.figure.facets
+    if not names:
+        return [("", data)]
+    whole = data["hue"] == theme.VANILLA
+    titles = [axis(subject.ablation, name).title for name in names]
+    found = []
+    for facet in dict.fromkeys(data.loc[~whole, "facet"]):
+        values = zip(titles, facet.split(FACETS), strict=True)
+        own = data[whole | (data["facet"] == facet)]
+        found.append((", ".join(f"{title} {value}" for title, value in values), own))
+    return found
+
+
 def _metric(benchmark: Benchmark) -> str:
     counted = statistic(benchmark.statistic)
     return f"{counted.label} ({counted.unit})"
@@ -121,7 +140,7 @@ def panel_points(subject: Subject, **places: str) -> pd.DataFrame:
     """The comparison's lines per column as points: panel, `places`, and the numbers of each.
 
     The panels are the benchmarks in order, then the average over them; that over columns is left
-    out.
+    out. With facets, the column 'facet' holds the values of their axes.
 
     places  the comparison's column for each new one, 'hue' among them, where the all-token arm is
             'vanilla'; elsewhere it is ''
@@ -131,6 +150,10 @@ def panel_points(subject: Subject, **places: str) -> pd.DataFrame:
     kept["panel"] = kept["benchmark"]
     for place, column in places.items():
         kept[place] = kept[column].where(~vanilla, theme.VANILLA if place == "hue" else "")
+    facets = list(subject.ablation.figure.facets)
+    if facets:
+        kept["facet"] = kept[facets].agg(FACETS.join, axis=1).where(~vanilla, "")
+        places |= {"facet": "facet"}
     order = {name: place for place, name in enumerate([*subject.titles, AVERAGE])}
     kept = kept[kept["panel"].isin(order)]
     kept = kept.sort_values("panel", key=lambda names: names.map(order), kind="stable")
@@ -172,7 +195,9 @@ def legend(
     else:
         room = int(LEGEND_LETTERS_PER_INCH * drawn.get_figwidth())
         columns = max(1, min(len(labels), room // (6 + max(map(len, labels)))))
-        drawn.legend(handles, labels, loc="outside upper center", ncols=columns)
+        drawn.legend(
+            handles, labels, loc="outside upper center", ncols=columns, title=title or None
+        )
 
 
 def note(drawn: Figure, *sentences: str) -> None:

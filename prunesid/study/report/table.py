@@ -24,7 +24,7 @@ from prunesid.study.analysis.comparison import ALL, AVERAGE, OVERALL
 from prunesid.study.analysis.metrics import digits, statistic
 from prunesid.study.config.ablation import Ablation, Setting
 from prunesid.study.config.arm import ALL_TOKENS, text
-from prunesid.study.report import caption, formats, theme
+from prunesid.study.report import caption, formats, latex, theme
 from prunesid.study.report.figures import Subject
 from prunesid.study.report.paper import Paper
 
@@ -32,6 +32,12 @@ LEVEL = 0.05
 WHOLE = "100"
 # The kinds of figures in which color stands for `figure.hue`.
 HUED = ("lines", "layers")
+WRITERS = {
+    ".csv": formats.to_csv,
+    ".md": formats.to_markdown,
+    ".html": formats.to_html,
+    ".tex": latex.to_latex,
+}
 
 Line = dict[Hashable, Any]
 Lines = dict[tuple[str, str, str], Line]
@@ -130,13 +136,12 @@ def lines_of(comparison: pd.DataFrame) -> Lines:
 
 
 def write_table(table: Table, paths: Sequence[Path]) -> None:
-    """Write the table to every path by its suffix: .csv, .md or .html; atomic, no date inside."""
-    writers = {".csv": formats.to_csv, ".md": formats.to_markdown, ".html": formats.to_html}
+    """Write the table to every path by its suffix, one of `WRITERS`; atomic, no date inside."""
     for path in paths:
-        if path.suffix not in writers:
-            raise ValueError(f"{path}: tables are written as {', '.join(writers)}")
+        if path.suffix not in WRITERS:
+            raise ValueError(f"{path}: tables are written as {', '.join(WRITERS)}")
         with atomic(path) as part:
-            part.write_text(writers[path.suffix](table), encoding="utf-8", newline="\n")
+            part.write_text(WRITERS[path.suffix](table), encoding="utf-8", newline="\n")
 
 
 def _layout(subject: Subject) -> tuple[list[_Slot], tuple[tuple[str, int], ...]]:

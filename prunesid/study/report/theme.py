@@ -5,8 +5,9 @@
         ...
     theme.save(figure, path)
 
-Colors are seaborn's color-blind-safe palette. Nothing process-wide changes, and a saved file holds
-no date, version or random id, so that the same numbers give the same bytes.
+A PDF, which goes into a paper, has the letters of Times, other formats have DejaVu Sans. Colors are
+seaborn's color-blind-safe palette. Nothing process-wide changes, and a saved file holds no date,
+version or random id, so that the same numbers give the same bytes.
 """
 
 import textwrap
@@ -23,7 +24,10 @@ from matplotlib.figure import Figure
 from prunesid.core.files import atomic
 from prunesid.study.analysis.comparison import write_csv
 
+# Inches: a column and both columns of a paper.
 COLUMN, TEXT = 3.35, 6.9
+# A PDF is for a paper, whose text is a Times; the second has what the first lacks.
+PAPER_FONTS = ["STIXGeneral", "DejaVu Sans"]
 SMALL = 6.0
 DOTS = 200
 LETTERS_PER_INCH = 22
@@ -80,7 +84,8 @@ def style() -> Iterator[None]:
     settings = {
         **sns.axes_style("ticks"),
         **sns.plotting_context("paper", font_scale=0.85),
-        "font.family": "DejaVu Sans",
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
         "axes.edgecolor": MUTED,
         "axes.labelcolor": INK,
         "axes.linewidth": 0.7,
@@ -173,7 +178,8 @@ def save(drawn: Figure, path: Path, dots: int = DOTS) -> None:
     suffix = path.suffix.lower()
     if suffix not in _METADATA:
         raise ValueError(f"{path}: figures are saved as {', '.join(_METADATA)}")
-    with style(), atomic(path) as part:
+    fonts = {"font.sans-serif": PAPER_FONTS} if suffix == ".pdf" else {}
+    with style(), matplotlib.rc_context(fonts), atomic(path) as part:
         drawn.savefig(part, format=suffix[1:], dpi=dots, metadata=_METADATA[suffix])
 
 

@@ -201,6 +201,21 @@ def test_mistakes_are_explained(tmp_path, change, message):
     assert any(message in problem for problem in caught.value.problems), caught.value
 
 
+CROSSED = {"grouping": ["psca", "random"], "num_groups": [4, 8], "order": ["groups", "raster"]}
+
+
+def test_of_rows_that_cross_axes_color_shows_the_first_and_facets_the_others():
+    ablation = ablation_of(vary=CROSSED, across={"budget": [64, 128]})
+    assert (ablation.figure.x, ablation.figure.hue) == ("budget", "grouping")
+    assert ablation.figure.facets == ("num_groups", "order")
+    chosen = ablation_of(vary=CROSSED, across={"budget": [64]}, figure={"hue": "order"})
+    assert chosen.figure.facets == ("grouping", "num_groups")
+    whole = ablation_of(vary=CROSSED, across={"budget": [64]}, figure={"hue": "row"})
+    assert (whole.figure.hue, whole.figure.facets) == ("row", ())
+    one = ablation_of(vary={"grouping": ["psca"], "num_groups": [4, 8]}, across={"budget": [64]})
+    assert (one.figure.hue, one.figure.facets) == ("row", ())
+
+
 def test_a_key_may_not_occur_twice(tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("title: A\nvary: {grouping: [psca]}\ntitle: B\n")

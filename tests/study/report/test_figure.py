@@ -102,6 +102,30 @@ def test_the_same_numbers_give_the_same_bytes(subject, tmp_path):
     assert len(pd.read_csv(tmp_path / "one" / "figure.csv")) == 5 * 9 + 4
 
 
+def test_axes_that_neither_x_nor_color_shows_are_facets():
+    ablation = ablation_of(
+        vary={"num_groups": [4, 8], "grouping": ["psca", "random"]},
+        across={"budget": [64, 128]},
+        seeds=1,
+    )
+    assert ablation.figure.hue == "num_groups" and ablation.figure.facets == ("grouping",)
+    subject = subject_of(ablation, (GQA, SQA))
+    data = points(subject)
+    drawn = data[data["hue"] != "vanilla"]
+    assert len(drawn) == 3 * 2 * 2 * 2
+    assert not drawn.duplicated(["panel", "facet", "x", "hue"]).any()
+    axes = draw(data, subject).axes
+    assert [ax.get_title(loc="left") for ax in axes] == ["GQA", "SQA", "Average", "", "", ""]
+    assert [ax.get_ylabel().split("\n")[0] for ax in axes[::3]] == [
+        "grouping psca",
+        "grouping random",
+    ]
+    for ax, facet in zip(axes[::3], ("psca", "random"), strict=True):
+        own = drawn[(drawn["panel"] == GQA.name) & (drawn["facet"] == facet)]
+        for bars, value in zip(ax.containers, ("4", "8"), strict=True):
+            assert np.allclose(bars.lines[0].get_ydata(), own.loc[own["hue"] == value, "value"])
+
+
 def test_words_along_the_axis_are_points():
     ablation = ablation_of(vary=[{"preset": "paper"}, {"score": "cls_attention"}])
     subject = subject_of(ablation, (GQA, SQA), skill=lambda arm: 0.8)
@@ -136,6 +160,14 @@ def test_nothing_process_wide_changes(subject):
     before = dict(matplotlib.rcParams)
     draw(points(subject), subject)
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_pdf_has_the_letters_of_a_paper(subject, tmp_path):
+    drawn = draw(points(subject), subject)
+    for name in ("figure.pdf", "again.svg"):
+        theme.save(drawn, tmp_path / name)
+    content = (tmp_path / "figure.pdf").read_bytes()
+    assert b"STIXGeneral" in content and b"DejaVu" not in content
 
 
 def test_other_formats_are_named(tmp_path):

@@ -34,7 +34,7 @@ from prunesid.study.report.figures import (
     layers,
     losses,
     pareto,
-    radar,
+    ranking,
     wins,
     write_figure,
 )
@@ -61,8 +61,8 @@ def test_kinds_are_named_like_their_files_and_known_without_an_import():
 def test_a_wrong_kind_names_the_choices():
     with pytest.raises(ConfigError, match=r"figure\.kind.*'forrest'.*Did you mean 'forest'.*lines"):
         ablation_of(vary={"budget": [32, 64]}, figure={"kind": "forrest"})
-    with pytest.raises(ConfigError, match=r"figure\.also.*'radars'.*Did you mean 'radar'"):
-        ablation_of(vary={"budget": [32, 64]}, figure={"also": ["radars"]})
+    with pytest.raises(ConfigError, match=r"figure\.also.*'rankings'.*Did you mean 'ranking'"):
+        ablation_of(vary={"budget": [32, 64]}, figure={"also": ["rankings"]})
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def methods():
         seeds=1,
         across={"budget": [64, 128]},
         reference={"method": "prunesid"},
-        figure={"kind": "dots", "also": ["radar", "wins", "losses", "pareto"]},
+        figure={"kind": "dots", "also": ["ranking", "wins", "losses", "pareto"]},
     )
     skill = {"vanilla": 0.95} | SKILL
     return subject_of(ablation, information=information_of(), skill=lambda arm: skill[arm.method])
@@ -251,20 +251,40 @@ def test_dots_show_every_row_from_above_by_the_average(methods):
     assert np.allclose(axes[0].containers[0].lines[0].get_xdata(), own[order])
 
 
-def test_a_radar_has_a_spoke_per_benchmark_and_its_shares(methods):
-    data = radar.points(methods)
-    assert len(data) == 3 * 2 * len(BENCHMARKS)
-    line = methods.comparison.set_index(["row", "column", "benchmark"])["value"]
-    whole = line["vanilla", "all", GQA.name]
-    point = data[(data["row"] == "method=grid") & (data["column"] == "64")].set_index("panel")
-    expected = 100 * line["method=grid", "budget=64", GQA.name] / whole
-    assert point.loc[GQA.name, "share"] == pytest.approx(expected)
-    drawn = radar.draw(data, methods)
-    closed = drawn.axes[0].lines[1].get_ydata()
-    assert closed[0] == closed[-1] == pytest.approx(expected)
-    assert len(closed) == len(BENCHMARKS) + 1
-    with pytest.raises(ValueError, match="at least 3 benchmarks, not 2"):
-        radar.points(replace(methods, benchmarks=(GQA, SQA)))
+def test_a_ranking_says_who_wins_under_the_first_column_and_whether_it_is_sure(methods):
+    data = ranking.points(methods)
+    assert list(data["row"]) == [f"method={name}" for name in ("grid", "prunesid", "random")]
+    line = methods.comparison.set_index(["row", "column", "benchmark"])
+    for row in data.itertuples():
+        assert row.value == line.loc[(row.row, "budget=64", AVERAGE), "value"]
+    pairs = methods.pairs.set_index(["column", "row", "other", "benchmark"])
+    for row in data.iloc[1:].itertuples():
+        pair = pairs.loc["budget=64", row.row, "method=grid", AVERAGE]
+        assert row.diff == pair["diff"] < 0
+        assert row.sure == (pair["p_holm"] < 0.05)
+    assert data["sure"].tolist()[0] is False and data["sure"].any()
+    drawn = ranking.draw(data, methods)
+    ax = drawn.axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["grid", "prunesid", "random"]
+    assert [t.get_fontweight() for t in ax.get_yticklabels()] == ["normal", "bold", "normal"]
+    hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
+    assert len(hollow) == 2 - data["sure"].sum()
+    with pytest.raises(ValueError, match="every pair"):
+        ranking.points(replace(methods, pairs=None))
+
+
+def test_a_ranking_names_the_rows_that_are_not_run_there():
+    ablation = ablation_of(
+        vary=[{"method": name} for name in ("prunesid", "grid", "random")],
+        seeds=1,
+        across={"budget": [64, 128]},
+        figure={"kind": "ranking"},
+        **{"except": [{"method": ["random"], "budget": [64]}]},
+    )
+    subject = subject_of(ablation, skill=lambda arm: 0.8)
+    data = ranking.points(subject)
+    assert set(data["row"]) == {"method=prunesid", "method=grid"}
+    assert "Not run here: random." in note_of(ranking.draw(data, subject))
 
 
 def test_wins_are_the_differences_of_every_pair(methods):
@@ -340,7 +360,7 @@ def test_a_cost_that_is_a_lower_bound_is_hollow_and_not_on_the_front(costly):
     assert "Hollow" not in note_of(pareto.draw(pareto.points(costly), costly))
 
 
-def test_a_crowd_is_drawn_once_more_enlarged(costly):
+def test_each_row_of_a_crowd_has_a_panel_that_enlarges_it(costly):
     ablation = ablation_of(
         vary={"num_groups": list(range(8, 20))}, across={"budget": [64, 128]}, seeds=1
     )
@@ -355,13 +375,19 @@ def test_a_crowd_is_drawn_once_more_enlarged(costly):
     data = pd.concat([data, data.iloc[3:5].assign(value=94)], ignore_index=True)
     (left, right), (bottom, top) = pareto.crowd(data)
     assert 6e8 < left < 2.9e9 and 3.1e9 < right < 9e9 and 80 < bottom < 85 and top > 95
-    whole, zoom = pareto.draw(data, replace(costly, ablation=ablation)).axes
-    named = [{text.get_text() for text in ax.texts} for ax in (whole, zoom)]
-    assert "num groups 8" in named[0] and "num groups 19" in named[1]
-    assert "all tokens" in named[0] and "all tokens" not in named[1]
-    assert named[0] | named[1] == {"all tokens", *(row.label for row in ablation.rows)}
-    assert not named[0] & named[1]
-    assert zoom.get_xlim() == pytest.approx((left, right))
+    data["front"] = pareto.on_front(data["macs"].to_numpy(), data["value"].to_numpy())
+    whole, *facets = pareto.draw(data, replace(costly, ablation=ablation)).axes
+    facets = [ax for ax in facets if ax.axison]
+    titles = [ax.get_title(loc="left") for ax in facets]
+    # Outside the crowd or on the front: by name in the first panel.
+    named = {text.get_text() for text in whole.texts}
+    labels = {row.key: row.label for row in ablation.rows}
+    fronts = {labels.get(key, "all tokens") for key in data.loc[data["front"], "row"]}
+    assert {"num groups 8", "num groups 19"} <= named and fronts <= named
+    assert named | set(titles) == {"all tokens", *labels.values()}
+    assert "num groups 8" not in titles and len(titles) == len(set(titles)) > 8
+    for ax in facets:
+        assert ax.get_xlim() == pytest.approx((left, right))
 
 
 def test_the_front_is_what_nothing_beats():
@@ -393,13 +419,13 @@ def test_names_on_a_pareto_plot_do_not_overlap(costly):
     assert [pareto.tick_text(v) for v in (1.5e9, 2e11)] == ["1.5 G", "200 G"]
 
 
-@pytest.mark.parametrize("kind", [dots, radar, wins, losses, pareto])
+@pytest.mark.parametrize("kind", [dots, ranking, wins, losses, pareto])
 def test_the_small_print_says_what_was_asked(kind, costly):
     whole = costly.comparison[costly.comparison["row"] == "vanilla"]
     note = note_of(kind.draw(kind.points(costly), costly))
     asked = f"GQA, MME, POPE, SQA ({whole['questions'].sum():,} questions on 120 images)"
     assert asked in note
-    assert "95 % interval" in note or kind is radar
+    assert "95 % interval" in note
 
 
 def test_near_benchmarks_have_one_label():
@@ -419,7 +445,7 @@ def test_a_dollar_in_a_label_is_no_formula(tmp_path):
     assert (tmp_path / "figure.svg").stat().st_size
 
 
-@pytest.mark.parametrize("kind", ["lines", "dots", "forest", "radar", "wins", "losses"])
+@pytest.mark.parametrize("kind", ["lines", "dots", "forest", "ranking", "wins", "losses"])
 def test_a_row_that_is_the_default_is_drawn_like_any_other(kind, tmp_path):
     ablation = ablation_of(
         vary=[{"label": "PruneSID"}, {"method": "grid"}, {"method": "random"}],

@@ -309,12 +309,12 @@ def test_csv_and_markdown_have_every_row(table):
 
 
 def test_files_are_the_same_each_time(table, tmp_path):
-    paths = [tmp_path / f"table.{suffix}" for suffix in ("csv", "md", "html")]
+    paths = [tmp_path / f"table.{suffix}" for suffix in ("csv", "md", "html", "tex")]
     write_table(table, paths)
     first = [path.read_bytes() for path in paths]
     write_table(table, paths)
     assert [path.read_bytes() for path in paths] == first
-    with pytest.raises(ValueError, match=r"\.csv, \.md, \.html"):
+    with pytest.raises(ValueError, match=r"\.csv, \.md, \.html, \.tex"):
         write_table(table, [tmp_path / "table.pdf"])
 
 

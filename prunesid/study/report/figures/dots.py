@@ -1,7 +1,6 @@
 """Values, a line per row, the best on average first: the paper's figure 2 as one can read it.
 
-A radar hides intervals and makes areas, which grow with the square, of differences that do not
-matter; here every value stands on a common scale with its interval.
+Every value stands on a common scale with its interval, so that areas say nothing.
 """
 
 import pandas as pd

@@ -26,6 +26,8 @@ PANEL_HEIGHT = 1.95
 # Sizes of tick labels to try, what one letter takes of a panel's axis per point of size, and the
 # least gap between two labels.
 SIZES, LETTER, GAP = (7.5, 6.5), 0.0050, 0.022
+# Letters in a line of a label beside a row of panels.
+LABEL = 24
 # How far apart points stand that share a place, as a share of the axis.
 STEP = 0.022
 # Words of more letters are turned.
@@ -56,24 +58,35 @@ def draw_panels(
 ) -> Figure:
     """A panel per benchmark along `x`, the legend of `hue`, and the small print.
 
+    With facets, a row of panels for each of their values, which share the axes of a benchmark.
+
     draw_panel      draws the points of a panel, before its ticks are set
     reference_line  the line of the reference in the legend, by its label, where there is one
     """
-    shown = panels.panels_of(data, subject)
-    across = panels.across(len(shown))
+    blocks = panels.facets_of(data, subject)
+    rows = [(label, panels.panels_of(own, subject)) for label, own in blocks]
+    faceted = len(rows) > 1
+    shown = [(*panel, label) for label, own in rows for panel in own]
+    across = len(rows[0][1]) if faceted else panels.across(len(shown))
     down = ceil(len(shown) / across)
-    drawn = theme.figure(theme.TEXT * across / panels.ACROSS, PANEL_HEIGHT * down + 0.6)
-    axes = list(drawn.subplots(down, across, squeeze=False).ravel())
+    width = theme.TEXT * min(across / panels.ACROSS, 1)
+    drawn = theme.figure(width, PANEL_HEIGHT * down + 0.6)
+    shared: Any = "col" if faceted else False
+    axes = list(drawn.subplots(down, across, squeeze=False, sharex=shared, sharey=shared).ravel())
+    letter = LETTER * max(across / panels.ACROSS, 1)
     gray = ""
-    for place, ((own, title, metric), ax) in enumerate(zip(shown, axes, strict=False)):
-        scale = Scale(x, subject.ablation.figure.scale)
+    for place, ((own, title, metric, label), ax) in enumerate(zip(shown, axes, strict=False)):
+        scale = Scale(x, subject.ablation.figure.scale, letter)
         draw_panel(ax, own, scale)
         scale.apply(ax)
         if panels.draw_detectable(ax, own):
             gray = "bar"
-        ax.set_title(title)
-        ax.set_xlabel(x.title if place + across >= len(shown) else "")
-        ax.set_ylabel(metric)
+        ax.set_title("" if faceted and place >= across else title)
+        # In narrow panels one title for all stands below the middle one.
+        middle = not faceted or place % across == across // 2
+        ax.set_xlabel(x.title if middle and place + across >= len(shown) else "")
+        side = theme.wrap(label, LABEL) if place % across == 0 else ""
+        ax.set_ylabel(f"{side}\n{metric}" if side else metric)
     named = panels.named(axes[0])
     # A hue of one value tells nothing apart.
     several = len(hue.labels) > 1
@@ -88,8 +101,9 @@ def draw_panels(
 class Scale:
     """The places of the values of an axis, and the ticks there."""
 
-    def __init__(self, shown: Axis, scale: str) -> None:
+    def __init__(self, shown: Axis, scale: str, letter: float = LETTER) -> None:
         """Numbers lie at their value, anything else side by side."""
+        self._letter = letter
         numeric = shown.numeric
         places = [float(v) for v in shown.values] if numeric else range(len(shown.values))
         self.shown, self.log = shown, numeric and scale == "log"
@@ -143,7 +157,7 @@ class Scale:
         for place in dict.fromkeys([order[0], order[-1], *order]):
             room = [
                 abs(known[place] - known[other]) / span
-                - LETTER * size * (len(labels[place]) + len(labels[other])) / 2
+                - self._letter * size * (len(labels[place]) + len(labels[other])) / 2
                 for other in range(len(labels))
                 if shown[other]
             ]

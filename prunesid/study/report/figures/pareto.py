@@ -5,13 +5,14 @@ language model together. A point is on the front where no other is at least as a
 """
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
@@ -23,15 +24,19 @@ from prunesid.study.report import panels, theme
 from prunesid.study.report.arm_facts import count_text
 from prunesid.study.report.figures import Subject, register
 
-# Inches: of a label, the least of the panel, and what is above and below it.
-LABEL, PANEL, AROUND = 0.155, 2.6, 1.0
+# Inches: of a label, the panel, what is around it, and a panel of one row with its title.
+LABEL, PANEL, AROUND, FACET = 0.155, 2.3, 1.0, 1.1
+# Panels of one row side by side, and letters in a line of their titles.
+BESIDE, FACET_LETTERS = 5, 24
 # Letters in a line of a label, what one takes of the panel's width, and where labels beside the
 # panel and after the last point begin.
 LETTERS, LETTER, MARGIN, GAP = 30, 0.0095, 1.04, 0.06
 FRONT = "front"
+# Ranges of cost and value.
+Zoom = tuple[tuple[float, float], tuple[float, float]]
 # A crowd: so many points within a factor of the median cost, but for the lowest ones, where all
 # together reach over a wider factor.
-CROWD, NEAR, LOWEST, WIDE = 24, 1.3, 0.12, 2.0
+CROWD, NEAR, LOWEST, FAR_APART = 24, 1.3, 0.12, 2.0
 # Ticks within each power of ten, by how far the axis reaches.
 STEPS = {
     1.5: tuple(step / 10 for step in range(10, 100)),
@@ -39,6 +44,7 @@ STEPS = {
     10: (1, 1.5, 2, 3, 4, 5, 7),
 }
 FAR = (1, 2, 5)
+WIDE: dict[str, Any] = {"color": theme.MUTED, "linewidth": 2.6, "alpha": 0.35}
 
 
 def points(subject: Subject) -> pd.DataFrame:
@@ -90,7 +96,7 @@ def spread(wanted: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
     return found
 
 
-def crowd(data: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]] | None:
+def crowd(data: pd.DataFrame) -> Zoom | None:
     """The ranges of cost and value in which most points lie; None where they are not crowded.
 
     The cost is within a factor `NEAR` of the median, and the value no lower than that of most of
@@ -99,7 +105,7 @@ def crowd(data: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]
     own = data[data["row"] != ALL_TOKENS]
     middle = own["macs"].median()
     near = own[own["macs"].between(middle / NEAR, middle * NEAR)]
-    if len(near) < CROWD or data["macs"].max() / data["macs"].min() < WIDE:
+    if len(near) < CROWD or data["macs"].max() / data["macs"].min() < FAR_APART:
         return None
     bottom, top = near["value"].quantile(LOWEST), near["value"].max()
     inside = near[near["value"] >= bottom]
@@ -110,41 +116,44 @@ def crowd(data: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]
 
 @theme.style()
 def draw(data: pd.DataFrame, subject: Subject) -> Figure:
-    """The figure of `points`; where these are crowded, a second panel enlarges the crowd."""
+    """The figure of `points`: the front by name; where these are crowded, a panel for each row.
+
+    Each panel below has one row of the crowd in color and all others in gray, so that any of them
+    is found.
+    """
     ablation = subject.ablation
-    names = {row.key: theme.wrap(row.label, LETTERS) for row in ablation.rows}
+    names = {row.key: row.label for row in ablation.rows}
     marks = {c.key or ALL: theme.marker(place) for place, c in enumerate(ablation.columns)}
     shades = theme.colors(list(names))
     zoom = crowd(data)
-    last = data[data["row"] != ALL_TOKENS].sort_values("macs").groupby("row").last()
-    near = last["macs"] > 0
-    if zoom is not None:
-        near = last["macs"].between(*zoom[0]) & last["value"].between(*zoom[1])
-    groups = [near] if zoom is None else [~near, near]
-    named = [{key: names[key] for key in names if own[key]} for own in groups]
-    line = LABEL * max(name.count("\n") + 1 for name in names.values())
-    heights = [max(PANEL, line * len(own)) for own in named]
-    drawn = theme.figure(theme.TEXT, sum(heights) + AROUND * (1 + 0.4 * (len(heights) - 1)))
-    axes = drawn.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    wide: dict[str, Any] = {"color": theme.MUTED, "linewidth": 2.6, "alpha": 0.35}
-    for ax, own, height in zip(axes, named, heights, strict=True):
-        _draw_points(ax, data, shades, marks, wide)
-        if zoom is not None and ax is axes[-1]:
-            ax.set_xlim(*zoom[0])
-            ax.set_ylim(*zoom[1])
-            ax.set_title("the crowd, enlarged")
-        _ticks(ax)
-        ax.set_ylim(*ax.get_ylim())
-        _label(ax, data, own, shades, line / height)
-        ax.set_ylabel(f"average ({panels.AVERAGE_METRIC})")
-        ax.grid(True, axis="both")
-    axes[-1].set_xlabel("multiply-adds of a question")
+    found = [] if zoom is None else _crowded(data, zoom)
+    down = ceil(len(found) / BESIDE)
+    heights = [PANEL + AROUND, FACET * down] if down else [PANEL + AROUND]
+    drawn = theme.figure(theme.TEXT, sum(heights))
+    parts = drawn.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    ax = parts[0].subplots()
+    _draw_front(ax, data)
+    for key, color in shades.items():
+        _draw_row(ax, data[data["row"] == key], theme.MUTED if key in found else color, marks)
+    _scale(ax)
+    ax.set_ylim(*ax.get_ylim())
+    fronts = set(data.loc[data[FRONT], "row"])
+    beside = {key: theme.wrap(names[key], LETTERS) for key in names if key not in fronts}
+    beside = {key: name for key, name in beside.items() if key not in found}
+    _label_front(ax, data, names, shades)
+    if beside:
+        lines = max(name.count("\n") + 1 for name in beside.values())
+        _label(ax, data, beside, shades, LABEL * lines / PANEL)
+    ax.set_ylabel(f"average ({panels.AVERAGE_METRIC})")
+    ax.set_xlabel("multiply-adds of a question")
     entries: dict[str, Artist] = {}
     if len(marks) > 1:
         labels = panels.column_axis(ablation).labels
         for label, mark in zip(labels, marks.values(), strict=True):
             entries[label] = Line2D([], [], color=theme.MUTED, marker=mark, linestyle="")
-    panels.legend(drawn, [], entries | {"Pareto front": Line2D([], [], **wide)})
+    panels.legend(drawn, [], entries | {"Pareto front": Line2D([], [], **WIDE)})
+    if zoom is not None:
+        _draw_facets(parts[1], data, {key: names[key] for key in found}, shades, marks, zoom)
     panels.note(
         drawn,
         f"Average over {subject.sample} against the multiply-adds of a question asked alone, up to "
@@ -152,7 +161,7 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
         "formulas.",
         f"Bars: {subject.confidence} intervals over images.",
         "Front: no other point is at least as accurate for less.",
-        "Each row is named once, at its costliest point." if zoom else "",
+        "Below, the crowd enlarged: each of its rows in color among the others." if found else "",
         "Hollow: a part has no formula, so the point lies further right; it is not on the front."
         if data["bound"].any()
         else "",
@@ -160,17 +169,48 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
     return drawn
 
 
-def _draw_points(
-    ax: Axes, data: pd.DataFrame, shades: Mapping[str, str], marks: Mapping[str, str],
-    wide: Mapping[str, Any],
-) -> None:  # fmt: skip
+def _crowded(data: pd.DataFrame, zoom: Zoom) -> list[str]:
+    """The rows whose costliest point lies in the crowd, the best there first."""
+    last = data[data["row"] != ALL_TOKENS].sort_values("macs").groupby("row").last()
+    inside = last["macs"].between(*zoom[0]) & last["value"].between(*zoom[1])
+    return list(last[inside].sort_values("value", ascending=False, kind="stable").index)
+
+
+def _draw_facets(
+    part: SubFigure,
+    data: pd.DataFrame,
+    names: Mapping[str, str],
+    shades: Mapping[str, str],
+    marks: Mapping[str, str],
+    zoom: Zoom,
+) -> None:
+    """A small panel per row of `names`, all over the ranges of `zoom`."""
+    grid = part.subplots(ceil(len(names) / BESIDE), BESIDE, squeeze=False, sharex=True, sharey=True)
+    axes = list(grid.ravel())
+    others = data[data["row"] != ALL_TOKENS]
+    for ax in axes[len(names) :]:
+        ax.set_axis_off()
+    for (key, name), ax in zip(names.items(), axes, strict=False):
+        _draw_front(ax, data)
+        ax.plot(others["macs"], others["value"], ".", color=theme.RULE, markersize=3, zorder=1.5)
+        _draw_row(ax, data[data["row"] == key], shades[key], marks)
+        ax.set_title(theme.wrap(name, FACET_LETTERS), fontsize=7)
+        ax.tick_params(labelsize=theme.SMALL)
+    axes[0].set_xlim(*zoom[0])
+    axes[0].set_ylim(*zoom[1])
+    _scale(axes[0], most=4)
+    for place, ax in enumerate(axes[: len(names)]):
+        # Also above an empty place of the last row.
+        ax.tick_params(labelbottom=place + BESIDE >= len(names))
+
+
+def _draw_front(ax: Axes, data: pd.DataFrame) -> None:
     ax.set_xscale("log")
     front = data[data[FRONT]].sort_values("macs")
-    ax.step(front["macs"], front["value"], where="post", zorder=1, **wide)
-    for key, color in shades.items():
-        _draw_row(ax, data[data["row"] == key].sort_values("macs"), color, marks)
+    ax.step(front["macs"], front["value"], where="post", zorder=1, **WIDE)
     whole = data[data["row"] == ALL_TOKENS]
     ax.plot(whole["macs"], whole["value"], marker="*", markersize=7, color=theme.INK, zorder=3)
+    ax.grid(True, axis="both")
 
 
 def _cost(spent: pd.DataFrame, arms: set[str]) -> dict[str, float | bool]:
@@ -180,6 +220,7 @@ def _cost(spent: pd.DataFrame, arms: set[str]) -> dict[str, float | bool]:
 
 
 def _draw_row(ax: Axes, own: pd.DataFrame, color: str, marks: Mapping[str, str]) -> None:
+    own = own.sort_values("macs")
     thin: dict[str, Any] = {"color": color, "linewidth": 0.8, "zorder": 2}
     ax.plot(own["macs"], own["value"], alpha=0.6, **thin)
     for line in own.itertuples():
@@ -189,6 +230,21 @@ def _draw_row(ax: Axes, own: pd.DataFrame, color: str, marks: Mapping[str, str])
         point: dict[str, Any] = {"color": color, "markerfacecolor": inside, "markersize": 4}
         mark = marks[line.column]
         ax.plot(line.macs, line.value, marker=mark, markeredgewidth=0.9, zorder=3, **point)
+
+
+def _label_front(
+    ax: Axes, data: pd.DataFrame, names: Mapping[str, str], shades: Mapping[str, str]
+) -> None:
+    """Each row of the front by name at its best point there: nothing lies above to the left."""
+    style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "zorder": 4}
+    front = data[data[FRONT]].sort_values("macs").groupby("row", sort=False).last()
+    for key, point in front.iterrows():
+        spot = (point["macs"], point["value"])
+        if key == ALL_TOKENS:
+            ax.annotate(panels.WHOLE, spot, xytext=(0, 6), ha="center", **style)
+        else:
+            name = theme.wrap(names[str(key)], LETTERS)
+            ax.annotate(name, spot, xytext=(-4, 3), ha="right", color=shades[str(key)], **style)
 
 
 def _label(
@@ -216,17 +272,16 @@ def _label(
         arrow = line | {"color": shades[str(key)], "shrinkA": 0, "shrinkB": 3}
         spot = (point["macs"], point["value"])
         ax.annotate(names[str(key)], spot, xytext=at, arrowprops=arrow, **beside)
-    if star <= 1:
-        style |= {"textcoords": "offset points", "ha": "center", "va": "bottom"}
-        ax.annotate(panels.WHOLE, (whole["macs"], whole["value"]), xytext=(0, 6), **style)
 
 
-def _ticks(ax: Axes) -> None:
+def _scale(ax: Axes, most: int = 9) -> None:
+    """Ticks within the limits of a logarithmic axis, `most` or fewer."""
     low, high = ax.get_xlim()
     within = next((steps for far, steps in STEPS.items() if high / low < far), FAR)
     powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     ticks = [step * 10.0**power for power in powers for step in within]
-    ax.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    ax.xaxis.set_major_locator(FixedLocator(ticks[:: max(1, ceil(len(ticks) / most))]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
     ax.xaxis.set_minor_locator(NullLocator())
 

@@ -28,9 +28,6 @@ if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
     container: str(image)
 
 
-report: "workflow/report/workflow.rst"
-
-
 if "chapters" in config:
 
     include: "workflow/rules/chapters.smk"
@@ -55,6 +52,22 @@ else:
     for path in own_rules():
 
         include: path
+
+
+# A chapter's results, and those of a module in a workflow of its own, are shown by what it is part of.
+if workflow.modifier.is_main_snakefile() and workflow.configfiles:
+
+    include: "workflow/rules/front.smk"
+
+
+# Snakemake's report starts on the findings, where there are some.
+if (STUDIES[0].results / "start.html").is_file():
+
+    report: "workflow/report/start.rst"
+
+else:
+
+    report: "workflow/report/workflow.rst"
 
 
 rule all:

@@ -1,10 +1,12 @@
 # A study of several models: every chapter is this workflow as a module, with the study of one model.
+import json
 import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
+from prunesid.core.files import write_changed
 from prunesid.pocket.benchmarks import BENCHMARKS
 from prunesid.study.clone import in_clone
 from prunesid.study.config.chapters import read_whole, rendered_by
@@ -23,7 +25,7 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
-STUDIES = WHOLE.studies
+STUDIES, TITLE = WHOLE.studies, WHOLE.title
 RENDERS = rendered_by(WHOLE.chapters, list(BENCHMARKS))
 for each in WHOLE.chapters:
     # What `use rule` reads: the module's name, and what stands before the names of its rules.
@@ -51,6 +53,7 @@ TARGETS = [getattr(rules, f"{each.name}_all").input for each in WHOLE.chapters]
 
 # What several chapters say of the same methods.
 TRAVEL = WHOLE.results / "travel"
+TRAVELED = str(TRAVEL / "travel.csv") if len(WHOLE.compared) > 1 else None
 if workflow.is_main_process:
     for dropped in drop_damaged_files(TRAVEL):
         logger.warning(f"{dropped} was damaged; making it again")
@@ -90,5 +93,5 @@ rule travel:
         "../scripts/travel.py"
 
 
-if len(WHOLE.compared) > 1:
+if TRAVELED:
     TARGETS.append(rules.travel.output)

@@ -61,7 +61,9 @@ if workflow.storage_settings.default_storage_provider is not None:
     )
 
 config["place"] = PLACE
-STUDIES = [STUDY]
+STUDIES, TITLE = [STUDY], STUDY.title
+# One model has no page on whether findings travel.
+TRAVELED = None
 LAYOUT = Layout.of(STUDY)
 # The model's folder, for rules of one's own.
 MODEL = LAYOUT.model

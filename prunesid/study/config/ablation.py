@@ -118,6 +118,13 @@ class Ablation:
     table: TableOptions
     figure: FigureOptions
     latency: LatencyOptions | None = None
+    place: str | None = None
+
+    @property
+    def in_paper(self) -> str | None:
+        """Where the paper has it: its `place`, else the table whose numbers stand beside it."""
+        table = self.table.paper_table
+        return self.place or (None if table is None else f"table {table}")
 
     @property
     def clocked(self) -> str | None:
@@ -244,6 +251,7 @@ def parse_ablation(
         table=TableOptions(**document["table"]),
         figure=figure,
         latency=_latency(document["latency"]),
+        place=document["place"],
     )
 
 

@@ -1,10 +1,13 @@
 # The whole study: `snakemake` (everything), `snakemake --configfile configs/other.yaml`, or any file
 # below results/. The stages are in workflow/rules, one file each; what they compute is in prunesid/.
+import json
 import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
+
+from prunesid.core.files import write_changed
 
 if not workflow.configfiles and not {"chapters", "benchmarks"} & set(config):
     # From the clone, whatever the working directory.
@@ -26,6 +29,26 @@ if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
     )
 
     container: str(image)
+
+
+def whole_asked(rule, **more):
+    """An input function: a file that says which study a rule shows whole, and `more`.
+
+    The study is read from the files that it names: the configuration has neither lines nor chapters.
+    """
+
+    def written(wildcards):
+        path = STUDIES[0].results / "asked" / f"{rule}.json"
+        asked = {
+            "files": [os.path.relpath(file) for file in workflow.configfiles],
+            "given": workflow.config_settings.config,
+            "titles": [study.title for study in STUDIES],
+            **more,
+        }
+        write_changed(path, json.dumps(asked, indent=1) + "\n")
+        return path
+
+    return written
 
 
 if "chapters" in config:

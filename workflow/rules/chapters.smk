@@ -1,12 +1,10 @@
 # A study of several models: every chapter is this workflow as a module, with the study of one model.
-import json
 import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from prunesid.core.files import write_changed
 from prunesid.pocket.benchmarks import BENCHMARKS
 from prunesid.study.clone import in_clone
 from prunesid.study.config.chapters import read_whole, rendered_by
@@ -25,7 +23,7 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
-STUDIES, TITLE = WHOLE.studies, WHOLE.title
+STUDIES = WHOLE.studies
 RENDERS = rendered_by(WHOLE.chapters, list(BENCHMARKS))
 for each in WHOLE.chapters:
     # What `use rule` reads: the module's name, and what stands before the names of its rules.
@@ -74,6 +72,7 @@ rule travel:
             os.path.relpath(in_clone("configs", "paper", name))
             for name in ("results.csv", "notes.yaml")
         ],
+        asked=whole_asked("travel"),
         code=[os.path.relpath(path) for path in stage_files("travel").values()],
     output:
         report(
@@ -84,9 +83,6 @@ rule travel:
         ),
         [TRAVEL / f"travel{suffix}" for suffix in (".md", ".csv", ".svg", ".png")],
     localrule: True
-    params:
-        files=[str(path) for path in workflow.configfiles],
-        given=workflow.config_settings.config,
     message:
         "Do the findings travel?"
     script:

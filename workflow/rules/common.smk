@@ -61,7 +61,7 @@ if workflow.storage_settings.default_storage_provider is not None:
     )
 
 config["place"] = PLACE
-STUDIES, TITLE = [STUDY], STUDY.title
+STUDIES = [STUDY]
 # One model has no page on whether findings travel.
 TRAVELED = None
 LAYOUT = Layout.of(STUDY)

@@ -8,5 +8,5 @@ from prunesid.study.report.paper import load_paper
 asked = json.loads(Path(snakemake.input.asked).read_text())
 whole = read_whole([Path(path) for path in asked["files"]], asked["given"])
 paper = load_paper(Path(snakemake.input.paper[0]).parent)
-travel = Path(asked["travel"]) if asked["travel"] else None
+travel = Path(asked["traveled"]) if asked["traveled"] else None
 write_front(whole.title, whole.studies, paper, travel, [Path(path) for path in snakemake.output])

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 from prunesid.study.config.chapters import read_whole
@@ -5,7 +6,8 @@ from prunesid.study.provenance.seals import seal
 from prunesid.study.report.paper import load_paper
 from prunesid.study.report.travel import write_travel
 
-whole = read_whole([Path(path) for path in snakemake.params.files], snakemake.params.given)
+asked = json.loads(Path(snakemake.input.asked).read_text())
+whole = read_whole([Path(path) for path in asked["files"]], asked["given"])
 outputs = [Path(path) for path in snakemake.output]
 write_travel(whole.compared, load_paper(Path(snakemake.input.paper[0]).parent), outputs)
 seal(outputs)

@@ -146,9 +146,10 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Front:
-    """`tables` are the chapters' main tables, each with the chapter and its main ablation."""
+    """`first` is what to open first, `tables` the chapters' main tables with links to more."""
 
     title: str
+    first: tuple[Link, ...]
     ran: tuple[tuple[str, str], ...]
     when: str
     findings: tuple[str, ...]
@@ -177,8 +178,12 @@ def build_front(
     title: str, chapters: Sequence[Chapter], paper: Paper, travel: Path | None = None
 ) -> Front:
     """The page; files that are not there are not linked."""
+    first = [(f"explorer: {c.title}", _explorer(c)) for c in chapters]
+    if travel is not None:
+        first.append(("do the findings travel?", travel.with_suffix(".html")))
     return Front(
         title=title,
+        first=_there(*first),
         ran=tuple((chapter.title, chapter.ran) for chapter in chapters),
         when=_when(chapters),
         findings=tuple(_findings(chapters, travel)),
@@ -309,9 +314,7 @@ def _beside(chapters: Sequence[Chapter], travel: Path | None) -> Iterator[Sectio
         page = _there(("places and rank correlations", travel.with_suffix(".html")))
         yield Section("Do the findings travel?", "", (Part("from model to model", page),))
     explorers = [
-        Part(c.title, links)
-        for c in chapters
-        if (links := _there(("explorer", c.layout.model / "explorer" / "index.html")))
+        Part(c.title, links) for c in chapters if (links := _there(("explorer", _explorer(c))))
     ]
     if explorers:
         yield Section("Explorer", "images, questions and answers, side by side", tuple(explorers))
@@ -337,6 +340,10 @@ def _beside(chapters: Sequence[Chapter], travel: Path | None) -> Iterator[Sectio
     ]
     if notebooks:
         yield Section("Notebook", "first questions, with their code", tuple(notebooks))
+
+
+def _explorer(chapter: Chapter) -> Path:
+    return chapter.layout.model / "explorer" / "index.html"
 
 
 def _pages(chapter: Chapter) -> tuple[Link, ...]:

@@ -9,7 +9,11 @@ rule front:
             os.path.relpath(in_clone("configs", "paper", name))
             for name in ("results.csv", "notes.yaml")
         ],
-        asked=whole_asked("front", traveled=TRAVELED),
+        asked=whole_asked(
+            "front",
+            title=WHOLE.title if "chapters" in config else STUDY.title,
+            traveled=TRAVELED,
+        ),
         code=[os.path.relpath(path) for path in stage_files("front").values()],
     output:
         page=RESULTS / "index.html",

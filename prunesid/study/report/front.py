@@ -25,6 +25,7 @@ from prunesid.study.config.chapters import compared
 from prunesid.study.config.study import Study
 from prunesid.study.layout import Layout
 from prunesid.study.report import findings
+from prunesid.study.report.closing import published
 from prunesid.study.report.paper import Paper
 from prunesid.study.report.table import (
     NOT_RUN,
@@ -178,7 +179,7 @@ def build_front(
     title: str, chapters: Sequence[Chapter], paper: Paper, travel: Path | None = None
 ) -> Front:
     """The page; files that are not there are not linked."""
-    first = [(f"explorer: {c.title}", _explorer(c)) for c in chapters]
+    first = [(f"explorer: {c.title}", c.layout.explorer) for c in chapters]
     if travel is not None:
         first.append(("do the findings travel?", travel.with_suffix(".html")))
     return Front(
@@ -190,7 +191,7 @@ def build_front(
         tables=tuple((c.title, main_table(c, paper), _links(c, c.main)) for c in chapters),
         paper=tuple(_place(place, chapters) for place in PLACES),
         beside=tuple(_beside(chapters, travel)),
-        published=tuple(_published(chapters)),
+        published=tuple(published([chapter.layout for chapter in chapters])),
     )
 
 
@@ -314,7 +315,7 @@ def _beside(chapters: Sequence[Chapter], travel: Path | None) -> Iterator[Sectio
         page = _there(("places and rank correlations", travel.with_suffix(".html")))
         yield Section("Do the findings travel?", "", (Part("from model to model", page),))
     explorers = [
-        Part(c.title, links) for c in chapters if (links := _there(("explorer", _explorer(c))))
+        Part(c.title, links) for c in chapters if (links := _there(("explorer", c.layout.explorer)))
     ]
     if explorers:
         yield Section("Explorer", "images, questions and answers, side by side", tuple(explorers))
@@ -340,10 +341,6 @@ def _beside(chapters: Sequence[Chapter], travel: Path | None) -> Iterator[Sectio
     ]
     if notebooks:
         yield Section("Notebook", "first questions, with their code", tuple(notebooks))
-
-
-def _explorer(chapter: Chapter) -> Path:
-    return chapter.layout.model / "explorer" / "index.html"
 
 
 def _pages(chapter: Chapter) -> tuple[Link, ...]:
@@ -387,13 +384,3 @@ def _when(chapters: Sequence[Chapter]) -> str:
     )
     until = f" to {last}" if last != first else ""
     return f"Answers scored {first}{until} (UTC), prunesid {version('prunesid')}."
-
-
-def _published(chapters: Sequence[Chapter]) -> Iterator[str]:
-    """What publishing said, each line once."""
-    said = (
-        chapter.layout.published.read_text(encoding="utf-8").strip()
-        for chapter in chapters
-        if chapter.layout.published.is_file()
-    )
-    yield from dict.fromkeys(line for text in said for line in text.splitlines())

@@ -12,6 +12,8 @@ from prunesid.study.planning.checks.start import refuse_unready
 from prunesid.core.files import source_files, sweep, write_changed
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.report.closing import closing
+from prunesid.study.report.places import PICTURES
+from prunesid.study.report.places import shelf as place_and_title
 from prunesid.study.provenance.code import stage_files
 from prunesid.study.provenance.seals import drop_damaged_files
 from prunesid.study.provenance.tables import drop_damaged

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from prunesid.core.files import atomic
 from prunesid.study.analysis.comparison import ALL, AVERAGE
 from prunesid.study.config.ablation import Ablation, Cell, Setting
 from prunesid.study.config.chapters import METHODS
+from prunesid.study.report.figures import Subject
 from prunesid.study.report.table import LEVEL, Lines, lines_of
+from prunesid.study.report.templates import render
 
 # Names in a sentence; further ones are counted.
 NAMED = 6
@@ -43,6 +47,17 @@ def seen(ablation: Ablation, comparison: pd.DataFrame, pairs: pd.DataFrame) -> s
         f"None of {len(tested)} differences from {ablation.reference.label} is significant after "
         f"correction for multiple tests; the largest: {said}."
     )
+
+
+def write_summary(subject: Subject, output: Path) -> None:
+    """Write what an ablation asks and what to see in it, as a fragment of HTML.
+
+    ValueError where the subject lacks pairs.
+    """
+    said = seen(subject.ablation, subject.comparison, subject.needed("pairs"))
+    with atomic(output) as part:
+        text = render("summary.html", ablation=subject.ablation, seen=said)
+        part.write_text(text, encoding="utf-8", newline="\n")
 
 
 def largest(found: Iterable[tuple[str, Ablation, pd.DataFrame]]) -> str:

@@ -6,7 +6,7 @@ Snakemake's report, where links open what the report holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -27,6 +27,7 @@ from prunesid.study.layout import Layout
 from prunesid.study.report import findings
 from prunesid.study.report.closing import published
 from prunesid.study.report.paper import Paper
+from prunesid.study.report.places import PICTURES, PLACES, UNPRINTED
 from prunesid.study.report.table import (
     NOT_RUN,
     Block,
@@ -38,38 +39,6 @@ from prunesid.study.report.table import (
     value_cell,
 )
 from prunesid.study.report.templates import render
-
-# The paper's tables and figures in its order: what each shows, and the file whose study has it.
-PLACES: Mapping[str, tuple[str, str]] = {
-    "figure 1": ("what three kinds of pruning keep of an image", ""),
-    "figure 2": ("the methods over the benchmarks, on LLaVA-1.5", "configs/pocket.yaml"),
-    "table 1": ("methods and budgets on LLaVA-1.5", "configs/pocket.yaml"),
-    "table 2": ("LLaVA-NeXT", "configs/pocket_next.yaml"),
-    "table 3": ("Mini-Gemini", "configs/pocket_gemini.yaml"),
-    "table 4": ("Video-LLaVA", "configs/pocket_video.yaml"),
-    "table 5": ("how tokens are grouped", "configs/pocket.yaml"),
-    "table 6": ("the number of groups", "configs/pocket.yaml"),
-    "figure 4": ("the ViT layer whose features are grouped", "configs/pocket.yaml"),
-    "table 7": (
-        "dynamic budgets on LLaVA-1.5, LLaVA-NeXT and Mini-Gemini",
-        "configs/pocket.yaml, configs/pocket_next.yaml and configs/pocket_gemini.yaml",
-    ),
-    "figure 5": ("the information score of the images of two benchmarks", ""),
-    "table 8": ("time, on LLaVA-NeXT", "configs/pocket.yaml"),
-}
-# What is not printed, or cannot be read, of the paper.
-UNPRINTED = {
-    "figure 1": "The paper prints no numbers here.",
-    "figure 2": "Its numbers are those of table 1.",
-    "figure 4": "The paper's own numbers cannot be read from its text; it finds blocks 16 and 22 "
-    "of 24 the best.",
-    "figure 5": "The paper prints no numbers here.",
-}
-PICTURES = {
-    FIGURE: "figure", "radar": "over benchmarks", "wins": "who beats whom",
-    "losses": "where they lose", "pareto": "accuracy and cost", "speed": "accuracy and time",
-    "stations": "where time goes",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -269,12 +238,11 @@ def _findings(chapters: Sequence[Chapter], travel: Path | None) -> Iterator[str]
         first.main, first.comparisons[first.main.name], first.pairs(first.main)
     )
     every = [(c.title, a, c.comparisons[a.name]) for c in chapters for a in c.study.ablations]
-    found = [
-        findings.shared_out(each for each in every if each[1].in_paper == "table 7"),
-        findings.largest(each for each in every if each[1].in_paper != "table 7"),
-    ]
+    found = [findings.shared_out(each for each in every if each[1].in_paper == "table 7")]
     if travel is not None:
         found.append(findings.traveled(pd.read_csv(travel)))
+    else:
+        found.append(findings.largest(each for each in every if each[1].in_paper != "table 7"))
     yield from filter(None, found)
 
 

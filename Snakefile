@@ -1,10 +1,13 @@
 # The whole study: `snakemake` (everything), `snakemake --configfile configs/other.yaml`, or any file
 # below results/. The stages are in workflow/rules, one file each; what they compute is in prunesid/.
+import json
 import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
+
+from prunesid.core.files import write_changed
 
 if not workflow.configfiles and not {"chapters", "benchmarks"} & set(config):
     # From the clone, whatever the working directory.
@@ -28,7 +31,24 @@ if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
     container: str(image)
 
 
-report: "workflow/report/workflow.rst"
+def whole_asked(rule, **more):
+    """An input function: a file that says which study a rule shows whole, and `more`.
+
+    The study is read from the files that it names: the configuration has neither lines nor chapters.
+    """
+
+    def written(wildcards):
+        path = STUDIES[0].results / "asked" / f"{rule}.json"
+        asked = {
+            "files": [os.path.relpath(file) for file in workflow.configfiles],
+            "given": workflow.config_settings.config,
+            "titles": [study.title for study in STUDIES],
+            **more,
+        }
+        write_changed(path, json.dumps(asked, indent=1) + "\n")
+        return local(str(path))
+
+    return written
 
 
 if "chapters" in config:
@@ -55,6 +75,22 @@ else:
     for path in own_rules():
 
         include: path
+
+
+# A chapter's results, and those of a module in a workflow of its own, are shown by what it is part of.
+if workflow.modifier.is_main_snakefile() and workflow.configfiles:
+
+    include: "workflow/rules/front.smk"
+
+
+# Snakemake's report starts on the findings, where there are some.
+if (STUDIES[0].results / "start.html").is_file():
+
+    report: "workflow/report/start.rst"
+
+else:
+
+    report: "workflow/report/workflow.rst"
 
 
 rule all:

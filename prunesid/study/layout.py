@@ -106,6 +106,10 @@ class Layout:
         """A picture of no ablation, such as "information.svg"."""
         return self.model / "figures" / file
 
+    @property
+    def explorer(self) -> Path:
+        return self.model / "explorer" / "index.html"
+
     def notebook(self, file: str) -> Path:
         return self.model / "notebook" / file
 

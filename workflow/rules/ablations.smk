@@ -31,12 +31,17 @@ def ablation_asked(wildcards):
     }
 
 
+def titled(wildcards):
+    """What a reader knows an ablation by."""
+    return place_and_title(STUDY.ablation(wildcards.ablation))
+
+
 def reported(file, what, caption):
     """A file of an ablation that its report shows."""
     return report(
         LAYOUT.ablation(file),
-        **shelf("Ablations", "{ablation}"),
-        labels={"ablation": "{ablation}", "what": what},
+        **shelf("Ablations", titled),
+        labels={"ablation": titled, "what": PICTURES.get(what, what)},
         caption=f"../report/{caption}.rst",
     )
 
@@ -74,6 +79,8 @@ for each in STUDY.ablations:
             strata=LAYOUT.ablation("strata.csv"),
             arms=LAYOUT.ablation("arms.csv"),
             agreement=LAYOUT.ablation("agreement.csv"),
+            # What the report says beside all of it.
+            summary=LAYOUT.ablation("summary.html"),
             table=[
                 reported("table.html", "table", "table"),
                 reported("table.csv", "table (CSV)", "table"),

@@ -51,6 +51,7 @@ TARGETS = [getattr(rules, f"{each.name}_all").input for each in WHOLE.chapters]
 
 # What several chapters say of the same methods.
 TRAVEL = WHOLE.results / "travel"
+TRAVELED = str(TRAVEL / "travel.csv") if len(WHOLE.compared) > 1 else None
 if (
     workflow.is_main_process
     and workflow.storage_settings.default_storage_provider is None
@@ -74,6 +75,7 @@ rule travel:
             local(os.path.relpath(in_clone("configs", "paper", name)))
             for name in ("results.csv", "notes.yaml")
         ],
+        asked=whole_asked("travel"),
         code=[local(os.path.relpath(path)) for path in stage_files("travel").values()],
     output:
         report(
@@ -84,14 +86,11 @@ rule travel:
         ),
         [TRAVEL / f"travel{suffix}" for suffix in (".md", ".csv", ".svg", ".png")],
     localrule: True
-    params:
-        files=[str(path) for path in workflow.configfiles],
-        given=workflow.config_settings.config,
     message:
         "Do the findings travel?"
     script:
         "../scripts/travel.py"
 
 
-if len(WHOLE.compared) > 1:
+if TRAVELED:
     TARGETS.append(rules.travel.output)

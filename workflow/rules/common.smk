@@ -13,6 +13,8 @@ from prunesid.study.planning.checks.start import refuse_unready
 from prunesid.core.files import source_files, sweep, write_changed
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.report.closing import closing
+from prunesid.study.report.places import PICTURES
+from prunesid.study.report.places import shelf as place_and_title
 from prunesid.study.provenance.code import stage_files
 from prunesid.study.provenance.seals import drop_damaged_files
 from prunesid.study.provenance.tables import drop_damaged
@@ -71,6 +73,8 @@ if STAGED and not getattr(workflow.execution_settings, "keep_incomplete", True):
 
 config["place"] = {**PLACE, "staged": STAGED}
 STUDIES = [STUDY]
+# One model has no page on whether findings travel.
+TRAVELED = None
 LAYOUT = Layout.of(STUDY)
 # The model's folder, for rules of one's own.
 MODEL = LAYOUT.model

@@ -15,6 +15,14 @@ def recorded(wildcards):
     return here([RECORDED])
 
 
+def method_label(wildcards):
+    """What the tables call a method."""
+    rows = STUDY.ablation(wildcards.ablation).rows
+    return next(
+        row.label for row in rows if row.as_dict().get("method") == wildcards.method
+    )
+
+
 rule methods:
     input:
         comparison=LAYOUT.comparison(),
@@ -30,7 +38,7 @@ rule methods:
             directory(LAYOUT.ablation("methods")),
             patterns=["{method}.html"],
             **shelf("Methods"),
-            labels={"method": "{method}", "ablation": "{ablation}"},
+            labels={"method": method_label, "ablation": titled},
             caption="../report/method.rst",
         ),
     localrule: True

@@ -4,6 +4,9 @@ def notebook_parameters(wildcards):
         "folder": str(seen(LAYOUT.model)),
         "benchmarks": [b.name for b in STUDY.benchmarks],
         "ablations": [a.name for a in STUDY.ablations],
+        "labels": STUDY.labels
+        | {b.name: b.title for b in STUDY.benchmarks}
+        | {a.name: a.title for a in STUDY.ablations},
         "questions": {
             b.name: str(seen(LAYOUT.data(b.task)))
             for b in STUDY.benchmarks

@@ -16,6 +16,7 @@ from prunesid.study.analysis.strata import by_stratum, read_strata
 from prunesid.study.job import Job
 from prunesid.study.report.arm_facts import facts_table, read_facts
 from prunesid.study.report.figures import Subject, write_figure
+from prunesid.study.report.findings import write_summary
 from prunesid.study.report.paper import load_paper
 from prunesid.study.report.table import build_table, write_table
 from prunesid.study.stages.shard import by_benchmark
@@ -62,4 +63,5 @@ write_table(table, [Path(path) for path in snakemake.output.table])
 for picture in ablation.figure.kinds:
     paths = [Path(path) for path in snakemake.output.pictures if Path(path).stem == picture]
     write_figure(subject, paths, picture)
+write_summary(subject, Path(snakemake.output.summary))
 job.seal()

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,7 +7,8 @@ from prunesid.study.provenance.seals import seal
 from prunesid.study.report.paper import load_paper
 from prunesid.study.report.travel import write_travel
 
-whole = read_whole([Path(path) for path in snakemake.params.files], snakemake.params.given)
+asked = json.loads(Path(snakemake.input.asked).read_text())
+whole = read_whole([Path(path) for path in asked["files"]], asked["given"])
 outputs = [Path(path) for path in snakemake.output]
 # Of results that are staged, the job has copies.
 results = Path(snakemake.input.scores[0]).parents[2]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prunesid.core.registry import listed, unknown
-from prunesid.study.config.arm import ALL_TOKENS, VANILLA, Arm, seeds_of, text
+from prunesid.study.config.arm import ALL_TOKENS, VANILLA, WHOLE, Arm, seeds_of, text
 from prunesid.study.config.documents import (
     ConfigError,
     Document,
@@ -30,6 +30,8 @@ from prunesid.study.config.printed import printed
 RESERVED_AXES = frozenset({"row", "column"})
 FIGURE_KINDS = "prunesid.study.report.figures"
 FIGURE = "figure"
+# The label of a row that changes nothing of the default method.
+TITLE = "PruneSID"
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,13 @@ class Ablation:
     table: TableOptions
     figure: FigureOptions
     latency: LatencyOptions | None = None
+    place: str | None = None
+
+    @property
+    def in_paper(self) -> str | None:
+        """Where the paper has it: its `place`, else the table whose numbers stand beside it."""
+        table = self.table.paper_table
+        return self.place or (None if table is None else f"table {table}")
 
     @property
     def clocked(self) -> str | None:
@@ -147,6 +156,24 @@ class Ablation:
         if None in named or len(set(named)) < 2:
             return ()
         return tuple(dict.fromkeys(str(name) for name in named if name != ALL_TOKENS))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What a reader knows each arm by: its row, its column and, of several, the seed.
+
+        An arm of several cells is known by the first.
+        """
+        found = {ALL_TOKENS: WHOLE}
+        for cell in self.cells:
+            place = [cell.row.label, *([cell.column.label] if cell.column.values else [])]
+            for arm in cell.arms:
+                seed = [f"seed {arm.seed}"] if len(cell.arms) > 1 else []
+                label = ", ".join((*place, *seed))
+                if arm.name not in found:
+                    # Labels with commas may be alike when they are joined.
+                    alike = sum(known.startswith(label) for known in found.values())
+                    found[arm.name] = f"{label} ({alike + 1})" if label in found.values() else label
+        return found
 
     def columns_of(self, row: Setting) -> tuple[Setting, ...]:
         """The columns under which a row is run."""
@@ -202,8 +229,10 @@ def parse_ablation(
     """The ablation of a document that fits the schema and has its defaults; errors as above."""
     document = with_blocks(document, depth)
     labels, left_out = document["labels"], document["except"]
-    rows, columns = (_settings(document[part], labels) for part in ("vary", "across"))
     count, base = document["seeds"] or seeds, document["base"]
+    plain = str(base.get("method", TITLE))
+    rows = _settings(document["vary"], labels, plain)
+    columns = _settings(document["across"], labels, "")
     problems = [*_clashes(base, rows, columns), *_strangers(left_out, base, rows, columns)]
     cells = []
     for row, column in itertools.product(rows, columns):
@@ -247,6 +276,7 @@ def parse_ablation(
         table=TableOptions(**document["table"]),
         figure=figure,
         latency=_latency(document["latency"]),
+        place=document["place"],
     )
 
 
@@ -265,25 +295,28 @@ def _latency(options: Mapping[str, Any] | None) -> LatencyOptions | None:
 
 
 def _settings(
-    varied: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]], labels: Mapping[str, Any]
+    varied: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
+    labels: Mapping[str, Any],
+    plain: str,
 ) -> tuple[Setting, ...]:
+    """The settings of rows or columns; `plain` is the label of one that changes nothing."""
     settings: Iterable[Mapping[str, Any]] = ()
     if isinstance(varied, Mapping):
         combinations = itertools.product(*varied.values())
         settings = (dict(zip(varied, values, strict=True)) for values in combinations)
     else:
         settings = varied
-    return tuple(_setting(values, labels) for values in settings)
+    return tuple(_setting(values, labels, plain) for values in settings)
 
 
-def _setting(given: Mapping[str, Any], labels: Mapping[str, Any]) -> Setting:
+def _setting(given: Mapping[str, Any], labels: Mapping[str, Any], default: str) -> Setting:
     values = {axis: value for axis, value in given.items() if axis != "label"}
     parts = []
     for axis, value in values.items():
         known = {text(k): v for k, v in labels.get(axis, {}).items()}
         plain = text(value) if isinstance(value, str) else f"{axis.replace('_', ' ')} {text(value)}"
         parts.append(known.get(text(value), f"{value} tokens" if axis == "budget" else plain))
-    return Setting(tuple(values.items()), given.get("label") or ", ".join(parts) or "default")
+    return Setting(tuple(values.items()), given.get("label") or ", ".join(parts) or default)
 
 
 def _matches(setting: Mapping[str, Any], rule: Mapping[str, Sequence[Any]]) -> bool:

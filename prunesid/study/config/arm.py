@@ -18,6 +18,8 @@ from prunesid.methods.registry import DECODER, ENCODER, METHODS, requirements, r
 DEFAULT_METHOD = "prunesid"
 DEFAULT_BUDGET = 64
 ALL_TOKENS = "vanilla"
+# What a reader knows that arm by.
+WHOLE = "all tokens"
 # Why images cannot share the budget of a method, by the place where it acts.
 UNSHARED = {
     DECODER: "drops tokens inside the language model, by what is asked; images cannot",

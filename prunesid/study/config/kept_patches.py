@@ -34,11 +34,14 @@ class Patches:
     columns: tuple[tuple[str, Arm], ...]
 
 
-def parse_patches(document: Mapping[str, Any], arms: Mapping[str, Sequence[Arm]]) -> Patches:
+def parse_patches(
+    document: Mapping[str, Any], arms: Mapping[str, Sequence[Arm]], labels: Mapping[str, str]
+) -> Patches:
     """The picture that a study's `patches` asks for. ConfigError lists every problem with it.
 
     document  the field as the schema fills it: benchmark, images, arms (settings, or None)
     arms      {benchmark of the study: its arms}
+    labels    what a reader knows the arms by
     """
     measured = [name for name, own in arms.items() if any(arm.selects for arm in own)]
     benchmark = document["benchmark"] or (measured or [*arms])[0]
@@ -47,7 +50,7 @@ def parse_patches(document: Mapping[str, Any], arms: Mapping[str, Sequence[Arm]]
         raise ConfigError([f"benchmark: {named}"])
     known = {arm.name: arm for arm in arms[benchmark] if arm.selects}
     if document["arms"] is None:
-        return Patches(benchmark, document["images"], tuple(_usual(known)))
+        return Patches(benchmark, document["images"], tuple(_usual(known, labels)))
     problems, columns = [], []
     for setting in document["arms"]:
         try:
@@ -58,14 +61,14 @@ def parse_patches(document: Mapping[str, Any], arms: Mapping[str, Sequence[Arm]]
         if arm.name not in known:
             choices = [*known] or ["none"]
             problems.append(f"arms: {unknown(f'arm on {benchmark}', arm.name, choices)}")
-        columns.append((str(setting.get("label", arm.name)), arm))
+        columns.append((str(setting.get("label", labels.get(arm.name))), arm))
     if problems:
         raise ConfigError(problems)
     return Patches(benchmark, document["images"], tuple(columns))
 
 
-def _usual(known: Mapping[str, Arm]) -> list[tuple[str, Arm]]:
+def _usual(known: Mapping[str, Arm], labels: Mapping[str, str]) -> list[tuple[str, Arm]]:
     """The usual arms at the default budget as far as a study has them, else its first arms."""
     usual = [(label, make_arm({"budget": DEFAULT_BUDGET, **setting})) for label, setting in USUAL]
     found = [(label, known[arm.name]) for label, arm in usual if arm.name in known]
-    return (found or list(known.items()))[:MOST]
+    return (found or [(labels[name], arm) for name, arm in known.items()])[:MOST]

@@ -22,7 +22,7 @@ from prunesid.images.relevance import TEXT_TOWER, encoder_of
 from prunesid.methods import decoder, encoder, features
 from prunesid.study.clone import in_clone
 from prunesid.study.config.ablation import Ablation, ablation_document, load_ablation
-from prunesid.study.config.arm import Arm
+from prunesid.study.config.arm import ALL_TOKENS, Arm
 from prunesid.study.config.documents import (
     ConfigError,
     Document,
@@ -109,6 +109,19 @@ class Study:
     def arms(self) -> tuple[Arm, ...]:
         """Every arm of every ablation once, the all-token arm first."""
         return _once(self.ablations)
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """What a reader knows each arm by, whatever the ablation.
+
+        The labels of ablations that compare methods say all; others follow by their title.
+        """
+        found: dict[str, str] = {}
+        for ablation in sorted(self.ablations, key=lambda ablation: not ablation.methods):
+            for arm, label in ablation.labels.items():
+                whole = arm == ALL_TOKENS or ablation.methods
+                found.setdefault(arm, label if whole else f"{label} ({ablation.title})")
+        return found
 
     @cached_property
     def encoded(self) -> tuple[Benchmark, ...]:
@@ -277,7 +290,7 @@ def parse_study(
     )
     by_benchmark = {b.name: study.arms_of(b.name) for b in benchmarks}
     try:
-        return replace(study, patches=parse_patches(given["patches"], by_benchmark))
+        return replace(study, patches=parse_patches(given["patches"], by_benchmark, study.labels))
     except ConfigError as error:
         raise ConfigError(document.at(f"patches.{each}") for each in error.problems) from error
 

@@ -73,6 +73,7 @@ STAGES = {
     ),
     "render": Stage(("prunesid.study.report",)),
     "travel": Stage(("prunesid.study.report.travel",)),
+    "front": Stage(("prunesid.study.report.front", "prunesid.study.report.templates")),
     "patches": Stage(("prunesid.study.report.kept_patches", "prunesid.study.stages.patches")),
     "notebook": Stage(
         (

@@ -140,8 +140,9 @@ def _tokens(subject: Subject) -> str:
         budget = cell.arms[0].budget
         if budget is not None and not low == high == budget:
             average = own.loc[own["benchmark"] == AVERAGE, "tokens_mean"].mean()
+            place = ", ".join(filter(None, (cell.row.label, cell.column.label)))
             span = "" if low == high else f" ({low:g}–{high:g})"
-            unequal.append(f"{cell.row.label}, {cell.column.label}: {average:.1f}{span}")
+            unequal.append(f"{place}: {average:.1f}{span}")
     if not unequal:
         return "Every image sent exactly its budget of visual tokens to the language model."
     late = any(arm.is_late for arm in subject.ablation.arms)

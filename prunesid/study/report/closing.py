@@ -15,6 +15,8 @@ from prunesid.study.files.features import skipped_of
 from prunesid.study.layout import Layout
 from prunesid.study.stages.shard import shards
 
+FRONT = "index.html"
+
 
 def closing(studies: Sequence[Study], report: Path | None = None) -> str:
     """The message of a study's chapters.
@@ -23,10 +25,22 @@ def closing(studies: Sequence[Study], report: Path | None = None) -> str:
     """
     layouts = [Layout.of(study) for study in studies]
     lines = [said for study in studies for said in _left_out(study)]
-    lines += [f"Tables and figures: {layout.ablations}" for layout in layouts]
+    page = layouts[0].results / FRONT
+    if not page.is_file():
+        lines += [f"Tables and figures: {layout.ablations}" for layout in layouts]
     lines.append(f"Report: {report or 'none yet; `make reproduce` writes one'}")
-    published = (x.published.read_text().strip() for x in layouts if x.published.is_file())
-    return "\n".join([*lines, *dict.fromkeys(published)])
+    lines += [f"First page: {page}"] if page.is_file() else []
+    lines += [f"Explorer: {x.explorer}" for x in layouts if x.explorer.is_file()]
+    return "\n".join([*lines, *published(layouts)])
+
+
+def published(layouts: Sequence[Layout]) -> list[str]:
+    """How to see the runs of a study's chapters and how to get them online: each line once."""
+    said = [x.published.read_text().splitlines() for x in layouts if x.published.is_file()]
+    lines = [line for own in said for line in own if not line.startswith("Runs: ")]
+    # The dashboard of all chapters, then what belongs to W&B, whose lines go on below.
+    first = [line for line in lines if line.startswith("Dashboard: ")]
+    return list(dict.fromkeys([*first, *(line for line in lines if line not in first)]))
 
 
 def _left_out(study: Study) -> Iterator[str]:

@@ -19,6 +19,8 @@ from traitlets.config import Config
 from prunesid.core.files import atomic
 from prunesid.study.report import templates
 
+# The kernel warns that its sockets are not encrypted; they are of the loopback, and signed.
+QUIET = ["--log-level=ERROR"]
 CELLS = Path(templates.__file__).with_name("cells.html")
 
 
@@ -30,7 +32,9 @@ def run_notebook(notebook: Path, parameters: Mapping[str, Any], output: Path) ->
     """
     with atomic(output) as temporary:
         place = {"kernel_name": "python3", "progress_bar": False, "cwd": Path.cwd()}
-        papermill.execute_notebook(notebook, temporary, parameters=dict(parameters), **place)
+        papermill.execute_notebook(
+            notebook, temporary, parameters=dict(parameters), extra_arguments=QUIET, **place
+        )
 
 
 def write_page(notebook: Path, output: Path) -> None:

@@ -45,9 +45,13 @@ class Json:
 
 
 def path_of(run: Run, directory: Path) -> Path:
-    """The run's file; characters that a file name should not have become '-'."""
-    group, name = (re.sub(r"[^\w.=+-]", "-", part) for part in (run.group, run.name))
-    return directory / FOLDER / group / f"{name}.json"
+    """The run's file."""
+    return directory / FOLDER / file_name(run.group) / f"{file_name(run.name)}.json"
+
+
+def file_name(text: str) -> str:
+    """A text whose characters that a file name should not have have become '-'."""
+    return re.sub(r"[^\w.=+-]", "-", text)
 
 
 def document(run: Run, directory: Path) -> dict[str, Any]:

@@ -16,9 +16,10 @@ import pandas as pd
 from prunesid.core.questions import LEFT_OUT
 from prunesid.study.analysis.comparison import AVERAGE, DIFFERENCES, LEFT, VALUES, reference_arms
 from prunesid.study.config.ablation import Ablation
-from prunesid.study.config.arm import VANILLA, Arm
+from prunesid.study.config.arm import VANILLA, WHOLE, Arm
 from prunesid.study.config.study import Study
 from prunesid.study.tracking import PICTURE, Histogram, Picture, Run
+from prunesid.study.tracking.json import file_name
 from prunesid.study.tracking.pictures import Gallery
 
 ARM_STAGE = "score"
@@ -26,6 +27,8 @@ COMPARISON_STAGE = "compare"
 MAX_DISAGREEMENTS = 200
 PICTURES_PER_BENCHMARK = 2
 KEY = ["benchmark", "question_id"]
+# Of a run's name; a name of a file has at most 255 bytes.
+LETTERS = 56
 
 
 def runs_of(
@@ -69,7 +72,7 @@ def runs_of(
         "limit": study.limit,
         "bootstrap": study.bootstrap,
     }
-    references = reference_arms(ablation)
+    references, labels = reference_arms(ablation), labels_of(ablation)
     places = _places(ablation)
     runs = []
     for arm in arms:
@@ -78,18 +81,19 @@ def runs_of(
         pictures: tuple[Picture, ...] = ()
         if reference is not None:
             predictions = disagreements(scores, arm, reference, limit)
+            predictions["reference"] = labels[reference.name]
             if gallery is not None:
-                predictions, pictures = _pictured(predictions, arm, reference, gallery)
+                predictions, pictures = _pictured(predictions, arm, reference, gallery, labels)
         runs.append(
             Run(
-                name=arm.name,
+                name=labels[arm.name],
                 group=group_of(study, ablation),
                 job_type=ARM_STAGE,
                 tags=tags_of(arm, study.model_name),
                 config=common
                 | places.get(arm.name, {})
                 | {"arm": arm.resolved(), "seed": arm.seed}
-                | {"reference": None if reference is None else reference.name},
+                | {"reference": None if reference is None else labels[reference.name]},
                 summary=_metrics(lines.loc[arm.name], benchmarks, reference) | _facts(facts, arm),
                 predictions=predictions,
                 pictures=pictures,
@@ -123,12 +127,30 @@ def group_of(study: Study, ablation: Ablation) -> str:
     return f"{study.model_name}/{ablation.name}"
 
 
+def labels_of(ablation: Ablation) -> dict[str, str]:
+    """What a reader knows the arms by, fit for names of runs.
+
+    They name files and folders: of those that would be alike there, later ones have a number.
+    """
+    found: dict[str, str] = {}
+    taken = {file_name(ablation.name)}
+    for arm, label in ablation.labels.items():
+        name = label.replace("/", "\N{DIVISION SLASH}")
+        name = name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
+        if file_name(name) in taken:
+            name = f"{name} ({len(found) + 1})"
+        taken.add(file_name(name))
+        found[arm] = name
+    return found
+
+
 def tags_of(arm: Arm, model: str) -> tuple[str, ...]:
     """Model, method, budget and, where the method has them, preset and grouping."""
     resolved = arm.resolved()
-    budget = "all tokens" if arm.is_vanilla else f"budget {arm.budget}"
+    if arm.is_vanilla:
+        return (model, WHOLE)
     choices = (str(resolved[name]) for name in ("preset", "grouping") if resolved.get(name))
-    return tuple(dict.fromkeys((model, arm.method, budget, *choices)))
+    return tuple(dict.fromkeys((model, arm.method, f"budget {arm.budget}", *choices)))
 
 
 def disagreements(scores: pd.DataFrame, arm: Arm, reference: Arm, limit: int) -> pd.DataFrame:
@@ -164,7 +186,11 @@ def _places(ablation: Ablation) -> dict[str, dict[str, str]]:
 
 
 def _pictured(
-    predictions: pd.DataFrame, arm: Arm, reference: Arm, gallery: Gallery
+    predictions: pd.DataFrame,
+    arm: Arm,
+    reference: Arm,
+    gallery: Gallery,
+    labels: Mapping[str, str],
 ) -> tuple[pd.DataFrame, tuple[Picture, ...]]:
     """Pictures of the first images of each benchmark, and the predictions with their places."""
     pictures: list[Picture] = []
@@ -173,9 +199,10 @@ def _pictured(
         for line in own.drop_duplicates("image_id").head(PICTURES_PER_BENCHMARK).itertuples():
             name = str(benchmark)
             path = gallery.path(name, line.question_id, line.image_id, (reference, arm))
+            left, right = labels[reference.name], labels[arm.name]
             caption = (
-                f"{name}: {line.question} {reference.name} (left): {line.answer_reference}; "
-                f"{arm.name} (right): {line.answer}; correct: {line.target}"
+                f"{name}: {line.question} {left} (left): {line.answer_reference}; "
+                f"{right} (right): {line.answer}; correct: {line.target}"
             )
             place[name, line.image_id] = len(pictures)
             pictures.append(Picture(path, " ".join(caption.split())))

@@ -27,11 +27,22 @@ def test_it_says_where_everything_is(tmp_path, monkeypatch, capsys):
     assert "make reproduce" in before
     published = tmp_path / "results" / "pocket" / "published.txt"
     published.parent.mkdir(parents=True)
-    published.write_text("wandb sync runs\n")
+    published.write_text("Runs: 2 as JSON\nW&B: offline\n  wandb sync runs\nDashboard: 2 runs\n")
+    explorer = published.parent / "explorer" / "index.html"
+    explorer.parent.mkdir()
+    for page in (explorer, tmp_path / "results" / "index.html"):
+        page.touch()
     monkeypatch.setattr("sys.argv", ["closing", str(path), "--report", "some/report.html"])
     module.main()
     said = capsys.readouterr().out.splitlines()
-    assert said[1:] == ["Report: some/report.html", "wandb sync runs"]
+    assert said == [
+        "Report: some/report.html",
+        f"First page: {tmp_path / 'results' / 'index.html'}",
+        f"Explorer: {explorer}",
+        "Dashboard: 2 runs",
+        "W&B: offline",
+        "  wandb sync runs",
+    ]
 
 
 def recipe_of(target: str) -> list[str]:

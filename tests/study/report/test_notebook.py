@@ -20,7 +20,9 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebook")
     write_results(folder / "made_up")
     executed = folder / "first_questions.ipynb"
-    run_notebook(NOTEBOOK, {"folder": str(folder / "made_up")}, executed)
+    labels = {"vanilla": "all tokens", "default": "PruneSID, 64 tokens", "pocket_pope": "POPE"}
+    given = {"folder": str(folder / "made_up"), "labels": labels}
+    run_notebook(NOTEBOOK, given, executed)
     write_page(executed, folder / "page.html")
     return (folder / "page.html").read_text()
 
@@ -36,9 +38,10 @@ def test_it_is_committed_without_outputs():
 def test_it_answers_the_first_questions(page):
     assert page.count("data:image/png;base64,") == 2
     assert "<title>First questions to the results</title>" in page
-    assert "<code>vanilla</code> and <code>default</code> disagree on" in page
+    assert "all tokens and PruneSID, 64 tokens disagree on" in page
     assert page.count("<details>") == page.count("</details>") > 5
-    for word in ("best setting", "correlation", "pocket_pope"):
+    assert "vanilla" not in re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)
+    for word in ("best setting", "correlation", ">POPE<"):
         assert word in page
 
 

@@ -10,7 +10,8 @@ from builders.synthetic_scores import GQA, POPE, ROOT, grouping, scores_of
 from prunesid.core.questions import LEFT_OUT
 from prunesid.study.analysis.comparison import arm_values, compare, reference_arms, sample
 from prunesid.study.config.study import Bootstrap, Study, Wandb
-from prunesid.study.tracking.runs import disagreements, runs_of, tags_of
+from prunesid.study.tracking.json import file_name
+from prunesid.study.tracking.runs import disagreements, labels_of, runs_of, tags_of
 
 BENCHMARKS = (GQA, POPE)
 ABLATION = dataclasses.replace(grouping(), benchmarks=tuple(b.name for b in BENCHMARKS))
@@ -31,6 +32,12 @@ STUDY = Study(
 )
 
 
+def by_arm(runs):
+    """The runs by the names of their arms, and the comparison by its own."""
+    arms = {label: arm for arm, label in labels_of(ABLATION).items()}
+    return {arms.get(run.name, run.name): run for run in runs}
+
+
 @pytest.fixture(scope="module")
 def scores() -> pd.DataFrame:
     return scores_of(ABLATION.arms, BENCHMARKS, images=20)
@@ -45,12 +52,18 @@ def test_runs_agree_with_the_comparison(scores, values, tmp_path):
     table = tmp_path / "table.csv"
     table.write_text("row,value\n")
     runs = runs_of(STUDY, ABLATION, scores, values, {"table": table}, {"commit": "abc"})
-    assert [run.name for run in runs] == [*(arm.name for arm in ABLATION.arms), "grouping"]
+    assert [run.name for run in runs][:4] == [
+        "all tokens",
+        "random, 64 tokens, seed 0",
+        "random, 64 tokens, seed 1",
+        "random, 64 tokens, seed 2",
+    ]
+    assert [*by_arm(runs)] == [*(arm.name for arm in ABLATION.arms), "grouping"]
     assert {run.group for run in runs} == {"pocket/grouping"}
     comparison = compare(scores, ABLATION, BENCHMARKS, STUDY.bootstrap).set_index(
         ["arms", "benchmark"]
     )
-    by_name = {run.name: run for run in runs}
+    by_name = by_arm(runs)
     for arm in ("vanilla", "default", "budget-128"):
         for benchmark in BENCHMARKS:
             line = comparison.loc[(arm, benchmark.name)]
@@ -82,7 +95,7 @@ def test_references_and_tags():
     assert names["grouping-kmeans"] == names["grouping-kmeans_seed-1"] == "default"
     assert names["budget-192_grouping-random_seed-2"] == "budget-192"
     arms = {arm.name: arm for arm in ABLATION.arms}
-    assert tags_of(arms["vanilla"], "pocket") == ("pocket", "vanilla", "all tokens")
+    assert tags_of(arms["vanilla"], "pocket") == ("pocket", "all tokens")
     assert tags_of(arms["budget-128"], "pocket") == (
         "pocket",
         "prunesid",
@@ -90,6 +103,17 @@ def test_references_and_tags():
         "paper",
         "psca",
     )
+
+
+def test_names_of_runs_differ_as_files_too():
+    labels = ("a, b", "a  b", "../up", "x" * 300, "x" * 299 + "y", "grouping")
+    rows = [dataclasses.replace(r, label=x) for r, x in zip(ABLATION.rows * 2, labels, strict=True)]
+    cells = tuple(
+        dataclasses.replace(ABLATION.cells[n], row=row) for n, row in enumerate(rows[:6])
+    )
+    names = labels_of(dataclasses.replace(ABLATION, cells=cells)).values()
+    assert len({file_name(name) for name in (*names, ABLATION.name)}) == len(names) + 1
+    assert not any("/" in name or len(name.encode()) > 240 for name in names)
 
 
 def test_disagreements(scores):
@@ -114,10 +138,7 @@ def test_histograms_where_there_is_something_to_see(scores, values):
     information = pd.DataFrame({"benchmark": "pocket_gqa", "image_id": images})
     information = pd.concat([information, information.assign(benchmark="pocket_pope")])
     information["phi"] = 0.5
-    runs = {
-        run.name: run
-        for run in runs_of(STUDY, ABLATION, varied, values, {}, {}, information=information)
-    }
+    runs = by_arm(runs_of(STUDY, ABLATION, varied, values, {}, {}, information=information))
     assert set(runs["default"].histograms) == {"pocket_gqa/tokens_per_image"}
     assert sum(runs["default"].histograms["pocket_gqa/tokens_per_image"].counts) == len(images)
     assert runs["budget-128"].histograms == {}
@@ -132,17 +153,17 @@ def test_what_is_known_about_an_arm_joins_its_metrics(scores, values):
             "tau_mean": [0.25, 0.5, None],
         }
     )
-    runs = {run.name: run for run in runs_of(STUDY, ABLATION, scores, values, {}, {}, facts=facts)}
+    runs = by_arm(runs_of(STUDY, ABLATION, scores, values, {}, {}, facts=facts))
     assert runs["default"].summary["pocket_pope/tau_mean"] == 0.5
     assert "pocket_gqa/tau_mean" not in runs["vanilla"].summary
     assert runs["vanilla"].summary["average/value"] == pytest.approx(100)
 
 
 def test_an_arms_place_in_the_table_is_in_its_configuration(scores, values):
-    runs = {run.name: run for run in runs_of(STUDY, ABLATION, scores, values, {}, {})}
+    runs = by_arm(runs_of(STUDY, ABLATION, scores, values, {}, {}))
     config = runs["budget-192_grouping-random_seed-2"].config
     assert (config["row"], config["column"]) == ("random", "192 tokens")
-    assert (config["reference"], config["seed"]) == ("budget-192", 2)
+    assert (config["reference"], config["seed"]) == ("PSCA (PruneSID), 192 tokens", 2)
     assert runs["vanilla"].config["reference"] is None
 
 

@@ -1,9 +1,16 @@
-"""How methods treat an image that comes as a base crop and sub-crops (LLaVA-NeXT).
+"""How methods treat an image that comes as a base crop and sub-crops (LLaVA-NeXT), and a clip.
 
 The authors' codes differ in five respects: the candidates of one choice, the order in which tokens
 enter the language model, padding, newlines, and the image that a budget is meant for. A method
 declares what its authors do (`prunesid.methods.features.register(crops=...)`). The options of the
 model's family override that for all methods at once.
+
+The frames of a clip (Video-LLaVA) are treated alike by all methods, by the options in `FRAMES`:
+
+scope      "frame": every frame gets its share of the budget. "clip": one choice among the patches
+           of all frames
+frame_cls  whether the CLS token of every frame enters with its patches, "keep", in one place of
+           the budget, or not, "drop"
 """
 
 from __future__ import annotations
@@ -15,8 +22,9 @@ from typing import Any
 from prunesid.core.parameters import Param
 
 BY_CROP, BY_IMAGE, PACKED = "crop", "image", "packed"
+BY_FRAME, BY_CLIP = "frame", "clip"
 METHOD, MAP = "method", "map"
-DROP, ROWS = "drop", "rows"
+DROP, ROWS, KEEP = "drop", "rows", "keep"
 NEVER, BEFORE, AFTER = "never", "before", "after"
 FULL, EVERY = "full", "image"
 
@@ -29,6 +37,12 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 # The options that a user may set; None: as the authors of each method do.
 OPTIONS: Mapping[str, Param] = {name: Param(None, str, own) for name, own in CHOICES.items()}
+SCOPE, FRAME_CLS = "scope", "frame_cls"
+FRAMES: Mapping[str, tuple[str, ...]] = {SCOPE: (BY_FRAME, BY_CLIP), FRAME_CLS: (DROP, KEEP)}
+# What one arm may choose otherwise than the model's options, of images and clips.
+OF_ARMS: Mapping[str, tuple[str, ...]] = {
+    name: (*CHOICES.get(name, ()), *FRAMES.get(name, ())) for name in (*CHOICES, FRAME_CLS)
+}
 
 
 @dataclass(frozen=True)
@@ -60,12 +74,12 @@ class Crops:
     budget_for: str = FULL
 
     def under(self, chosen: Mapping[str, Any]) -> Crops:
-        """This treatment with the options that a user chose; None chooses nothing.
+        """This treatment with the options that a user chose; None and options of clips change none.
 
         newline="rows" implies crop_order="map". Any choice of newline turns scope="packed" into
         "image". ValueError if the user chose both a newline and scope="packed".
         """
-        given = {name: value for name, value in chosen.items() if value is not None}
+        given = {name: own for name, own in chosen.items() if own in CHOICES.get(name, ())}
         if given.get("scope") == PACKED and "newline" in given:
             raise ValueError(
                 f"newline={given['newline']!r}: with scope='packed' newlines are chosen like other "

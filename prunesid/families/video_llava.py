@@ -6,6 +6,9 @@ counts 2048. A clip of which every patch is kept enters so; otherwise, by the op
 frame_cls  "drop": no CLS, so that 136 tokens are 8 x 17 patches; "keep": CLS stands before the
            patches of its frame and takes one of its places, 8 x (CLS and 16 patches)
 
+scope      "frame": a budget is shared evenly by the frames; "clip": a method chooses among the
+           patches of all frames together, which enter in the order of their frames
+
 Images enter without CLS, as in the unmodified model. Where a method acts inside the encoder, CLS is
 that of its pass. Images, frames and questions are prepared by the options:
 
@@ -28,6 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from prunesid.core.crops import BY_CLIP, BY_FRAME, DROP, FRAME_CLS, FRAMES, KEEP, SCOPE
 from prunesid.core.parameters import Param
 from prunesid.families import register
 from prunesid.families.adapter import Crop, Entering
@@ -49,7 +53,6 @@ from prunesid.images.medium import ALWAYS, CENTER, CLS, IMAGE, VIDEO, WHEN_WHOLE
 if TYPE_CHECKING:
     from prunesid.images.media import Clip
 
-DROP, KEEP = "drop", "keep"
 BILINEAR, PROCESSOR = "bilinear", "processor"
 
 
@@ -58,7 +61,8 @@ class VideoLlava(Llava):
     """Adapter; see `prunesid.families.base.Adapter` for shapes. A clip's frames are crops."""
 
     OPTIONS: ClassVar[Mapping[str, Param]] = {
-        "frame_cls": Param(DROP, str, (DROP, KEEP)),
+        FRAME_CLS: Param(DROP, str, FRAMES[FRAME_CLS]),
+        SCOPE: Param(BY_FRAME, str, FRAMES[SCOPE]),
         "aspect": ASPECT,
         "frame_resize": Param(BILINEAR, str, (BILINEAR, PROCESSOR)),
         "conv_template": conv_template(LLAVA_V1, VICUNA_V1),
@@ -115,12 +119,14 @@ class VideoLlava(Llava):
         pixels = inputs.get("pixel_values_videos")
         if pixels is not None:
             seen.append((self.model.model.video_tower, pixels.flatten(0, 1)))
-            when = ALWAYS if self.options["frame_cls"] == KEEP else WHEN_WHOLE
+            when = ALWAYS if self.options[FRAME_CLS] == KEEP else WHEN_WHOLE
             clips = [(VIDEO, pixels.shape[1], {"view": CENTER, CLS: when})] * len(pixels)
         if not seen:
             raise ValueError("inputs hold neither images nor clips")
         media = numbered([*images, *clips])
-        return TowerInputs(seen, in_order(inputs, media[: len(images)], media[len(images) :]))
+        shown = in_order(inputs, media[: len(images)], media[len(images) :])
+        together = self.options[SCOPE] == BY_CLIP
+        return TowerInputs(seen, shown, crops={SCOPE: BY_CLIP} if together else {})
 
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
         # At once, as the model does: products of other shapes differ in their last bits.

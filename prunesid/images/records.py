@@ -3,7 +3,8 @@
 The visual input of a question is a sequence of media, each an image or a clip. A medium has one or
 more crops: LLaVA-NeXT's views of an image, or the frames of a clip. Each crop is a row of a
 VisionRecord, and rows of one grid share a record. A method chooses among the patches of one crop,
-or among all crops of an image in `SUB_CROPS` together if its authors do so (`prunesid.core.crops`).
+or among all crops of an image in `SUB_CROPS` together if its authors do so, or all frames of a clip
+if a user chose so (`prunesid.core.crops`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,20 @@ from functools import cached_property, partial
 from operator import ge
 from typing import Any
 
-from prunesid.core.crops import AFTER, BEFORE, BY_CROP, ENCODER, EVERY, MAP, PACKED, Crops
+from prunesid.core.crops import (
+    AFTER,
+    BEFORE,
+    BY_CLIP,
+    BY_CROP,
+    ENCODER,
+    EVERY,
+    FRAME_CLS,
+    KEEP,
+    MAP,
+    PACKED,
+    SCOPE,
+    Crops,
+)
 from prunesid.core.delayed import Tensor, torch
 from prunesid.core.record import CLIP, PLACE, Kept, VisionRecord
 from prunesid.images.medium import (
@@ -22,6 +36,7 @@ from prunesid.images.medium import (
     CLS,
     JOINED,
     SUB_CROPS,
+    WHEN_WHOLE,
     Medium,
     grouped,
     repeated,
@@ -44,7 +59,7 @@ class ImageRecords:
     members  (groups) the numbers among all R of each record's rows
     inputs   {name of the input: its media}
     share    the most crops that an image in `SUB_CROPS` can have
-    crops    the options that a user chose for such images (`prunesid.core.crops.OPTIONS`)
+    crops    the options that a user chose for such images, or for clips (`prunesid.core.crops`)
     newline  (E,) the embedding after each row of their map, if the records have projected tokens
     """
 
@@ -167,7 +182,8 @@ class ImageRecords:
         if not self._in_sub_crops:
             shared = self.budgets if cls else self.patch_budgets
             budgets = shared(budget, tokens_of=tokens_of)
-            return self.with_cls(self._by_crop(method, budgets, seed, params), always=not cls)
+            run = self._by_clip if self.crops.get(SCOPE) == BY_CLIP else self._by_crop
+            return self.with_cls(run(method, budgets, seed, params), always=not cls)
         crops = crops_of(method, self.crops, **params)
         by_crop, media = crops.scope == BY_CROP, list(self._media())
         if by_crop:
@@ -213,6 +229,21 @@ class ImageRecords:
         kept = self._in_order(parts)
         nothing = budgets == 0
         return kept.without(nothing.to(kept.count.device)) if bool(nothing.any()) else kept
+
+    def _by_clip(
+        self, method: str, budgets: Tensor, seed: int, params: Mapping[str, object]
+    ) -> Kept:
+        """Compress the frames of every medium together, to the sum of their budgets (R,)."""
+        patches, pools = torch.arange(self._grid[0] * self._grid[1]), []
+        for medium in self._media():
+            rows = torch.tensor(medium.rows).repeat_interleave(len(patches))
+            # One row alone is an image, which has a grid.
+            grid = self._grid if len(medium.rows) == 1 else None
+            pool = Pool(rows, patches.repeat(len(medium.rows)), grid)
+            pools.append((pool, int(budgets[list(medium.rows)].sum())))
+        kept = self._by_pool(pools, method, seed, params)
+        # Frames enter one after another.
+        return replace(kept, info={name: f for name, f in kept.info.items() if name != PLACE})
 
     @property
     def _grid(self) -> tuple[int, int]:
@@ -289,6 +320,23 @@ class ImageRecords:
             cosines = relevance(patches, [vectors[whose[row]] for row in rows])
             groups.append(replace(own, image_ids=named, relevance_by=encoder, relevance=cosines))
         return replace(found, groups=tuple(groups))
+
+    def choosing(self, chosen: Mapping[str, str]) -> ImageRecords:
+        """The same records where some options that a user may set are `chosen` otherwise."""
+        found = replace(self, crops={**self.crops, **chosen})
+        if FRAME_CLS not in chosen:
+            return found
+        when = ALWAYS if chosen[FRAME_CLS] == KEEP else WHEN_WHOLE
+        inputs = {
+            name: tuple(
+                replace(medium, layout={**medium.layout, CLS: when})
+                if CLS in medium.layout
+                else medium
+                for medium in media
+            )
+            for name, media in self.inputs.items()
+        }
+        return replace(found, inputs=inputs)
 
     def only(self, names: Iterable[str]) -> ImageRecords:
         """The records of some inputs, in the order of `names`; rows are numbered anew."""

@@ -35,7 +35,7 @@ declare(
         padding="none",
         prompt="its own",
         clips=True,
-        newlines=True,
+        choices={"newline": ("rows",)},
         encoder=PLANNED,
         aliases=("made_up_once",),
         configuration=lambda config: configured({**config, "model_type": "llava"}),
@@ -93,9 +93,14 @@ def test_studies_know_what_it_can(made_up):
     assert "parameter of the model family made_up" in found
     with pytest.raises(ConfigError) as caught:
         parse_study(study | {"model_options": {}})
+    assert "acts inside the vision encoder" not in "\n".join(caught.value.problems)
+    rows = [{"method": "prunesid"}, {"newline": "rows"}, {"scope": "clip"}]
+    few = {"methods": {"vary": rows, "across": {"budget": [8]}}}
+    with pytest.raises(ConfigError) as caught:
+        parse_study(study | {"model_options": {}, "overrides": few})
     found = "\n".join(caught.value.problems)
-    assert "in the model family 'made_up' newlines enter among the patches" in found
-    assert "acts inside the vision encoder" not in found
+    assert "scope: 'clip' is no choice in the model family 'made_up'" in found
+    assert "newline" not in found
 
 
 def test_pruned_runs_it(made_up, tiny_llava):

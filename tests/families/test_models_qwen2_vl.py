@@ -444,3 +444,17 @@ def test_pixels_are_the_image_processor_s(adapter, folder):
     assert all(torch.equal(inputs[name], expected[name]) for name in inputs)
     with pytest.raises(ValueError, match="aspect ratio must be smaller than 200"):
         adapter.preprocess([picture(4, 900)])
+
+
+@torch.no_grad()
+def test_dropping_cells_before_the_merger_is_dropping_their_tokens_after_it(adapter):
+    seen, merger = [], adapter.model.model.visual.merger
+    hook = merger.register_forward_hook(lambda _, given, found: seen.append((given[0], found)))
+    adapter.encode(adapter.preprocess([picture(*SIZES[0])]))
+    hook.remove()
+    ((patches, tokens),) = seen
+    unit = adapter.merge_size**2
+    chosen = torch.arange(len(tokens))[1::2]
+    assert len(patches) == unit * len(tokens) and len(chosen) > 1
+    kept = patches.unflatten(0, (-1, unit))[chosen].flatten(0, 1)
+    torch.testing.assert_close(merger(kept), tokens[chosen], rtol=1e-4, atol=1e-5)

@@ -513,7 +513,7 @@ def test_choices_for_crops_name_an_arm_and_are_refused_where_nothing_chooses_by_
     arm = make_arm({"scope": "image", "unpad": None, "budget": 12})
     assert arm.name == "budget-12_scope-image" and arm.crops == {"scope": "image"}
     assert arm.resolved()["scope"] == "image"
-    with pytest.raises(ValueError, match="scope 'cropp'.*Available: crop, image"):
+    with pytest.raises(ValueError, match="scope 'cropp'.*Available: clip, crop, frame, image"):
         make_arm({"scope": "cropp"})
     for method in ("fastv", "tome"):
         with pytest.raises(ValueError, match=f"scope: {method} does not choose among"):

@@ -12,7 +12,7 @@ entry-point group `prunesid.declared`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prunesid.core.registry import Registry, unknown
@@ -28,6 +28,7 @@ __all__ = [
     "clip_families",
     "declare",
     "encoder_refusal",
+    "families_choosing",
     "families_of",
     "family_of",
     "find",
@@ -50,7 +51,8 @@ class Family:
     padding      how an image's aspect ratio is treated by default, in words
     prompt       the conversation that questions are asked in by default, in words
     clips        whether it takes clips
-    newlines     whether images that are kept whole enter the language model with newlines
+    choices      what an arm may choose otherwise than the model's options, of images in crops and
+                 of clips (`prunesid.core.crops`): their values by name
     encoder      what methods inside the encoder can do: PLANNED, ANY_SIZE or, where None, nothing
     aliases      further model types of its checkpoints
     configuration  a config.json as transformers' configuration of the whole model
@@ -62,7 +64,7 @@ class Family:
     padding: str
     prompt: str
     clips: bool = False
-    newlines: bool = False
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     encoder: str | None = None
     aliases: tuple[str, ...] = ()
     configuration: Callable[[Mapping[str, Any]], Any] = configured
@@ -140,6 +142,11 @@ def families_of(method: str) -> tuple[str, ...]:
     """The families that a method inside the encoder runs on."""
     able = (PLANNED, ANY_SIZE) if encoder.shrinks(method) else (PLANNED,)
     return tuple(name for name in names() if _DECLARED[name].encoder in able)
+
+
+def families_choosing(name: str, value: str) -> list[str]:
+    """The families in which an arm may choose this value."""
+    return [each for each in names() if value in _DECLARED[each].choices.get(name, ())]
 
 
 def encoder_refusal(method: str, model_type: object) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prunesid.core.crops import CHOICES
 from prunesid.families.declared import PLANNED, Family, declare
 from prunesid.families.declared.geometry import Geometry, Stated, vit
 from prunesid.families.inputs.conversations import CHATML_DIRECT, VICUNA_V1
@@ -20,7 +21,7 @@ declare(
         read,
         padding="base crop stretched; sub-crops padded in black",
         prompt=f"{VICUNA_V1}, {CHATML_DIRECT} or mistral_instruct, by the language model",
-        newlines=True,
+        choices=CHOICES,
         encoder=PLANNED,
     )
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prunesid.core.crops import CHOICES
 from prunesid.families.declared import Family, declare
 from prunesid.families.declared.geometry import Geometry, Stated, vit
 from prunesid.families.inputs.conversations import QWEN_1_5
@@ -25,6 +26,6 @@ declare(
         padding="base crop stretched; map padded in black; several images in a prompt to a square",
         prompt=QWEN_1_5,
         clips=True,
-        newlines=True,
+        choices={"newline": CHOICES["newline"]},
     )
 )

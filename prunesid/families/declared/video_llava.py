@@ -1,5 +1,6 @@
 """Video-LLaVA: one tower size for images and frames; without a number of frames, clips count."""
 
+from prunesid.core import crops
 from prunesid.families.declared import PLANNED, Family, declare
 from prunesid.families.declared.geometry import vit
 from prunesid.families.inputs.conversations import LLAVA_V1
@@ -12,6 +13,7 @@ declare(
         padding="images to a square, in the mean color; frames cropped",
         prompt=LLAVA_V1,
         clips=True,
+        choices=crops.FRAMES,
         encoder=PLANNED,
     )
 )

@@ -55,6 +55,7 @@ def summarize(
     counted   the same of multiply-adds, for what `COUNTED` names; `achieved`: speedup / counted
     per_second, per_second_low, per_second_high  requests of `whole`, tokens of `token`
     batches, tokens, kv_bytes, memory, same, questions  means, sums of the last two; and the machine
+    at_once   the fewest requests of a batch that were served together
     """
     data = timings.assign(
         **{
@@ -69,7 +70,8 @@ def summarize(
     lines = []
     for (arm, attention, batch), own in data.groupby(KEYS, sort=False):
         facts = {name: own[name].mean() for name in FACTS[:3]}
-        facts |= {name: own[name].sum() for name in FACTS[3:]} | {"machine": own["machine"].iloc[0]}
+        facts |= {name: own[name].sum() for name in FACTS[3:]}
+        facts |= {"at_once": own["at_once"].min(), "machine": own["machine"].iloc[0]}
         for what in WHATS:
             values = own[what].dropna().to_numpy(np.float64)
             if not len(values) or not values.any():

@@ -3,8 +3,8 @@
 The rows of an ablation are the settings under study (`vary`), its columns what each is studied
 under (`across`). Both are either a mapping of axes to values, all combinations of which are taken,
 or a list of settings. An axis is `method`, `budget`, `dynamic`, a choice for images in crops
-(`prunesid.core.crops`) or any parameter of a method. The cell of a row and a column is one arm, or
-one per seed where chance plays a part; `except` names cells that are left out.
+and for clips (`prunesid.core.crops`) or any parameter of a method. The cell of a row and a column
+is one arm, or one per seed where chance plays a part; `except` names cells that are left out.
 """
 
 import itertools

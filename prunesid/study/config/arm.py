@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunesid.core.crops import CHOICES, OPTIONS
+from prunesid.core.crops import OF_ARMS
+from prunesid.core.parameters import Param
 from prunesid.core.registry import unknown
 from prunesid.methods.features import is_random
 from prunesid.methods.features.prunesid.information import RULES
@@ -36,7 +37,7 @@ class Arm:
 
     `dynamic` names the rule by which images share the budget, which is then their mean; None gives
     every image the same. `crops` holds what differs from the method's own treatment of an image in
-    crops (`prunesid.core.crops.CHOICES`).
+    crops, or a clip (`prunesid.core.crops.OF_ARMS`).
     """
 
     name: str
@@ -107,16 +108,19 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
         return VANILLA
     if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
         raise ValueError(f"budget: {budget!r} is no positive number of tokens (or 'all')")
-    others = {"method", "budget", "dynamic", *CHOICES}
+    others = {"method", "budget", "dynamic", *OF_ARMS}
     params = {k: v for k, v in setting.items() if k not in others}
-    chosen = {name: setting[name] for name in CHOICES if setting.get(name) is not None}
-    crops = {name: str(OPTIONS[name].check(name, choice)) for name, choice in chosen.items()}
+    chosen = {name: setting[name] for name in OF_ARMS if setting.get(name) is not None}
+    crops = {
+        name: str(Param(None, str, OF_ARMS[name]).check(name, choice))
+        for name, choice in chosen.items()
+    }
     resolved = resolve(method, **params)
     place = METHODS[method].place
     if dynamic is not None and place in UNSHARED:
         raise ValueError(f"dynamic: {method} {UNSHARED[place]} share its budget")
     if crops and place in UNSHARED:
-        raise ValueError(f"{next(iter(crops))}: {method} does not choose among an image's crops")
+        raise ValueError(f"{next(iter(crops))}: {method} does not choose among crops or frames")
     groups = resolved.get("num_groups")
     if isinstance(groups, int) and groups > budget:
         raise ValueError(

@@ -406,7 +406,7 @@ def _infeasible(
 ) -> Iterator[tuple[Arm, str]]:
     """Arms that the family, the depth of encoder or language model, or the options rule out."""
     family = declared.find(str(vision.family))
-    newlines = family is not None and family.newlines
+    taken = {} if family is None else family.choices
     chosen = {name: value for name, value in options.items() if name in CHOICES}
 
     def readable(arm: Arm) -> None:
@@ -429,9 +429,13 @@ def _infeasible(
             encoder.plans(arm.method, vision.encoding, arm.budget, crops=vision.crops, **arm.params)
 
     def crops(arm: Arm) -> None:
-        if arm.crops and not newlines:
-            named = ", ".join(arm.crops)
-            raise ValueError(f"{named}: {vision.family} has no image in crops; LLaVA-NeXT has")
+        for name, value in arm.crops.items():
+            if value not in taken.get(name, ()):
+                able = ", ".join(declared.families_choosing(name, value))
+                raise ValueError(
+                    f"{name}: {value!r} is no choice in the model family {vision.family!r}; it is "
+                    f"one in {able}"
+                )
         features.crops_of(arm.method, {**chosen, **arm.crops}, **arm.params)
 
     checks: tuple[tuple[Callable[[Arm], None], list[Arm]], ...] = (

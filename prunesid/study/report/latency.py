@@ -83,6 +83,16 @@ class Clocked:
         return f"{int(first['questions'])} requests of {of}, one image each, on {first['machine']}"
 
 
+def _in_parts(clocked: Clocked) -> list[str]:
+    """A sentence on the batches that memory did not suffice for."""
+    own = clocked.times[clocked.times["at_once"] < clocked.times["batch"]]
+    parts = own.drop_duplicates(["arm", "attention", "batch"])
+    said = ", ".join(
+        f"{line.arm} at {line.batch} at most {line.at_once} at once" for line in parts.itertuples()
+    )
+    return [f"Served in parts, as memory did not suffice for all: {said}."] if said else []
+
+
 def latency_table(clocked: Clocked, paper: Paper | None = None) -> Table:
     """The paper's table 8 of this study, and the paper's own numbers below."""
     subject, batches = clocked.subject, clocked.batches
@@ -125,6 +135,7 @@ def latency_table(clocked: Clocked, paper: Paper | None = None) -> Table:
             f"{MAC_NOTE} give, and 'achieved' is the first in percent of the second.",
             "KV cache: keys and values of a request when its answer is complete. Peak memory: of "
             "the device, or of the whole process on a CPU. Tokens per second: after the first.",
+            *_in_parts(clocked),
         ),
     )
 

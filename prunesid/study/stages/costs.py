@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from prunesid.core.costs import Sizes, account
-from prunesid.core.crops import BEFORE, BY_CROP
+from prunesid.core.crops import BEFORE, BY_CLIP, BY_CROP, SCOPE
 from prunesid.core.files import atomic
 from prunesid.core.questions import Answer, read_answers
 from prunesid.images.medium import SUB_CROPS
@@ -73,13 +73,16 @@ def pools_of(arm: Arm, head: Head) -> Mapping[str, tuple[int, ...]]:
     """{input: tokens that each of the arm's choices is among}; {} without choices by features."""
     if not arm.selects or arm.encodes:
         return {}
-    crops = methods.crops_of(arm.method, {**head.crops, **arm.crops}, **arm.params)
+    chosen = {**head.crops, **arm.crops}
+    crops = methods.crops_of(arm.method, chosen, **arm.params)
     sizes, grids = head.sizes, head.row_grids
     found = {}
     for name, media in head.inputs.items():
         own: list[int] = []
         for medium in media:
-            if SUB_CROPS not in medium.layout:
+            if SUB_CROPS not in medium.layout and chosen.get(SCOPE) == BY_CLIP:
+                own.append(sum(sizes[row] for row in medium.rows))
+            elif SUB_CROPS not in medium.layout:
                 own += [sizes[row] for row in medium.rows]
             elif crops.scope == BY_CROP:
                 parts = medium.parts(grids[medium.rows[0]], crops.unpad == BEFORE)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunesid.core.delayed import torch
 from prunesid.core.files import atomic
+from prunesid.core.memory import Halving
 from prunesid.images.records import ImageRecords
 from prunesid.methods.features.prunesid.information import redundancy, similarity
 from prunesid.study.files.features import read_features
+from prunesid.study.stages.device import room
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +30,9 @@ def write_part(benchmark: str, features: Path, output: Path, device: str = "cpu"
     import pandas as pd
 
     records, _ = read_features(features, layers=(), fields=())
-    rho, sizes = _of_inputs(records, device), records.sizes
+    with room(f"information of {features}", device):
+        rho = _of_inputs(records, device)
+    sizes = records.sizes
     tokens = [
         sum(sizes[row] for row in medium.rows)
         for media in records.inputs.values()
@@ -62,14 +66,18 @@ def _of_inputs(records: ImageRecords, device: str) -> torch.Tensor:
     """(inputs,) mean redundancy of the crops of each, on the CPU."""
     if not records.inputs:
         return torch.zeros(0)
-    parts = [
-        torch.cat(
-            [redundancy(similarity(part.to(device))) for part in record.features.split(_CHUNK)]
-        )
-        for record in records.groups
-    ]
+    halving, parts = Halving("images to find the information of"), list[torch.Tensor]()
+    for record in records.groups:
+
+        def measure(rows: Sequence[int], features: torch.Tensor = record.features) -> torch.Tensor:
+            some = features[rows[0] : rows[-1] + 1]
+            return redundancy(similarity(some.to(device))).cpu()
+
+        for start in range(0, len(record), _CHUNK):
+            rows = range(start, min(start + _CHUNK, len(record)))
+            parts += halving.run(rows, measure)
     order = torch.tensor([row for rows in records.members for row in rows]).argsort()
-    rho = torch.cat(parts).cpu()[order]
+    rho = torch.cat(parts)[order]
     return torch.stack(
         [
             rho[[row for medium in media for row in medium.rows]].mean()

@@ -44,6 +44,7 @@ def measure_arms(
 
     arm, attention  what ran; attention is '' for the model's own
     batch, number   requests at once, and the batch's number, which all arms share
+    at_once         the most that were served at once: fewer where memory did not suffice
     questions, tokens, steps, kv_bytes, memory  as `prunesid.generate.stations.Served` has them
     same            how many of the answers are those of the study
     preprocess .. decode  seconds of each station
@@ -141,6 +142,7 @@ def _line(
         "attention": attention,
         "batch": timing.batch,
         "number": timing.number,
+        "at_once": timing.at_once,
         "questions": len(timing.requests),
         "tokens": served.tokens,
         "steps": served.steps,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,7 +154,7 @@ def _select(
     names = _fields(arm, None if asked is None else asked.text_tower)
     # CLS goes before the patches in some layouts, whatever the method reads.
     records, _ = read_features(features, layers=layers_of(names), fields={*names, "cls"})
-    records = replace(records, crops={**records.crops, **arm.crops})
+    records = records.choosing(arm.crops)
     whose = {name: name for name in records.names} if asked is None else owners(asked.prompts)
 
     def select(names: Sequence[str]) -> Kept:

@@ -36,6 +36,7 @@ def timings(count=40, slow=1.0):
                         "arm": arm, "attention": "", "batch": batch, "number": number,
                         "questions": batch, "tokens": 576 if arm == "vanilla" else 64, "steps": 3,
                         "kv_bytes": 100 * batch, "memory": np.nan, "same": batch, "machine": "m",
+                        "at_once": batch,
                         **dict(zip(STATIONS, seconds, strict=True)),
                     }
                 )  # fmt: skip
@@ -71,6 +72,13 @@ def test_a_slow_moment_hits_both_arms_and_leaves_the_speed_up():
         same = uneven["few", 1, what].speedup
         assert same == pytest.approx(even["few", 1, what].speedup)
         assert uneven["few", 1, what].speedup_low == pytest.approx(same)
+
+
+def test_batches_that_were_served_in_parts_say_so():
+    data = timings()
+    data.loc[(data["batch"] == 4) & (data["arm"] == "vanilla"), "at_once"] = 2
+    found = {(line.arm, line.batch): line.at_once for line in summarize(data, {}).itertuples()}
+    assert found["vanilla", 4] == 2 and found["few", 4] == 4 and found["vanilla", 1] == 1
 
 
 def test_a_part_without_a_formula_promises_nothing():

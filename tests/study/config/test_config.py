@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,9 @@ def test_the_default_study(given):
         "pocket_pope",
         "pocket_sqa",
     ]
-    # All but parts of `methods`, and those for the models of the paper's tables 2 to 4.
-    assert {a.name for a in study.ablations} | {"rivals", "late", "crops", "places"} == {
+    # All but parts of `methods`, and those for the models of the other chapters.
+    others = {"rivals", "late", "places", "crops", "frames", "merger"}
+    assert {a.name for a in study.ablations} | others == {
         path.stem for path in (ROOT / "configs" / "ablations").glob("*.yaml")
     }
     assert {arm.name for arm in study.arms_of("pocket_pope")} < {a.name for a in study.arms}
@@ -162,6 +164,23 @@ def test_what_qwens_positions_rule_out_is_a_problem(given):
         "mustdrop",
         "sparsevlm",
     }
+
+
+def test_choices_of_crops_and_frames_are_those_of_the_model_s_family(given):
+    choices = [{"scope": "clip"}, {"frame_cls": "keep"}, {"scope": "image"}, {"newline": "rows"}]
+    vary = [{"label": "PruneSID"}, *choices]
+    study = given | {"ablations": ["crops"], "overrides": {"crops": {"vary": vary}}}
+    refused = {
+        "llava-hf/llava-1.5-7b-hf": {"scope-clip", "frame_cls-keep", "scope-image", "newline-rows"},
+        "llava-hf/llava-v1.6-vicuna-7b-hf": {"scope-clip", "frame_cls-keep"},
+        "llava-hf/llava-onevision-qwen2-7b-ov-hf": {"scope-clip", "frame_cls-keep", "scope-image"},
+        "LanguageBind/Video-LLaVA-7B-hf": {"scope-image", "newline-rows"},
+    }
+    for model, expected in refused.items():
+        found = problems(study | {"model": model})
+        assert set(re.findall(r"arm budget-160_(\S+):", found)) == expected
+    assert "scope: 'image' is no choice in the model family 'video_llava'" in found
+    assert "it is one in llava_next" in found
 
 
 def with_tower(tmp_path: Path, **config: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,6 +58,7 @@ def clocked():
                         "arm": arm.name, "attention": "", "batch": batch, "number": number,
                         "questions": batch, "tokens": arm.budget or 576, "steps": 2,
                         "kv_bytes": 1e6 * share, "memory": 5e8, "same": batch, "machine": "a CPU",
+                        "at_once": batch,
                         **dict(zip(STATIONS, (batch * t for t in times), strict=True)),
                     }
                 )  # fmt: skip
@@ -112,3 +115,11 @@ def test_bars_end_where_the_stations_add_up_to(clocked):
             ends[place] = max(ends[place], patch.get_x() + patch.get_width())
         assert ends == pytest.approx(1000 * own[list(STATIONS)].sum(axis=1).to_numpy())
         assert next(label.get_text() for label in ax.get_yticklabels()) == "all tokens"
+
+
+def test_a_batch_that_was_served_in_parts_is_told(clocked):
+    assert not any("in parts" in line for line in latency_table(clocked).caption)
+    times = clocked.times.copy()
+    times.loc[(times["batch"] == 8) & (times["arm"] == "vanilla"), "at_once"] = 4
+    told = latency_table(replace(clocked, times=times)).caption[-1]
+    assert told.endswith("did not suffice for all: vanilla at 8 at most 4 at once.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from builders.family_models import FAMILIES
 from builders.video_llava_models import save_tiny_video_llava
 from builders.videos import write_clips
@@ -15,8 +16,10 @@ from prunesid.methods.registry import ENCODER, list_methods
 from prunesid.pocket.benchmarks import render
 from prunesid.study.config.arm import VANILLA, Arm, make_arm, shared_budgets
 from prunesid.study.files.costs import read_costs
-from prunesid.study.files.features import Head, read_head
+from prunesid.study.files.features import Head, read_features, read_head
+from prunesid.study.files.kept import load_kept
 from prunesid.study.provenance.store import Store
+from prunesid.study.provenance.tables import read_keys
 from prunesid.study.stages.answers import answer_benchmark
 from prunesid.study.stages.budgets import read_budgets, write_budgets
 from prunesid.study.stages.costs import write_costs
@@ -194,3 +197,38 @@ def test_class_tokens_of_frames_go_through_every_stage(clips, tiny_llava, tmp_pa
     # CLS and one patch: 2 x 2 would be too many for 3 places.
     assert set(smaller["tokens"]) == {8 * 2}
     assert vanilla["answer"].tolist() == whole["answer"].tolist() == every["answer"].tolist()
+
+
+CHOSEN = ({"frame_cls": "keep"}, {"scope": "clip"}, {"scope": "clip", "frame_cls": "keep"})
+
+
+@pytest.mark.parametrize("method", ["prunesid", "visionzip", "cls_topk"])
+def test_an_arm_treats_frames_as_the_model_s_options_do(clips, tiny_llava, tmp_path, method):
+    save_tiny_video_llava(tmp_path / "model", tiny_llava)
+
+    def of(folder: Path, arms, options=()):
+        """The kept tokens of every arm, and its answers."""
+        table = run(folder, tmp_path / "model", *clips, batch_size=2, arms=arms, options=options)
+        records, _ = read_features(folder / "features.safetensors", layers=())
+        keys, store = read_keys(folder / "selections.json"), Store(folder / "store")
+        for arm in arms:
+            kept = load_kept(store.get(keys[arm.name]), records)
+            yield kept, table[table["arm"] == arm.name].reset_index(drop=True)
+
+    setting = {"budget": CLIP_BUDGET, "method": method}
+    plain, *chosen = of(
+        tmp_path / "arms", [make_arm(setting), *(make_arm(setting | each) for each in CHOSEN)]
+    )
+    differ = 0
+    for number, options in enumerate(CHOSEN):
+        kept, table = chosen[number]
+        ((own, answers),) = of(tmp_path / str(number), [make_arm(setting)], tuple(options.items()))
+        assert torch.equal(own.tokens, kept.tokens) and torch.equal(own.index, kept.index)
+        columns = ["image_id", "answer", "tokens"]
+        pd.testing.assert_frame_equal(table[columns], answers[columns])
+        assert set(table["tokens"]) == {CLIP_BUDGET}
+        differ += not (
+            torch.equal(kept.count, plain[0].count) and torch.equal(kept.index, plain[0].index)
+        )
+    # VisionZip has a frame's CLS whatever is chosen.
+    assert differ >= (2 if method == "visionzip" else 3)

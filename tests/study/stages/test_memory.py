@@ -6,6 +6,7 @@ import logging
 import weakref
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 import torch
 
@@ -13,13 +14,15 @@ from prunesid.core.files import file_digest
 from prunesid.core.memory import Halving
 from prunesid.images.records import ImageRecords
 from prunesid.pocket.benchmarks import render
+from prunesid.study.config.ablation import LatencyOptions
 from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.files.features import read_head
 from prunesid.study.provenance.store import Store
-from prunesid.study.stages import device
+from prunesid.study.stages import device, information
 from prunesid.study.stages.answers import answer_benchmark
 from prunesid.study.stages.encoding import encode_arms
 from prunesid.study.stages.features import extract
+from prunesid.study.stages.measure import measure_arms
 from prunesid.study.stages.needs import needs_of
 from prunesid.study.stages.questions import write_questions
 from prunesid.study.stages.selection import select_arms
@@ -69,6 +72,7 @@ def study(source, folder):
     """What the head of the features says, and the digests of all other files that hold results."""
     store, features = Store(folder / "store"), folder / "features.safetensors"
     extract(source, RUNTIME, needs_of(ARMS), features)
+    information.write_part("pocket_mme", features, folder / "information.parquet")
     encode_arms(source, RUNTIME, features, [INSIDE], store, folder / "encoded.json")
     questions = folder / "questions.safetensors"
     write_questions(source, RUNTIME, EARLY, features, questions)
@@ -80,7 +84,7 @@ def study(source, folder):
         source, RUNTIME, features, folder / "selections.json", ARMS, store,
         folder / "answers.json", questions=questions,
     )  # fmt: skip
-    files = [folder / "selections.json", folder / "answers.json"]
+    files = [folder / "selections.json", folder / "answers.json", folder / "information.parquet"]
     files += [path for path in store.root.rglob("*") if path.suffix in (".safetensors", ".parquet")]
     # A head holds digests of all tensors; the order of its fields in the file is not fixed.
     return read_head(features), {str(p.relative_to(folder)): file_digest(p) for p in files}
@@ -103,6 +107,14 @@ def limit(monkeypatch, most):
         return compress(self, *given, **named)
 
     monkeypatch.setattr(ImageRecords, "compress", bound)
+    similarity = information.similarity
+
+    def compared(features):
+        if len(features) > most:
+            raise torch.OutOfMemoryError(FULL)
+        return similarity(features)
+
+    monkeypatch.setattr(information, "similarity", compared)
 
 
 @pytest.mark.parametrize("most", [5, 1])
@@ -118,10 +130,33 @@ def test_every_file_of_a_study_is_the_same_with_less_memory(
         # Once per job: the tower, its pass for an arm; all arms' answers.
         once = list(pairwise(sizes))
         assert told == once * (2 if what == "images to encode" else 1)
-    chosen = [each for each in caplog.records if each.args[0] == "images to choose tokens of"]
-    assert [each.args[1:] for each in chosen] == (
-        [(9, 4)] if most == 5 else [(9, 4), (4, 2), (2, 1)]
-    )
+    for what in ("images to choose tokens of", "images to find the information of"):
+        told = [each.args[1:] for each in caplog.records if each.args[0] == what]
+        assert told == ([(9, 4)] if most == 5 else [(9, 4), (4, 2), (2, 1)])
+
+
+def test_the_clock_serves_a_batch_in_parts_and_says_so(source, tmp_path, monkeypatch, caplog):
+    _, files = study(source, tmp_path)
+    assert "answers.json" in files
+    limit(monkeypatch, 3)
+    arms, options = [VANILLA, EARLY[0], LATE], LatencyOptions(None, 8, (1, 8), 1)
+    with caplog.at_level(logging.WARNING, "prunesid.core.memory"):
+        measure_arms(
+            source, RUNTIME, arms, options, {}, [tmp_path / "answers.json"],
+            Store(tmp_path / "store"), tmp_path / "timings.csv",
+        )  # fmt: skip
+    # Once for every arm.
+    told = [each.args for each in caplog.records]
+    assert told == [(f"requests of {arm.name}", *s) for arm in arms for s in ((8, 4), (4, 2))]
+    lines = pd.read_csv(tmp_path / "timings.csv")
+    assert (lines["at_once"] == lines["batch"].replace(8, 2)).all()
+    assert (lines["questions"] == lines["batch"]).all() and (lines["same"] == lines["batch"]).all()
+    few = lines[lines["arm"] == EARLY[0].name]
+    assert set(few["tokens"]) == {64}
+    one, eight = (few[few["batch"] == size] for size in (1, 8))
+    # Four parts of two, one after another: a cache of two requests, and steps of all four.
+    assert eight["kv_bytes"].item() < 3 * one["kv_bytes"].max()
+    assert eight["steps"].item() >= 4
 
 
 def test_one_image_that_does_not_fit_is_an_error_that_says_what_helps(

@@ -108,9 +108,7 @@ def test_references_and_tags():
 def test_names_of_runs_differ_as_files_too():
     labels = ("a, b", "a  b", "../up", "x" * 300, "x" * 299 + "y", "grouping")
     rows = [dataclasses.replace(r, label=x) for r, x in zip(ABLATION.rows * 2, labels, strict=True)]
-    cells = tuple(
-        dataclasses.replace(ABLATION.cells[n], row=row) for n, row in enumerate(rows[:6])
-    )
+    cells = tuple(dataclasses.replace(ABLATION.cells[n], row=row) for n, row in enumerate(rows[:6]))
     names = labels_of(dataclasses.replace(ABLATION, cells=cells)).values()
     assert len({file_name(name) for name in (*names, ABLATION.name)}) == len(names) + 1
     assert not any("/" in name or len(name.encode()) > 240 for name in names)

@@ -106,11 +106,12 @@ class Chapter:
         whole = whole.drop_duplicates("benchmark")
         questions, images = (int(whole[name].sum()) for name in ("questions", "images"))
         titles = ", ".join(b.title for b in self.study.benchmarks)
+        count = len(self.study.ablations)
+        many = "1 ablation" if count == 1 else f"{count} ablations"
         shown = "clips" if all(b.shows == "clips" for b in self.study.benchmarks) else "images"
         return (
             f"{whole['tokens_max'].max():,.0f} visual tokens; {titles}: {questions:,} questions on "
-            f"{images:,} {shown}; {len(self.study.arms)} settings in "
-            f"{len(self.study.ablations)} ablations"
+            f"{images:,} {shown}; {len(self.study.arms)} settings in {many}"
         )
 
 

@@ -34,7 +34,8 @@ reproduce: .venv/.ready
 	        | grep -q .; then echo "Writing $(REPORT)" && \
 	    $(BIN)/python -m prunesid.study.planning.bar $(CONFIG) --log $(RESULTS)/report.log -- \
 	        $(BIN)/snakemake --configfile $(CONFIG) --report $(REPORT) \
-	        --report-stylesheet workflow/report/report.css; fi
+	        --report-stylesheet workflow/report/report.css && \
+	    $(BIN)/python -m prunesid.study.report.finish $(CONFIG) $(REPORT); fi
 	@$(BIN)/python -m prunesid.study.report.closing $(CONFIG) --report $(REPORT)
 
 # Everything that the study lacks, before it runs: packages, GPU, disk, checkpoint, data, tokens. Downloads nothing.

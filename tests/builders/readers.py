@@ -32,6 +32,10 @@ class _Texts(HTMLParser):
         if not self.inside and data.strip():
             self.found.append(" ".join(data.split()))
 
+    def handle_comment(self, data: str) -> None:
+        # Matplotlib draws letters as shapes, and says what they are.
+        self.found.append(" ".join(data.split()))
+
 
 def texts_of(path: Path) -> list[str]:
     """The texts between the tags of a page or picture, or the lines and cells of another file."""

@@ -71,7 +71,7 @@ def _follow(
     look: float,
 ) -> None:
     """Show how far a command is until it ends; `said` is its log."""
-    rest, begun, looked = "", 0.0, 0.0
+    rest, whole, begun, looked = "", 0.0, 0.0, 0.0
     left: Left | None = None
     while True:
         ended = process.poll() is not None
@@ -83,8 +83,9 @@ def _follow(
         if left is None and any(line.startswith(JOBS) for line in lines):
             left = plan()
             whole, begun = left(), time.monotonic()
-        if left is not None and time.monotonic() - looked >= look:
-            done = min(0.99, 1 - left() / whole) if whole else 0.99
+        # Of what only draws tables and pages nothing is estimated.
+        if left is not None and whole and time.monotonic() - looked >= look:
+            done = min(0.99, 1 - left() / whole)
             looked = time.monotonic()
             bar.draw(max(done, 0.0), looked - begun)
         time.sleep(TICK)

@@ -18,6 +18,7 @@ import pandas as pd
 
 from prunesid.core.files import atomic
 from prunesid.study.analysis.comparison import ALL, AVERAGE, read_comparison
+from prunesid.study.analysis.latency import read_latency
 from prunesid.study.analysis.pairs import read_pairs
 from prunesid.study.config.ablation import FIGURE, Ablation
 from prunesid.study.config.arm import ALL_TOKENS
@@ -96,7 +97,11 @@ class Chapter:
         return read_pairs(self.layout.ablation("pairs.csv", ablation.name))
 
     def seen(self, ablation: Ablation) -> str:
-        return findings.seen(ablation, self.comparisons[ablation.name], self.pairs(ablation))
+        said = findings.seen(ablation, self.comparisons[ablation.name], self.pairs(ablation))
+        times = self.layout.ablation("latency.csv", ablation.name)
+        if ablation.latency is None or not times.is_file():
+            return said
+        return f"{findings.fastest(ablation, read_latency(times))} {said}".strip()
 
     @property
     def ran(self) -> str:

@@ -94,6 +94,27 @@ def test_a_difference_has_its_sign_in_words():
     assert said == "K = 8 keeps 5.2 points less than K = 16 (−7.0 to −3.0); this is significant."
 
 
+def test_the_fastest_is_that_of_the_smallest_batch():
+    ablation = ablation_of(vary={"method": ["grid", "prunesid"]})
+    lines = [
+        {"arm": arm, "attention": kernel, "batch": batch, "what": what, "p50": time}
+        for arm, kernel, batch, what, time in (
+            ("vanilla", "", 1, "whole", 0.04125),
+            ("vanilla", "flash", 1, "whole", 0.001),
+            ("default", "", 1, "whole", 0.03),
+            ("default", "", 8, "whole", 0.002),
+            ("default", "", 1, "prefill", 0.002),
+            ("method-grid", "", 1, "whole", 0.025),
+        )
+    ]
+    times = pd.DataFrame(lines).assign(p50_low=0.0101, p50_high=0.05)
+    assert findings.fastest(ablation, times) == (
+        "A request takes 41.2 ms (10.1 to 50) with all tokens; the fastest is grid: 25 ms "
+        "(10.1 to 50)."
+    )
+    assert findings.fastest(ablation, times[times["arm"] == "vanilla"]) == ""
+
+
 def test_the_main_table_goes_from_the_most_to_the_least(studies):
     table = main_table(Chapter(studies[0]), PAPER)
     kept = [float(row.cells[0].value) for row in table.blocks[0].rows]

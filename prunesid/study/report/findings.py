@@ -122,8 +122,9 @@ def leaders(ablation: Ablation, comparison: pd.DataFrame, pairs: pd.DataFrame) -
     if reference in cells and reference != first:
         above = [row.label for row in ranked if (row.key, reference.key) in sure]
         below = [row.label for row in ranked if (reference.key, row.key) in sure]
+        place = 1 + sum(cells[row]["value"] > cells[reference]["value"] for row in ranked)
         found.append(
-            f"{reference.label} is in place {ranked.index(reference) + 1} of {len(ranked)}{at}: "
+            f"{reference.label} is in place {place} of {len(ranked)}{at}: "
             f"{_kept(cells[reference])}. Significantly better: {_names(above) or 'none'}. "
             f"Significantly worse: {_names(below) or 'none'}."
         )

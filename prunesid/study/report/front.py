@@ -77,7 +77,9 @@ class Chapter:
 
     @property
     def title(self) -> str:
-        return self.study.title.removeprefix("PruneSID on ")
+        """The model's: what a title says that PruneSID is studied on, else the folder's name."""
+        _, on, model = self.study.title.partition("PruneSID on ")
+        return model.partition(",")[0] if on else self.study.model_name
 
     @cached_property
     def layout(self) -> Layout:

@@ -26,12 +26,16 @@ help:
 reproduce: .venv/.ready
 	@$(BIN)/python -m prunesid.study.config $(CONFIG)
 	@# The closing message comes last, after the report's log, and also where nothing was to be done: not by a hook.
-	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --no-hooks
+	@$(BIN)/python -m prunesid.study.planning.bar $(CONFIG) --log $(RESULTS)/reproduce.log -- \
+	    $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --no-hooks
 	@# The report is written where it is older than what it shows; published runs change without it.
 	@if ! test -f $(REPORT) || \
-	    find $(CONFIG) workflow $(RESULTS) -newer $(REPORT) -type f ! -path '*/runs/*' | grep -q .; then \
-	    $(BIN)/snakemake --configfile $(CONFIG) --report $(REPORT) \
-	        --report-stylesheet workflow/report/report.css; fi
+	    find $(CONFIG) workflow $(RESULTS) -newer $(REPORT) -type f ! -path '*/runs/*' ! -name '*.log' \
+	        | grep -q .; then echo "Writing $(REPORT)" && \
+	    $(BIN)/python -m prunesid.study.planning.bar $(CONFIG) --log $(RESULTS)/report.log -- \
+	        $(BIN)/snakemake --configfile $(CONFIG) --report $(REPORT) \
+	        --report-stylesheet workflow/report/report.css && \
+	    $(BIN)/python -m prunesid.study.report.finish $(CONFIG) $(REPORT); fi
 	@$(BIN)/python -m prunesid.study.report.closing $(CONFIG) --report $(REPORT)
 
 # Everything that the study lacks, before it runs: packages, GPU, disk, checkpoint, data, tokens. Downloads nothing.

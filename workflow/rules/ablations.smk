@@ -41,7 +41,10 @@ def reported(file, what, caption):
     return report(
         LAYOUT.ablation(file),
         **shelf("Ablations", titled),
-        labels={"ablation": titled, "what": PICTURES.get(what, what)},
+        labels=lambda wildcards: {
+            "ablation": titled(wildcards),
+            "what": PICTURES.get(what, what),
+        },
         caption=f"../report/{caption}.rst",
     )
 

@@ -1,5 +1,10 @@
 # The first page, of one model or of several chapters. It comes last, so that it links all that is there.
+from prunesid.study.provenance.seals import drop_damaged_outputs
+
 RESULTS = STUDIES[0].results
+if workflow.is_main_process:
+    for dropped in drop_damaged_outputs(RESULTS / "index.html"):
+        logger.warning(f"{dropped} was damaged; making it again")
 
 
 rule front:

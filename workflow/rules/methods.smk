@@ -38,7 +38,10 @@ rule methods:
             directory(LAYOUT.ablation("methods")),
             patterns=["{method}.html"],
             **shelf("Methods"),
-            labels={"method": method_label, "ablation": titled},
+            labels=lambda wildcards: {
+                "method": method_label(wildcards),
+                "ablation": titled(wildcards),
+            },
             caption="../report/method.rst",
         ),
     localrule: True

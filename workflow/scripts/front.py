@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prunesid.study.config.chapters import read_whole
+from prunesid.study.provenance.seals import seal
 from prunesid.study.report.front import write_front
 from prunesid.study.report.paper import load_paper
 
@@ -14,3 +15,4 @@ outputs = [Path(path) for path in snakemake.output]
 # Of results that are staged, the job has copies.
 studies = [replace(study, results=outputs[0].parent) for study in whole.studies]
 write_front(whole.title, studies, paper, travel, outputs)
+seal(outputs)

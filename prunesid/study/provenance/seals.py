@@ -43,15 +43,23 @@ def drop_damaged_files(folder: Path, unread: Collection[str] = ()) -> list[Path]
     Snakemake makes them again. A first output goes as well where its seal cannot be read. Outputs
     with a name in `unread` are not looked at.
     """
-    dropped = []
-    for sealed in sorted(folder.rglob(f".*{_SUFFIX}")):
-        for path in _damaged(sealed, unread):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-            dropped.append(path)
-    return dropped
+    seals = sorted(folder.rglob(f".*{_SUFFIX}"))
+    return [path for sealed in seals for path in _drop(sealed, unread)]
+
+
+def drop_damaged_outputs(first: Path) -> list[Path]:
+    """The same for one job, by its first output."""
+    return _drop(_seal_of(first), ())
+
+
+def _drop(sealed: Path, unread: Collection[str]) -> list[Path]:
+    damaged = _damaged(sealed, unread)
+    for path in damaged:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return damaged
 
 
 def _seal_of(first: Path) -> Path:

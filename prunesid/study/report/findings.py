@@ -10,7 +10,9 @@ import pandas as pd
 
 from prunesid.core.files import atomic
 from prunesid.study.analysis.comparison import ALL, AVERAGE
+from prunesid.study.analysis.latency import WHOLE
 from prunesid.study.config.ablation import Ablation, Cell, Setting
+from prunesid.study.config.arm import ALL_TOKENS
 from prunesid.study.config.chapters import METHODS
 from prunesid.study.report.figures import Subject
 from prunesid.study.report.table import LEVEL, Lines, lines_of
@@ -60,6 +62,23 @@ def write_summary(subject: Subject, output: Path) -> None:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 
+def fastest(ablation: Ablation, times: pd.DataFrame) -> str:
+    """How long a request takes with all tokens, and under the fastest arm; '' without others.
+
+    times  as `analysis.latency.read_latency` gives them
+    """
+    own = times[(times["what"] == WHOLE) & (times["attention"] == "")]
+    own = own[own["batch"] == own["batch"].min()].set_index("arm")
+    others = own.drop(index=ALL_TOKENS)
+    if others.empty:
+        return ""
+    arm = str(others["p50"].idxmin())
+    return (
+        f"A request takes {_milliseconds(own.loc[ALL_TOKENS])} with all tokens; the fastest is "
+        f"{ablation.labels[arm]}: {_milliseconds(own.loc[arm])}."
+    )
+
+
 def largest(found: Iterable[tuple[str, Ablation, pd.DataFrame]]) -> str:
     """The largest significant difference of ablations that do not compare methods; '' without one.
 
@@ -103,8 +122,9 @@ def leaders(ablation: Ablation, comparison: pd.DataFrame, pairs: pd.DataFrame) -
     if reference in cells and reference != first:
         above = [row.label for row in ranked if (row.key, reference.key) in sure]
         below = [row.label for row in ranked if (reference.key, row.key) in sure]
+        place = 1 + sum(cells[row]["value"] > cells[reference]["value"] for row in ranked)
         found.append(
-            f"{reference.label} is in place {ranked.index(reference) + 1} of {len(ranked)}{at}: "
+            f"{reference.label} is in place {place} of {len(ranked)}{at}: "
             f"{_kept(cells[reference])}. Significantly better: {_names(above) or 'none'}. "
             f"Significantly worse: {_names(below) or 'none'}."
         )
@@ -191,6 +211,11 @@ def _span(line: Mapping[Any, Any]) -> str:
 def _signed(value: float, places: int = 1) -> str:
     shown = f"{value:+.{places}f}".replace("-", "−")
     return shown[1:] if float(f"{value:.{places}f}") == 0 else shown
+
+
+def _milliseconds(line: Mapping[Any, Any]) -> str:
+    value, low, high = (f"{1000 * line[name]:.3g}" for name in ("p50", "p50_low", "p50_high"))
+    return f"{value} ms ({low} to {high})"
 
 
 def _sentence(text: str) -> str:

@@ -18,6 +18,7 @@ import pandas as pd
 
 from prunesid.core.files import atomic
 from prunesid.study.analysis.comparison import ALL, AVERAGE, read_comparison
+from prunesid.study.analysis.latency import read_latency
 from prunesid.study.analysis.pairs import read_pairs
 from prunesid.study.config.ablation import FIGURE, Ablation
 from prunesid.study.config.arm import ALL_TOKENS
@@ -76,7 +77,9 @@ class Chapter:
 
     @property
     def title(self) -> str:
-        return self.study.title.removeprefix("PruneSID on ")
+        """The model's: what a title says that PruneSID is studied on, else the folder's name."""
+        _, on, model = self.study.title.partition("PruneSID on ")
+        return model.partition(",")[0] if on else self.study.model_name
 
     @cached_property
     def layout(self) -> Layout:
@@ -96,7 +99,11 @@ class Chapter:
         return read_pairs(self.layout.ablation("pairs.csv", ablation.name))
 
     def seen(self, ablation: Ablation) -> str:
-        return findings.seen(ablation, self.comparisons[ablation.name], self.pairs(ablation))
+        said = findings.seen(ablation, self.comparisons[ablation.name], self.pairs(ablation))
+        times = self.layout.ablation("latency.csv", ablation.name)
+        if ablation.latency is None or not times.is_file():
+            return said
+        return f"{findings.fastest(ablation, read_latency(times))} {said}".strip()
 
     @property
     def ran(self) -> str:
@@ -106,11 +113,12 @@ class Chapter:
         whole = whole.drop_duplicates("benchmark")
         questions, images = (int(whole[name].sum()) for name in ("questions", "images"))
         titles = ", ".join(b.title for b in self.study.benchmarks)
+        count = len(self.study.ablations)
+        many = "1 ablation" if count == 1 else f"{count} ablations"
         shown = "clips" if all(b.shows == "clips" for b in self.study.benchmarks) else "images"
         return (
             f"{whole['tokens_max'].max():,.0f} visual tokens; {titles}: {questions:,} questions on "
-            f"{images:,} {shown}; {len(self.study.arms)} settings in "
-            f"{len(self.study.ablations)} ablations"
+            f"{images:,} {shown}; {len(self.study.arms)} settings in {many}"
         )
 
 

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunesid.study.provenance.seals import drop_damaged_files, is_intact, seal, seal_again
+from prunesid.study.provenance.seals import (
+    drop_damaged_files,
+    drop_damaged_outputs,
+    is_intact,
+    seal,
+    seal_again,
+)
 
 
 def written(folder: Path) -> list[Path]:
@@ -60,6 +66,14 @@ def test_any_flipped_bit_is_found(tmp_path_factory, number, place, bit):
     assert drop_damaged_files(folder) == [damaged]
     assert [path.exists() for path in outputs] == [path != damaged for path in outputs]
     assert drop_damaged_files(folder) == []
+
+
+def test_the_outputs_of_one_job_are_looked_at_alone(outputs, tmp_path):
+    others = written(tmp_path / "other")
+    for path in (outputs[1], others[1]):
+        flip(path, 3, 1)
+    assert drop_damaged_outputs(outputs[0]) == [outputs[1]]
+    assert others[1].exists()
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)

@@ -16,6 +16,7 @@ from builders.synthetic_scores import ROOT
 from prunesid.study.config.study import load_study
 from prunesid.study.report import closing as module
 from prunesid.study.report.closing import closing
+from prunesid.study.report.finish import TITLE, finish
 
 
 def test_it_says_where_everything_is(tmp_path, monkeypatch, capsys):
@@ -58,6 +59,7 @@ def test_make_reproduce_says_it_last():
     lines = recipe_of("reproduce")
     assert "-m prunesid.study.report.closing" in lines[-1]
     run, report = (line for line in lines if "/snakemake" in line)
+    assert all("planning.bar $(CONFIG) --log" in line for line in (run, report))
     # By the hook it would be said a second time.
     assert "--no-hooks" in run
     assert "--report-stylesheet workflow/report/report.css" in report
@@ -101,7 +103,8 @@ def test_make_reproduce_writes_the_report_only_where_it_is_old(changed, writes, 
     asked, run, *others, said = (tmp_path / "done.txt").read_text().splitlines()
     assert "prunesid.study.config study.yaml" in asked
     assert "--no-hooks" in run and "closing" in said
-    assert ["--report results/report.html" in line for line in others] == [True] * writes
+    assert ["--report results/report.html" in line for line in others] == [True, False] * writes
+    assert ["finish study.yaml results/report.html" in x for x in others] == [False, True] * writes
 
 
 def test_the_stylesheet_is_about_the_box_of_this_snakemake():
@@ -115,3 +118,15 @@ def test_the_stylesheet_is_about_the_box_of_this_snakemake():
     box = re.search(r'class ContentDisplay.*?className: "([^"]*)"', source, re.S)
     assert box is not None and set(rule[1].split(".")[1:]) <= set(box[1].split())
     assert "custom_stylesheet" in (template / "index.html.jinja2").read_text()
+
+
+def test_a_report_has_the_studys_title_and_no_warning(tmp_path):
+    template = Path(snakemake.__file__).parent / "report" / "html_reporter" / "template"
+    assert TITLE in (template / "index.html.jinja2").read_text()
+    report = tmp_path / "report.html"
+    warning = 'console.warn("cdn.tailwindcss.com should not be used in production.");x()'
+    report.write_text(f"<head>{TITLE}</head><script>{warning}</script>")
+    finish(report, "Tokens & models")
+    assert report.read_text() == (
+        "<head><title>Tokens &amp; models</title></head><script>void 0;x()</script>"
+    )

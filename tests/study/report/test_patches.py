@@ -34,10 +34,11 @@ ARMS = {
     "a": (VANILLA, make_arm({"budget": 128})),
     "b": (VANILLA, make_arm({}), make_arm({"method": "grid"}), make_arm({"budget": 128})),
 }
+LABELS = {"budget-128": "PruneSID, 128 tokens"}
 
 
 def test_the_usual_arms_are_those_that_the_study_has():
-    found = parse_patches(DEFAULT | {"benchmark": "b"}, ARMS)
+    found = parse_patches(DEFAULT | {"benchmark": "b"}, ARMS, LABELS)
     assert [(label, arm.name) for label, arm in found.columns] == [
         ("PruneSID: groups", "default"),
         ("uniform grid", "method-grid"),
@@ -45,9 +46,9 @@ def test_the_usual_arms_are_those_that_the_study_has():
 
 
 def test_without_the_usual_arms_the_first_ones_are_shown():
-    found = parse_patches(DEFAULT, ARMS)
+    found = parse_patches(DEFAULT, ARMS, LABELS)
     assert found.benchmark == "a"
-    assert [arm.name for _, arm in found.columns] == ["budget-128"]
+    assert [label for label, _ in found.columns] == ["PruneSID, 128 tokens"]
 
 
 def test_every_paradigm_is_shown_where_the_study_has_it():
@@ -56,21 +57,21 @@ def test_every_paradigm_is_shown_where_the_study_has_it():
         {}, {"preset": "matched"}, {"preset": "release"}, {"grouping": "random"},
         *({"method": method} for method in methods),
     )]  # fmt: skip
-    found = parse_patches(DEFAULT, {"b": (VANILLA, *arms)})
+    found = parse_patches(DEFAULT, {"b": (VANILLA, *arms)}, LABELS)
     shown = [arm.method for _, arm in found.columns]
     assert shown == ["prunesid"] * 3 + list(methods)
 
 
 def test_named_arms_have_to_be_arms_of_the_study():
     even = {"method": "grid", "label": "even"}
-    found = parse_patches(DEFAULT | {"arms": [even], "benchmark": "b"}, ARMS)
+    found = parse_patches(DEFAULT | {"arms": [even], "benchmark": "b"}, ARMS, LABELS)
     assert found.columns[0][0] == "even"
     with pytest.raises(ConfigError) as caught:
-        parse_patches(DEFAULT | {"arms": [even, {"budget": 32}], "benchmark": "b"}, ARMS)
+        parse_patches(DEFAULT | {"arms": [even, {"budget": 32}], "benchmark": "b"}, ARMS, LABELS)
     (problem,) = caught.value.problems
     assert "budget-32" in problem and "method-grid" in problem
     with pytest.raises(ConfigError, match="Available: a, b"):
-        parse_patches(DEFAULT | {"benchmark": "c"}, ARMS)
+        parse_patches(DEFAULT | {"benchmark": "c"}, ARMS, LABELS)
 
 
 def test_a_study_checks_its_picture_before_anything_runs():

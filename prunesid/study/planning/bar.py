@@ -1,0 +1,160 @@
+"""One bar for a command that computes a study, by the work that is left of it in seconds.
+
+    python -m prunesid.study.planning.bar configs/study.yaml --log run.log -- snakemake --cores 2
+
+What the command says goes to the log. Shown are the bar, what was damaged and is made again, and,
+where the command fails, the log from its first error on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, TextIO
+
+# Seconds between two looks at whether the command runs, and at how far it is: the latter takes one
+# or two.
+TICK, LOOK = 0.2, 60.0
+WIDTH = 30
+# Snakemake says it once it knows that there is something to do.
+JOBS = "Job stats:"
+# What is shown beside the bar.
+SAID = re.compile(r".* was damaged; |.* named damaged |Nothing to be done")
+FAILED = re.compile(r"^(?:Error in rule |Traceback|\S*(?:Error|Exception)\b)", re.MULTILINE)
+# Lines of a log in which nothing is known to be an error.
+LAST = 60
+
+
+class Left(Protocol):
+    """Work that is left, in seconds of one process."""
+
+    def __call__(self) -> float: ...
+
+
+def run(
+    command: Sequence[str], log: Path, plan: Callable[[], Left], shown: TextIO, look: float = LOOK
+) -> int:
+    """The exit code of the command, whose output goes to `log`.
+
+    plan  called once there is something to do; what it gives is called every `look` seconds
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    former = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        with log.open(encoding="utf-8", errors="replace") as said:
+            _follow(process, said, plan, _Bar(shown), look)
+    except KeyboardInterrupt:
+        process.wait()  # it was interrupted, too
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    if process.returncode:
+        text = log.read_text(encoding="utf-8", errors="replace")
+        found = FAILED.search(text)
+        part = text[found.start() :] if found else "\n".join(text.splitlines()[-LAST:])
+        print(f"{part.rstrip()}\nThe whole log: {log}", file=shown, flush=True)
+    return process.returncode
+
+
+def _follow(
+    process: subprocess.Popen[bytes],
+    said: TextIO,
+    plan: Callable[[], Left],
+    bar: _Bar,
+    look: float,
+) -> None:
+    """Show how far a command is until it ends; `said` is its log."""
+    rest, whole, begun, looked = "", 0.0, 0.0, 0.0
+    left: Left | None = None
+    while True:
+        ended = process.poll() is not None
+        *lines, rest = (rest + said.read()).split("\n")
+        for line in filter(SAID.match, lines):
+            bar.say(line)
+        if ended:
+            break
+        if left is None and any(line.startswith(JOBS) for line in lines):
+            left = plan()
+            whole, begun = left(), time.monotonic()
+        # Of what only draws tables and pages nothing is estimated.
+        if left is not None and whole and time.monotonic() - looked >= look:
+            done = min(0.99, 1 - left() / whole)
+            looked = time.monotonic()
+            bar.draw(max(done, 0.0), looked - begun)
+        time.sleep(TICK)
+    if left is not None and process.returncode == 0:
+        bar.draw(1.0, time.monotonic() - begun)
+    bar.end()
+
+
+class _Bar:
+    """One line that changes, on a terminal; elsewhere a line for every tenth."""
+
+    def __init__(self, shown: TextIO) -> None:
+        self.shown, self.tenth, self.open = shown, -1, False
+
+    def draw(self, done: float, seconds: float) -> None:
+        filled = round(WIDTH * done)
+        text = f"[{'#' * filled}{'.' * (WIDTH - filled)}] {100 * done:3.0f} %, {_time(seconds)}"
+        if 0.02 < done < 1:
+            text += f", about {_time(seconds / done * (1 - done))} left"
+        if self.shown.isatty():
+            self.shown.write(f"\r{text:<79}")
+            self.open = True
+        elif int(10 * done) > self.tenth:
+            self.tenth = int(10 * done)
+            self.shown.write(f"{text}\n")
+        self.shown.flush()
+
+    def say(self, line: str) -> None:
+        self.end()
+        print(line, file=self.shown, flush=True)
+
+    def end(self) -> None:
+        if self.open:
+            self.shown.write("\n")
+        self.open = False
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def planned(study: Path) -> Left:
+    """What is left of the study in a file, by what its stages have taken on this machine so far."""
+    # Only where there is something to do: the imports take longer than to see that nothing is.
+    from prunesid.study.config.chapters import load_whole
+    from prunesid.study.planning.estimate import estimate
+    from prunesid.study.planning.progress import steps
+
+    first = [estimate(each) for each in load_whole(study).studies]
+
+    def left() -> float:
+        return sum(
+            each.rates.seconds(step.left)
+            for each in first
+            for step in steps(each.study, each.sizes)
+        )
+
+    return left
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Runs a command that computes a study.")
+    parser.add_argument("study", type=Path, help="the study's YAML file")
+    parser.add_argument("--log", type=Path, required=True, help="where the command's output goes")
+    parser.add_argument("command", nargs="+", help="the command, after --")
+    given = parser.parse_args()
+    code = run(given.command, given.log, lambda: planned(given.study), sys.stdout)
+    sys.exit(code if code >= 0 else 128 - code)
+
+
+if __name__ == "__main__":
+    main()

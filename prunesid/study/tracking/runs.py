@@ -26,6 +26,7 @@ COMPARISON_STAGE = "compare"
 MAX_DISAGREEMENTS = 200
 PICTURES_PER_BENCHMARK = 2
 KEY = ["benchmark", "question_id"]
+WHOLE = "all tokens"
 
 
 def runs_of(
@@ -74,7 +75,7 @@ def runs_of(
     runs = []
     for arm in arms:
         reference = references[arm.name]
-        predictions: pd.DataFrame | None = None
+        predictions = answers(scores, arm, benchmarks, limit)
         pictures: tuple[Picture, ...] = ()
         if reference is not None:
             predictions = disagreements(scores, arm, reference, limit)
@@ -83,6 +84,7 @@ def runs_of(
         runs.append(
             Run(
                 name=arm.name,
+                label=label_of(arm, places.get(arm.name)),
                 group=group_of(study, ablation),
                 job_type=ARM_STAGE,
                 tags=tags_of(arm, study.model_name),
@@ -100,6 +102,7 @@ def runs_of(
     comparison = Run(
         name=ablation.name,
         group=group_of(study, ablation),
+        label=f"{ablation.title}: comparison",
         job_type=COMPARISON_STAGE,
         tags=(study.model_name, "comparison"),
         config=common | {"title": ablation.title, "reference": ablation.reference.as_dict()},
@@ -131,6 +134,28 @@ def tags_of(arm: Arm, model: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((model, arm.method, budget, *choices)))
 
 
+def label_of(arm: Arm, place: Mapping[str, str] | None) -> str:
+    """What the table calls an arm: its row and column, and the seed where it is not the first."""
+    if place is None:
+        return WHOLE
+    seed = f"seed {arm.seed}" if arm.seed else ""
+    return ", ".join(part for part in (place["row"], place["column"], seed) if part)
+
+
+def answers(scores: pd.DataFrame, arm: Arm, benchmarks: Sequence[str], limit: int) -> pd.DataFrame:
+    """At most `limit` questions with an arm's answers: as many of each benchmark, wrong ones first.
+
+    For the arm that all others are compared with, which differs from none.
+    """
+    own = scores[(scores["arm"] == arm.name) & scores["benchmark"].isin(list(benchmarks))]
+    own = own.sort_values(["benchmark", "score"], kind="stable")
+    place = own.groupby("benchmark").cumcount()
+    chosen = own.assign(place=place).sort_values(["place", "benchmark"]).head(limit)
+    shown = ["question_id", "image_id", "category", "question", "target", "answer", "score"]
+    chosen = chosen.sort_values(["benchmark", "place"])
+    return chosen[["benchmark", *shown]].reset_index(drop=True)
+
+
 def disagreements(scores: pd.DataFrame, arm: Arm, reference: Arm, limit: int) -> pd.DataFrame:
     """Questions that two arms answer differently: benchmark, question, both answers, both scores.
 
@@ -158,7 +183,8 @@ def _places(ablation: Ablation) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for cell in ablation.cells:
         for arm in cell.arms:
-            place = {"row": cell.row.label, "column": cell.column.label}
+            column = cell.column.label if cell.column.values else ""
+            place = {"row": cell.row.label, "column": column}
             found.setdefault(arm.name, place)
     return found
 

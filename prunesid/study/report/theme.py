@@ -179,7 +179,7 @@ def save(drawn: Figure, path: Path, dots: int = DOTS) -> None:
     suffix = path.suffix.lower()
     if suffix not in _METADATA:
         raise ValueError(f"{path}: figures are saved as {', '.join(_METADATA)}")
-    fonts: Any = {"font.sans-serif": PAPER_FONTS} if suffix == ".pdf" else {}
+    fonts: dict[Any, Any] = {"font.sans-serif": PAPER_FONTS} if suffix == ".pdf" else {}
     with style(), matplotlib.rc_context(fonts), atomic(path) as part:
         drawn.savefig(part, format=suffix[1:], dpi=dots, metadata=_METADATA[suffix])
 

@@ -72,7 +72,6 @@ class Run:
     job_type     the stage
     config       the settings of the run, summary its results. Both hold what JSON can express:
                  NumPy scalars and paths are converted, NaN becomes null
-    label        what trackers show in the place of the name, '' for the name
     predictions  shown as a table of at most MAX_PREDICTIONS rows. A column PICTURE holds places in
                  `pictures`, or nothing, and is shown as pictures
     files        {title: path} of images (.png, .jpg) and tables (.csv, .html)
@@ -93,7 +92,6 @@ class Run:
     pictures: tuple[Picture, ...] = ()
     histograms: Mapping[str, Histogram] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
-    label: str = ""
 
     def __post_init__(self) -> None:
         if not self.name or not self.group:
@@ -120,7 +118,6 @@ class Run:
             table = {"columns": plain(list(self.predictions.columns)), "rows": plain(rows)}
         return {
             "name": self.name,
-            "label": self.label or self.name,
             "group": self.group,
             "job_type": self.job_type,
             "tags": list(self.tags),

@@ -26,7 +26,6 @@ COMPARISON_STAGE = "compare"
 MAX_DISAGREEMENTS = 200
 PICTURES_PER_BENCHMARK = 2
 KEY = ["benchmark", "question_id"]
-WHOLE = "all tokens"
 
 
 def runs_of(
@@ -84,7 +83,6 @@ def runs_of(
         runs.append(
             Run(
                 name=arm.name,
-                label=label_of(arm, places.get(arm.name)),
                 group=group_of(study, ablation),
                 job_type=ARM_STAGE,
                 tags=tags_of(arm, study.model_name),
@@ -102,7 +100,6 @@ def runs_of(
     comparison = Run(
         name=ablation.name,
         group=group_of(study, ablation),
-        label=f"{ablation.title}: comparison",
         job_type=COMPARISON_STAGE,
         tags=(study.model_name, "comparison"),
         config=common | {"title": ablation.title, "reference": ablation.reference.as_dict()},
@@ -132,14 +129,6 @@ def tags_of(arm: Arm, model: str) -> tuple[str, ...]:
     budget = "all tokens" if arm.is_vanilla else f"budget {arm.budget}"
     choices = (str(resolved[name]) for name in ("preset", "grouping") if resolved.get(name))
     return tuple(dict.fromkeys((model, arm.method, budget, *choices)))
-
-
-def label_of(arm: Arm, place: Mapping[str, str] | None) -> str:
-    """What the table calls an arm: its row and column, and the seed where it is not the first."""
-    if place is None:
-        return WHOLE
-    seed = f"seed {arm.seed}" if arm.seed else ""
-    return ", ".join(part for part in (place["row"], place["column"], seed) if part)
 
 
 def answers(scores: pd.DataFrame, arm: Arm, benchmarks: Sequence[str], limit: int) -> pd.DataFrame:
@@ -183,8 +172,7 @@ def _places(ablation: Ablation) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for cell in ablation.cells:
         for arm in cell.arms:
-            column = cell.column.label if cell.column.values else ""
-            place = {"row": cell.row.label, "column": column}
+            place = {"row": cell.row.label, "column": cell.column.label}
             found.setdefault(arm.name, place)
     return found
 

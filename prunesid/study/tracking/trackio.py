@@ -42,7 +42,7 @@ class Trackio:
             "project": self.project,
             "directory": str(directory),
             "documents": [str(path_of(run, directory)) for run in missing],
-            "groups": _labels(runs),
+            "groups": _names(runs),
         }
         finished = run_bounded(
             [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))],
@@ -84,11 +84,11 @@ class Trackio:
         )
 
 
-def _labels(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """The labels of the runs of each group."""
+def _names(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The names of the runs of each group."""
     found: dict[str, list[str]] = {}
     for run in runs:
-        found.setdefault(run.group, []).append(run.label or run.name)
+        found.setdefault(run.group, []).append(run.name)
     return found
 
 

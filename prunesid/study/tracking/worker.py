@@ -86,7 +86,7 @@ def save_pages(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def record_trackio(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Record {"documents": [files]}: {"id"} for each. Every warning of trackio is an error.
 
-    "groups": {group: [labels]}: other runs of these groups have another label by now, and go.
+    "groups": {group: [names]}: other runs of these groups have another name by now, and go.
 
     TRACKIO_DIR says where trackio's files go.
     """
@@ -96,8 +96,8 @@ def record_trackio(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for document in _documents(request):
         _record_in_trackio(trackio, document, request, former)
         yield {"id": document["id"]}
-    for group, labels in request["groups"].items():
-        names = {f"{group}/{label}" for label in labels}
+    for group, named in request["groups"].items():
+        names = {f"{group}/{name}" for name in named}
         for name in [n for n in former if n.startswith(f"{group}/") and n not in names]:
             _drop(trackio, request["project"], name, former)
 
@@ -143,7 +143,7 @@ def _record(wandb: Any, document: dict[str, Any], request: dict[str, Any]) -> st
         entity=request["entity"],
         dir=request["directory"],
         id=document["id"],
-        name=document["label"],
+        name=document["name"],
         group=document["group"],
         job_type=document["job_type"],
         tags=[tag[:MAX_TAG] for tag in document["tags"]],
@@ -376,7 +376,7 @@ def _record_in_trackio(
     trackio: Any, document: dict[str, Any], request: dict[str, Any], former: dict[str, list[Any]]
 ) -> None:
     # trackio tells runs apart by name alone in its lists, so the group is part of it.
-    name = f"{document['group']}/{document['label']}"
+    name = f"{document['group']}/{document['name']}"
     _drop(trackio, request["project"], name, former)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

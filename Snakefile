@@ -69,6 +69,7 @@ else:
     include: "workflow/rules/pictures.smk"
     include: "workflow/rules/notebook.smk"
     include: "workflow/rules/publish.smk"
+    include: "workflow/rules/export.smk"
     include: "workflow/rules/estimate.smk"
 
     # Rules of your own: any .smk in the folder `rules` beside the study's file (docs/extending.md).

@@ -114,6 +114,11 @@ class Layout:
         return self.model / "notebook" / file
 
     @property
+    def exported(self) -> Path:
+        """The results in a shared schema."""
+        return self.model / "export"
+
+    @property
     def runs(self) -> Path:
         """The published runs."""
         return self.model / "runs"

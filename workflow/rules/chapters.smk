@@ -49,6 +49,13 @@ for each in WHOLE.chapters:
 
 TARGETS = [getattr(rules, f"{each.name}_all").input for each in WHOLE.chapters]
 
+
+# The results of all chapters in the schema of Every Eval Ever.
+rule export:
+    input:
+        [getattr(rules, f"{each.name}_export").output for each in WHOLE.chapters],
+
+
 # What several chapters say of the same methods.
 TRAVEL = WHOLE.results / "travel"
 TRAVELED = str(TRAVEL / "travel.csv") if len(WHOLE.compared) > 1 else None

@@ -72,6 +72,7 @@ STAGES = {
         )
     ),
     "render": Stage(("prunesid.study.report",)),
+    "export": Stage(("prunesid.study.report.evaluations",)),
     "travel": Stage(("prunesid.study.report.travel",)),
     "front": Stage(("prunesid.study.report.front", "prunesid.study.report.templates")),
     "patches": Stage(("prunesid.study.report.kept_patches", "prunesid.study.stages.patches")),

@@ -9,17 +9,25 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import webbrowser
+from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
+from urllib.parse import urlencode
 
+from prunesid.core.files import atomic
 from prunesid.core.registry import unknown
 from prunesid.study.config.chapters import load_whole
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.study import Study
 from prunesid.study.layout import Layout
 from prunesid.study.tracking.ledger import shown
+from prunesid.study.tracking.runs import group_of
 from prunesid.study.tracking.trackio import FOLDER, surroundings
 
 LOOPBACK = "127.0.0.1"
+# Links to the dashboard's views, which hold while it runs.
+VIEWS = "dashboard.html"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,15 +55,47 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.update(environment)
     import trackio
 
-    trackio.show(
-        project=study.wandb.project,
+    project = study.wandb.project
+    _, address, *_ = trackio.show(
+        project=project,
         host=LOOPBACK,
         server_port=given.port,
         share=False,
         mcp_server=False,
-        open_browser=not given.no_browser,
+        open_browser=False,
+        block_thread=False,
     )
+    runs = [(run.name, run.id) for run in trackio.Api().runs(project)]
+    views = {a.title: view(address, project, runs, group_of(study, a)) for a in study.ablations}
+    write_views(views, study.title, directory / VIEWS)
+    print(f"\nA view per ablation while this runs: {shown(directory / VIEWS)}", flush=True)
+    if not given.no_browser:
+        webbrowser.open(next(iter(views.values())))
+    trackio.utils.block_main_thread_until_keyboard_interrupt()
     return 0
+
+
+def view(address: str, project: str, runs: Sequence[tuple[str, str]], group: str) -> str:
+    """The address of the dashboard's pictures and tables of one group's runs.
+
+    From there its other pages show the same runs, of the metrics the values alone.
+
+    runs  name and id of every run
+    """
+    own = [key for name, key in runs if name.startswith(f"{group}/")]
+    asked = {"project": project, "run_ids": ",".join(own), "metric_filter": "/value"}
+    asked |= {"plots_per_row": "2"}
+    return f"{address.rstrip('/')}/media?{urlencode(asked, safe=',/')}"
+
+
+def write_views(views: Mapping[str, str], title: str, path: Path) -> None:
+    """A page of links, since the addresses name every run and are long."""
+    links = "".join(
+        f'<li><a href="{escape(u)}">{escape(name)}</a></li>\n' for name, u in views.items()
+    )
+    page = f'<!doctype html><meta charset="utf-8"><title>{escape(title)}</title>\n'
+    with atomic(path) as part:
+        part.write_text(f"{page}<h1>{escape(title)}</h1>\n<ul>\n{links}</ul>\n", encoding="utf-8")
 
 
 def runs_of_study(study: Study) -> Path:

@@ -29,7 +29,6 @@ from prunesid.study.tracking.uploads import Upload, read_uploads, write_uploads
 from prunesid.study.tracking.wandb import Wandb
 from prunesid.study.tracking.wandb_commands import RETRIES, record, surroundings
 
-PAGES = ("workspace", "report")
 TABLE = "table.md"
 PROCESS = Path(__file__).with_name("worker.py")
 NO_ACCOUNT = (
@@ -58,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def send(study: Study, directory: Path, settings: Settings) -> dict[str, str]:
-    """Send what is not online; the addresses of workspace and report. NotSent where that fails."""
+    """Send what is not online; the addresses of workspaces and report. NotSent where that fails."""
     directory = directory.absolute()
     if not (directory / LEDGER).is_file():
         raise NotSent(f"There are no runs in {shown(directory)}; `make reproduce` makes them.")
@@ -102,10 +101,11 @@ def _with(entry: Entry, tracker: str, delivery: Delivery) -> Entry:
 def _send_pages(pages: Mapping[str, Any], directory: Path, settings: Settings) -> dict[str, str]:
     content = digest({"pages": pages, "code": file_digest(PROCESS)})
     uploads = read_uploads(directory)
-    held = {name: uploads[name] for name in PAGES if name in uploads}
+    names = ["workspace", "report", *(f"view {a['group']}" for a in pages["ablations"])]
+    held = {name: uploads[name] for name in names if name in uploads}
     former = {n: u.url for n, u in held.items() if u.target == settings.target and u.url}
     current = {n: str(u.url) for n, u in held.items() if n in former and u.content == content}
-    if len(current) == len(PAGES):
+    if len(current) == len(names):
         return current
     place = {"project": settings.project, "entity": settings.entity}
     request = {"task": "save_pages", **pages, **place, "former": former}
@@ -116,18 +116,18 @@ def _send_pages(pages: Mapping[str, Any], directory: Path, settings: Settings) -
         directory=directory,
         timeout=2 * settings.timeout,
     )
-    urls = {name: a[name] for a in lines_of(finished) for name in PAGES if name in a}
+    urls = {name: a[name] for a in lines_of(finished) for name in names if name in a}
     uploads |= {name: Upload(content, settings.target, url) for name, url in urls.items()}
     write_uploads(directory, uploads)
     problem = problem_of(finished, "wandb")
     if problem is not None:
-        missing = ", ".join(name for name in PAGES if name not in urls)
+        missing = ", ".join(name for name in names if name not in urls)
         raise NotSent(f"Not saved: {missing}. {problem}")
     return urls
 
 
 def _pages(study: Study, directory: Path) -> Mapping[str, Any]:
-    """The content of workspace and report, as JSON. NotSent if results are missing."""
+    """The content of workspaces and report, as JSON. NotSent if results are missing."""
     files = {
         title: path
         for artifact in read_artifacts(directory)

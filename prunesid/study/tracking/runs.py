@@ -77,7 +77,7 @@ def runs_of(
     runs = []
     for arm in arms:
         reference = references[arm.name]
-        predictions: pd.DataFrame | None = None
+        predictions = answers(scores, arm, benchmarks, limit)
         pictures: tuple[Picture, ...] = ()
         if reference is not None:
             predictions = disagreements(scores, arm, reference, limit)
@@ -151,6 +151,20 @@ def tags_of(arm: Arm, model: str) -> tuple[str, ...]:
         return (model, WHOLE)
     choices = (str(resolved[name]) for name in ("preset", "grouping") if resolved.get(name))
     return tuple(dict.fromkeys((model, arm.method, f"budget {arm.budget}", *choices)))
+
+
+def answers(scores: pd.DataFrame, arm: Arm, benchmarks: Sequence[str], limit: int) -> pd.DataFrame:
+    """At most `limit` questions with an arm's answers: as many of each benchmark, wrong ones first.
+
+    For the arm that all others are compared with, which differs from none.
+    """
+    own = scores[(scores["arm"] == arm.name) & scores["benchmark"].isin(list(benchmarks))]
+    own = own.sort_values(["benchmark", "score"], kind="stable")
+    place = own.groupby("benchmark").cumcount()
+    chosen = own.assign(place=place).sort_values(["place", "benchmark"]).head(limit)
+    shown = ["question_id", "image_id", "category", "question", "target", "answer", "score"]
+    chosen = chosen.sort_values(["benchmark", "place"])
+    return chosen[["benchmark", *shown]].reset_index(drop=True)
 
 
 def disagreements(scores: pd.DataFrame, arm: Arm, reference: Arm, limit: int) -> pd.DataFrame:

@@ -42,6 +42,7 @@ class Trackio:
             "project": self.project,
             "directory": str(directory),
             "documents": [str(path_of(run, directory)) for run in missing],
+            "groups": _names(runs),
         }
         finished = run_bounded(
             [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))],
@@ -81,6 +82,14 @@ class Trackio:
             and delivery.target == self.project
             and any((directory / FOLDER).glob("*.db"))
         )
+
+
+def _names(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The names of the runs of each group."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        found.setdefault(run.group, []).append(run.name)
+    return found
 
 
 def surroundings(directory: Path) -> dict[str, str]:

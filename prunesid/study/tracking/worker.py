@@ -66,10 +66,11 @@ def send_artifacts(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def save_pages(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Save a workspace and a report: {"workspace": url}, {"report": url}.
+    """Save a workspace, a report, and a workspace per ablation: {"workspace": url}, ...
 
     "title", "benchmarks": {name: title}, "ablations": [{"group", "title", "text"}], "former":
-    {"workspace": url, "report": url}; a former page that is still there is changed in its place.
+    {"workspace": url, "report": url, "view <group>": url}; a former page that is still there is
+    changed in its place.
     """
     import wandb
 
@@ -77,10 +78,15 @@ def save_pages(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         request["entity"] = wandb.Api().default_entity
     for name, save in (("workspace", _workspace), ("report", _report)):
         yield {name: save(request, request["former"].get(name))}
+    for ablation in request["ablations"]:
+        name = f"view {ablation['group']}"
+        yield {name: _workspace(request, request["former"].get(name), ablation)}
 
 
 def record_trackio(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Record {"documents": [files]}: {"id"} for each. Every warning of trackio is an error.
+
+    "groups": {group: [names]}: other runs of these groups have another name by now, and go.
 
     TRACKIO_DIR says where trackio's files go.
     """
@@ -90,6 +96,10 @@ def record_trackio(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for document in _documents(request):
         _record_in_trackio(trackio, document, request, former)
         yield {"id": document["id"]}
+    for group, named in request["groups"].items():
+        names = {f"{group}/{name}" for name in named}
+        for name in [n for n in former if n.startswith(f"{group}/") and n not in names]:
+            _drop(trackio, request["project"], name, former)
 
 
 TASKS = {task.__name__: task for task in (record_wandb, send_artifacts, save_pages, record_trackio)}
@@ -142,11 +152,13 @@ def _record(wandb: Any, document: dict[str, Any], request: dict[str, Any]) -> st
     )
     place = Path(run.settings.sync_dir)
     run.summary.update(document["summary"])
-    # The stock workspace draws what was logged; what is in the summary alone has no panel there.
+    # The stock workspace draws what was logged; what is in the summary alone has no panel there,
+    # and how many arms were compared needs none.
     numbers = {
         name: value
         for name, value in document["summary"].items()
         if isinstance(value, (int, float)) and not isinstance(value, bool)
+        if document["job_type"] != COMPARISON
     }
     shown = numbers | _shown(wandb, document, Path(request["directory"]))
     if shown:
@@ -233,7 +245,27 @@ def _artifact(wandb: Any, described: dict[str, Any]) -> Any:
     return artifact
 
 
-def _workspace(request: dict[str, Any], former: str | None) -> str:
+def _workspace(
+    request: dict[str, Any], former: str | None, ablation: dict[str, Any] | None = None
+) -> str:
+    """The saved workspace of all runs, or of those of one ablation."""
+    import wandb_workspaces.workspaces as ws
+
+    page = _loaded(ws.Workspace.from_url, former) or ws.Workspace(
+        entity=request["entity"], project=request["project"], name=request["title"]
+    )
+    arrange_workspace(page, request, ablation)
+    page.save()
+    return str(page.url)
+
+
+def arrange_workspace(
+    page: Any, request: dict[str, Any], ablation: dict[str, Any] | None = None
+) -> None:
+    """Fill a workspace: first what is kept and which answers differ, then figures and numbers.
+
+    Bars have the names of the runs, which are the labels of the tables.
+    """
     import wandb_workspaces.expr as expr
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
@@ -241,25 +273,29 @@ def _workspace(request: dict[str, Any], former: str | None) -> str:
     def section(name: str, panels: list[Any]) -> Any:
         return ws.Section(name=name, panels=panels, is_open=True)
 
-    page = _loaded(ws.Workspace.from_url, former) or ws.Workspace(
-        entity=request["entity"], project=request["project"], name=request["title"]
-    )
-    page.name = request["title"]
+    page.name = request["title"] if ablation is None else ablation["title"]
     page.sections = [
-        section("Average over benchmarks", _bars(wr, {"average": "% of all tokens"}, grid=False)),
-        section("Benchmarks", _bars(wr, request["benchmarks"], grid=False)),
-        section("Comparisons", [wr.MediaBrowser(media_keys=["figure"], num_columns=1)]),
         section("What is kept", [wr.MediaBrowser(media_keys=["pictures"], num_columns=2)]),
         section("Answers that differ", [wr.WeavePanelSummaryTable(table_name="predictions")]),
+        section("Comparisons", [wr.MediaBrowser(media_keys=["figure"], num_columns=1)]),
+        section("Average over benchmarks", _bars(wr, {"average": "% of all tokens"}, grid=False)),
+        section("Benchmarks", _bars(wr, request["benchmarks"], grid=False)),
     ]
     first = next(iter(request["benchmarks"]))
-    page.runset_settings = ws.RunsetSettings(
-        groupby=[expr.Metric("Group"), expr.Metric("JobType")],
-        order=[expr.Ordering(expr.Summary("average/value"), ascending=False)],
-        pinned_columns=["summary:average/value", f"summary:{first}/value", "tags:__ALL__"],
-    )
-    page.save()
-    return str(page.url)
+    values = ["summary:average/value", f"summary:{first}/value"]
+    order = [expr.Ordering(expr.Summary("average/value"), ascending=False)]
+    if ablation is None:
+        page.runset_settings = ws.RunsetSettings(
+            groupby=[expr.Metric("Group"), expr.Metric("JobType")],
+            order=order,
+            pinned_columns=[*values, "tags:__ALL__"],
+        )
+    else:
+        page.runset_settings = ws.RunsetSettings(
+            filters=f"Metric('Group') == '{ablation['group']}'",
+            order=order,
+            pinned_columns=["config:row.value", "config:column.value", *values],
+        )
 
 
 def _report(request: dict[str, Any], former: str | None) -> str:
@@ -329,14 +365,19 @@ def _former(trackio: Any, project: str) -> dict[str, list[Any]]:
     return found
 
 
+def _drop(trackio: Any, project: str, name: str, former: dict[str, list[Any]]) -> None:
+    """Delete former runs of that name, with their pictures."""
+    for run in former.pop(name, []):
+        run.delete()
+        shutil.rmtree(trackio.media.get_project_media_path(project, name), ignore_errors=True)
+
+
 def _record_in_trackio(
     trackio: Any, document: dict[str, Any], request: dict[str, Any], former: dict[str, list[Any]]
 ) -> None:
     # trackio tells runs apart by name alone in its lists, so the group is part of it.
     name = f"{document['group']}/{document['name']}"
-    for run in former.pop(name, []):
-        run.delete()
-        shutil.rmtree(trackio.media.get_project_media_path(request["project"], name))
+    _drop(trackio, request["project"], name, former)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run = trackio.init(
@@ -363,6 +404,9 @@ def _flat(document: dict[str, Any]) -> dict[str, Any]:
         **document["config"],
         "environment": document["environment"],
     }
+    if document["job_type"] == COMPARISON:
+        # Counts, of which a chart says nothing.
+        nested["counts"] = document["summary"]
     flat: dict[str, Any] = {}
     waiting = list(nested.items())
     while waiting:
@@ -375,7 +419,8 @@ def _flat(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shown_in_trackio(trackio: Any, document: dict[str, Any], directory: Path) -> dict[str, Any]:
-    shown = {name: value for name, value in document["summary"].items() if value is not None}
+    told = {} if document["job_type"] == COMPARISON else document["summary"]
+    shown = {name: value for name, value in told.items() if value is not None}
     for title, file in document["files"].items():
         shown[title] = _trackio_media(trackio, directory / file["path"], title)
     for title, held in document["histograms"].items():

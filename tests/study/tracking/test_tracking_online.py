@@ -146,11 +146,14 @@ def test_runs_workspace_and_report(study, made, tmp_path, monkeypatch, account):
         }
         assert statuses == {"online"}
 
-        (workspace,) = [v for v in server.views.values() if v["type"] == "project-view"]
-        section = json.loads(workspace["spec"])["section"]
-        names = [s["name"] for s in section["panelBankConfig"]["sections"]]
-        assert names[:2] == ["Average over benchmarks", "Benchmarks"]
-        assert "pocket_pope/value" in workspace["spec"] and '"predictions"' in workspace["spec"]
+        workspaces = [v for v in server.views.values() if v["type"] == "project-view"]
+        assert {v["displayName"] for v in workspaces} == {"Pruning", "Token grouping"}
+        assert urls["view pocket/grouping"].startswith(f"{server.url}/someone/prunesid?nw=")
+        for workspace in workspaces:
+            section = json.loads(workspace["spec"])["section"]
+            names = [s["name"] for s in section["panelBankConfig"]["sections"]]
+            assert names[:2] == ["What is kept", "Answers that differ"]
+            assert "pocket_pope/value" in workspace["spec"] and '"predictions"' in workspace["spec"]
         (report,) = [v for v in server.views.values() if v["type"] == "runs"]
         assert "the table.md" in report["spec"] and "Token grouping" in report["spec"]
 
@@ -158,17 +161,17 @@ def test_runs_workspace_and_report(study, made, tmp_path, monkeypatch, account):
         assert send(load_study(study), directory, ONLINE) == urls
         assert server.asked("UpsertView2") == server.asked("upsertView") == []
 
-        # Another table: the same two pages, changed.
+        # Another table: the same pages, changed.
         (tmp_path / "table.md").write_text("another table")
         assert send(load_study(study), directory, ONLINE) == urls
-        assert len(server.views) == 2
+        assert len(server.views) == 3
         assert "another table" in server.views[report["id"]]["spec"]
 
         # Someone has deleted them.
         server.views.clear()
         study.write_text(study.read_text().replace("Pruning", "Pruned"))
         assert send(load_study(study), directory, ONLINE) != urls
-        assert {view["displayName"] for view in server.views.values()} == {"Pruned"}
+        assert {v["displayName"] for v in server.views.values()} == {"Pruned", "Token grouping"}
 
 
 def test_a_server_that_fails_is_named(study, made, tmp_path, monkeypatch, account):

@@ -71,7 +71,7 @@ def test_runs_agree_with_the_comparison(scores, values, tmp_path):
                 assert by_name[arm].summary[f"{benchmark.name}/{name}"] == pytest.approx(line[name])
             assert by_name[arm].summary[f"{benchmark.name}/tokens"] == line["tokens_mean"]
     assert by_name["default"].config["arm"]["preset"] == "paper"
-    assert by_name["default"].predictions is not None and by_name["vanilla"].predictions is None
+    assert by_name["default"].predictions is not None and len(by_name["vanilla"].predictions)
     assert runs[-1].job_type == "compare" and runs[-1].files == {"table": table}
     assert runs[-1].summary["pocket_gqa/questions"] == 160
 
@@ -163,6 +163,17 @@ def test_an_arms_place_in_the_table_is_in_its_configuration(scores, values):
     assert (config["row"], config["column"]) == ("random", "192 tokens")
     assert (config["reference"], config["seed"]) == ("PSCA (PruneSID), 192 tokens", 2)
     assert runs["vanilla"].config["reference"] is None
+
+
+def test_the_all_token_run_has_its_answers_the_wrong_ones_first(scores, values):
+    run = runs_of(STUDY, ABLATION, scores, values, {}, {}, limit=20)[0]
+    assert run.config["reference"] is None and len(run.predictions) == 20
+    own = scores[scores["arm"] == "vanilla"].set_index(["benchmark", "question_id"])
+    for line in run.predictions.itertuples():
+        known = own.loc[(line.benchmark, line.question_id)]
+        assert (line.answer, line.target, line.score) == tuple(known[["answer", "target", "score"]])
+    for _, told in run.predictions.groupby("benchmark"):
+        assert len(told) == 10 and told["score"].is_monotonic_increasing
 
 
 def test_the_comparison_counts_what_is_left_out_and_only_where_something_is(scores, values):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from builders.synthetic_scores import ROOT
 
 from prunesid.study.config.study import load_study
 from prunesid.study.tracking import Settings, plain
-from prunesid.study.tracking.dashboard import main, recorded
+from prunesid.study.tracking.dashboard import main, recorded, view, write_views
 from prunesid.study.tracking.json import Json
 from prunesid.study.tracking.publish import deliver, publish
 from prunesid.study.tracking.trackio import Trackio, surroundings
@@ -180,6 +181,21 @@ def test_the_dashboard_serves_the_runs_on_loopback_alone(study, tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_view_shows_the_runs_of_its_group_alone():
+    runs = [("pocket/grouping/a, b", "1"), ("pocket/grouping/c", "2"), ("pocket/grouping2/a", "3")]
+    url = view("http://127.0.0.1:7860/", "prunesid", runs, "pocket/grouping")
+    parts = urllib.parse.urlparse(url)
+    assert parts.path == "/media"
+    asked = urllib.parse.parse_qs(parts.query)
+    assert (asked["project"], asked["run_ids"]) == (["prunesid"], ["1,2"])
+
+
+def test_the_page_of_views_links_them_by_title(tmp_path):
+    write_views({"A < B": "http://x/?a=1&b=2"}, "T", tmp_path / "dashboard.html")
+    text = (tmp_path / "dashboard.html").read_text()
+    assert '<a href="http://x/?a=1&amp;b=2">A &lt; B</a>' in text
 
 
 def _asked(url: str, data: dict, process: subprocess.Popen) -> dict:

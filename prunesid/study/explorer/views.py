@@ -23,7 +23,8 @@ class View:
 
     picture  its number
     shown    top, left, bottom and right of the part of the grid that the picture fills
-    tiles    (row among the input's crops, top, left, rows, columns) of each crop in the grid
+    tiles    (number of the first patch among those of all crops in a row, top, left, rows, columns)
+             of each crop in the grid
     """
 
     title: str
@@ -39,16 +40,18 @@ def views_of(media: Sequence[Medium], grids: Sequence[Grid]) -> tuple[View, ...]
     Of an image in crops that are not `SUB_CROPS` the first is shown.
     """
     found: list[View] = []
+    first = [sum(rows * columns for rows, columns in grids[:row]) for row in range(len(grids))]
     start = pictures = 0
     for medium in media:
         count = len(medium.rows)
         frames = count if medium.kind == VIDEO else 1
         for place in range(frames):
             title = f"frame {place + 1}" if frames > 1 else ""
-            found.append(_one(title, pictures + place, start + place, grids[start + place]))
+            row = start + place
+            found.append(_one(title, pictures + place, first[row], grids[row]))
         if SUB_CROPS in medium.layout and count > 1:
-            found[-1] = _one("whole image", pictures, start, grids[start])
-            found.append(_map(medium, pictures, start, grids[start]))
+            found[-1] = _one("whole image", pictures, first[start], grids[start])
+            found.append(_map(medium, pictures, first[start + 1 : start + count], grids[start]))
         start, pictures = start + count, pictures + frames
     return tuple(found)
 
@@ -75,17 +78,17 @@ def as_text(views: Sequence[View]) -> str:
     )
 
 
-def _one(title: str, picture: int, row: int, grid: Grid) -> View:
-    return View(title, picture, grid, (0, 0, *grid), ((row, 0, 0, *grid),))
+def _one(title: str, picture: int, first: int, grid: Grid) -> View:
+    return View(title, picture, grid, (0, 0, *grid), ((first, 0, 0, *grid),))
 
 
-def _map(medium: Medium, picture: int, start: int, grid: Grid) -> View:
+def _map(medium: Medium, picture: int, first: Sequence[int], grid: Grid) -> View:
     """The sub-crops put together; the picture fills what the layout says is shown."""
     rows, columns = grid
     down, across = medium.sub_crops
     tiles = tuple(
-        (start + 1 + n, n // across * rows, n % across * columns, rows, columns)
-        for n in range(down * across)
+        (patch, n // across * rows, n % across * columns, rows, columns)
+        for n, patch in enumerate(first)
     )
     top, left, bottom, right = medium.layout.get("shown", (0, 0, down * rows, across * columns))
     whole = (down * rows, across * columns)

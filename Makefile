@@ -4,7 +4,6 @@ CONFIG ?= configs/study.yaml
 CORES ?= all
 # Where the study's own file says that results go.
 RESULTS ?= $(or $(shell sed -n 's/^results: *\([^ \#]*\).*/\1/p' $(CONFIG) 2>/dev/null),results)
-REPORT = $(RESULTS)/report.html
 BIN := .venv/bin
 # The embedded model that `make pocket` trains, and where to.
 MODEL ?= llava
@@ -24,27 +23,15 @@ help:
 
 # The whole study, with its report.
 reproduce: .venv/.ready
-	@$(BIN)/python -m prunesid.study.config $(CONFIG)
-	@# The closing message comes last, after the report's log, and also where nothing was to be done: not by a hook.
-	@$(BIN)/python -m prunesid.study.planning.bar $(CONFIG) --log $(RESULTS)/reproduce.log -- \
-	    $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --no-hooks
-	@# The report is written where it is older than what it shows; published runs change without it.
-	@if ! test -f $(REPORT) || \
-	    find $(CONFIG) workflow $(RESULTS) -newer $(REPORT) -type f ! -path '*/runs/*' ! -name '*.log' \
-	        | grep -q .; then echo "Writing $(REPORT)" && \
-	    $(BIN)/python -m prunesid.study.planning.bar $(CONFIG) --log $(RESULTS)/report.log -- \
-	        $(BIN)/snakemake --configfile $(CONFIG) --report $(REPORT) \
-	        --report-stylesheet workflow/report/report.css && \
-	    $(BIN)/python -m prunesid.study.report.finish $(CONFIG) $(REPORT); fi
-	@$(BIN)/python -m prunesid.study.report.closing $(CONFIG) --report $(REPORT)
+	$(BIN)/python -m prunesid run $(CONFIG) --cores $(CORES)
 
 # Everything that the study lacks, before it runs: packages, GPU, disk, checkpoint, data, tokens. Downloads nothing.
 check: .venv/.ready
-	$(BIN)/python -m prunesid.study.planning.check $(CONFIG)
+	$(BIN)/python -m prunesid check $(CONFIG)
 
 # What the study will take, from what this machine has done of it; computes nothing.
 estimate: .venv/.ready
-	$(BIN)/python -m prunesid.study.planning.estimate $(CONFIG) --cores $(CORES)
+	$(BIN)/python -m prunesid estimate $(CONFIG) --cores $(CORES)
 
 # All tests, on two workers.
 test: .venv/.ready

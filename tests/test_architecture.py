@@ -25,6 +25,8 @@ LAYERS = (
     ("study.report",),
     ("study.tracking",),
     ("study.planning",),
+    ("study.run",),
+    ("__main__",),
 )
 
 

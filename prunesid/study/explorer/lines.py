@@ -53,7 +53,7 @@ def lines_of(study: Study, arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 def whole_table(study: Study) -> dict[str, list[float | None]]:
     """{benchmark: `SHOWN`} of all tokens."""
-    found = {}
+    found: dict[str, list[float | None]] = {}
     for ablation in study.ablations:
         table = _table(read_comparison(Layout.of(study).comparison(ablation.name)))
         found |= table[ALL_TOKENS, ALL]

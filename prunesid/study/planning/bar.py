@@ -1,20 +1,16 @@
 """One bar for a command that computes a study, by the work that is left of it in seconds.
 
-    python -m prunesid.study.planning.bar configs/study.yaml --log run.log -- snakemake --cores 2
-
 What the command says goes to the log. Shown are the bar, what was damaged and is made again, and,
 where the command fails, the log from its first error on.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -38,15 +34,20 @@ class Left(Protocol):
 
 
 def run(
-    command: Sequence[str], log: Path, plan: Callable[[], Left], shown: TextIO, look: float = LOOK
+    command: Sequence[str],
+    log: Path,
+    plan: Callable[[], Left],
+    shown: TextIO,
+    look: float = LOOK,
+    env: Mapping[str, str] | None = None,
 ) -> int:
-    """The exit code of the command, whose output goes to `log`.
+    """The exit code of the command, whose output goes to `log`; minus a signal's number.
 
     plan  called once there is something to do; what it gives is called every `look` seconds
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env)
     former = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         with log.open(encoding="utf-8", errors="replace") as said:
@@ -144,17 +145,3 @@ def planned(study: Path) -> Left:
         )
 
     return left
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Runs a command that computes a study.")
-    parser.add_argument("study", type=Path, help="the study's YAML file")
-    parser.add_argument("--log", type=Path, required=True, help="where the command's output goes")
-    parser.add_argument("command", nargs="+", help="the command, after --")
-    given = parser.parse_args()
-    code = run(given.command, given.log, lambda: planned(given.study), sys.stdout)
-    sys.exit(code if code >= 0 else 128 - code)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Everything that a study needs and that is missing, at once.
 
-    python -m prunesid.study.planning.check configs/llava-1.5-7b.yaml
+    prunesid check configs/llava-1.5-7b.yaml
 
 `make check CONFIG=...` says the same. It looks at packages, GPU, memory and disk, at the checkpoint
 and the benchmarks' data in the local caches and on the hub, at tokens, and at what scoring needs.
@@ -9,9 +9,7 @@ Nothing is downloaded or computed. The exit status is 1 where something is missi
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from prunesid.study.config.model import POCKET, folder_of, geometry_of, is_hub_n
 from prunesid.study.config.study import Study
 from prunesid.study.planning.checks.checkpoint import as_tower, check_folder, check_repository
 from prunesid.study.planning.checks.data import check_data, check_token
-from prunesid.study.planning.checks.finding import MISSING, OK, Finding, summary, text
+from prunesid.study.planning.checks.finding import MISSING, OK, Finding
 from prunesid.study.planning.checks.hub import Hub
 from prunesid.study.planning.checks.machine import Machine, check_disks, check_gpu, check_memory
 from prunesid.study.planning.checks.packages import VIDEO, Installed, check_packages, installed
@@ -111,16 +109,3 @@ def _model_of(path: Path) -> str | None:
         return None
     named = document.get("model", POCKET) if isinstance(document, dict) else None
     return named if isinstance(named, str) else None
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Is everything there that a study needs?")
-    parser.add_argument("study", type=Path, help="the study's YAML file")
-    given = parser.parse_args()
-    found = check(given.study, Hub(), Machine())
-    print(f"{text(found)}\n\n{summary(found)}")
-    sys.exit(any(finding.state == MISSING for finding in found))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Progress of a study, and the cost of what is left.
 
-    python -m prunesid.study.planning.estimate configs/study.yaml --cores 2
+    prunesid estimate configs/study.yaml --cores 2
 
 `make estimate` and `snakemake estimate` say the same. Times come from the part of the study that
 this machine has finished. Before there is one, they come from rates shipped with the package or, on
@@ -10,9 +10,6 @@ download.
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +18,6 @@ from pathlib import Path
 import pandas as pd
 
 from prunesid.pocket import EMBEDDED
-from prunesid.study.config.chapters import load_whole
-from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.hub_models import TaskSize
 from prunesid.study.config.study import Study
 from prunesid.study.layout import Layout
@@ -237,23 +232,3 @@ def _time(seconds: float) -> str:
 def size_text(number: float) -> str:
     """A number of bytes, for people."""
     return f"{number / 1e6:,.0f} MB" if number < 1e9 else f"{number / 1e9:,.1f} GB"
-
-
-def _cores(value: str) -> int:
-    return len(os.sched_getaffinity(0)) if value == "all" else int(value)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="What a study will cost, and how far it is.")
-    parser.add_argument("study", type=Path, help="the study's YAML file")
-    parser.add_argument("--cores", type=_cores, default="all", help="a number, or all")
-    given = parser.parse_args()
-    try:
-        whole = load_whole(given.study)
-    except ConfigError as error:
-        sys.exit(str(error))
-    print(text_of_all([estimate(study) for study in whole.studies], given.cores))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,15 +1,10 @@
-"""The last message of a finished study: where everything is, how to get its runs online.
-
-python -m prunesid.study.report.closing configs/study.yaml --report results/report.html
-"""
+"""The last message of a finished study: where everything is, how to get its runs online."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from prunesid.study.config.chapters import load_whole
 from prunesid.study.config.study import Study
 from prunesid.study.files.features import skipped_of
 from prunesid.study.layout import Layout
@@ -55,15 +50,3 @@ def _left_out(study: Study) -> Iterator[str]:
                 f"Left out of {benchmark.title}: {questions:,} questions on {len(skipped):,} that "
                 f"cannot be read, for example: {next(iter(skipped.values())).reason}"
             )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="What a finished study ends with.")
-    parser.add_argument("study", type=Path, help="the study's YAML file")
-    parser.add_argument("--report", type=Path, help="the report that was written")
-    given = parser.parse_args()
-    print(closing(load_whole(given.study).studies, given.report))
-
-
-if __name__ == "__main__":
-    main()

@@ -261,7 +261,8 @@ def test_a_broken_weights_file_is_found_before_anything_runs(tmp_path):
 
 def test_reading_a_study_does_not_import_torch():
     code = (
-        "import sys; sys.argv.append('configs/pocket.yaml'); import prunesid.study.config.__main__"
+        "import sys; from pathlib import Path; "
+        "from prunesid.study.config.chapters import load_whole; load_whole(Path('configs/pocket.yaml'))"
     )
     seen = subprocess.run(
         [sys.executable, "-c", f"{code}; print('torch' in sys.modules)"],
@@ -300,7 +301,7 @@ def test_a_file_that_snakemake_cannot_read_is_refused_before_it(tmp_path, conten
     path = tmp_path / "study.yaml"
     if content is not None:
         path.write_bytes(content)
-    command = [sys.executable, "-m", "prunesid.study.config", str(path)]
+    command = [sys.executable, "-m", "prunesid", "run", str(path)]
     found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert found.returncode == 1 and "Traceback" not in found.stderr
     assert str(path) in found.stderr

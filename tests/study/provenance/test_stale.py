@@ -71,7 +71,7 @@ class Project:
             done = [
                 python.run(*arguments, cwd=self.folder)
                 for arguments in (
-                    ("-m", "prunesid.study.planning.estimate", "study.yaml"),
+                    ("-m", "prunesid", "estimate", "study.yaml"),
                     ("-m", "snakemake", "--dry-run", *usual),
                     ("-m", "snakemake", str(target), *usual),
                 )

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
 import snakemake
 import yaml
 from builders.synthetic_scores import ROOT
 
 from prunesid.study.config.study import load_study
-from prunesid.study.report import closing as module
 from prunesid.study.report.closing import closing
 from prunesid.study.report.finish import TITLE, finish
 
 
-def test_it_says_where_everything_is(tmp_path, monkeypatch, capsys):
+def test_it_says_where_everything_is(tmp_path):
     given = {"title": "Small", "benchmarks": ["pocket_mme"], "ablations": ["budget"]}
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(given | {"results": str(tmp_path / "results")}))
@@ -33,9 +28,7 @@ def test_it_says_where_everything_is(tmp_path, monkeypatch, capsys):
     explorer.parent.mkdir()
     for page in (explorer, tmp_path / "results" / "index.html"):
         page.touch()
-    monkeypatch.setattr("sys.argv", ["closing", str(path), "--report", "some/report.html"])
-    module.main()
-    said = capsys.readouterr().out.splitlines()
+    said = closing([load_study(path)], Path("some/report.html")).splitlines()
     assert said == [
         "Report: some/report.html",
         f"First page: {tmp_path / 'results' / 'index.html'}",
@@ -44,67 +37,6 @@ def test_it_says_where_everything_is(tmp_path, monkeypatch, capsys):
         "W&B: offline",
         "  wandb sync runs",
     ]
-
-
-def recipe_of(target: str) -> list[str]:
-    """The lines of a target of the Makefile."""
-    found = re.search(
-        rf"^{target}:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE
-    )
-    assert found is not None
-    return found[1].replace("\\\n", "").splitlines()
-
-
-def test_make_reproduce_says_it_last():
-    lines = recipe_of("reproduce")
-    assert "-m prunesid.study.report.closing" in lines[-1]
-    run, report = (line for line in lines if "/snakemake" in line)
-    assert all("planning.bar $(CONFIG) --log" in line for line in (run, report))
-    # By the hook it would be said a second time.
-    assert "--no-hooks" in run
-    assert "--report-stylesheet workflow/report/report.css" in report
-
-
-@pytest.mark.parametrize(
-    ("changed", "writes"),
-    [
-        (None, False),
-        ("results/pocket/ablations/grouping/table.html", True),
-        ("results/pocket/runs/trackio/prunesid.db", False),
-        ("workflow/report/table.rst", True),
-        ("study.yaml", True),
-        ("results/report.html", True),
-    ],
-)
-def test_make_reproduce_writes_the_report_only_where_it_is_old(changed, writes, tmp_path):
-    """In a project whose commands do nothing; what `changed` names is newer, or is gone."""
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in ("requirements.txt", "overrides.txt", "pyproject.toml", "study.yaml"):
-        (tmp_path / name).touch()
-    report = tmp_path / "results" / "report.html"
-    old = ("results/pocket/ablations/grouping/table.html", "workflow/report/table.rst")
-    for path in (*(tmp_path / name for name in old), report, tmp_path / ".venv" / ".ready"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    (tmp_path / ".venv" / "bin").mkdir()
-    for name in ("snakemake", "python"):
-        command = tmp_path / ".venv" / "bin" / name
-        command.write_text('#!/bin/sh\necho "$0 $@" >> done.txt\n')
-        command.chmod(0o755)
-    later = report.stat().st_mtime + 10
-    if changed == "results/report.html":
-        report.unlink()
-    elif changed:
-        (tmp_path / changed).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / changed).touch()
-        os.utime(tmp_path / changed, (later, later))
-    make = ["make", "reproduce", "CONFIG=study.yaml"]
-    subprocess.run(make, cwd=tmp_path, check=True, capture_output=True)
-    asked, run, *others, said = (tmp_path / "done.txt").read_text().splitlines()
-    assert "prunesid.study.config study.yaml" in asked
-    assert "--no-hooks" in run and "closing" in said
-    assert ["--report results/report.html" in line for line in others] == [True, False] * writes
-    assert ["finish study.yaml results/report.html" in x for x in others] == [False, True] * writes
 
 
 def test_the_stylesheet_is_about_the_box_of_this_snakemake():

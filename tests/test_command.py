@@ -1,0 +1,83 @@
+"""The command `prunesid`, called as it is on a command line."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from builders.synthetic_scores import ROOT
+
+import prunesid
+from prunesid.__main__ import parser
+
+COMMANDS = ("methods", "check", "estimate", "run", "demo")
+QUICK = str(ROOT / "configs" / "quick.yaml")
+# What a command without results to compute imports would show in its time.
+HEAVY = ("torch", "transformers", "pandas", "datasets", "lmms_eval", "matplotlib")
+IMPORTS = "import sys; from prunesid.__main__ import main\ntry: main(sys.argv[1:])\nfinally: "
+IMPORTS += f"print([n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr)"
+
+
+def call(*arguments: str, cwd=ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "prunesid", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example_that_the_command_takes(command):
+    said = call(command, "--help").stdout
+    (example,) = re.findall(r"^example:\n  prunesid (.*)$", said, re.MULTILINE)
+    given = parser().parse_args(example.split())
+    assert given.call.__name__ == command
+
+
+def test_help_names_every_command():
+    said = call("--help").stdout
+    assert re.findall(r"^    (\w+) ", said, re.MULTILINE) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["methods"], ["check", "typo.yaml"]])
+def test_what_computes_nothing_imports_nothing_heavy(arguments, tmp_path):
+    (tmp_path / "typo.yaml").write_text("titel: T\nbenchmarks: [pocket_mme]\nablations: [budget]\n")
+    ended = subprocess.run(
+        [sys.executable, "-c", IMPORTS, *arguments], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert ended.stderr.splitlines()[-1] == "[]", ended.stderr
+
+
+def test_methods_lists_all_and_shows_one():
+    listed = [line.split()[0] for line in call("methods").stdout.splitlines()]
+    assert listed == list(prunesid.list_methods())
+    one = call("methods", "hired").stdout
+    assert "regions = runs  (runs, quadrants)" in one and "HiRED" in one
+    wrong = call("methods", "hirde")
+    assert wrong.returncode == 1 and "Did you mean 'hired'?" in wrong.stderr
+
+
+def test_check_says_what_is_missing(tmp_path):
+    assert call("check", QUICK).returncode == 0
+    (tmp_path / "mine.yaml").write_text("title: T\nbenchmarks: [pocket_mem]\nablations: [budget]\n")
+    ended = call("check", "mine.yaml", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "mine.yaml:2: benchmarks: Unknown benchmark 'pocket_mem'" in ended.stdout
+
+
+@pytest.mark.parametrize("command", ["estimate", "run"])
+def test_a_study_that_is_not_valid_is_told_without_a_traceback(command, tmp_path):
+    (tmp_path / "mine.yaml").write_text("title: T\nbenchmarks: [pocket_mme]\nablations: [bugdet]\n")
+    ended = call(command, "mine.yaml", cwd=tmp_path)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert "mine.yaml:3: ablations: Unknown ablation 'bugdet'" in ended.stderr
+
+
+def test_estimate_counts_cores():
+    ended = call("estimate", QUICK, "--cores", "3")
+    assert "on 3 cores" in ended.stdout or "Nothing is left to do." in ended.stdout
+    assert "neither a number of cores nor 'all'" in call("estimate", QUICK, "--cores", "0").stderr
+
+
+def test_run_lists_the_jobs_of_a_study():
+    ended = call("run", QUICK, "--cores", "1", "--dry-run")
+    assert ended.returncode == 0, ended.stderr

@@ -262,7 +262,8 @@ def test_a_broken_weights_file_is_found_before_anything_runs(tmp_path):
 def test_reading_a_study_does_not_import_torch():
     code = (
         "import sys; from pathlib import Path; "
-        "from prunesid.study.config.chapters import load_whole; load_whole(Path('configs/pocket.yaml'))"
+        "from prunesid.study.config.chapters import load_whole; "
+        "load_whole(Path('configs/pocket.yaml'))"
     )
     seen = subprocess.run(
         [sys.executable, "-c", f"{code}; print('torch' in sys.modules)"],

@@ -76,16 +76,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def view(address: str, project: str, runs: Sequence[tuple[str, str]], group: str) -> str:
-    """The address of the dashboard's pictures and tables of one group's runs.
+    """The address of the dashboard's values of one group's runs, of which its pages then tell.
 
-    From there its other pages show the same runs, of the metrics the values alone.
+    It is not that of their pictures: called by itself that page shows those of all runs.
 
     runs  name and id of every run
     """
     own = [key for name, key in runs if name.startswith(f"{group}/")]
     asked = {"project": project, "run_ids": ",".join(own), "metric_filter": "/value"}
     asked |= {"plots_per_row": "2"}
-    return f"{address.rstrip('/')}/media?{urlencode(asked, safe=',/')}"
+    return f"{address.rstrip('/')}/?{urlencode(asked, safe=',/')}"
 
 
 def write_views(views: Mapping[str, str], title: str, path: Path) -> None:

@@ -187,7 +187,7 @@ def test_a_view_shows_the_runs_of_its_group_alone():
     runs = [("pocket/grouping/a, b", "1"), ("pocket/grouping/c", "2"), ("pocket/grouping2/a", "3")]
     url = view("http://127.0.0.1:7860/", "prunesid", runs, "pocket/grouping")
     parts = urllib.parse.urlparse(url)
-    assert parts.path == "/media"
+    assert parts.path == "/"
     asked = urllib.parse.parse_qs(parts.query)
     assert (asked["project"], asked["run_ids"]) == (["prunesid"], ["1,2"])
 

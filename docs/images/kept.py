@@ -34,4 +34,4 @@ for label, picture in pictures:
     whole.paste(picture, (0, HEAD))
     ImageDraw.Draw(whole).text((2, 4), label, "black", font)
     headed.append(whole)
-in_rows(headed, across=3).quantize(128).save(sys.argv[1], optimize=True)
+in_rows(headed, across=3).quantize(256).save(sys.argv[1], optimize=True)

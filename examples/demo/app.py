@@ -161,7 +161,7 @@ def build(models: dict[str, Path], folder: Path) -> gr.Blocks:
             with gr.Column(scale=3):
                 pictures = gr.Gallery(
                     label="Kept patches (LLaVA-NeXT: base crop, then sub-crops)", columns=2,
-                    height="auto", object_fit="contain",
+                    height=900, object_fit="contain",
                 )  # fmt: skip
         table = gr.Dataframe(
             headers=COLUMNS, wrap=True,

@@ -5,24 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from prunesid.images import patches
+from prunesid.images.patches import FADE, MERGED, TINT
 from prunesid.study.files.scenes import KeptPatches, Scene
 from prunesid.study.report import panels, theme
 
 COLUMN = 0.98
-# How far patches that are not kept fade to white, and how much of their group's color they carry.
-FADE, TINT = 0.72, 0.22
-MERGED = "#e65c00"
 DOTS = 300
 LETTERS = 14
-# Neighbors on the circle of hues look alike, so groups go round it in steps of 7.
-STRIDE, HUES = 7, 24
 
 
 def kept_points(scenes: Sequence[Scene]) -> pd.DataFrame:
@@ -82,11 +78,9 @@ def draw(scenes: Sequence[Scene]) -> Figure:
 
 
 def group_color(group: int) -> tuple[float, float, float]:
-    """A color per group number, far apart for neighbors, two shades of each hue."""
-    hues = sns.husl_palette(HUES, s=0.95, l=0.58)
-    light, dark = np.asarray(hues[group * STRIDE % HUES]), np.zeros(3)
-    shade = 0.0 if group % (2 * HUES) < HUES else 0.35
-    return tuple((1 - shade) * light + shade * dark)
+    """A color per group number, as matplotlib takes it."""
+    red, green, blue = (part / 255 for part in patches.group_color(group))
+    return red, green, blue
 
 
 def write_kept_patches(scenes: Sequence[Scene], paths: Sequence[Path]) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from prunesid import VisionRecord, compress
 from prunesid.core.record import Kept
 from prunesid.images.medium import CENTER
+from prunesid.images.patches import FADE, MERGED
 from prunesid.study.config.arm import VANILLA, make_arm
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.kept_patches import Patches, parse_patches
@@ -19,8 +20,6 @@ from prunesid.study.files.kept_info import read_places
 from prunesid.study.files.scenes import FirstCrop, KeptPatches, Scene
 from prunesid.study.provenance.store import Store
 from prunesid.study.report.kept_patches import (
-    FADE,
-    MERGED,
     draw,
     group_color,
     kept_points,

@@ -15,7 +15,7 @@ export TRANSFORMERS_VERBOSITY ?= error
 # Most of a job's time goes into imports, which take twice as long where Python may not keep its bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help reproduce check estimate test lint pocket dashboard wandb gallery lock clean
+.PHONY: help reproduce check estimate test lint pocket dashboard demo wandb gallery lock clean
 
 # Lists the targets.
 help:
@@ -40,6 +40,12 @@ test: .venv/.ready
 # The published runs in the browser, on this machine only; no account.
 dashboard: .venv/.ready
 	$(BIN)/python -m prunesid.study.tracking.dashboard --config $(CONFIG)
+
+# Ask a model about an image with several methods side by side, in the browser, on this machine only.
+demo: .venv/.ready
+	@$(BIN)/python -c 'import gradio' 2>/dev/null || \
+	    $(BIN)/uv pip install -q --python $(BIN)/python --override overrides.txt gradio==6.31.0
+	$(BIN)/python examples/demo/app.py
 
 # Runs, artifacts, workspace and report in W&B; needs an account (`.venv/bin/wandb login`).
 wandb: .venv/.ready

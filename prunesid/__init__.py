@@ -16,16 +16,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prunesid.core.record import Kept, VisionRecord
     from prunesid.generate.pruned import prepare, prune, pruned
+    from prunesid.images.patches import KeptMedium, draw
     from prunesid.methods.features import compress
     from prunesid.methods.registry import list_methods
 
 __version__ = "0.1.0"
-__all__ = ["Kept", "VisionRecord", "compress", "list_methods", "prepare", "prune", "pruned"]
+__all__ = [
+    "Kept",
+    "KeptMedium",
+    "VisionRecord",
+    "compress",
+    "draw",
+    "list_methods",
+    "prepare",
+    "prune",
+    "pruned",
+]
 
 _MODULES = {
     "Kept": "prunesid.core.record",
+    "KeptMedium": "prunesid.images.patches",
     "VisionRecord": "prunesid.core.record",
     "compress": "prunesid.methods.features",
+    "draw": "prunesid.images.patches",
     "list_methods": "prunesid.methods.registry",
     "prepare": "prunesid.generate.pruned",
     "prune": "prunesid.generate.pruned",

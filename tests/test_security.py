@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [
-    path for part in ("prunesid", "workflow", "benchmarks") for path in (ROOT / part).rglob("*.py")
+    path
+    for part in ("prunesid", "workflow", "benchmarks", "examples")
+    for path in (ROOT / part).rglob("*.py")
 ]
 MODULES = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 CALLS = {"torch.load", "np.load", "pd.read_pickle", "yaml.unsafe_load", "yaml.full_load", "eval"}

@@ -63,7 +63,7 @@ from prunesid.families.inputs.images_and_clips import (
 )
 from prunesid.families.inputs.processors import frame_pixels, load_video_parts
 from prunesid.families.towers.clip import SIGLIP_NAMES, feature_block, read_clip
-from prunesid.images.medium import IMAGE, PADDED, VIDEO, WHOLE
+from prunesid.images.medium import IMAGE, MAP, PADDED, VIDEO, WHOLE
 from prunesid.images.records import ImageRecords, by_grid
 
 if TYPE_CHECKING:
@@ -177,11 +177,12 @@ class LlavaOnevision(Adapter):
         first = 0
         for size, grid, crops in zip(sizes, grids, map(len, pixels), strict=True):
             own = [record.rows(slice(first, first + 1))]
-            layout: dict[str, Any] = {"view": PADDED, "map": None}
+            layout: dict[str, Any] = {"view": PADDED, MAP: None}
             if grid is not None:
                 shown = shown_box(size, grid, self.side)
                 target = shrunk(shown.grid, self.side, self.most_crops)
-                layout = {"view": WHOLE, "map": list(target)}
+                part = [edge / self.side for edge in shown.values]
+                layout = {"view": WHOLE, MAP: list(target), "tiles": list(grid), "part": part}
                 # A very narrow image may leave nothing of the map.
                 if shown.size:
                     high = record.rows(slice(first + 1, first + crops))
@@ -204,12 +205,12 @@ class LlavaOnevision(Adapter):
     def enter(self, crops: Sequence[Crop], layout: Mapping[str, Any]) -> Entering:
         tokens = torch.cat([crop.tokens for crop in crops]).to(self.device, self.dtype)
         newline = self.model.model.image_newline.to(tokens)
-        rows, columns = layout.get("map") or (0, 0)
+        rows, columns = layout.get(MAP) or (0, 0)
         sizes = [self.side**2, rows * columns][: 2 if rows * columns else 1]
         if "frames" in layout:
             sizes = [pooled_side(self.side) ** 2] * layout["frames"]
         whole = is_whole(crops, sizes)
-        if layout.get("map") is None:
+        if layout.get(MAP) is None:
             return Entering(torch.cat([tokens, newline[None]]) if whole else tokens)
         if not whole and self.options["newline"] == DROP:
             return Entering(tokens)

@@ -30,6 +30,7 @@ from prunesid.families import adapt, modules_of
 from prunesid.families.adapter import Entering, kept_crops, positions_of
 from prunesid.generate.shortened_prompts import Run, Shortened, find_runs, shorten
 from prunesid.images.medium import IMAGE, VIDEO, Medium
+from prunesid.images.patches import KeptMedium, kept_media
 from prunesid.images.records import ImageRecords
 from prunesid.images.relevance import encoder_of
 from prunesid.methods.encoder import Plans
@@ -92,8 +93,14 @@ def prepare(
 class PrunedInputs(UserDict[str, Any]):
     """Arguments of `generate` and of the model itself, by name.
 
+    kept  what of each image or clip is kept, in the order of the prompts (`prunesid.draw`)
+
     Beam search expands the encoder outputs in place, so each reading returns new ones.
     """
+
+    def __init__(self, given: Mapping[str, Any], kept: Sequence[KeptMedium] = ()) -> None:
+        super().__init__(given)
+        self.kept = tuple(kept)
 
     def __getitem__(self, name: str) -> Any:
         value = super().__getitem__(name)
@@ -145,7 +152,7 @@ def prune(
             "generate()"
         )
     found, _ = recipe.apply(named)
-    return PrunedInputs(found)
+    return PrunedInputs(found, recipe.kept)
 
 
 @contextmanager
@@ -158,6 +165,7 @@ def pruned(
     seed: int = 0,
     options: Mapping[str, object] | None = None,
     question: str | Sequence[str] | None = None,
+    kept: list[KeptMedium] | None = None,
     **params: object,
 ) -> Iterator[Any]:
     """Within the block, `model.generate(...)` and `model(...)` prune their inputs as `prune` does.
@@ -165,6 +173,10 @@ def pruned(
     All of `prunesid.list_methods()` work. A method inside the language model drops tokens of each
     prompt at its layers; `budget` is the mean over layers, per image or clip. `model(...)` then
     returns zeros as the final hidden states of dropped tokens, and no attentions.
+
+    kept  a list that then holds what the latest call kept of each image or clip, in the order of
+          the prompts (`prunesid.draw`). ValueError for a method inside the language model, which
+          keeps other tokens in every layer
 
     `generate` returns the prompt as it was given, then the new tokens. Only this instance prunes.
     It is restored after the block, whatever happens in it. ValueError as `prune` raises it, before
@@ -175,6 +187,10 @@ def pruned(
     if any(hasattr(vars(target).get(name), "_prunes") for name in ("generate", "forward")):
         raise ValueError("this model is pruned already; blocks of one model cannot be nested")
     recipe = _recipe(target, processor, method, budget, seed, options, question, params)
+    if kept is not None:
+        if METHODS[method].place == DECODER:
+            raise ValueError(f"kept: {method} keeps other tokens in every layer; leave it out")
+        recipe = replace(recipe, kept=kept)
     before = {name: vars(target)[name] for name in ("generate", "forward") if name in vars(target)}
     generate, forward = target.generate, target.forward
     try:
@@ -329,6 +345,7 @@ class _Recipe:
     plans   those of a method inside the vision encoder
     asking  how a method reads the question, if it chooses by image and question
     widths  numbers of tokens of whole media, computed so far
+    kept    what the latest call kept of its media
     """
 
     model: Any
@@ -340,6 +357,7 @@ class _Recipe:
     plans: Plans | None = None
     asking: _Asking | None = None
     widths: dict[str, list[int]] = field(default_factory=dict)
+    kept: list[KeptMedium] = field(default_factory=list)
 
     @contextmanager
     def applied(self, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -367,6 +385,7 @@ class _Recipe:
         if refused:
             raise ValueError("; ".join(refused))
         visual = {name: value for name, value in given.items() if _visual(name)}
+        self.kept.clear()
         if not visual:
             return dict(given), None
         ids, mask = given["input_ids"], self._mask(given)
@@ -389,6 +408,10 @@ class _Recipe:
             entering[medium.kind] += [(part, medium) for part in parts]
         owned = [entering[run.kind][run.number] for run in runs]
         each = [part for part, _ in owned]
+        if not late:
+            named_media = zip(_media(records), kept_media(kept, records), strict=True)
+            by_rows = {medium.rows: own for medium, own in named_media}
+            self.kept[:] = [by_rows[m.rows] for part, m in owned if not part.continues]
         found = {name: value for name, value in given.items() if name not in visual}
         counts = [len(medium) for medium in each]
         if not late and counts == [run.width for run in runs]:

@@ -36,6 +36,7 @@ from prunesid.families.adapter import Entering, Prompt
 from prunesid.generate.engine import enter
 from prunesid.generate.late_forward import DroppedCache, dropping, late_prompts
 from prunesid.images.medium import IMAGE, Medium
+from prunesid.images.patches import KeptMedium, kept_media
 from prunesid.images.records import ImageRecords
 from prunesid.images.relevance import encoder_of
 from prunesid.methods.features import requirements_in_crops
@@ -93,6 +94,7 @@ class Served:
     steps    tokens that were decoded for the longest answer, the first included
     kv_bytes  the keys and values of all layers when the answers are complete
     memory   bytes at the peak: allocated on a GPU, else resident in the process; None if unknown
+    kept     what of each image or clip is kept; nothing for a method inside the language model
     """
 
     answers: list[list[int]]
@@ -103,6 +105,7 @@ class Served:
     steps: int
     kv_bytes: int
     memory: int | None
+    kept: tuple[KeptMedium, ...] = ()
 
 
 @torch.inference_mode()
@@ -175,6 +178,7 @@ def serve(
         steps=len(ticks.times),
         kv_bytes=_cache_bytes(cache),
         memory=peak(),
+        kept=() if place == DECODER else tuple(kept_media(kept, records)),
     )
 
 

@@ -20,6 +20,10 @@ WHEN_WHOLE, ALWAYS = "whole", "always"
 # grid in raster order. "grid" holds the rows and columns of sub-crops. "parts" holds, for each row,
 # the patches that show the image, as `Box.values`; the others are padding.
 SUB_CROPS = "sub_crops"
+# Key of a layout: rows and columns of the map that is the second row of an image, in one piece.
+# Then "tiles" holds the rows and columns of its sub-crops and "part" the box of these that the map
+# shows, with sub-crops as units.
+MAP = "map"
 # Key of a layout: how many patches of a crop enter together, as one token; budgets count
 # these. 1 without it.
 JOINED = "joined"

@@ -76,6 +76,16 @@ class ImageRecords:
         }
         return [found[row] for row in range(len(found))]
 
+    @property
+    def grids(self) -> list[tuple[int, int]]:
+        """(R) rows and columns of the patches of each crop; ValueError if a record lacks them."""
+        found: dict[int, tuple[int, int]] = {}
+        for record, rows in zip(self.groups, self.members, strict=True):
+            if record.grid is None:
+                raise ValueError("a record without a grid does not tell where its patches lie")
+            found |= dict.fromkeys(rows, record.grid)
+        return [found[row] for row in range(len(found))]
+
     def budgets(
         self,
         budget: int | Mapping[str, int],

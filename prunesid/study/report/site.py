@@ -24,7 +24,14 @@ from prunesid.study.report.method_facts import About, about
 from prunesid.study.report.method_page import PLACES, READS
 
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
-API = "# API\n\nAll that `import prunesid` offers.\n\n::: prunesid\n    options:\n      members: {names}\n"
+API = """# API
+
+All that `import prunesid` offers.
+
+::: prunesid
+    options:
+      members: {names}
+"""
 PAGES = "method"
 
 

@@ -15,7 +15,7 @@ export TRANSFORMERS_VERBOSITY ?= error
 # Most of a job's time goes into imports, which take twice as long where Python may not keep its bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help reproduce check estimate test lint pocket dashboard demo wandb gallery lock clean
+.PHONY: help reproduce check estimate test lint pocket dashboard demo wandb gallery docs lock clean
 
 # Lists the targets.
 help:
@@ -71,6 +71,12 @@ lint: .venv/.ready
 pocket: .venv/.ready
 	$(BIN)/python -m prunesid.pocket.training.train --model $(MODEL) --out $(TRAINED)
 	$(BIN)/python -m prunesid.pocket.evaluate --model $(TRAINED) --out $(TRAINED)/card.json
+
+# The documentation as a site in build/site; dead links fail.
+docs: .venv/.ready
+	$(BIN)/uv pip install -q --python $(BIN)/python --editable '.[docs]'
+	$(BIN)/python -m prunesid.study.report.site build
+	$(BIN)/zensical build -f build/mkdocs.yml --strict
 
 # Pins the full closure of requirements.in.
 # The file names no index, so it serves any mirror. Where there is a CPU build of torch, it is preferred: the

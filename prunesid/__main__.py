@@ -76,6 +76,31 @@ def run(given: argparse.Namespace) -> int:
     return run(given.study, given.cores, given.dry_run)
 
 
+def draw(given: argparse.Namespace) -> int:
+    """A picture of the patches that a method keeps of an image."""
+    from PIL import Image, UnidentifiedImageError
+
+    from prunesid.families import load
+    from prunesid.study.config.model import folder_of
+
+    try:
+        image = Image.open(given.image).convert("RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        sys.exit(f"{given.image}: cannot be read as an image: {error}")
+    folder = folder_of(given.model)
+    try:
+        loaded = load(str(folder) if folder.is_dir() else given.model, "cpu", "float32")
+        model, processor = loaded.model, loaded.processor
+        text, images = prunesid.prepare(model, processor, given.question, [image])
+        inputs = processor(text=text, images=images, return_tensors="pt")
+        short = prunesid.prune(model, processor, inputs, given.method, given.budget)
+    except ValueError as error:
+        sys.exit(str(error))
+    prunesid.draw(image, short.kept[0]).save(given.out)
+    print(given.out)
+    return 0
+
+
 def demo(given: argparse.Namespace) -> int:
     """The demo in the browser, on this machine alone."""
     from prunesid.study.clone import in_clone
@@ -130,6 +155,13 @@ def parser() -> argparse.ArgumentParser:
     takes_cores(takes_study(command(estimate, "estimate configs/study.yaml --cores 2")))
     study = takes_cores(takes_study(command(run, "run configs/quick.yaml --cores 2")))
     study.add_argument("--dry-run", action="store_true", help="list the jobs, run none")
+    shown = command(draw, "draw photo.jpg --method visionzip --budget 64 --out kept.png")
+    shown.add_argument("image", type=Path, metavar="IMAGE", help="a picture")
+    shown.add_argument("--model", default="pocket", help="pocket, a checkpoint's folder or hub id")
+    shown.add_argument("--method", default="prunesid", help="one of `prunesid methods`")
+    shown.add_argument("--budget", type=int, default=64, help="tokens kept (64)")
+    shown.add_argument("--question", default="What is shown?", help="what is asked of it")
+    shown.add_argument("--out", type=Path, default=Path("kept.png"), help="the picture (kept.png)")
     command(demo, "demo", "It needs the extra `demo`.")
     return whole
 

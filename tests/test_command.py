@@ -8,11 +8,12 @@ import sys
 
 import pytest
 from builders.synthetic_scores import ROOT
+from PIL import Image
 
 import prunesid
 from prunesid.__main__ import parser
 
-COMMANDS = ("methods", "check", "estimate", "run", "demo")
+COMMANDS = ("methods", "check", "estimate", "run", "draw", "demo")
 QUICK = str(ROOT / "configs" / "quick.yaml")
 # What a command without results to compute imports would show in its time.
 HEAVY = ("torch", "transformers", "pandas", "datasets", "lmms_eval", "matplotlib")
@@ -81,3 +82,17 @@ def test_estimate_counts_cores():
 def test_run_lists_the_jobs_of_a_study():
     ended = call("run", QUICK, "--cores", "1", "--dry-run")
     assert ended.returncode == 0, ended.stderr
+
+
+def test_draw_shows_what_is_kept_of_an_image(tmp_path):
+    Image.linear_gradient("L").resize((200, 120)).save(tmp_path / "photo.png")
+    ended = call("draw", "photo.png", "--method", "grid", "--budget", "16", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() == "kept.png"
+    drawn = Image.open(tmp_path / "kept.png")
+    assert drawn.size == (200, 120)
+    wrong = call("draw", "photo.png", "--method", "gird", cwd=tmp_path)
+    assert wrong.returncode == 1 and "Did you mean 'grid'?" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    (tmp_path / "text.png").write_text("no picture")
+    assert "text.png: cannot be read as an image" in call("draw", "text.png", cwd=tmp_path).stderr

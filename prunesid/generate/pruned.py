@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from prunesid.core.record import CLIP, Kept
-from prunesid.families import adapt
+from prunesid.families import adapt, modules_of
 from prunesid.families.adapter import Entering, kept_crops, positions_of
 from prunesid.generate.shortened_prompts import Run, Shortened, find_runs, shorten
 from prunesid.images.medium import IMAGE, VIDEO, Medium
@@ -298,6 +298,8 @@ def _recipe(
     resolved = resolve(method, **params)
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget must be a positive number of tokens, not {budget!r}")
+    # A model that is not supported is told to be so, in whatever mode it is.
+    modules_of(model.config.model_type)
     if any(module.training for module in model.modules()):
         raise ValueError("the model is in training mode; call model.eval() first")
     adapter = adapt(model, processor, **(options or {}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from builders.tiny_llava import random_images
@@ -479,6 +481,12 @@ def test_training_and_nesting_are_refused(model, processor, inputs):
     with pytest.raises(ValueError, match="training mode"):
         prunesid.prune(model, processor, inputs, budget=5)
     assert model.model.language_model.training
+
+
+def test_an_unsupported_model_is_called_so_in_any_mode(processor, inputs):
+    stranger = SimpleNamespace(config=SimpleNamespace(model_type="gpt2"))
+    with pytest.raises(ValueError, match="Unknown model family 'gpt2'"):
+        prunesid.prune(stranger, processor, inputs, budget=5)
 
 
 def test_a_filled_cache_is_refused(model, processor, inputs):

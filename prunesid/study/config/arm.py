@@ -107,7 +107,9 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
     if method == ALL_TOKENS or budget is None or budget == "all":
         return VANILLA
     if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
-        raise ValueError(f"budget: {budget!r} is no positive number of tokens (or 'all')")
+        quoted = isinstance(budget, str) and budget.isdecimal()
+        hint = "; in quotes it is text: write it without them" if quoted else ""
+        raise ValueError(f"budget: {budget!r} is no positive number of tokens (or 'all'){hint}")
     others = {"method", "budget", "dynamic", *OF_ARMS}
     params = {k: v for k, v in setting.items() if k not in others}
     chosen = {name: setting[name] for name in OF_ARMS if setting.get(name) is not None}

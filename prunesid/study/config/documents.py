@@ -8,6 +8,7 @@ the rules of YAML 1.2; keys are text and occur once, and numbers have no leading
 from __future__ import annotations
 
 import copy
+import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 # No study comes near these; a document that refers to itself, or bursts, ends here.
 LONGEST, DEEPEST, MOST = 2**20, 50, 100_000
+NUMBER = re.compile(r"[-+]?[0-9.]*[0-9]")
 
 
 class ConfigError(ValueError):
@@ -233,8 +235,11 @@ def _describe(error: jsonschema.ValidationError) -> Iterator[str]:
                 yield prefix + unknown("field", name, known)
     elif error.validator == "required":
         fields = schema.get("properties", {})
+        # A field that is misspelled is told once, as an unknown one.
+        strangers = [name for name in value if name not in fields]
+        meant = {near for name in strangers for near in difflib.get_close_matches(name, fields, 1)}
         for name in error.validator_value:
-            if name not in value:
+            if name not in value and name not in meant:
                 meaning = fields.get(name, {}).get("description", "")
                 yield f"{prefix}the field '{name}' is missing ({meaning})"
     elif error.validator == "enum":
@@ -244,6 +249,8 @@ def _describe(error: jsonschema.ValidationError) -> Iterator[str]:
     elif error.validator == "anyOf" and (branch := _meant(error)):
         for part in branch:
             yield from _describe(part)
+    elif error.validator == "type" and isinstance(value, str) and NUMBER.fullmatch(value):
+        yield f"{prefix}{shown} is text, being in quotes: write it without them{expected}"
     elif error.validator in {"anyOf", "pattern"}:
         yield f"{prefix}{shown} is not valid here{expected}"
     else:

@@ -220,11 +220,13 @@ def parse_study(
             problems.append(document.at(f"overrides: {stranger}"))
     folders = [f for f in (folder, in_clone("configs")) if f is not None]
 
-    def read(what: str, name: str, load: Callable[[Path], Loaded]) -> Loaded | None:
-        """What stands in the file of that name; None, and its problems, where it is none."""
+    def read(
+        what: str, name: str, load: Callable[[Path], Loaded], field: str | None = None
+    ) -> Loaded | None:
+        """What stands in the file that a field names; None, and its problems, where it is none."""
         path = None
         with collecting(problems, document):
-            path = _find(folders, what, name)
+            path = _find(folders, what, name, field)
         with collecting(problems):
             return None if path is None else load(path)
         return None
@@ -260,7 +262,11 @@ def parse_study(
     with collecting(problems, document):
         vision = _vision(known, benchmarks, given["frames"])
     ruled_out = [
-        (arm, f"budget: {arm.budget} exceeds the {vision.tokens} visual tokens of the model")
+        (
+            arm,
+            f"budget: {arm.budget} exceeds the {vision.tokens} visual tokens of the model; it "
+            "would keep them all, as the arm of all tokens does",
+        )
         for arm in arms
         if vision.tokens is not None and arm.budget is not None and arm.budget > vision.tokens
     ]
@@ -268,7 +274,7 @@ def parse_study(
         problems.append(homes[arm.name]().at(problem, "vary"))
     calibration = None
     if given["calibration"] is not None:
-        calibration = read("benchmark", given["calibration"], _benchmark)
+        calibration = read("benchmark", given["calibration"], _benchmark, "calibration")
     with collecting(problems, document):
         if (given["calibration"] is None) == (calibration is None):
             _check_calibration(calibration, benchmarks, arms)
@@ -343,14 +349,14 @@ def _check_latency(ablation: Ablation, limit: int | None) -> None:
         )
 
 
-def _find(folders: Sequence[Path], what: str, name: str) -> Path:
+def _find(folders: Sequence[Path], what: str, name: str, field: str | None = None) -> Path:
     """The YAML file of a benchmark or an ablation; ConfigError, naming the choices, without one."""
     for folder in folders:
         path = folder / f"{what}s" / f"{name}.yaml"
         if path.is_file():
             return path
     known = {path.stem for folder in folders for path in (folder / f"{what}s").glob("*.yaml")}
-    raise ConfigError([f"{what}s: {unknown(what, name, known)}"])
+    raise ConfigError([f"{field or what + 's'}: {unknown(what, name, known)}"])
 
 
 def _vision(config: Mapping[str, Any], benchmarks: Iterable[Benchmark], frames: int) -> Vision:

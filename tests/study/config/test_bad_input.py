@@ -82,6 +82,22 @@ CASES = {
     "digits": ({"study": study() + f"limit: {'9' * 5000}"}, f"{S}:7: no valid YAML"),
     "NaN": ({"study": study(bootstrap={"confidence": float("nan")})}, f"{S}:8: bootstrap.confide"),
     "resamples": ({"study": study(bootstrap={"resamples": 10**12})}, "maximum of 1000000"),
+    "budget in quotes": (
+        {"ablation": ABLATION + 'across: {budget: ["64"]}'},
+        f"{A}:4: budget: '64' is no positive number of tokens (or 'all'); in quotes it is text",
+    ),
+    "limit in quotes": (
+        {"study": study(limit="2")},
+        f"{S}:7: limit: '2' is text, being in quotes: write it without them",
+    ),
+    "budget above the tokens": (
+        {"ablation": ABLATION + "across: {budget: [577]}"},
+        "577 exceeds the 576 visual tokens of the model; it would keep them all",
+    ),
+    "calibration": (
+        {"study": study(calibration="nope")},
+        f"{S}:7: calibration: Unknown benchmark 'nope'",
+    ),
     # Names.
     "benchmark outside": ({"study": study(benchmarks=["../x"])}, f"{S}:3: benchmarks.0: '../x': a"),
     "ablation outside": ({"study": study(ablations=["/etc/x"])}, f"{S}:5: ablations.0: '/etc/x'"),
@@ -259,11 +275,16 @@ def test_a_broken_weights_file_is_found_before_anything_runs(tmp_path):
     assert "model.safetensors is cut short or broken" in problems(path)
 
 
+def test_a_misspelled_field_is_one_problem(tmp_path):
+    path = lay(tmp_path, ablation="titel: A\nvary: {method: [grid]}\n")
+    (problem,) = problems(path).splitlines()
+    assert f"{A}:1: Unknown field 'titel'. Did you mean 'title'?" in problem
+
+
 def test_reading_a_study_does_not_import_torch():
     code = (
-        "import sys; from pathlib import Path; "
-        "from prunesid.study.config.chapters import load_whole; "
-        "load_whole(Path('configs/pocket.yaml'))"
+        "import sys; from pathlib import Path; from prunesid.study.config import chapters; "
+        "chapters.load_whole(Path('configs/pocket.yaml'))"
     )
     seen = subprocess.run(
         [sys.executable, "-c", f"{code}; print('torch' in sys.modules)"],

@@ -1,0 +1,122 @@
+"""The source of the documentation site: the pages of docs/, and one of every method.
+
+    python -m prunesid.study.report.site build
+
+writes build/mkdocs.yml and build/docs for the site generator. Files of the repository that a page
+links to are copied, so that every link of the site leads somewhere in it; FileNotFoundError for a
+link to nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+from pathlib import Path
+
+import yaml
+
+from prunesid.methods.registry import METHODS
+from prunesid.study.clone import in_clone
+from prunesid.study.config.arm import text
+from prunesid.study.report.fidelity import agreement_of, code_of
+from prunesid.study.report.method_facts import About, about
+from prunesid.study.report.method_page import PLACES, READS
+
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
+API = """# API
+
+All that `import prunesid` offers.
+
+::: prunesid
+    options:
+      members: {names}
+"""
+PAGES = "method"
+
+
+def write_source(folder: Path) -> None:
+    """Write the configuration and the pages below a folder, in the place of what was there."""
+    pages = folder / "docs"
+    shutil.rmtree(pages, ignore_errors=True)
+    (pages / PAGES).mkdir(parents=True)
+    own = {path.name for path in in_clone("docs").glob("*.md")}
+    for name in own:
+        page = in_clone("docs", name)
+        (pages / name).write_text(linked(page, pages, own), encoding="utf-8")
+    start = linked(in_clone("README.md"), pages, own)
+    (pages / "index.md").write_text(start, encoding="utf-8")
+    names = METHODS.names()
+    for name in names:
+        (pages / PAGES / f"{name}.md").write_text(method_text(about(name)), encoding="utf-8")
+    import prunesid
+
+    api = API.format(names=sorted(set(prunesid.__all__)))
+    (pages / "api.md").write_text(api, encoding="utf-8")
+    given = yaml.safe_load(in_clone("mkdocs.yml").read_text(encoding="utf-8"))
+    for part in given["nav"]:
+        if "Methods" in part:
+            part["Methods"] += [{name: f"{PAGES}/{name}.md"} for name in names]
+        for title, entry in part.items():
+            if isinstance(entry, list):
+                part[title] = [e for e in entry if not isinstance(e, str) or (pages / e).is_file()]
+    (folder / "mkdocs.yml").write_text(yaml.safe_dump(given, sort_keys=False), encoding="utf-8")
+
+
+def linked(page: Path, pages: Path, own: set[str]) -> str:
+    """A page's text with links that lead within the site; what they need is copied to `pages`."""
+
+    def link(match: re.Match[str]) -> str:
+        picture, words, target, place = match[1], match[2], match[3], match[4] or ""
+        if "://" in target or target.startswith("mailto:"):
+            return match[0]
+        path = (page.parent / target).resolve()
+        if not path.exists():
+            raise FileNotFoundError(f"{page}: the link to {target} leads nowhere")
+        if path.parent == in_clone("docs") and path.name in own:
+            return f"{picture}[{words}]({path.name}{place})"
+        if path.is_dir():
+            return words
+        inside = path.relative_to(in_clone())
+        # Pages of elsewhere are shown as the text that they are.
+        copy = Path("files", f"{inside}.txt" if path.suffix in (".md", ".yaml") else inside)
+        (pages / copy).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, pages / copy)
+        return f"{picture}[{words}]({copy.as_posix()})"
+
+    return LINK.sub(link, page.read_text(encoding="utf-8"))
+
+
+def method_text(known: About) -> str:
+    """The page of a method, before it has run in any study."""
+    origin, measured = known.origin, agreement_of(known.name)
+    facts = {
+        "Acts": PLACES[known.place],
+        "Reads beside the tokens": ", ".join(READS.get(n, n) for n in known.needs) or "nothing",
+        "Paper": f"{origin.title}, {origin.venue}" if origin else known.source,
+        "Authors' code": code_of(origin) if origin else "",
+        "Equal to it": str(measured) if measured else "no vectors" if origin else "",
+        "Code": f"`{known.module}`",
+    }
+    lines = [f"| {name} | {value} |" for name, value in facts.items() if value]
+    parts = [f"# {known.name}", known.summary, "\n".join(["| | |", "|---|---|", *lines])]
+    if known.params:
+        rows = [
+            f"| `{name}` | {text(p.default)} | {', '.join(map(text, p.values())) or ''} |"
+            for name, p in known.params.items()
+        ]
+        head = ["| parameter | default | choices |", "|---|---|---|"]
+        parts += ["## Parameters", "\n".join([*head, *rows])]
+    for heading, words in known.texts:
+        parts.append(f"## {heading}\n\n```text\n{words}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the source of the documentation site.")
+    parser.add_argument("folder", type=Path, help="takes mkdocs.yml and the folder docs")
+    write_source(parser.parse_args().folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from prunesid.methods.registry import METHODS
+from prunesid.methods.registry import FEATURES, METHODS, QUESTION, list_methods
 from prunesid.study.clone import in_clone
 from prunesid.study.config.arm import text
 from prunesid.study.report.fidelity import agreement_of, code_of
@@ -33,6 +33,7 @@ All that `import prunesid` offers.
       members: {names}
 """
 PAGES = "method"
+SHOWN = 64
 
 
 def write_source(folder: Path) -> None:
@@ -47,8 +48,10 @@ def write_source(folder: Path) -> None:
     start = linked(in_clone("README.md"), pages, own)
     (pages / "index.md").write_text(start, encoding="utf-8")
     names = METHODS.names()
+    drawn = draw_methods(pages / PAGES)
     for name in names:
-        (pages / PAGES / f"{name}.md").write_text(method_text(about(name)), encoding="utf-8")
+        page = method_text(about(name), pictured=name in drawn)
+        (pages / PAGES / f"{name}.md").write_text(page, encoding="utf-8")
     import prunesid
 
     api = API.format(names=sorted(set(prunesid.__all__)))
@@ -87,8 +90,41 @@ def linked(page: Path, pages: Path, own: set[str]) -> str:
     return LINK.sub(link, page.read_text(encoding="utf-8"))
 
 
-def method_text(known: About) -> str:
-    """The page of a method, before it has run in any study."""
+def draw_methods(folder: Path) -> set[str]:
+    """Draw what methods keep of one image on Pocket-LLaVA; the names of those that keep patches.
+
+    Methods inside the encoder and the language model are not drawn.
+    """
+    import io
+
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    import prunesid
+    from prunesid.families import load
+    from prunesid.pocket import WEIGHTS
+    from prunesid.pocket.benchmarks import render
+
+    data = folder / "scene.parquet"
+    render("pocket_gqa", data, 1)
+    row = pq.read_table(data).to_pylist()[0]
+    data.unlink()
+    image = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
+    adapter = load(str(WEIGHTS), "cpu", "float32")
+    given = prunesid.prepare(adapter.model, adapter.processor, row["question"], [image])
+    inputs = adapter.processor(text=given[0], images=given[1], return_tensors="pt")
+    drawn = set()
+    for name in list_methods(FEATURES, QUESTION):
+        short = prunesid.prune(adapter.model, adapter.processor, inputs, name, SHOWN)
+        (kept,) = short.kept
+        if kept.boxes(image.size):
+            prunesid.draw(image, kept).save(folder / f"{name}.png")
+            drawn.add(name)
+    return drawn
+
+
+def method_text(known: About, pictured: bool = False) -> str:
+    """The page of a method, before it has run in any study. `pictured`: with a picture beside it."""
     origin, measured = known.origin, agreement_of(known.name)
     facts = {
         "Acts": PLACES[known.place],
@@ -100,6 +136,9 @@ def method_text(known: About) -> str:
     }
     lines = [f"| {name} | {value} |" for name, value in facts.items() if value]
     parts = [f"# {known.name}", known.summary, "\n".join(["| | |", "|---|---|", *lines])]
+    if pictured:
+        said = f"What it keeps of an image on Pocket-LLaVA, {SHOWN} of 576 tokens"
+        parts.insert(2, f"![{said}]({known.name}.png)\n\n{said}.")
     if known.params:
         rows = [
             f"| `{name}` | {text(p.default)} | {', '.join(map(text, p.values())) or ''} |"

@@ -53,7 +53,7 @@ def test_a_link_to_nothing_is_an_error(tmp_path):
 
 def test_a_method_has_its_source_its_agreement_and_its_parameters(site):
     page = (site / "docs" / "method" / "hired.md").read_text()
-    assert page.startswith("# hired\n")
+    assert page.startswith("# hired\n") and "](hired.png)" in page
     assert re.search(r"\| Authors' code \| .*commit [0-9a-f]{7} \|", page)
     assert re.search(r"\| Equal to it \| \d+ of \d+ cases", page)
     assert "| `regions` | runs | runs, quadrants |" in page

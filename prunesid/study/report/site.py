@@ -50,8 +50,8 @@ def write_source(folder: Path) -> None:
     names = METHODS.names()
     drawn = draw_methods(pages / PAGES)
     for name in names:
-        page = method_text(about(name), pictured=name in drawn)
-        (pages / PAGES / f"{name}.md").write_text(page, encoding="utf-8")
+        said = method_text(about(name), pictured=name in drawn)
+        (pages / PAGES / f"{name}.md").write_text(said, encoding="utf-8")
     import prunesid
 
     api = API.format(names=sorted(set(prunesid.__all__)))
@@ -124,7 +124,7 @@ def draw_methods(folder: Path) -> set[str]:
 
 
 def method_text(known: About, pictured: bool = False) -> str:
-    """The page of a method, before it has run in any study. `pictured`: with a picture beside it."""
+    """The page of a method before it has run; `pictured`: with the picture beside it."""
     origin, measured = known.origin, agreement_of(known.name)
     facts = {
         "Acts": PLACES[known.place],

@@ -110,6 +110,11 @@ class Layout:
         return self.model / "notebook" / file
 
     @property
+    def explorer(self) -> Path:
+        """The folder with the page to look at images, kept patches and answers."""
+        return self.model / "explorer"
+
+    @property
     def runs(self) -> Path:
         """The published runs."""
         return self.model / "runs"

@@ -96,9 +96,7 @@ def _block(
     return found
 
 
-def _set(
-    parts: Sequence[_Part], field: str, place: Place, first: int, width: int
-) -> NDArray[Any]:
+def _set(parts: Sequence[_Part], field: str, place: Place, first: int, width: int) -> NDArray[Any]:
     """(width,) values of an input's crops, of which `first` is the first one's row."""
     values = parts[place.shard].values[field]
     moved = first - place.rows[0]

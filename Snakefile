@@ -68,6 +68,7 @@ else:
     include: "workflow/rules/methods.smk"
     include: "workflow/rules/pictures.smk"
     include: "workflow/rules/notebook.smk"
+    include: "workflow/rules/explorer.smk"
     include: "workflow/rules/publish.smk"
     include: "workflow/rules/export.smk"
     include: "workflow/rules/estimate.smk"

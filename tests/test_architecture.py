@@ -23,6 +23,7 @@ LAYERS = (
     ("study.stages",),
     ("study.analysis",),
     ("study.report",),
+    ("study.explorer",),
     ("study.tracking",),
     ("study.planning",),
     ("study.run",),

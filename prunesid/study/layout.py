@@ -106,10 +106,6 @@ class Layout:
         """A picture of no ablation, such as "information.svg"."""
         return self.model / "figures" / file
 
-    @property
-    def explorer(self) -> Path:
-        return self.model / "explorer" / "index.html"
-
     def notebook(self, file: str) -> Path:
         return self.model / "notebook" / file
 
@@ -117,6 +113,11 @@ class Layout:
     def exported(self) -> Path:
         """The results in a shared schema."""
         return self.model / "export"
+
+    @property
+    def explorer(self) -> Path:
+        """The folder with the page to look at images, kept patches and answers."""
+        return self.model / "explorer"
 
     @property
     def runs(self) -> Path:

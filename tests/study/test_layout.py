@@ -46,7 +46,7 @@ def test_no_two_files_have_one_place_and_all_lie_below_the_results(study):
         layout.time("score", "{benchmark}"), layout.time("information"), layout.costs(),
         layout.scores(), layout.metrics(), layout.comparison(), layout.ablation("table.csv"),
         layout.information, layout.budgets, layout.figure("a.svg"), layout.notebook("a.ipynb"),
-        layout.runs, layout.published,
+        layout.explorer, layout.runs, layout.published,
     ]  # fmt: skip
     assert len(set(own)) == len(own)
     assert all(path.is_relative_to(study.results) for path in own)

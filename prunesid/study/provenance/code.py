@@ -84,6 +84,7 @@ STAGES = {
             "prunesid.study.report.theme",
         )
     ),
+    "explorer": Stage(("prunesid.study.explorer", _TASKS)),
     "publish": Stage(("prunesid.study.tracking.study_runs", "prunesid.study.tracking")),
 }
 

@@ -25,7 +25,8 @@ def closing(studies: Sequence[Study], report: Path | None = None) -> str:
         lines += [f"Tables and figures: {layout.ablations}" for layout in layouts]
     lines.append(f"Report: {report or 'none yet; `make reproduce` writes one'}")
     lines += [f"First page: {page}"] if page.is_file() else []
-    lines += [f"Explorer: {x.explorer}" for x in layouts if x.explorer.is_file()]
+    explorers = [layout.explorer / FRONT for layout in layouts]
+    lines += [f"Explorer: {page}" for page in explorers if page.is_file()]
     return "\n".join([*lines, *published(layouts)])
 
 

@@ -26,7 +26,7 @@ from prunesid.study.config.chapters import compared
 from prunesid.study.config.study import Study
 from prunesid.study.layout import Layout
 from prunesid.study.report import findings
-from prunesid.study.report.closing import published
+from prunesid.study.report.closing import FRONT, published
 from prunesid.study.report.paper import Paper
 from prunesid.study.report.places import PICTURES, PLACES, UNPRINTED
 from prunesid.study.report.table import (
@@ -156,7 +156,7 @@ def build_front(
     title: str, chapters: Sequence[Chapter], paper: Paper, travel: Path | None = None
 ) -> Front:
     """The page; files that are not there are not linked."""
-    first = [(f"explorer: {c.title}", c.layout.explorer) for c in chapters]
+    first = [(f"explorer: {c.title}", c.layout.explorer / FRONT) for c in chapters]
     if travel is not None:
         first.append(("do the findings travel?", travel.with_suffix(".html")))
     return Front(
@@ -291,7 +291,9 @@ def _beside(chapters: Sequence[Chapter], travel: Path | None) -> Iterator[Sectio
         page = _there(("places and rank correlations", travel.with_suffix(".html")))
         yield Section("Do the findings travel?", "", (Part("from model to model", page),))
     explorers = [
-        Part(c.title, links) for c in chapters if (links := _there(("explorer", c.layout.explorer)))
+        Part(c.title, links)
+        for c in chapters
+        if (links := _there(("explorer", c.layout.explorer / FRONT)))
     ]
     if explorers:
         yield Section("Explorer", "images, questions and answers, side by side", tuple(explorers))

@@ -44,7 +44,7 @@ def studies(tmp_path_factory):
     layout = Layout.of(found[0])
     for path in (
         layout.ablation("table.html", found[0].ablations[0].name),
-        layout.explorer,
+        layout.explorer / "index.html",
         layout.figure("information.svg"),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,12 +31,19 @@ _GROUPS = {
 _PARTS = len(_GROUPS["part"])
 
 
-def alignment_loss(tokens: Tensor, embeddings: Tensor, batch: dict[str, Tensor]) -> Tensor:
+def alignment_loss(
+    tokens: Tensor,
+    embeddings: Tensor,
+    batch: dict[str, Tensor],
+    without: Collection[str] = (),
+) -> Tensor:
     """The loss of projected patches (B, P, D) far from the embeddings of words that name them.
 
     Row and column are those of the center of the patch's object, so that any patch of an object
     tells where it is; a background patch names its own. The word `object` belongs to the patches
     that share an object's center, by their shares, so that objects are counted and not patches.
+
+    without  groups of words that are not asked for, such as row and column
     """
     role = batch["role"] - 1
     cell = role - _PARTS
@@ -58,7 +67,8 @@ def alignment_loss(tokens: Tensor, embeddings: Tensor, batch: dict[str, Tensor])
         weight=(batch["weight"] * ~backdrop).flatten(),
         reduction="sum",
     ) / (batch["weight"] * ~backdrop).sum().clamp_min(1e-6)
-    for name, words in _GROUPS.items():
+    groups = {name: words for name, words in _GROUPS.items() if name not in without}
+    for name, words in groups.items():
         wanted = target[name]
         weight = batch["weight"] * (wanted >= 0)
         logits = 4 * tokens @ embeddings[words].T
@@ -66,4 +76,4 @@ def alignment_loss(tokens: Tensor, embeddings: Tensor, batch: dict[str, Tensor])
             logits.flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="none"
         )
         total = total + (loss * weight.flatten()).sum() / weight.sum().clamp_min(1e-6)
-    return total / (1 + len(_GROUPS))
+    return total / (1 + len(groups))

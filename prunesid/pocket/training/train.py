@@ -29,6 +29,7 @@ RECIPES = {
     "gemini": "prunesid.pocket.gemini.training",
     "llava": "prunesid.pocket.training.llava",
     "next": "prunesid.pocket.next.training",
+    "qwen": "prunesid.pocket.qwen.training",
     "video": "prunesid.pocket.video.training",
 }
 

@@ -2,9 +2,9 @@
 
 1. The tower, which now knows only where patches lie relative to each other, and the merger learn
    what every patch and token shows: on small images first.
-2. The language model learns to answer, and they go on. It has to find places from M-RoPE's
-   positions, which it has never seen. Most tokens show background, so it first sees one in seven of
-   those, and whole prompts last. Each token stands at its own position, as pruned ones do.
+2. The tower stays as it is, and the language model learns to answer. It has to find places from
+   M-RoPE's positions, which it has never seen. Most tokens show background, so it first sees one in
+   seven of those, and whole prompts last. Each token stands at its own position, as pruned ones do.
 """
 
 from __future__ import annotations
@@ -45,20 +45,29 @@ from prunesid.pocket.vocabulary import ids
 FIRST, ALL = len(SMALL), len(SMALL) + len(GRIDS)
 VISION = [Phase(FIRST, 16, 450, 1.5e-3), Phase(ALL, 6, 200, 1.2e-3, decay=0.7)]
 LANGUAGE = [
-    Phase(FIRST, 4, 900, 1.2e-3),
-    Phase(ALL, 4, 900, 1.2e-3, backdrop=0.15),
-    Phase(ALL, 4, 500, 1e-3, decay=1.0),
+    Phase(FIRST, 4, 1400, 1.2e-3, backdrop=0.3),
+    Phase(ALL, 4, 600, 1.2e-3, decay=0.5, backdrop=0.15),
+    Phase(ALL, 4, 100, 6e-4, decay=1.0),
 ]
 THIN = 0.25  # share of the lessons that stay thin among whole prompts
 FEW = 0.15  # share of the background that is seen there
 SEED = 6
 PLACE_BLOCK, PLACE_WEIGHT = 1, 0.5
-DENSE_WEIGHT = 0.2  # of the patches' loss in the second stage
-MEASURED_IMAGES = 40
+MEASURED_IMAGES = 24
 ASKED = QUOTA | {"corner": 3, "place": 4}
 OPENING, CLOSING = ids(["<s>", "USER:", "<|vision_start|>"]), ids(["<|vision_end|>"])
 # The tower cannot know them.
-ABSOLUTE = ("center", "own")
+ABSOLUTE, ABSOLUTE_WORDS = ("center", "own"), ("row", "column")
+FIRST_IMAGES = 400  # to begin with; a step adds one to the images that are asked about
+
+
+@dataclass(frozen=True)
+class View:
+    """An image, as training tensors, and its patches (4 V, D) after the tower's last block."""
+
+    scene: Scene
+    batch: Batch
+    patches: Tensor
 
 
 class Learner(nn.Module):
@@ -76,6 +85,7 @@ class Learner(nn.Module):
         self.probes = Probes(width)
         self.place = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * PLACES))
         self.image_processor = build_processor().image_processor
+        self.views: dict[tuple[int, int], View] = {}
 
     def matrices(self) -> Iterator[nn.Parameter]:
         parts = (self.tower.blocks, self.language.layers)
@@ -90,13 +100,24 @@ class Learner(nn.Module):
             found.pooler_output.unflatten(0, images),
         )
 
+    def view(self, number: int, phase: Phase) -> View:
+        """The image of a number to the tower, which has finished learning."""
+        if (number, phase.side) not in self.views:
+            rng = np.random.default_rng([SEED, 2, phase.side, number])
+            scene = sample_scene(rng, grid=grid_of(phase, rng))
+            batch = batch_of([scene], self.image_processor)
+            with torch.no_grad():
+                patches = self.tower(batch.pixels, grid_thw=batch.grids).last_hidden_state
+            self.views[number, phase.side] = View(scene, batch, patches)
+        return self.views[number, phase.side]
+
     def dense_loss(self, patches: Tensor, tokens: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """What patches should show, and tokens should name."""
         own = torch.zeros(1, 1, 2)
         terms = patch_terms(patches, self.heads, batch.patches | {"own": own})
         seen = torch.stack([term for name, term in terms.items() if name not in ABSOLUTE]).sum()
         embeddings = self.language.embed_tokens.weight
-        return seen, alignment_loss(tokens, embeddings, batch.tokens, ("row", "column"))
+        return seen, alignment_loss(tokens, embeddings, batch.tokens, ABSOLUTE_WORDS)
 
 
 def grid_of(phase: Phase, rng: np.random.Generator) -> tuple[int, int]:
@@ -189,32 +210,40 @@ def learn_patches(learner: Learner, step: int, phase: Phase) -> float:
     return loss.item()
 
 
+def lesson_loss(
+    learner: Learner, phase: Phase, step: int, turn: int, scores: Scores
+) -> Tensor:
+    """The loss of the `turn`-th image of a step of the second stage."""
+    rng = np.random.default_rng([SEED, 1, step, turn])
+    view = learner.view(int(rng.integers(FIRST_IMAGES + step)), phase)
+    scene, batch = view.scene, view.batch
+    tokens = learner.tower.merger(view.patches)[None]
+    backdrop = min(FEW, phase.backdrop) if rng.random() < THIN else phase.backdrop
+    kept = batch.content[0] | (torch.from_numpy(rng.random(tokens.shape[1])) < backdrop)
+    kept = kept.nonzero()[:, 0]
+    asked = choose(scene, rng, ASKED, questions.ask)
+    found = answered(learner, tokens[:, kept], scene, asked, kept)
+    scores.add(found.logits, found.packed, [[q.family for q in asked]])
+    centers = shape_centers([scene], TOKEN)[:, :, kept]
+    grounding = grounding_loss(
+        found.states.questions, tokens[:, kept], learner.probes, found.steps, centers
+    )
+    after = found.states.prefix[PLACE_BLOCK][0, len(OPENING) : len(OPENING) + len(kept)]
+    places = learner.place(after).unflatten(1, (2, PLACES)).flatten(0, 1)
+    embeddings = learner.language.embed_tokens.weight
+    named = alignment_loss(tokens, embeddings, batch.tokens, ABSOLUTE_WORDS)
+    loss = word_loss(found.logits, found.packed) + GROUNDING_WEIGHT * grounding
+    loss = loss + PLACE_WEIGHT * F.cross_entropy(places, bins(scene.size)[kept].flatten())
+    return loss + ALIGNMENT_WEIGHT * named
+
+
 def learn_answers(learner: Learner, step: int, phase: Phase, scores: Scores) -> float:
     """A step of the second stage, one image after another."""
     shown = 0.0
     for turn in range(phase.batch):
-        rng = np.random.default_rng([SEED, 1, step, turn])
-        scene = sample_scene(rng, grid=grid_of(phase, rng))
-        batch = batch_of([scene], learner.image_processor)
-        patches, tokens = learner.seen(batch)
-        backdrop = min(FEW, phase.backdrop) if rng.random() < THIN else phase.backdrop
-        kept = batch.content[0] | (torch.from_numpy(rng.random(tokens.shape[1])) < backdrop)
-        kept = kept.nonzero()[:, 0]
-        asked = choose(scene, rng, ASKED, questions.ask)
-        found = answered(learner, tokens[:, kept], scene, asked, kept)
-        scores.add(found.logits, found.packed, [[q.family for q in asked]])
-        centers = shape_centers([scene], TOKEN)[:, :, kept]
-        grounding = grounding_loss(
-            found.states.questions, tokens[:, kept], learner.probes, found.steps, centers
-        )
-        after = found.states.prefix[PLACE_BLOCK][0, len(OPENING) : len(OPENING) + len(kept)]
-        places = learner.place(after).unflatten(1, (2, PLACES)).flatten(0, 1)
-        seen, named = learner.dense_loss(patches, tokens, batch)
-        loss = word_loss(found.logits, found.packed) + GROUNDING_WEIGHT * grounding
-        loss = loss + PLACE_WEIGHT * F.cross_entropy(places, bins(scene.size)[kept].flatten())
-        loss = loss + ALIGNMENT_WEIGHT * named + DENSE_WEIGHT * seen
-        (loss / phase.batch).backward()
-        shown += loss.item() / phase.batch
+        loss = lesson_loss(learner, phase, step, turn, scores) / phase.batch
+        loss.backward()
+        shown += loss.item()
     return shown
 
 
@@ -230,7 +259,9 @@ def train(checkpoints: Path, quick: bool) -> tuple[Any, Any]:
         lambda step, phase: learn_patches(learner, step, phase), lambda: read_patches(learner),
         clip=2.0,
     )  # fmt: skip
-    learner.language.requires_grad_(True)
+    learner.requires_grad_(True)
+    learner.tower.blocks.requires_grad_(False)
+    learner.tower.patch_embed.requires_grad_(False)
     scores = Scores()
     run_stage(
         checkpoints / "answers.safetensors", learner, learner.matrices(), language,

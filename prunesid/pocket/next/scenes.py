@@ -158,7 +158,9 @@ def sample_scene(
         return draw
 
     if kind == "chart":
-        return Scene("chart", size, background, chart=sample_chart(rng, square(things.chart)), full=size)
+        return Scene(
+            "chart", size, background, chart=sample_chart(rng, square(things.chart)), full=size
+        )
     if kind == "diagram" and rng.random() < 0.7:
         return Scene(
             "diagram", size, background, table=sample_table(rng, square(things.table)), full=size

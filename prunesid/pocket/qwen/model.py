@@ -21,8 +21,8 @@ LONGEST = 4096
 # Blocks of Pocket-LLaVA's tower that this one starts from; those after its features are not used.
 BLOCKS = (0, 1, 2, 3, 4, 6, 7, 8, 9, 10)
 MERGE = 2
-# Time, row and column take turns at the rotary frequencies. In three sections, as in Qwen2-VL, whose
-# heads are wider, columns would have only frequencies too low for images of some twenty columns.
+# Time, row and column take turns at the rotary frequencies. In three sections, as in Qwen2-VL with
+# its wider heads, columns would have frequencies too low for images of some twenty columns.
 SECTIONS = [1] * 24
 MEDIA = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 _TEMPLATE = CHAT_TEMPLATE.replace(
@@ -125,7 +125,7 @@ def _start_merger(merger: Any, old: Any) -> None:
     first, _, last = merger.mlp
     for layer in (first, last):
         layer.reset_parameters()
-    neurons, width = old.linear_1.weight.shape
+    neurons = old.linear_1.out_features
     parts = MERGE * MERGE
     first.weight[:neurons] = (old.linear_1.weight / parts).repeat(1, parts)
     first.bias[:neurons] = old.linear_1.bias

@@ -13,7 +13,7 @@ _BORDER = 0.04  # share of a side; things nearer to the border of two places are
 
 
 def corner(scene: Scene, rng: np.random.Generator, margin: float = 20) -> list[Question]:
-    """`in which corner is the red circle ?`: the quarter of the image, for things clear of the middle."""
+    """`in which corner is the red circle ?`: the quarter of the image that it lies in."""
     asked = []
     for s in unique_names(scene):
         right, down = (

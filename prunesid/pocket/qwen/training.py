@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunesid.pocket.benchmarks import HELD_OUT_SEED
+from prunesid.pocket.questions import Question
 from prunesid.pocket.qwen import questions
 from prunesid.pocket.qwen.model import build_model, build_processor
 from prunesid.pocket.qwen.scenes import GRIDS, SMALL, TOKEN, sample_scene
 from prunesid.pocket.qwen.views import Batch, batch_of, bins, rotary
-from prunesid.pocket.questions import Question
 from prunesid.pocket.scenes import Scene
 from prunesid.pocket.training.alignment import alignment_loss
 from prunesid.pocket.training.decoder import Packed, States, packed_forward
@@ -43,11 +43,11 @@ from prunesid.pocket.vocabulary import ids
 
 # A phase's `side` is the number of images' shapes to draw from: the small ones, or all.
 FIRST, ALL = len(SMALL), len(SMALL) + len(GRIDS)
-VISION = [Phase(FIRST, 16, 450, 1.5e-3), Phase(ALL, 6, 200, 1.2e-3, decay=0.7)]
+VISION = [Phase(FIRST, 16, 450, 1.5e-3), Phase(ALL, 4, 40, 1.2e-3, decay=1.0)]
 LANGUAGE = [
-    Phase(FIRST, 4, 1400, 1.2e-3, backdrop=0.3),
-    Phase(ALL, 4, 600, 1.2e-3, decay=0.5, backdrop=0.15),
-    Phase(ALL, 4, 100, 6e-4, decay=1.0),
+    Phase(FIRST, 4, 300, 1.2e-3, backdrop=0.3),
+    Phase(ALL, 4, 1000, 1.2e-3, decay=0.6, backdrop=0.15),
+    Phase(ALL, 4, 40, 4e-4, decay=1.0),
 ]
 THIN = 0.25  # share of the lessons that stay thin among whole prompts
 FEW = 0.15  # share of the background that is seen there
@@ -58,7 +58,7 @@ ASKED = QUOTA | {"corner": 3, "place": 4}
 OPENING, CLOSING = ids(["<s>", "USER:", "<|vision_start|>"]), ids(["<|vision_end|>"])
 # The tower cannot know them.
 ABSOLUTE, ABSOLUTE_WORDS = ("center", "own"), ("row", "column")
-FIRST_IMAGES = 400  # to begin with; a step adds one to the images that are asked about
+FIRST_IMAGES = 300  # to begin with; two steps add one to the images that are asked about
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,8 @@ class Learner(nn.Module):
             batch = batch_of([scene], self.image_processor)
             with torch.no_grad():
                 patches = self.tower(batch.pixels, grid_thw=batch.grids).last_hidden_state
+            # The pixels alone would fill the memory.
+            batch = replace(batch, pixels=batch.pixels[:0], patches={})
             self.views[number, phase.side] = View(scene, batch, patches)
         return self.views[number, phase.side]
 
@@ -210,12 +212,10 @@ def learn_patches(learner: Learner, step: int, phase: Phase) -> float:
     return loss.item()
 
 
-def lesson_loss(
-    learner: Learner, phase: Phase, step: int, turn: int, scores: Scores
-) -> Tensor:
+def lesson_loss(learner: Learner, phase: Phase, step: int, turn: int, scores: Scores) -> Tensor:
     """The loss of the `turn`-th image of a step of the second stage."""
     rng = np.random.default_rng([SEED, 1, step, turn])
-    view = learner.view(int(rng.integers(FIRST_IMAGES + step)), phase)
+    view = learner.view(int(rng.integers(FIRST_IMAGES + step // 2)), phase)
     scene, batch = view.scene, view.batch
     tokens = learner.tower.merger(view.patches)[None]
     backdrop = min(FEW, phase.backdrop) if rng.random() < THIN else phase.backdrop

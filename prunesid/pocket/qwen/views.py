@@ -1,4 +1,4 @@
-"""Scenes as Pocket-Qwen2-VL sees them: patches of merged tokens together, and M-RoPE's positions."""
+"""Scenes as Pocket-Qwen2-VL sees them: patches, merged tokens and M-RoPE's positions."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def batch_of(scenes: Sequence[Scene], image_processor: Any) -> Batch:
 def cells(size: tuple[int, int]) -> Tensor:
     """(2, V) row and column of each merged token of an image of (width, height) in px."""
     columns, rows = (side // TOKEN for side in size)
-    return torch.stack([torch.arange(rows * columns) // columns, torch.arange(rows * columns) % columns])
+    number = torch.arange(rows * columns)
+    return torch.stack([number // columns, number % columns])
 
 
 def rotary(size: tuple[int, int], start: int) -> tuple[Tensor, int]:

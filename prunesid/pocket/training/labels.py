@@ -54,9 +54,7 @@ class PatchTargets:
     presence: np.ndarray
 
 
-def center_shares(
-    x: float, y: float, rows: int, columns: int, patch: int = PATCH
-) -> np.ndarray:
+def center_shares(x: float, y: float, rows: int, columns: int, patch: int = PATCH) -> np.ndarray:
     """(rows * columns,) float32 shares of the patches in the point (x, y), in px; they sum to 1.
 
     The shares are bilinear: a point in the middle of a patch belongs to it alone, and a point on

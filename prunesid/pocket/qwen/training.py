@@ -24,9 +24,9 @@ from prunesid.pocket.questions import Question
 from prunesid.pocket.qwen import questions
 from prunesid.pocket.qwen.model import build_model, build_processor
 from prunesid.pocket.qwen.scenes import GRIDS, SMALL, TOKEN, sample_scene
-from prunesid.pocket.qwen.views import Batch, batch_of, bins, rotary
+from prunesid.pocket.qwen.views import PER_IMAGE, Batch, batch_of, bins, rotary
 from prunesid.pocket.scenes import Scene
-from prunesid.pocket.training.alignment import alignment_loss
+from prunesid.pocket.training.alignment import LOOKS, PLACE_GROUPS, alignment_loss
 from prunesid.pocket.training.decoder import Packed, States, packed_forward
 from prunesid.pocket.training.grounding import PLACES, Probes, grounding_loss, shape_centers
 from prunesid.pocket.training.language import (
@@ -56,8 +56,7 @@ PLACE_BLOCK, PLACE_WEIGHT = 1, 0.5
 MEASURED_IMAGES = 24
 ASKED = QUOTA | {"corner": 3, "place": 4}
 OPENING, CLOSING = ids(["<s>", "USER:", "<|vision_start|>"]), ids(["<|vision_end|>"])
-# The tower cannot know them.
-ABSOLUTE, ABSOLUTE_WORDS = ("center", "own"), ("row", "column")
+ABSOLUTE = ("center", "own")  # what the tower cannot know
 FIRST_IMAGES = 300  # to begin with; two steps add one to the images that are asked about
 
 
@@ -119,7 +118,7 @@ class Learner(nn.Module):
         terms = patch_terms(patches, self.heads, batch.patches | {"own": own})
         seen = torch.stack([term for name, term in terms.items() if name not in ABSOLUTE]).sum()
         embeddings = self.language.embed_tokens.weight
-        return seen, alignment_loss(tokens, embeddings, batch.tokens, ABSOLUTE_WORDS)
+        return seen, alignment_loss(tokens, embeddings, batch.tokens, LOOKS)
 
 
 def grid_of(phase: Phase, rng: np.random.Generator) -> tuple[int, int]:
@@ -231,7 +230,10 @@ def lesson_loss(learner: Learner, phase: Phase, step: int, turn: int, scores: Sc
     after = found.states.prefix[PLACE_BLOCK][0, len(OPENING) : len(OPENING) + len(kept)]
     places = learner.place(after).unflatten(1, (2, PLACES)).flatten(0, 1)
     embeddings = learner.language.embed_tokens.weight
-    named = alignment_loss(tokens, embeddings, batch.tokens, ABSOLUTE_WORDS)
+    named = alignment_loss(tokens, embeddings, batch.tokens, LOOKS)
+    # Pocket-LLaVA's later blocks read rows and columns as these words from its tower's tokens.
+    own = {k: v if k in PER_IMAGE else v[:, kept] for k, v in batch.tokens.items()}
+    named = named + alignment_loss(after[None], embeddings, own, PLACE_GROUPS)
     loss = word_loss(found.logits, found.packed) + GROUNDING_WEIGHT * grounding
     loss = loss + PLACE_WEIGHT * F.cross_entropy(places, bins(scene.size)[kept].flatten())
     return loss + ALIGNMENT_WEIGHT * named

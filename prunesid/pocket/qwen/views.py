@@ -19,6 +19,7 @@ from prunesid.pocket.training.grounding import PLACES
 from prunesid.pocket.training.labels import PatchTargets, patch_targets
 
 Targets = dict[str, Tensor]
+PER_IMAGE = ("style", "presence")  # the other targets have one for each patch
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,7 @@ def batch_of(scenes: Sequence[Scene], image_processor: Any) -> Batch:
     )
     _, rows, columns = given["image_grid_thw"][0].tolist()
     order = tower_order(rows, columns)
-    per_image = ("style", "presence")
-    patches = {k: v if k in per_image else v[:, order] for k, v in patches.items()}
+    patches = {k: v if k in PER_IMAGE else v[:, order] for k, v in patches.items()}
     return Batch(given["pixel_values"], given["image_grid_thw"], patches, tokens)
 
 

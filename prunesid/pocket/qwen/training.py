@@ -5,6 +5,7 @@
 2. The tower stays as it is, and the language model learns to answer. It has to find places from
    M-RoPE's positions, which it has never seen. Most tokens show background, so it first sees one in
    seven of those, and whole prompts last. Each token stands at its own position, as pruned ones do.
+3. The tower learns on, with more printed codes. 4. The language model learns on.
 """
 
 from __future__ import annotations
@@ -37,21 +38,31 @@ from prunesid.pocket.training.language import (
 )
 from prunesid.pocket.training.loop import Measured, run_stage
 from prunesid.pocket.training.packing import QUOTA, choose, pack
-from prunesid.pocket.training.schedule import Phase, quick_phases
+from prunesid.pocket.training.schedule import READING, Phase, quick_phases
 from prunesid.pocket.training.vision import Heads, patch_terms, report
 from prunesid.pocket.vocabulary import ids
 
 # A phase's `side` is the number of images' shapes to draw from: the small ones, or all.
 FIRST, ALL = len(SMALL), len(SMALL) + len(GRIDS)
-VISION = [Phase(FIRST, 16, 450, 1.5e-3), Phase(ALL, 4, 40, 1.2e-3, decay=1.0)]
-LANGUAGE = [
-    Phase(FIRST, 4, 300, 1.2e-3, backdrop=0.3),
-    Phase(ALL, 4, 1000, 1.2e-3, decay=0.6, backdrop=0.15),
-    Phase(ALL, 4, 40, 4e-4, decay=1.0),
-]
+STAGES = {
+    "vision": [Phase(FIRST, 16, 450, 1.5e-3), Phase(ALL, 4, 40, 1.2e-3, decay=1.0)],
+    "answers": [
+        Phase(FIRST, 4, 150, 1.2e-3, backdrop=0.3),
+        Phase(ALL, 4, 350, 1.2e-3, backdrop=0.15),
+    ],
+    "reading": [
+        Phase(FIRST, 16, 400, 1.2e-3, READING),
+        Phase(ALL, 4, 80, 1e-3, READING, decay=1.0),
+    ],
+    "last": [
+        Phase(ALL, 4, 1500, 1.2e-3, decay=0.6, backdrop=0.15),
+        Phase(ALL, 4, 120, 4e-4, decay=1.0),
+    ],
+}
+SEEING = ("vision", "reading")  # in the others the language model learns
 THIN = 0.25  # share of the lessons that stay thin among whole prompts
 FEW = 0.15  # share of the background that is seen there
-SEED = 6
+SEED, IMAGES = 6, 4  # images that are asked about have a number in place of a stage
 PLACE_BLOCK, PLACE_WEIGHT = 1, 0.5
 MEASURED_IMAGES = 24
 ASKED = QUOTA | {"corner": 3, "place": 4}
@@ -102,13 +113,13 @@ class Learner(nn.Module):
     def view(self, number: int, phase: Phase) -> View:
         """The image of a number to the tower, which has finished learning."""
         if (number, phase.side) not in self.views:
-            rng = np.random.default_rng([SEED, 2, phase.side, number])
+            rng = np.random.default_rng([SEED, IMAGES, phase.side, number])
             scene = sample_scene(rng, grid=grid_of(phase, rng))
             batch = batch_of([scene], self.image_processor)
             with torch.no_grad():
                 patches = self.tower(batch.pixels, grid_thw=batch.grids).last_hidden_state
             # The pixels alone would fill the memory.
-            batch = replace(batch, pixels=batch.pixels[:0], patches={})
+            batch = replace(batch, pixels=torch.empty(0), patches={})
             self.views[number, phase.side] = View(scene, batch, patches)
         return self.views[number, phase.side]
 
@@ -125,6 +136,16 @@ def grid_of(phase: Phase, rng: np.random.Generator) -> tuple[int, int]:
     """A shape of images, as the phase has them."""
     shapes = (*SMALL, *GRIDS)[: phase.side] if phase.side == FIRST else GRIDS
     return shapes[int(rng.integers(len(shapes)))]
+
+
+def scenes_of(phase: Phase, rng: np.random.Generator) -> list[Scene]:
+    """One batch of scenes of one shape."""
+    grid = grid_of(phase, rng)
+    kinds: list[str | None] = [None] * phase.batch
+    if phase.kinds is not None:
+        names, shares = zip(*phase.kinds, strict=True)
+        kinds = rng.choice(names, phase.batch, p=shares).tolist()
+    return [sample_scene(rng, kind, grid) for kind in kinds]
 
 
 @dataclass(frozen=True)
@@ -199,21 +220,21 @@ def measure(learner: Learner) -> Measured:
     return {name: own.summary() for name, own in scores.items()}
 
 
-def learn_patches(learner: Learner, step: int, phase: Phase) -> float:
-    """A step of the first stage."""
-    rng = np.random.default_rng([SEED, 0, step])
-    grid = grid_of(phase, rng)
-    scenes = [sample_scene(rng, grid=grid) for _ in range(phase.batch)]
-    batch = batch_of(scenes, learner.image_processor)
+def learn_patches(learner: Learner, stage: int, step: int, phase: Phase) -> float:
+    """A step of the tower and the merger."""
+    rng = np.random.default_rng([SEED, stage, step])
+    batch = batch_of(scenes_of(phase, rng), learner.image_processor)
     seen, named = learner.dense_loss(*learner.seen(batch), batch)
     loss = seen + named
     loss.backward()
     return loss.item()
 
 
-def lesson_loss(learner: Learner, phase: Phase, step: int, turn: int, scores: Scores) -> Tensor:
-    """The loss of the `turn`-th image of a step of the second stage."""
-    rng = np.random.default_rng([SEED, 1, step, turn])
+def lesson_loss(
+    learner: Learner, stage: int, step: int, turn: int, phase: Phase, scores: Scores
+) -> Tensor:
+    """The loss of the `turn`-th image of a step of the language model."""
+    rng = np.random.default_rng([SEED, stage, step, turn])
     view = learner.view(int(rng.integers(FIRST_IMAGES + step // 2)), phase)
     scene, batch = view.scene, view.batch
     tokens = learner.tower.merger(view.patches)[None]
@@ -239,11 +260,11 @@ def lesson_loss(learner: Learner, phase: Phase, step: int, turn: int, scores: Sc
     return loss + ALIGNMENT_WEIGHT * named
 
 
-def learn_answers(learner: Learner, step: int, phase: Phase, scores: Scores) -> float:
-    """A step of the second stage, one image after another."""
+def learn_answers(learner: Learner, stage: int, step: int, phase: Phase, scores: Scores) -> float:
+    """A step of the language model and the merger, one image after another."""
     shown = 0.0
     for turn in range(phase.batch):
-        loss = lesson_loss(learner, phase, step, turn, scores) / phase.batch
+        loss = lesson_loss(learner, stage, step, turn, phase, scores) / phase.batch
         loss.backward()
         shown += loss.item()
     return shown
@@ -251,23 +272,30 @@ def learn_answers(learner: Learner, step: int, phase: Phase, scores: Scores) -> 
 
 def train(checkpoints: Path, quick: bool) -> tuple[Any, Any]:
     """The trained model and its processor; see `prunesid.pocket.training.train`."""
-    vision, language = map(quick_phases, (VISION, LANGUAGE)) if quick else (VISION, LANGUAGE)
     model = build_model()
     torch.manual_seed(SEED)
-    learner = Learner(model).requires_grad_(True)
-    learner.language.requires_grad_(False)
-    run_stage(
-        checkpoints / "vision.safetensors", learner, learner.matrices(), vision,
-        lambda step, phase: learn_patches(learner, step, phase), lambda: read_patches(learner),
-        clip=2.0,
-    )  # fmt: skip
-    learner.requires_grad_(True)
-    learner.tower.blocks.requires_grad_(False)
-    learner.tower.patch_embed.requires_grad_(False)
+    learner = Learner(model)
     scores = Scores()
-    run_stage(
-        checkpoints / "answers.safetensors", learner, learner.matrices(), language,
-        lambda step, phase: learn_answers(learner, step, phase, scores),
-        lambda: {"training": scores.summary(), **measure(learner)},
-    )  # fmt: skip
+    tower, language = learner.tower, learner.language
+    for stage, (name, phases) in enumerate(STAGES.items()):
+        seeing = name in SEEING
+        learner.requires_grad_(True)
+        for part in [language] if seeing else [tower.blocks, tower.patch_embed]:
+            part.requires_grad_(False)
+        learner.views.clear()
+
+        def learn(step: int, phase: Phase, stage: int = stage, seeing: bool = seeing) -> float:
+            if seeing:
+                return learn_patches(learner, stage, step, phase)
+            return learn_answers(learner, stage, step, phase, scores)
+
+        def measured(seeing: bool = seeing) -> Measured:
+            if seeing:
+                return read_patches(learner)
+            return {"training": scores.summary(), **measure(learner)}
+
+        run_stage(
+            checkpoints / f"{name}.safetensors", learner, learner.matrices(),
+            quick_phases(phases) if quick else phases, learn, measured,
+        )  # fmt: skip
     return model, build_processor()

@@ -23,7 +23,7 @@ def asked_both_ways(adapter, benchmark: str, budget: int, folder: Path) -> list[
     kept = records.compress("prunesid", budget=budget)
     shared = answer(adapter, kept, records.inputs, questions, batch_size=4)
     return [
-        (found, answer_plainly(adapter, kept, records.inputs[question.image_id], question).answer)
+        (found, answer_plainly(adapter, kept, records.inputs[question.image_id], question))
         for question, found in zip(questions, shared, strict=True)
     ]
 

@@ -124,8 +124,7 @@ def test_images_have_their_size_and_true_places(grid):
 
 def test_training_resumes_where_it_stopped(tmp_path, monkeypatch):
     phases = [Phase(training.FIRST, 2, 2, 1e-3), Phase(training.ALL, 1, 1, 1e-3, backdrop=0.2)]
-    monkeypatch.setattr(training, "VISION", phases)
-    monkeypatch.setattr(training, "LANGUAGE", phases)
+    monkeypatch.setattr(training, "STAGES", {"vision": phases, "answers": phases})
     monkeypatch.setattr(training, "MEASURED_IMAGES", 2)
     # The first kill is in the first stage, the second in the second.
     whole, resumed = whole_and_resumed(

@@ -139,6 +139,7 @@ class Processor(Parts):
     def save_pretrained(self, folder: Path) -> None:
         """Write the files that transformers' processor reads, and those of the tokenizer."""
         pixels = self.image_processor.to_dict()
+        del pixels["image_processor_type"]
         settings = {
             "processor_class": "Qwen2VLProcessor",
             "image_processor": pixels | {"image_processor_type": "Qwen2VLImageProcessor"},

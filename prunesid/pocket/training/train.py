@@ -3,6 +3,7 @@
     python -m prunesid.pocket.training.train --out DIR
     python -m prunesid.pocket.training.train --model next --out DIR
     python -m prunesid.pocket.training.train --model gemini --out DIR
+    python -m prunesid.pocket.training.train --model qwen --out DIR
     python -m prunesid.pocket.training.train --model video --out DIR
     python -m prunesid.pocket.training.train --out DIR --quick
 

@@ -12,4 +12,5 @@ EMBEDDED = {
     "pocket-next": WEIGHTS.parent / "next" / "weights",
     "pocket-gemini": WEIGHTS.parent / "gemini" / "weights",
     "pocket-video": WEIGHTS.parent / "video" / "weights",
+    "pocket-qwen": WEIGHTS.parent / "qwen" / "weights",
 }

@@ -10,6 +10,9 @@ Each is the small counterpart of a benchmark in the paper:
 `pocket_next_pope` and so on ask the same of images of up to 672 px, whose details a model sees in
 sub-crops or with a second, sharper tower alone (`prunesid.pocket.next`, `prunesid.pocket.gemini`).
 
+`pocket_qwen_pope` and so on ask the same, and more about places, of images of 100 to 400 tokens,
+wide and tall (`prunesid.pocket.qwen`).
+
 `pocket_video_*` ask about clips (`prunesid.pocket.video`), one or two words each:
 
 * `pocket_video_tgif`: how many times does something appear?
@@ -35,12 +38,14 @@ from prunesid.core.files import atomic
 from prunesid.pocket.drawing import draw
 from prunesid.pocket.next import scenes as next_scenes
 from prunesid.pocket.questions import Question, ask, existence, judge, multiple_choice
+from prunesid.pocket.qwen import questions as qwen_questions
+from prunesid.pocket.qwen import scenes as qwen_scenes
 from prunesid.pocket.scenes import Scene, sample_scene
 from prunesid.pocket.video import questions as video_questions
 from prunesid.pocket.video.clips import Film, sample_film
 from prunesid.pocket.video.files import video_of
 
-# Training draws from seeds that begin with 1 to 4; a test checks that no rendered image recurs.
+# Training draws from seeds that begin with 1 to 6; a test checks that no rendered image recurs.
 HELD_OUT_SEED = 7_000_000
 
 
@@ -75,6 +80,11 @@ def _gqa(scene: Scene, rng: np.random.Generator) -> list[Question]:
     return ask(scene, rng, quota)
 
 
+def _qwen_gqa(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    quota = {"attribute": 1, "spatial": 2, "side": 1, "corner": 1, "place": 2, "count": 1}
+    return qwen_questions.ask(scene, rng, quota)
+
+
 def _sqa(scene: Scene, rng: np.random.Generator) -> list[Question]:
     return multiple_choice(scene, rng)[:4]
 
@@ -85,7 +95,7 @@ def _clips(film: Film, rng: np.random.Generator) -> list[Question]:
 
 _SCENES, _WITH_CODES = ("scene",), ("scene", "code")
 _ALL_KINDS = ("chart", "diagram", "code", "scene")
-_NEXT = next_scenes.sample_scene
+_NEXT, _QWEN = next_scenes.sample_scene, qwen_scenes.sample_scene
 # The images of the four benchmarks are 67 % scenes, 18 % codes, 8 % charts and 8 % diagrams.
 _MIXTURE = (*["scene"] * 4, "code", "chart", *["scene"] * 4, "code", "diagram")
 
@@ -101,6 +111,10 @@ BENCHMARKS = {
         PocketBenchmark("pocket_next_gqa", 12, 130, _SCENES, _gqa, _NEXT),
         PocketBenchmark("pocket_next_mme", 13, 100, _WITH_CODES, judge, _NEXT),
         PocketBenchmark("pocket_next_sqa", 14, 200, _ALL_KINDS, _sqa, _NEXT),
+        PocketBenchmark("pocket_qwen_pope", 31, 130, _SCENES, _pope, _QWEN),
+        PocketBenchmark("pocket_qwen_gqa", 32, 130, _SCENES, _qwen_gqa, _QWEN),
+        PocketBenchmark("pocket_qwen_mme", 33, 100, _WITH_CODES, judge, _QWEN),
+        PocketBenchmark("pocket_qwen_sqa", 34, 200, _ALL_KINDS, _sqa, _QWEN),
         PocketBenchmark("pocket_video_tgif", 21, 330, ("repetition",), _clips, sample_film),
         PocketBenchmark("pocket_video_msvd", 22, 180, ("motion",), _clips, sample_film),
         PocketBenchmark("pocket_video_msrvtt", 23, 220, ("change",), _clips, sample_film),

@@ -8,8 +8,9 @@ the most frequent answer of the family, or of the question's wording with its na
 
 A model that sees sub-crops is also asked with the base crop's tokens alone. One with a second,
 sharper tower is asked with nothing mined from it, and with images that have no more details than
-its first tower is shown. One that sees clips is asked with the frame in the middle alone, and with
-the frames in another order.
+its first tower is shown. One whose tokens have rows and columns as positions is asked with all
+tokens at one position, and with rows and columns swapped. One that sees clips is asked with the
+frame in the middle alone, and with the frames in another order.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from prunesid.core.files import atomic
 from prunesid.core.questions import Question as Asked
 from prunesid.core.record import Kept
 from prunesid.families.mini_gemini import MiniGemini
+from prunesid.families.qwen2_vl import Qwen2VL
 from prunesid.generate.engine import answer
 from prunesid.images.media import Clip
 from prunesid.images.records import ImageRecords
@@ -38,6 +42,8 @@ from prunesid.pocket.benchmarks import HELD_OUT_SEED
 from prunesid.pocket.drawing import draw
 from prunesid.pocket.next import scenes as next_scenes
 from prunesid.pocket.questions import EVALUATED, Question, ask
+from prunesid.pocket.qwen import questions as qwen_questions
+from prunesid.pocket.qwen import scenes as qwen_scenes
 from prunesid.pocket.scenes import Scene, sample_scene
 from prunesid.pocket.video import questions as video_questions
 from prunesid.pocket.video.clips import MOMENTS, Film, moments, sample_film
@@ -50,9 +56,10 @@ _SAMPLE: dict[str, Callable[[np.random.Generator], Scene | Film]] = {
     "llava": sample_scene,
     "llava_next": next_scenes.sample_scene,
     "mini_gemini": next_scenes.sample_scene,
+    "qwen2_vl": qwen_scenes.sample_scene,
     "video_llava": sample_film,
 }
-_FAMILIES = tuple(dict.fromkeys((*EVALUATED, *video_questions.FAMILIES)))
+_FAMILIES = tuple(dict.fromkeys((*qwen_questions.EVALUATED, *video_questions.FAMILIES)))
 _NAMES = {*SHAPES, *COLOR_NAMES, *CHARACTERS, *NUMBERS, *(plural(s) for s in SHAPES)}
 
 
@@ -70,13 +77,15 @@ def held_out(images: int, model_type: str = "llava") -> HeldOut:
     for index in range(images):
         rng = np.random.default_rng([HELD_OUT_SEED, _SEED_OF_CARD, index])
         scenes.append(_SAMPLE[model_type](rng))
-        questions.append(_asked(scenes[-1], rng))
+        questions.append(_asked(scenes[-1], rng, model_type))
     return HeldOut(scenes, questions)
 
 
-def _asked(scene: Scene | Film, rng: np.random.Generator) -> list[Question]:
+def _asked(scene: Scene | Film, rng: np.random.Generator, model_type: str) -> list[Question]:
     if isinstance(scene, Film):
         return video_questions.ask(scene, rng, 2)
+    if model_type == "qwen2_vl":
+        return qwen_questions.ask(scene, rng, dict.fromkeys(qwen_questions.EVALUATED, 3))
     return ask(scene, rng, dict.fromkeys(EVALUATED, 3))
 
 
@@ -149,6 +158,32 @@ def silence(adapter) -> None:
     torch.nn.init.zeros_(value.bias)
 
 
+@contextmanager
+def moved(adapter, where: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Give the visual tokens the rotary positions `where` makes of their own (3, V)."""
+    enter = adapter.enter
+
+    def wrong(crops, layout):
+        found = enter(crops, layout)
+        return replace(found, positions=where(found.positions))
+
+    adapter.enter = wrong
+    try:
+        yield
+    finally:
+        del adapter.enter
+
+
+def one_place(positions: Tensor) -> Tensor:
+    """All tokens at the first one's position."""
+    return torch.zeros_like(positions)
+
+
+def swapped(positions: Tensor) -> Tensor:
+    """Rows and columns (time, row, column) in each other's place."""
+    return positions[[0, 2, 1]]
+
+
 def coarse(picture: Image.Image) -> Image.Image:
     """A picture of even width and height with each 2 x 2 pixels replaced by their mean."""
     width, height = picture.size
@@ -182,8 +217,8 @@ def accuracy(
 def evaluate(model: Path, images: int) -> dict[str, dict[str, float]]:
     """Accuracy (%) per family: `seen`, `gray`, `other`, and `guess`; plus `questions` counted.
 
-    A model that sees sub-crops has `base`, too, a Mini-Gemini `silenced` and `coarse`, and one that
-    sees clips `middle` and `shuffled`.
+    A model that sees sub-crops has `base`, too, a Mini-Gemini `silenced` and `coarse`, one with
+    M-RoPE `one_place` and `swapped`, and one that sees clips `middle` and `shuffled`.
     """
     from prunesid.families import load
 
@@ -205,6 +240,10 @@ def evaluate(model: Path, images: int) -> dict[str, dict[str, float]]:
         others = [shuffled(clip, number) for number, clip in enumerate(clips)]
         found["middle"] = accuracy(adapter, [middle(clip) for clip in clips], data.questions)
         found["shuffled"] = accuracy(adapter, others, data.questions)
+    if isinstance(adapter, Qwen2VL):
+        for where in (one_place, swapped):
+            with moved(adapter, where):
+                found[where.__name__] = accuracy(adapter, pictures, data.questions)
     if isinstance(adapter, MiniGemini):
         found["coarse"] = accuracy(
             adapter, [coarse(p) for p in pictures if not isinstance(p, Clip)], data.questions
@@ -225,7 +264,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = evaluate(options.model, options.images)
     with atomic(options.out) as temporary:
         temporary.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    order = ("questions", "seen", "base", "silenced", "coarse", "middle", "shuffled")
+    order = (
+        *("questions", "seen", "base", "silenced", "coarse"),
+        *("one_place", "swapped", "middle", "shuffled"),
+    )
     columns = [c for c in (*order, "gray", "other", "guess") if c in found]
     print(f"{'family':<16}" + "".join(f"{c:>10}" for c in columns))
     for family in (name for name in _FAMILIES if name in found["questions"]):

@@ -60,7 +60,7 @@ def _coin(rng: np.random.Generator) -> bool:
     return bool(rng.integers(2))
 
 
-def _unique_names(scene: Scene) -> list[Shape]:
+def unique_names(scene: Scene) -> list[Shape]:
     """Shapes that are unique in their color and shape together."""
     count = Counter(s.name for s in scene.shapes)
     return [s for s in scene.shapes if count[s.name] == 1]
@@ -119,7 +119,7 @@ def attribute(scene: Scene, rng: np.random.Generator) -> list[Question]:
 
 def _relations(scene: Scene, margin: float = 30) -> list[tuple[Shape, Shape, str, str]]:
     """(a, b, relation that holds, its opposite) for pairs that differ clearly on an axis."""
-    named = _unique_names(scene)
+    named = unique_names(scene)
     found = []
     for a in named:
         for b in named:
@@ -152,7 +152,7 @@ def spatial(scene: Scene, rng: np.random.Generator) -> list[Question]:
 def side(scene: Scene, rng: np.random.Generator, margin: float = 20) -> list[Question]:
     """The half of the full image in which an object lies."""
     asked = []
-    for s in _unique_names(scene):
+    for s in unique_names(scene):
         right, down = (
             (share - 0.5) * side
             for share, side in zip(scene.share(s.x, s.y), scene.full, strict=True)
@@ -219,7 +219,7 @@ def background(scene: Scene, rng: np.random.Generator) -> list[Question]:
 def locate(scene: Scene, rng: np.random.Generator) -> list[Question]:
     """Row and column, of six each, of an object (training only: it teaches positions)."""
     asked = []
-    for s in _unique_names(scene):
+    for s in unique_names(scene):
         column, row = (int(BINS * share) for share in scene.share(s.x, s.y))
         asked.append(Question("locate", f"where is the {s.name} ?", f"row{row} col{column}"))
     return _shuffled(rng, asked)

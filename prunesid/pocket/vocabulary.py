@@ -89,6 +89,11 @@ _WORDS = [
     "up",
     "down",
 ]
+# Qwen2-VL's marks of media, and what is asked about images that it sees.
+_QWEN_WORDS = (
+    *("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
+    "corner",
+)
 _VIDEO_WORDS = (
     *("<video>", "move", "moves", "appear", "appears", "vanish", "vanishes"),
     *("before", "after", "last", "time", "times"),
@@ -114,7 +119,12 @@ def video_words() -> list[str]:
     return [*words(), *_VIDEO_WORDS]
 
 
-_ID = {word: number for number, word in enumerate(video_words())}
+def qwen_words() -> list[str]:
+    """Every token of a model of Qwen2-VL's kind, in id order: `video_words()` first."""
+    return [*video_words(), *_QWEN_WORDS]
+
+
+_ID = {word: number for number, word in enumerate(qwen_words())}
 
 
 def ids(names: Iterable[str]) -> list[int]:

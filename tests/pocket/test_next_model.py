@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from builders.pocket_models import asked_both_ways, mean
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from prunesid.families import load
-from prunesid.generate.engine import answer, answer_plainly
-from prunesid.lmms.tasks import load_task
-from prunesid.pocket.benchmarks import BENCHMARKS, render
+from prunesid.pocket.benchmarks import BENCHMARKS
 from prunesid.pocket.drawing import draw
 from prunesid.pocket.evaluate import accuracy, base_crop, held_out
 from prunesid.pocket.next import WEIGHTS
@@ -58,21 +57,8 @@ def test_it_loads_through_the_auto_classes(heldout, pictures):
 @pytest.mark.parametrize("name", NEXT)
 @pytest.mark.parametrize("budget", [160, 2880])
 def test_shared_prefix_answers_equal_plain_generate(adapter, name, budget, tmp_path):
-    render(name, tmp_path / "data.parquet", 2)
-    task = load_task(name, data=tmp_path / "data.parquet")
-    questions = task.questions()
-    first = {q.image_id: q for q in reversed(questions)}
-    inputs = adapter.preprocess([task.image(q) for q in first.values()])
-    records = adapter.encode(inputs, names=list(first))
-    kept = records.compress("prunesid", budget=budget)
-    shared = answer(adapter, kept, records.inputs, questions, batch_size=4)
-    for question, found in zip(questions, shared, strict=True):
-        alone = answer_plainly(adapter, kept, records.inputs[question.image_id], question)
-        assert found.answer == alone
-
-
-def mean(scores: dict[str, float]) -> float:
-    return sum(scores.values()) / len(scores)
+    for shared, alone in asked_both_ways(adapter, name, budget, tmp_path):
+        assert shared.answer == alone
 
 
 def test_details_need_the_sub_crops(adapter, heldout, pictures):

@@ -23,7 +23,10 @@ from prunesid.pocket.training.schedule import Phase
 from prunesid.pocket.video.clips import Film, moments
 
 IMAGES = 3
-OWN = [name for name in BENCHMARKS if not name.startswith(("pocket_next", "pocket_video"))]
+OWN = [
+    name for name in BENCHMARKS
+    if not name.startswith(("pocket_next", "pocket_qwen", "pocket_video"))
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

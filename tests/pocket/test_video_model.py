@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from builders.pocket_models import asked_both_ways, mean
 from transformers import AutoModelForImageTextToText
 
 from prunesid.families import load
-from prunesid.generate.engine import answer, answer_plainly
-from prunesid.lmms.tasks import load_task
-from prunesid.pocket.benchmarks import BENCHMARKS, render
+from prunesid.generate.engine import answer
+from prunesid.pocket.benchmarks import BENCHMARKS
 from prunesid.pocket.evaluate import accuracy, held_out, middle, shown, shuffled
 from prunesid.pocket.video import WEIGHTS
 from prunesid.pocket.video.clips import MOMENTS
@@ -42,10 +42,6 @@ def clips(heldout):
 @pytest.fixture(scope="module")
 def seen(adapter, heldout, clips):
     return accuracy(adapter, clips, heldout.questions)
-
-
-def mean(scores: dict[str, float], families: tuple[str, ...] = IN_TIME) -> float:
-    return sum(scores[name] for name in families) / len(families)
 
 
 @torch.no_grad()
@@ -78,22 +74,13 @@ def _asked(question, name):
 @pytest.mark.parametrize("name", VIDEO)
 @pytest.mark.parametrize("budget", [136, 2048])
 def test_shared_prefix_answers_equal_plain_generate(adapter, name, budget, tmp_path):
-    render(name, tmp_path / "data.parquet", 2)
-    task = load_task(name, data=tmp_path / "data.parquet")
-    questions = task.questions()
-    first = {q.image_id: q for q in reversed(questions)}
-    inputs = adapter.preprocess([medium for q in first.values() for medium in task.media(q)])
-    records = adapter.encode(inputs, names=list(first))
-    kept = records.compress("prunesid", budget=budget)
-    shared = answer(adapter, kept, records.inputs, questions, batch_size=4)
-    for question, found in zip(questions, shared, strict=True):
-        alone = answer_plainly(adapter, kept, records.inputs[question.image_id], question)
-        assert found.answer == alone
+    for shared, alone in asked_both_ways(adapter, name, budget, tmp_path):
+        assert shared.answer == alone
 
 
 def test_one_frame_does_not_do(adapter, heldout, clips, seen):
     still = accuracy(adapter, [middle(clip) for clip in clips], heldout.questions)
-    assert mean(seen, FAMILIES) > mean(still, FAMILIES) + 20
+    assert mean(seen) > mean(still) + 20
 
 
 def test_the_order_of_frames_is_seen(adapter, heldout, clips, seen):
@@ -124,7 +111,7 @@ def test_a_wrong_order_of_tokens_is_seen(adapter, heldout, clips, seen, broken, 
 
     monkeypatch.setattr(adapter, "enter", wrong)
     found = accuracy(adapter, clips, heldout.questions)
-    assert mean(found) < mean(seen) - 10
+    assert mean(found, IN_TIME) < mean(seen, IN_TIME) - 10
 
 
 def test_the_card_states_every_family():

@@ -9,7 +9,7 @@ smaller than their grid. No thing lies across the seam of two sub-crops.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +45,25 @@ _GAP = 3  # px between a thing and a seam or another thing
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
+@dataclass(frozen=True)
+class Things:
+    """Least and most of what an image holds: the number of shapes, and extents in px.
+
+    apart  whether nothing may lie across a seam
+    """
+
+    number: tuple[int, int] = (4, 16)
+    shape: tuple[float, float] = DETAIL
+    character: tuple[float, float] = PRINT
+    chart: tuple[float, float] = (90, 130)
+    table: tuple[float, float] = (100, 140)
+    arrow: tuple[float, float] = (24, 36)
+    apart: bool = True
+
+
+DETAILS = Things()
+
+
 def seams(side: int) -> list[float]:
     """Where the sub-crops meet on an axis of an image of `side` px, at most 672."""
     return [] if side <= FULL_SIZE else [side / 2]
@@ -53,15 +72,16 @@ def seams(side: int) -> list[float]:
 class _Room:
     """Free places of an image: inside it, across no seam, apart from what was placed before."""
 
-    def __init__(self, rng: np.random.Generator, size: tuple[int, int]):
-        self.rng, self.size = rng, size
+    def __init__(self, rng: np.random.Generator, size: tuple[int, int], things: Things):
+        self.rng, self.size, self.things = rng, size, things
+        self.seams = [seams(side) if things.apart else [] for side in size]
         self.taken: list[Box] = []
 
     def _free(self, box: Box) -> bool:
         left, top, right, bottom = box
-        width, height = self.size
-        cut = any(left - _GAP < at < right + _GAP for at in seams(width)) or any(
-            top - _GAP < at < bottom + _GAP for at in seams(height)
+        across, down = self.seams
+        cut = any(left - _GAP < at < right + _GAP for at in across) or any(
+            top - _GAP < at < bottom + _GAP for at in down
         )
         return not cut and not any(
             left - _GAP < r and right + _GAP > x and top - _GAP < b and bottom + _GAP > y
@@ -87,34 +107,37 @@ class _Room:
 
 
 def _shapes(rng: np.random.Generator, room: _Room) -> tuple[Shape, ...]:
-    wanted = round(log_uniform(rng, 4, 16))
+    wanted = round(log_uniform(rng, *room.things.number))
     # Few colors: a name's color alone, which the base crop shows, does not tell which thing it is.
     shapes = rng.permutation(SHAPES)[: rng.integers(2, len(SHAPES) + 1)].tolist()
     colors = rng.permutation(COLOR_NAMES)[: rng.integers(1, 5)].tolist()
     placed = []
     for _ in range(wanted):
-        size = log_uniform(rng, *DETAIL)
+        size = log_uniform(rng, *room.things.shape)
         if (at := room.place(size, size)) is not None:
             placed.append(Shape(choice(rng, shapes), choice(rng, colors), *at, size))
     return tuple(placed)
 
 
 def _code(rng: np.random.Generator, room: _Room) -> Code:
-    height = log_uniform(rng, *PRINT)
+    height = log_uniform(rng, *room.things.character)
     plate = Code(tuple(choice(rng, CHARACTERS) for _ in range(3)), 0, 0, height, False)
     x, y = room.first(plate.width, plate.plate_height)
     return replace(plate, x=x, y=y, dark_plate=bool(rng.integers(2)))
 
 
 def _arrows(rng: np.random.Generator, room: _Room) -> Arrows:
-    length = float(rng.uniform(24, 36))
+    length = float(rng.uniform(*room.things.arrow))
     centers = [room.place(length, length) for _ in range(int(rng.integers(1, 4)))]
     direction, color = choice(rng, DIRECTIONS), choice(rng, COLOR_NAMES)
     return Arrows(direction, color, tuple(c for c in centers if c is not None), length)
 
 
 def sample_scene(
-    rng: np.random.Generator, kind: str | None = None, size: tuple[int, int] | None = None
+    rng: np.random.Generator,
+    kind: str | None = None,
+    size: tuple[int, int] | None = None,
+    things: Things = DETAILS,
 ) -> Scene:
     """One image's description; see `prunesid.pocket.scenes.sample_scene` for the kinds.
 
@@ -125,20 +148,22 @@ def sample_scene(
     if kind is None:
         kind = str(rng.choice(list(_KINDS), p=list(_KINDS.values())))
     background = Background(choice(rng, BACKGROUNDS), int(rng.integers(2**31)))
-    room = _Room(rng, size)
+    room = _Room(rng, size, things)
 
-    def square(least: float, most: float) -> Place:
+    def square(extents: tuple[float, float]) -> Place:
         def draw() -> tuple[float, float, float]:
-            extent = float(rng.uniform(least, most))
+            extent = float(rng.uniform(*extents))
             return *room.first(extent, extent), extent
 
         return draw
 
     if kind == "chart":
-        return Scene("chart", size, background, chart=sample_chart(rng, square(90, 130)), full=size)
+        return Scene(
+            "chart", size, background, chart=sample_chart(rng, square(things.chart)), full=size
+        )
     if kind == "diagram" and rng.random() < 0.7:
         return Scene(
-            "diagram", size, background, table=sample_table(rng, square(100, 140)), full=size
+            "diagram", size, background, table=sample_table(rng, square(things.table)), full=size
         )
     if kind == "diagram":
         return Scene("diagram", size, background, arrows=_arrows(rng, room), full=size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,14 +29,25 @@ _GROUPS = {
     "cell_row": ids(("top", "middle", "bottom")), "cell_column": ids(("left", "center", "right")),
 }  # fmt: skip
 _PARTS = len(_GROUPS["part"])
+OBJECT = "object"
+PLACE_GROUPS = ("row", "column")
+GROUPS = (OBJECT, *_GROUPS)
+LOOKS = tuple(name for name in GROUPS if name not in PLACE_GROUPS)
 
 
-def alignment_loss(tokens: Tensor, embeddings: Tensor, batch: dict[str, Tensor]) -> Tensor:
+def alignment_loss(
+    tokens: Tensor,
+    embeddings: Tensor,
+    batch: dict[str, Tensor],
+    groups: Sequence[str] = GROUPS,
+) -> Tensor:
     """The loss of projected patches (B, P, D) far from the embeddings of words that name them.
 
     Row and column are those of the center of the patch's object, so that any patch of an object
     tells where it is; a background patch names its own. The word `object` belongs to the patches
     that share an object's center, by their shares, so that objects are counted and not patches.
+
+    groups  of words that are asked for
     """
     role = batch["role"] - 1
     cell = role - _PARTS
@@ -51,19 +64,22 @@ def alignment_loss(tokens: Tensor, embeddings: Tensor, batch: dict[str, Tensor])
         "cell_row": torch.where(cell < 0, -1, cell // 3),
         "cell_column": torch.where(cell < 0, -1, cell % 3),
     }
-    center = (4 * tokens @ embeddings[ids(["object"])[0]]).flatten()
-    total = F.binary_cross_entropy_with_logits(
-        center,
-        batch["holds_center"].flatten(),
-        weight=(batch["weight"] * ~backdrop).flatten(),
-        reduction="sum",
-    ) / (batch["weight"] * ~backdrop).sum().clamp_min(1e-6)
-    for name, words in _GROUPS.items():
-        wanted = target[name]
+    total = torch.zeros(())
+    for name in groups:
+        if name == OBJECT:
+            center = (4 * tokens @ embeddings[ids([OBJECT])[0]]).flatten()
+            total = total + F.binary_cross_entropy_with_logits(
+                center,
+                batch["holds_center"].flatten(),
+                weight=(batch["weight"] * ~backdrop).flatten(),
+                reduction="sum",
+            ) / (batch["weight"] * ~backdrop).sum().clamp_min(1e-6)
+            continue
+        wanted, words = target[name], _GROUPS[name]
         weight = batch["weight"] * (wanted >= 0)
         logits = 4 * tokens @ embeddings[words].T
         loss = F.cross_entropy(
             logits.flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="none"
         )
         total = total + (loss * weight.flatten()).sum() / weight.sum().clamp_min(1e-6)
-    return total / (1 + len(_GROUPS))
+    return total / len(groups)

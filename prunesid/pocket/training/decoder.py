@@ -66,14 +66,16 @@ def packed_forward(
 ) -> States:
     """The states of `packed` after the embeddings `prefix` (B, P, D).
 
-    places, end  for a prefix with gaps: the positions (P,) of what is left of it, and its length
+    places, end  for a prefix with gaps: the positions (P,) of what is left of it, and the first
+                 position after it; for M-RoPE (3, P)
     """
     count = prefix.shape[1]
     if places is None:
         places, end = torch.arange(count), count
     x = torch.cat([prefix, language.embed_tokens(packed.ids)], 1)
-    start = places.expand(len(prefix), -1)
-    cos, sin = language.rotary_emb(x, torch.cat([start, end + packed.place], 1))
+    start = places[..., None, :].expand(*places.shape[:-1], len(prefix), -1)
+    after = (end + packed.place).expand(*places.shape[:-1], -1, -1)
+    cos, sin = language.rotary_emb(x, torch.cat([start, after], -1))
     cos, sin = cos[:, None], sin[:, None]
     mask = _question_mask(packed.segment, count)
     states = States([], [])

@@ -93,18 +93,18 @@ def steps_of(question: Question, scene: Scene, length: int) -> Steps:
     return Steps(fits, matches, column, row, color, shape, early, right)
 
 
-def shape_centers(scenes: Sequence[Scene]) -> Tensor:
+def shape_centers(scenes: Sequence[Scene], patch: int = PATCH) -> Tensor:
     """(B, S, P) float32 shares of each shape's center among the patches (`labels.center_shares`).
 
-    All scenes have P patches. Entries beyond a scene's own shapes are zero.
+    All scenes have P patches of `patch` px. Entries beyond a scene's own shapes are zero.
     """
-    columns, rows = (side // PATCH for side in scenes[0].size)
+    columns, rows = (side // patch for side in scenes[0].size)
     longest = max(1, *(len(scene.shapes) for scene in scenes))
     centers = torch.zeros(len(scenes), longest, rows * columns)
     for image, scene in enumerate(scenes):
         for number, shape in enumerate(scene.shapes):
             centers[image, number] = torch.from_numpy(
-                center_shares(shape.x, shape.y, rows, columns)
+                center_shares(shape.x, shape.y, rows, columns, patch)
             )
     return centers
 

@@ -22,7 +22,7 @@ from prunesid.pocket.vocabulary import (
 KINDS = ("background", *SHAPES, "character", "bar", "slice", *(f"arrow_{d}" for d in DIRECTIONS))
 ROLES = (*ORDINALS, *RANKS["bars"], *RANKS["pie"], *(p for row in PLACES for p in row))
 _COVER = 0.12  # a patch belongs to a region that fills at least this share of it
-_FINE = 7  # foreground masks are supervised at 7 x 7 per patch, 2 px a cell
+_FINE = 7  # foreground masks are supervised at 7 x 7 per patch
 PRESENCE = len(SHAPES) * len(COLOR_NAMES) + 2 * len(COLOR_NAMES) + len(CHARACTERS) + len(DIRECTIONS)
 
 
@@ -54,7 +54,7 @@ class PatchTargets:
     presence: np.ndarray
 
 
-def center_shares(x: float, y: float, rows: int, columns: int) -> np.ndarray:
+def center_shares(x: float, y: float, rows: int, columns: int, patch: int = PATCH) -> np.ndarray:
     """(rows * columns,) float32 shares of the patches in the point (x, y), in px; they sum to 1.
 
     The shares are bilinear: a point in the middle of a patch belongs to it alone, and a point on
@@ -63,7 +63,7 @@ def center_shares(x: float, y: float, rows: int, columns: int) -> np.ndarray:
     """
     shares = []
     for position, count in ((y, rows), (x, columns)):
-        place = min(max(position / PATCH - 0.5, 0.0), count - 1.0)
+        place = min(max(position / patch - 0.5, 0.0), count - 1.0)
         shares.append(np.maximum(0.0, 1.0 - np.abs(np.arange(count) - place)))
     return np.outer(*shares).astype(np.float32).ravel()
 
@@ -88,18 +88,23 @@ def _presence(regions: list[Region]) -> np.ndarray:
     return present
 
 
-def patch_targets(scene: Scene, mask: np.ndarray, regions: list[Region]) -> PatchTargets:
-    """The targets of every patch of `scene`, from the mask and regions that `draw` returned."""
-    side = scene.size[0] // PATCH
-    patches = side * side
-    tiles = mask.reshape(side, PATCH, side, PATCH).transpose(0, 2, 1, 3).reshape(patches, -1)
+def patch_targets(
+    scene: Scene, mask: np.ndarray, regions: list[Region], patch: int = PATCH
+) -> PatchTargets:
+    """The targets of every patch of `scene`, from the mask and regions that `draw` returned.
+
+    patch  side of a patch in px, a multiple of 7
+    """
+    wide, high = (side // patch for side in scene.size)
+    patches = wide * high
+    tiles = mask.reshape(high, patch, wide, patch).transpose(0, 2, 1, 3).reshape(patches, -1)
     count = len(regions) + 1
     keys = tiles.astype(np.int64) + count * np.arange(patches)[:, None]
     area = np.bincount(keys.ravel(), minlength=patches * count).reshape(patches, count)
     owner = np.zeros(patches, np.int64)
     if regions:
         best = area[:, 1:].argmax(1) + 1
-        owner = np.where(area[np.arange(patches), best] >= _COVER * PATCH * PATCH, best, 0)
+        owner = np.where(area[np.arange(patches), best] >= _COVER * patch * patch, best, 0)
 
     kinds = np.array([0] + [KINDS.index(r.kind) for r in regions])
     colors = np.array(
@@ -111,15 +116,16 @@ def patch_targets(scene: Scene, mask: np.ndarray, regions: list[Region]) -> Patc
     roles = np.array([0] + [0 if r.role is None else 1 + ROLES.index(r.role) for r in regions])
     centers = np.array([(0.0, 0.0)] + [r.center for r in regions])
     magnitudes = np.array([0.0] + [r.magnitude for r in regions])
-    rows, columns = np.divmod(np.arange(patches), side)
-    own = np.stack([columns + 0.5, rows + 0.5], 1) * PATCH
+    rows, columns = np.divmod(np.arange(patches), wide)
+    own = np.stack([columns + 0.5, rows + 0.5], 1) * patch
     center = np.where(owner[:, None] > 0, centers[owner], own)
 
     holds = np.zeros(patches, np.float32)
     for region in regions:
-        holds = np.maximum(holds, center_shares(*region.center, side, side))
+        holds = np.maximum(holds, center_shares(*region.center, high, wide, patch))
     population = np.bincount(owner, minlength=count)
-    fine = tiles.reshape(patches, _FINE, 2, _FINE, 2)[:, :, 0, :, 0].reshape(patches, -1)
+    cell = patch // _FINE
+    fine = tiles.reshape(patches, _FINE, cell, _FINE, cell)[:, :, 0, :, 0].reshape(patches, -1)
     return PatchTargets(
         kind=kinds[owner],
         color=colors[owner],

@@ -34,9 +34,14 @@ def _tokens(question: Question) -> int:
     return len(question.prompt.split()) + len(question.answer.split()) + 2
 
 
-def choose(scene: Scene, rng: np.random.Generator) -> list[Question]:
+def choose(
+    scene: Scene,
+    rng: np.random.Generator,
+    quota: dict[str, int] = QUOTA,
+    ask: Callable[[Scene, np.random.Generator, dict[str, int]], list[Question]] = ask,
+) -> list[Question]:
     """Questions about a scene, in random order, with at most TOKENS tokens in total."""
-    asked = ask(scene, rng, QUOTA)
+    asked = ask(scene, rng, quota)
     asked = [asked[i] for i in rng.permutation(len(asked))]
     total = np.cumsum([_tokens(q) for q in asked])
     return asked[: max(1, int((total <= TOKENS).sum()))]

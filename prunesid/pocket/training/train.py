@@ -3,6 +3,7 @@
     python -m prunesid.pocket.training.train --out DIR
     python -m prunesid.pocket.training.train --model next --out DIR
     python -m prunesid.pocket.training.train --model gemini --out DIR
+    python -m prunesid.pocket.training.train --model qwen --out DIR
     python -m prunesid.pocket.training.train --model video --out DIR
     python -m prunesid.pocket.training.train --out DIR --quick
 
@@ -29,6 +30,7 @@ RECIPES = {
     "gemini": "prunesid.pocket.gemini.training",
     "llava": "prunesid.pocket.training.llava",
     "next": "prunesid.pocket.next.training",
+    "qwen": "prunesid.pocket.qwen.training",
     "video": "prunesid.pocket.video.training",
 }
 

@@ -173,7 +173,9 @@ function fromAddress() {
   for (const name of Object.keys(DEFAULTS)) if (given.has(name)) found[name] = given.get(name);
   found.b = given.get("b");
   if (found.b !== ALL && !study.benchmarks.some((b) => b.name === found.b)) found.b = study.benchmarks[0].name;
-  found.n = Number(given.get("n")) || study.budgets[0];
+  const cells = found.arms.flatMap((key) => lineOf(key).cells.map((cell) => cell.budget));
+  const first = study.budgets.find((budget) => cells.includes(budget)) || study.budgets[0];
+  found.n = study.budgets.includes(Number(given.get("n"))) ? Number(given.get("n")) : first;
   found.q = given.get("q") || "";
   if (!(found.o in OUTCOMES)) found.o = DEFAULTS.o;
   if (!(found.s in SORTS)) found.s = DEFAULTS.s;

@@ -120,4 +120,4 @@ def test_a_staged_study_has_the_tables_of_a_local_one_and_computes_an_arm_once(s
 def test_arms_that_a_failed_job_would_take_along_are_refused_at_once(study, tmp_path):
     options = [each for each in staging(tmp_path) if each != "--keep-incomplete"]
     with pytest.raises(RuntimeError, match="add --keep-incomplete"):
-        study_runs.run(tmp_path, *options, study=study)
+        study_runs.run(tmp_path, *options, "--dry-run", study=study)

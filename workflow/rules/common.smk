@@ -64,13 +64,6 @@ if STAGED and STUDY.results.is_absolute():
         f"results: {STUDY.results} cannot be staged; name a folder below --default-storage-prefix, "
         "such as results"
     )
-# Without settings where nothing is executed.
-if STAGED and not getattr(workflow.execution_settings, "keep_incomplete", True):
-    raise WorkflowError(
-        "results are staged: add --keep-incomplete; when a job fails, Snakemake would delete the arms that "
-        "earlier runs left of it (docs/cluster.md)"
-    )
-
 config["place"] = {**PLACE, "staged": STAGED}
 STUDIES = [STUDY]
 # One model has no page on whether findings travel.
@@ -152,6 +145,12 @@ def earlier(table):
     def left(wildcards):
         if not STAGED:
             return []
+        # Known only once jobs are planned, and not where none is to run.
+        if not getattr(workflow.execution_settings, "keep_incomplete", True):
+            raise WorkflowError(
+                "results are staged: add --keep-incomplete; when a job fails, Snakemake would delete the arms "
+                "that earlier runs left of it (docs/cluster.md)"
+            )
         folder = str(table.with_suffix("")).format(**wildcards)
         kept_in = storage_of(folder)
         if kept_in.exists():

@@ -44,7 +44,8 @@ def build_model(start: Path = WEIGHTS, seed: int = 0) -> Qwen2VLForConditionalGe
     )
 
     old = LlavaForConditionalGeneration.from_pretrained(start, dtype=torch.float32)
-    vision, text = old.config.vision_config, old.config.text_config
+    vision: Any = old.config.vision_config
+    text: Any = old.config.text_config
     vocabulary = qwen_words()
     ids = {name: vocabulary.index(name) for name in (*MEDIA, "<pad>", "<s>", "</s>")}
     named = {

@@ -48,7 +48,7 @@ def build_model(start: Path = WEIGHTS, seed: int = 0) -> Qwen2VLForConditionalGe
     text: Any = old.config.text_config
     vocabulary = qwen_words()
     ids = {name: vocabulary.index(name) for name in (*MEDIA, "<pad>", "<s>", "</s>")}
-    named = {
+    named: dict[str, Any] = {
         "pad_token_id": ids["<pad>"], "bos_token_id": ids["<s>"], "eos_token_id": ids["</s>"],
     }  # fmt: skip
     config = Qwen2VLConfig(

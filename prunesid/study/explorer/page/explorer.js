@@ -632,7 +632,10 @@ async function pane(part, q, subject) {
   const count = Number.isInteger(tokens) ? tokens : tokens.toFixed(1);
   found.append(make("small", { className: "soft", textContent: `${count} tokens${facts.late ? " per layer" : ""}${seed}${facts.asked ? ", chosen for this question" : ""}` }));
   const views = at(own.views, own.image[q]);
-  const kept = facts.selects && views.length ? await keptOn(own, arm, q) : null;
+  const recorded = facts.selects && views.length ? await keptOn(own, arm, q) : null;
+  // Means over cells come from no patch; where nothing is kept whole or merged, nothing is faded.
+  const shows = ({ patch }) => recorded.mask(patch) || (recorded.merged && recorded.merged(patch));
+  const kept = recorded && views.some((one) => patches(one[4]).some(shows)) ? recorded : null;
   const box = make("div", { className: views.length > 2 ? "views many" : "views" });
   await Promise.all(views.map(async (one) => {
     const canvas = make("canvas", { role: "img", "aria-label": `${labelOf(subject)}: kept patches ${one[0]}` });

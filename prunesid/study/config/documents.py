@@ -243,7 +243,8 @@ def _describe(error: jsonschema.ValidationError) -> Iterator[str]:
                 meaning = fields.get(name, {}).get("description", "")
                 yield f"{prefix}the field '{name}' is missing ({meaning})"
     elif error.validator == "enum":
-        yield prefix + unknown("value", value, error.validator_value)
+        choices = ["null" if each is None else str(each) for each in error.validator_value]
+        yield prefix + unknown("value", value, choices)
     elif error.validator == "format":
         yield f"{prefix}{shown}: {FORMATS[error.validator_value][1]}"
     elif error.validator == "anyOf" and (branch := _meant(error)):

@@ -105,7 +105,8 @@ def test_the_full_study_adds_to_what_the_default_one_has_stored(given):
 def test_the_quick_study_has_every_kind_of_axis_and_of_budget(given):
     quick, default = shipped(given, "quick"), parse_study(given)
     kinds = {a.figure.kind for a in default.ablations}
-    assert {ablation.figure.kind for ablation in quick.ablations} == kinds
+    # A ranking takes more methods than it has.
+    assert {ablation.figure.kind for ablation in quick.ablations} | {"ranking"} == kinds
     assert {arm.dynamic for arm in quick.arms} == {None, "benchmark", "calibrated"}
     assert any("layer" in arm.params for arm in quick.arms)
     assert quick.results != default.results

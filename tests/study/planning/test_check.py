@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from builders.synthetic_scores import ROOT
 
+from prunesid.__main__ import main
 from prunesid.pocket import WEIGHTS
 from prunesid.study.config.study import Benchmark
-from prunesid.study.planning import check as module
 from prunesid.study.planning.check import check
 from prunesid.study.planning.checks.checkpoint import (
     INDEX,
@@ -191,15 +191,11 @@ def test_video_models_need_a_decoder_of_videos(tmp_path):
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "Hub", lambda: FakeHub(tmp_path, None))
-    monkeypatch.setattr(sys, "argv", ["check", str(write(tmp_path))])
-    with pytest.raises(SystemExit) as left:
-        module.main()
-    assert left.value.code == 1 and "not reachable" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["check", str(ROOT / "configs" / "quick.yaml")])
-    with pytest.raises(SystemExit) as left:
-        module.main()
-    assert not left.value.code and "Everything is there." in capsys.readouterr().out
+    monkeypatch.setattr("prunesid.study.planning.checks.hub.Hub", lambda: FakeHub(tmp_path, None))
+    assert main(["check", str(write(tmp_path))]) == 1
+    assert "not reachable" in capsys.readouterr().out
+    assert main(["check", str(ROOT / "configs" / "quick.yaml")]) == 0
+    assert "Everything is there." in capsys.readouterr().out
 
 
 # Checkpoints

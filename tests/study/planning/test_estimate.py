@@ -6,11 +6,11 @@ import re
 
 import pytest
 
+from prunesid.__main__ import main
 from prunesid.pocket.benchmarks import render
 from prunesid.study.analysis.latency import read_timings
 from prunesid.study.config.study import parse_study
 from prunesid.study.layout import Layout
-from prunesid.study.planning import estimate as module
 from prunesid.study.planning.estimate import estimate, text
 from prunesid.study.provenance.store import Store
 from prunesid.study.stages.answers import answer_benchmark
@@ -168,15 +168,13 @@ def test_another_batch_size_starts_over(study, tmp_path):
     assert done(parse_study(document, folder=tmp_path))["features"] == (0, 1)
 
 
-def test_the_command(study, tmp_path, monkeypatch, capsys):
+def test_the_command(study, tmp_path, capsys):
     path = tmp_path / "study.yaml"
     path.write_text(
         "\n".join(f"{name}: {value}" for name, value in DOCUMENT.items())
         + f"\nresults: {study.results}\n"
     )
-    monkeypatch.setattr("sys.argv", ["estimate", str(path), "--cores", "3"])
-    module.main()
+    assert main(["estimate", str(path), "--cores", "3"]) == 0
     assert "on 3 cores" in capsys.readouterr().out
-    monkeypatch.setattr("sys.argv", ["estimate", str(tmp_path / "studi.yaml")])
     with pytest.raises(SystemExit, match="Did you mean"):
-        module.main()
+        main(["estimate", str(tmp_path / "studi.yaml")])

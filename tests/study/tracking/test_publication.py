@@ -30,6 +30,7 @@ from prunesid.study.provenance.store import Store
 from prunesid.study.provenance.tables import write_keys
 from prunesid.study.stages.source import Source
 from prunesid.study.tracking.artifacts import read_artifacts
+from prunesid.study.tracking.json import file_name
 from prunesid.study.tracking.ledger import read_ledger
 from prunesid.study.tracking.pictures import GAP
 from prunesid.study.tracking.study_runs import BenchmarkFiles, publish_study, settings_of
@@ -165,9 +166,8 @@ def test_offline_runs_say_what_the_tables_say(study, work, tmp_path):
 def test_pictures_belong_to_answers_that_differ(study, work, tmp_path):
     directory = tmp_path / "runs"
     publish_study(study, *work, directory, tmp_path / "published.txt")
-    held = json.loads(
-        (directory / "json" / "pocket-made_up" / "budget-16_grouping-random.json").read_text()
-    )
+    name = file_name(study.ablations[0].labels["budget-16_grouping-random"])
+    held = json.loads((directory / "json" / "pocket-made_up" / f"{name}.json").read_text())
     predictions = pd.DataFrame(held["predictions"]["rows"], columns=held["predictions"]["columns"])
     assert (predictions["answer"] != predictions["answer_reference"]).all()
     with_picture = predictions.dropna(subset="picture")

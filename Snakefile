@@ -68,10 +68,14 @@ else:
     include: "workflow/rules/methods.smk"
     include: "workflow/rules/pictures.smk"
     include: "workflow/rules/notebook.smk"
-    include: "workflow/rules/explorer.smk"
     include: "workflow/rules/publish.smk"
-    include: "workflow/rules/export.smk"
     include: "workflow/rules/estimate.smk"
+
+    # They look up every arm in the one store, which staged results do not have.
+    if not STAGED:
+
+        include: "workflow/rules/explorer.smk"
+        include: "workflow/rules/export.smk"
 
     # Rules of your own: any .smk in the folder `rules` beside the study's file (docs/extending.md).
     for path in own_rules():

@@ -50,19 +50,20 @@ for each in WHOLE.chapters:
 TARGETS = [getattr(rules, f"{each.name}_all").input for each in WHOLE.chapters]
 
 
-# The results of all chapters in the schema of Every Eval Ever.
-rule export:
-    input:
-        [getattr(rules, f"{each.name}_export").output for each in WHOLE.chapters],
+STAGED = workflow.storage_settings.default_storage_provider is not None
+if not STAGED:
+
+    # The results of all chapters in the schema of Every Eval Ever.
+    rule export:
+        input:
+            [getattr(rules, f"{each.name}_export").output for each in WHOLE.chapters],
+        localrule: True
 
 
 # What several chapters say of the same methods.
 TRAVEL = WHOLE.results / "travel"
 TRAVELED = str(TRAVEL / "travel.csv") if len(WHOLE.compared) > 1 else None
-if (
-    workflow.is_main_process
-    and workflow.storage_settings.default_storage_provider is None
-):
+if workflow.is_main_process and not STAGED:
     for dropped in drop_damaged_files(TRAVEL):
         logger.warning(f"{dropped} was damaged; making it again")
 

@@ -6,7 +6,10 @@ def export_asked(wildcards):
         "organization": STUDY.wandb.entity,
         "bootstrap": str(STUDY.bootstrap),
         "benchmarks": [str(b) for b in STUDY.benchmarks],
-        "arms": {b.name: [str(arm) for arm in STUDY.arms_of(b.name)] for b in STUDY.benchmarks},
+        "arms": {
+            b.name: [str(arm) for arm in STUDY.arms_of(b.name)]
+            for b in STUDY.benchmarks
+        },
     }
 
 

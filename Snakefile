@@ -84,7 +84,7 @@ else:
 
 
 # A chapter's results, and those of a module in a workflow of its own, are shown by what it is part of.
-if workflow.modifier.is_main_snakefile() and workflow.configfiles:
+if workflow.modifier.is_main_snakefile() and workflow.configfiles and not STAGED:
 
     include: "workflow/rules/front.smk"
 

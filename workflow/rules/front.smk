@@ -11,7 +11,7 @@ rule front:
     input:
         shown=list(TARGETS),
         paper=[
-            local(os.path.relpath(in_clone("configs", "paper", name)))
+            os.path.relpath(in_clone("configs", "paper", name))
             for name in ("results.csv", "notes.yaml")
         ],
         asked=whole_asked(
@@ -19,7 +19,7 @@ rule front:
             title=WHOLE.title if "chapters" in config else STUDY.title,
             traveled=TRAVELED,
         ),
-        code=[local(os.path.relpath(path)) for path in stage_files("front").values()],
+        code=[os.path.relpath(path) for path in stage_files("front").values()],
     output:
         page=RESULTS / "index.html",
         # The same for the start of Snakemake's report.

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 
 from prunesid.study.config.chapters import read_whole
@@ -12,7 +11,5 @@ whole = read_whole([Path(path) for path in asked["files"]], asked["given"])
 paper = load_paper(Path(snakemake.input.paper[0]).parent)
 travel = Path(asked["traveled"]) if asked["traveled"] else None
 outputs = [Path(path) for path in snakemake.output]
-# Of results that are staged, the job has copies.
-studies = [replace(study, results=outputs[0].parent) for study in whole.studies]
-write_front(whole.title, studies, paper, travel, outputs)
+write_front(whole.title, whole.studies, paper, travel, outputs)
 seal(outputs)

@@ -35,7 +35,7 @@ from prunesid.study.stages.shard import shards
 from prunesid.study.stages.source import source_of
 
 PAGE = Path(__file__).parent / "page"
-QUALITY = 82
+QUALITY = 75
 RIGHT = 0.5
 
 
@@ -179,5 +179,5 @@ def _write_pictures(
             for picture in pictures_of(medium, each, grids[shard][medium.rows[0]])
         ]
         for place, picture in enumerate(pictures):
-            picture.save(target / f"{number}-{place}.jpg", quality=QUALITY)
+            picture.save(target / f"{number}-{place}.jpg", quality=QUALITY, optimize=True)
     return places if len(places) == len(images) else [], texts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)} not installed"),
     pytest.mark.skipif(shutil.which("rsync") is None, reason="no rsync"),
+    pytest.mark.skipif(not os.environ.get("PRUNESID_STAGING"), reason="takes minutes: asked for"),
 ]
 STUDY = """\
 title: Copied to and from jobs

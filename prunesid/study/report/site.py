@@ -16,9 +16,14 @@ from pathlib import Path
 
 import yaml
 
-from prunesid.methods.registry import FEATURES, METHODS, QUESTION, list_methods
+from prunesid.core.costs import Visual
+from prunesid.methods import encoder, features
+from prunesid.methods.registry import DECODER, ENCODER, FEATURES, METHODS, QUESTION, list_methods
 from prunesid.study.clone import in_clone
 from prunesid.study.config.arm import text
+from prunesid.study.config.model import geometry_of
+from prunesid.study.report.arm_facts import count_text
+from prunesid.study.report.docstrings import escaped, is_prose, markdown, paragraphs, sentences
 from prunesid.study.report.fidelity import agreement_of, code_of
 from prunesid.study.report.method_facts import About, about
 from prunesid.study.report.method_page import PLACES, READS
@@ -34,6 +39,9 @@ All that `import prunesid` offers.
 """
 PAGES = "method"
 SHOWN = 64
+# The model at whose sizes the cost of choosing is stated.
+COUNTED = "llava-hf/llava-1.5-7b-hf"
+SENTENCES = 3
 
 
 def write_source(folder: Path) -> None:
@@ -60,9 +68,6 @@ def write_source(folder: Path) -> None:
     for part in given["nav"]:
         if "Methods" in part:
             part["Methods"] += [{name: f"{PAGES}/{name}.md"} for name in names]
-        for title, entry in part.items():
-            if isinstance(entry, list):
-                part[title] = [e for e in entry if not isinstance(e, str) or (pages / e).is_file()]
     (folder / "mkdocs.yml").write_text(yaml.safe_dump(given, sort_keys=False), encoding="utf-8")
 
 
@@ -93,7 +98,7 @@ def linked(page: Path, pages: Path, own: set[str]) -> str:
 def draw_methods(folder: Path) -> set[str]:
     """Draw what methods keep of one image on Pocket-LLaVA; the names of those that keep patches.
 
-    Methods inside the encoder and the language model are not drawn.
+    Methods inside the language model keep other tokens in every layer and are not drawn.
     """
     import io
 
@@ -114,7 +119,7 @@ def draw_methods(folder: Path) -> set[str]:
     given = prunesid.prepare(adapter.model, adapter.processor, row["question"], [image])
     inputs = adapter.processor(text=given[0], images=given[1], return_tensors="pt")
     drawn = set()
-    for name in list_methods(FEATURES, QUESTION):
+    for name in list_methods(ENCODER, FEATURES, QUESTION):
         short = prunesid.prune(adapter.model, adapter.processor, inputs, name, SHOWN)
         (kept,) = short.kept
         if kept.boxes(image.size):
@@ -123,32 +128,74 @@ def draw_methods(folder: Path) -> set[str]:
     return drawn
 
 
+def idea(known: About) -> tuple[str, str]:
+    """The first sentences of a method's description, three at the most, and what follows them.
+
+    They are those of the summary and of the next paragraph.
+    """
+    first, *others = paragraphs(known.remarks or known.meanings)
+    if not is_prose(first):
+        first, others = "", [first, *others]
+    summary, more = sentences(known.summary), sentences(first)
+    room = max(SENTENCES - len(summary), 0)
+    rest = "\n\n".join(filter(None, [" ".join(more[room:]), *others]))
+    return " ".join([*summary, *more[:room]]).strip(), rest
+
+
+def cost_text(known: About) -> str:
+    """The multiply-adds of choosing on LLaVA-1.5-7B, and their share of its whole prefill."""
+    if known.place == DECODER:
+        return "depends on the prompt, counted while it runs"
+    asked = known.place == QUESTION
+    sizes = geometry_of(COUNTED)
+    tower, tokens = sizes.tower, sizes.tokens
+    if known.place == ENCODER:
+        assert sizes.encoding is not None
+        macs: int | None = encoder.plan(known.name, sizes.encoding, SHOWN).choice_macs(tower)
+    else:
+        visual = Visual(tokens, sizes.width, tower.head_dim, sizes.decoder.width)
+        macs = features.selection_macs(known.name, visual, SHOWN)
+    if macs is None:
+        return "no formula"
+    share = macs / sizes.decoder.macs([tokens] * sizes.decoder.layers)
+    said = f"{count_text(macs)} multiply-adds for {SHOWN} of {tokens} tokens on LLaVA-1.5-7B"
+    part = f"{100 * share:.2f} %" if share >= 1e-4 else "under 0.01 %"
+    said += f", {part} of the language model's on all {tokens}" if macs else ""
+    return said + ("; the comparison with the question comes on top" if asked else "")
+
+
 def method_text(known: About, pictured: bool = False) -> str:
     """The page of a method before it has run; `pictured`: with the picture beside it."""
     origin, measured = known.origin, agreement_of(known.name)
+    summary, notes = idea(known)
     facts = {
         "Acts": PLACES[known.place],
         "Reads beside the tokens": ", ".join(READS.get(n, n) for n in known.needs) or "nothing",
+        "Choosing takes": cost_text(known),
         "Paper": f"{origin.title}, {origin.venue}" if origin else known.source,
         "Authors' code": code_of(origin) if origin else "",
         "Equal to it": str(measured) if measured else "no vectors" if origin else "",
         "Code": f"`{known.module}`",
     }
-    lines = [f"| {name} | {value} |" for name, value in facts.items() if value]
-    parts = [f"# {known.name}", known.summary, "\n".join(["| | |", "|---|---|", *lines])]
+    lines = [f"- **{name}:** {escaped(value)}" for name, value in facts.items() if value]
+    parts = [f"# {known.name}", escaped(summary)]
     if pictured:
         said = f"What it keeps of an image on Pocket-LLaVA, {SHOWN} of 576 tokens"
-        parts.insert(2, f"![{said}]({known.name}.png)\n\n{said}.")
+        parts.append(f"![{said}]({known.name}.png)\n\n{said}.")
+    parts.append("\n".join(lines))
+    meanings = known.meanings if known.remarks else ""
     if known.params:
         rows = [
             f"| `{name}` | {text(p.default)} | {', '.join(map(text, p.values())) or ''} |"
             for name, p in known.params.items()
         ]
         head = ["| parameter | default | choices |", "|---|---|---|"]
-        parts += ["## Parameters", "\n".join([*head, *rows])]
-    for heading, words in known.texts:
-        parts.append(f"## {heading}\n\n```text\n{words}\n```")
-    return "\n\n".join(parts) + "\n"
+        parts += ["## Parameters", "\n".join([*head, *rows]), markdown(meanings)]
+    else:
+        notes = "\n\n".join(filter(None, [notes, meanings]))
+    if notes:
+        parts += ["## What to know", markdown(notes)]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def main() -> None:

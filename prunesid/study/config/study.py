@@ -214,7 +214,8 @@ def parse_study(
         known = read_config(given["model"])
         _check_options(known, given["model_options"])
     named, overrides = given.get("ablations", []), given["overrides"]
-    for name in overrides:
+    # Without a field that names ablations, what is missing is that field.
+    for name in overrides if "ablations" in given else ():
         if name not in named:
             stranger = unknown("ablation of this study", name, named)
             problems.append(document.at(f"overrides: {stranger}"))

@@ -48,15 +48,25 @@ def run(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env)
-    former = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        process.terminate()
+
+    former = signal.signal(signal.SIGTERM, stop)
     try:
         with log.open(encoding="utf-8", errors="replace") as said:
             _follow(process, said, plan, _Bar(shown), look)
     except KeyboardInterrupt:
+        stopped = True
         process.wait()  # it was interrupted, too
     finally:
         signal.signal(signal.SIGTERM, former)
-    if process.returncode:
+    if stopped and process.returncode:
+        print(f"Stopped; the same call goes on from here. The log: {log}", file=shown, flush=True)
+    elif process.returncode:
         text = log.read_text(encoding="utf-8", errors="replace")
         found = FAILED.search(text)
         part = text[found.start() :] if found else "\n".join(text.splitlines()[-LAST:])

@@ -281,6 +281,14 @@ def test_a_misspelled_field_is_one_problem(tmp_path):
     assert f"{A}:1: Unknown field 'titel'. Did you mean 'title'?" in problem
 
 
+def test_overrides_of_a_misspelled_field_are_no_problems_of_their_own(tmp_path):
+    given = {name: value for name, value in STUDY.items() if name != "ablations"}
+    given |= {"ablatons": ["mine"], "overrides": {"mine": {"seeds": 2}}}
+    path = lay(tmp_path, study=yaml.safe_dump(given, sort_keys=False))
+    (problem,) = problems(path).splitlines()
+    assert "Unknown field 'ablatons'. Did you mean 'ablations'?" in problem
+
+
 def test_reading_a_study_does_not_import_torch():
     code = (
         "import sys; from pathlib import Path; from prunesid.study.config import chapters; "

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import sys
+import threading
 
 import pytest
 
@@ -52,3 +55,13 @@ def test_a_failure_shows_the_log_from_its_error_on(said, expected, tmp_path):
     lines = shown.getvalue().splitlines()
     assert code == 3 and lines[0] == expected and "chatter" not in lines
     assert lines[-1] == f"The whole log: {tmp_path / 'run.log'}"
+
+
+def test_a_run_that_is_stopped_shows_no_error(tmp_path):
+    shown = io.StringIO()
+    text = "import time; print('Error in rule answer:'); time.sleep(60)"
+    stop = threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM))
+    stop.start()
+    code = run(script(text), tmp_path / "run.log", never, shown)
+    (said,) = shown.getvalue().splitlines()
+    assert code == -signal.SIGTERM and said.startswith("Stopped; the same call goes on from here.")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from prunesid.pocket.next.scenes import sample_scene
 from prunesid.pocket.questions import EVALUATED, Question, ask
 from prunesid.pocket.scenes import Scene
 from prunesid.pocket.training.alignment import alignment_loss
-from prunesid.pocket.training.decoder import Packed, States, packed_forward
+from prunesid.pocket.training.decoder import Answered, packed_forward
 from prunesid.pocket.training.grounding import Probes, grounding_loss, shape_centers
 from prunesid.pocket.training.language import (
     ALIGNMENT_WEIGHT,
@@ -106,23 +105,13 @@ def scene_of(phase: Phase, rng: np.random.Generator) -> Scene:
     return window(rng) if phase.side < GRID else sample_scene(rng)
 
 
-@dataclass(frozen=True)
-class Answered:
-    """The states after an image's questions, and what they were asked with."""
-
-    states: States
-    logits: Tensor
-    packed: Packed
-    steps: dict[str, Tensor]
-
-
 def answered(learner: Learner, tokens: Tensor, scene: Scene, questions: list[Question]) -> Answered:
     """All questions on an image at once, after its projected tokens (1, K, E)."""
     packed, steps = pack([halved(scene)], [questions])
     embeddings = learner.language.embed_tokens.weight
     prefix = torch.cat([embeddings[learner.opening][None], tokens], 1)
     states = packed_forward(learner.language, prefix, packed)
-    return Answered(states, states.questions[-1] @ embeddings.T, packed, steps)
+    return Answered(states, tokens, states.questions[-1] @ embeddings.T, packed, steps)
 
 
 def _held_out(index: int) -> tuple[Scene, list[Question]]:

@@ -25,7 +25,7 @@ from prunesid.pocket.next.scenes import sample_scene
 from prunesid.pocket.next.views import BASE, Gallery, View, layout
 from prunesid.pocket.questions import EVALUATED, Question, ask
 from prunesid.pocket.scenes import Scene
-from prunesid.pocket.training.decoder import Packed, States, packed_forward
+from prunesid.pocket.training.decoder import Answered, packed_forward
 from prunesid.pocket.training.grounding import NONE, PLACES, Probes, grounding_loss, shape_centers
 from prunesid.pocket.training.language import GROUNDING_WEIGHT, Scores, word_loss
 from prunesid.pocket.training.loop import run_stage
@@ -95,17 +95,6 @@ def visual_tokens(learner: Learner, features: Tensor, source: Tensor) -> Tensor:
     """(V, E) the embeddings of an image as the model has them, newlines included."""
     tokens = learner.projector(features[source.clamp_min(0)])
     return torch.where((source == NONE)[:, None], learner.newline, tokens)
-
-
-@dataclass(frozen=True)
-class Answered:
-    """States after a lesson's questions, the visual tokens (1, K, E) before them, and the rest."""
-
-    states: States
-    tokens: Tensor
-    logits: Tensor
-    packed: Packed
-    steps: dict[str, Tensor]
 
 
 def answered(learner: Learner, given: Lesson) -> Answered:

@@ -28,7 +28,7 @@ from prunesid.pocket.qwen.scenes import GRIDS, SMALL, TOKEN, sample_scene
 from prunesid.pocket.qwen.views import PER_IMAGE, Batch, batch_of, bins, rotary
 from prunesid.pocket.scenes import Scene
 from prunesid.pocket.training.alignment import LOOKS, PLACE_GROUPS, alignment_loss
-from prunesid.pocket.training.decoder import Packed, States, packed_forward
+from prunesid.pocket.training.decoder import Answered, packed_forward
 from prunesid.pocket.training.grounding import PLACES, Probes, grounding_loss, shape_centers
 from prunesid.pocket.training.language import (
     ALIGNMENT_WEIGHT,
@@ -148,16 +148,6 @@ def scenes_of(phase: Phase, rng: np.random.Generator) -> list[Scene]:
     return [sample_scene(rng, kind, grid) for kind in kinds]
 
 
-@dataclass(frozen=True)
-class Answered:
-    """The states after an image's questions, and what they were asked with."""
-
-    states: States
-    logits: Tensor
-    packed: Packed
-    steps: dict[str, Tensor]
-
-
 def answered(
     learner: Learner,
     tokens: Tensor,
@@ -182,7 +172,7 @@ def answered(
     states = packed_forward(
         learner.language, torch.cat(parts, 1), packed, places, end + len(CLOSING)
     )
-    return Answered(states, states.questions[-1] @ embeddings.T, packed, steps)
+    return Answered(states, tokens, states.questions[-1] @ embeddings.T, packed, steps)
 
 
 def _held_out(index: int) -> tuple[Scene, list[Question]]:

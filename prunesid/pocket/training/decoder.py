@@ -61,6 +61,22 @@ class States:
     questions: list[Tensor]
 
 
+@dataclass(frozen=True)
+class Answered:
+    """The states after an image's questions, and what they were asked with.
+
+    tokens  (1, K, E) visual tokens before the questions
+    logits  (1, L, V) of the word after each
+    steps   what `packing.pack` says of each question's words
+    """
+
+    states: States
+    tokens: Tensor
+    logits: Tensor
+    packed: Packed
+    steps: dict[str, Tensor]
+
+
 def packed_forward(
     language: Any, prefix: Tensor, packed: Packed, places: Tensor | None = None, end: int = 0
 ) -> States:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from prunesid.pocket.benchmarks import HELD_OUT_SEED
 from prunesid.pocket.questions import Question
 from prunesid.pocket.training.batches import to_pixels
-from prunesid.pocket.training.decoder import Packed, States, packed_forward
+from prunesid.pocket.training.decoder import Answered, packed_forward
 from prunesid.pocket.training.grounding import NONE
 from prunesid.pocket.training.language import GROUNDING_WEIGHT, Scores, word_loss
 from prunesid.pocket.training.loop import run_stage
@@ -140,17 +140,6 @@ def lesson(library: Library, phase: Phase, step: int, turn: int) -> Lesson:
     # Drawn twice, for more of the questions that name one of several things.
     questions = list(dict.fromkeys(ask(film, rng, ATTRIBUTES) + ask(film, rng, ATTRIBUTES)))
     return Lesson(film, features, owner, questions, seen.nonzero()[:, 0], closed)
-
-
-@dataclass(frozen=True)
-class Answered:
-    """States after a lesson's questions, the visual tokens (1, K, E) before them, and the rest."""
-
-    states: States
-    tokens: Tensor
-    logits: Tensor
-    packed: Packed
-    steps: dict[str, Tensor]
 
 
 def answered(learner: Learner, given: Lesson) -> Answered:

@@ -152,6 +152,11 @@ class Study:
         )
 
 
+def shown_by(benchmarks: Iterable[Benchmark]) -> str:
+    """What their questions show, as a reader is told: 'images', 'clips' or 'images and clips'."""
+    return " and ".join(sorted({benchmark.shows for benchmark in benchmarks}, reverse=True))
+
+
 def _once(ablations: Iterable[Ablation]) -> tuple[Arm, ...]:
     return tuple({arm.name: arm for ablation in ablations for arm in ablation.arms}.values())
 

@@ -23,7 +23,7 @@ from prunesid.study.analysis.pairs import read_pairs
 from prunesid.study.config.ablation import FIGURE, Ablation
 from prunesid.study.config.arm import ALL_TOKENS
 from prunesid.study.config.chapters import compared
-from prunesid.study.config.study import Study
+from prunesid.study.config.study import Study, shown_by
 from prunesid.study.layout import Layout
 from prunesid.study.report import findings
 from prunesid.study.report.closing import FRONT, published
@@ -115,10 +115,9 @@ class Chapter:
         titles = ", ".join(b.title for b in self.study.benchmarks)
         count = len(self.study.ablations)
         many = "1 ablation" if count == 1 else f"{count} ablations"
-        shown = "clips" if all(b.shows == "clips" for b in self.study.benchmarks) else "images"
         return (
             f"{whole['tokens_max'].max():,.0f} visual tokens; {titles}: {questions:,} questions on "
-            f"{images:,} {shown}; {len(self.study.arms)} settings in {many}"
+            f"{images:,} {shown_by(self.study.benchmarks)}; {len(self.study.arms)} settings in {many}"
         )
 
 

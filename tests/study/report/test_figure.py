@@ -1,5 +1,7 @@
 """The figure of lines: every value drawn once, one color per name, the same bytes each time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,6 +34,14 @@ def test_the_data_holds_every_point_of_every_panel(subject):
     assert len(drawn) == 5 * 3 * 3
     assert not drawn.duplicated(["panel", "x", "hue"]).any()
     assert len(data[data["hue"] == "vanilla"]) == 4
+
+
+def test_the_sample_says_what_is_shown(subject):
+    clips = [replace(benchmark, shows="clips") for benchmark in BENCHMARKS]
+    assert subject.sample.endswith("images)")
+    assert replace(subject, benchmarks=clips).sample.endswith("clips)")
+    mixed = replace(subject, benchmarks=[*BENCHMARKS[:1], *clips[1:]])
+    assert mixed.sample.endswith("images and clips)")
 
 
 def test_a_panel_per_benchmark_with_a_line_per_row(subject):

@@ -17,7 +17,7 @@ from prunesid.study.analysis.comparison import LEFT
 from prunesid.study.analysis.measurement import left_out_text
 from prunesid.study.config.ablation import FIGURE
 from prunesid.study.config.arm import ALL_TOKENS
-from prunesid.study.config.study import Bootstrap
+from prunesid.study.config.study import Bootstrap, shown_by
 from prunesid.study.report import theme
 
 if TYPE_CHECKING:
@@ -77,12 +77,13 @@ class Subject:
     @property
     def sample(self) -> str:
         """The questions that every row answered: 'GQA, SQA (2,023 questions on 440 images)'."""
+        shown = shown_by(self.benchmarks)
         lines = self.comparison
         asked = lines[(lines["row"] == ALL_TOKENS) & lines["benchmark"].isin(list(self.titles))]
         questions, images = (int(asked[name].sum()) for name in ("questions", "images"))
         titles = ", ".join(self.titles.values())
         left = ", ".join(f"{self.titles[name]}: {text}" for name, text in self.left_out.items())
-        return f"{titles} ({questions:,} questions on {images:,} images{left and f'; {left}'})"
+        return f"{titles} ({questions:,} questions on {images:,} {shown}{left and f'; {left}'})"
 
     @property
     def left_out(self) -> dict[str, str]:

@@ -235,7 +235,11 @@ def _draw_row(ax: Axes, own: pd.DataFrame, color: str, marks: Mapping[str, str])
 def _label_front(
     ax: Axes, data: pd.DataFrame, names: Mapping[str, str], shades: Mapping[str, str]
 ) -> None:
-    """Each row of the front by name at its best point there: nothing lies above to the left."""
+    """Each row of the front by name at its best point there: nothing lies above to the left.
+
+    Where the axis is too near for the name, it stands below the line to the right.
+    """
+    low, high = np.log(ax.get_xlim())
     style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "zorder": 4}
     front = data[data[FRONT]].sort_values("macs").groupby("row", sort=False).last()
     for key, point in front.iterrows():
@@ -244,7 +248,12 @@ def _label_front(
             ax.annotate(panels.WHOLE, spot, xytext=(0, 6), ha="center", **style)
         else:
             name = theme.wrap(names[str(key)], LETTERS)
-            ax.annotate(name, spot, xytext=(-4, 3), ha="right", color=shades[str(key)], **style)
+            width = LETTER * max(map(len, name.split("\n")))
+            if (np.log(spot[0]) - low) / (high - low) > width:
+                at: dict[str, Any] = {"xytext": (-4, 3), "ha": "right"}
+            else:
+                at = {"xytext": (4, -4), "ha": "left", "va": "top"}
+            ax.annotate(name, spot, color=shades[str(key)], **at, **style)
 
 
 def _label(

@@ -115,9 +115,10 @@ class Chapter:
         titles = ", ".join(b.title for b in self.study.benchmarks)
         count = len(self.study.ablations)
         many = "1 ablation" if count == 1 else f"{count} ablations"
+        shown = shown_by(self.study.benchmarks)
         return (
             f"{whole['tokens_max'].max():,.0f} visual tokens; {titles}: {questions:,} questions on "
-            f"{images:,} {shown_by(self.study.benchmarks)}; {len(self.study.arms)} settings in {many}"
+            f"{images:,} {shown}; {len(self.study.arms)} settings in {many}"
         )
 
 

@@ -1,0 +1,134 @@
+"""The explorer's page as a person uses it, in a browser without a network."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from builders import study_runs
+
+pytest.importorskip("websockets")
+from builders.browser import CHROMIUM, Browser
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium"),
+]
+STUDY = """\
+title: A page to be used
+benchmarks: [pocket_gqa, pocket_pope]
+ablations: [few]
+seeds: 1
+limit: 8
+results: results
+bootstrap: {resamples: 100}
+wandb: {mode: disabled}
+trackio: false
+"""
+ABLATION = """\
+title: Few methods
+description: Three methods at two budgets.
+vary:
+  - {method: grid, label: uniform grid}
+  - {method: pool, label: average pooling}
+  - {method: prunesid, label: PruneSID}
+across: {budget: [16, 64]}
+reference: {method: prunesid}
+figure: {kind: dots}
+"""
+IDLE = "document.body && document.body.dataset.drawn && !document.body.hasAttribute('aria-busy')"
+# Every value that the page computes, and that of the study's table.
+VALUES = """(async () => {
+  const found = [], mean = (each) => each.reduce((sum, one) => sum + one, 0) / each.length;
+  for (const name of [...study.benchmarks.map((each) => each.name), ALL])
+    for (const budget of study.budgets) {
+      view = {...view, ...DEFAULTS, b: name, n: budget, arms: study.lines.map((line) => line.key)};
+      const gathered = await gather(), chosen = chosenQuestions(gathered);
+      const parts = gathered.map((part, b) =>
+        measured(part, chosen.filter((each) => each.b === b).map((each) => each.q), 1));
+      for (const subject of subjects()) {
+        const table = cellOf(subject).table[name === ALL ? "average" : name];
+        if (!table) continue;
+        const own = name === ALL
+          ? mean(parts.map((part) => 100 * part.value(subject) / part.value(WHOLE)))
+          : parts[0].value(subject);
+        found.push([name, subject, own, table[0]]);
+      }
+    }
+  return JSON.stringify(found);
+})()"""
+
+
+def choose(browser: Browser, element: str, value: str) -> None:
+    browser.run(
+        f"(() => {{ const found = document.getElementById({element!r}); found.value = {value!r};"
+        " found.dispatchEvent(new Event('change')); })()"
+    )
+    browser.until(IDLE)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> str:
+    """The address of the page of a small study."""
+    folder = tmp_path_factory.mktemp("explored")
+    (folder / "ablations").mkdir()
+    (folder / "ablations" / "few.yaml").write_text(ABLATION)
+    (folder / "study.yaml").write_text(STUDY)
+    made = "results/pocket/explorer"
+    study_runs.run(
+        folder, "--workflow-profile", "none", "--cores", "2", made, study=folder / "study.yaml"
+    )
+    return (folder / made / "index.html").as_uri()
+
+
+def test_it_is_used(page, tmp_path):
+    """One visit; each part of it would need the browser anew."""
+    with Browser(tmp_path / "profile") as browser:
+        browser.go(page)
+        browser.until(IDLE)
+
+        # Without a filter its numbers are those of the study's table.
+        values = json.loads(browser.run(VALUES))
+        assert len(values) > 12
+        for name, subject, own, table in values:
+            assert own == pytest.approx(table, rel=1e-4), (name, subject)
+        browser.go(page)
+        browser.until(IDLE)
+
+        # The keyboard: the next question, the next image, the next flip.
+        first = browser.run("view.q")
+        browser.press("j")
+        browser.until(IDLE)
+        second = browser.run("view.q")
+        browser.press("ArrowRight")
+        browser.until(IDLE)
+        third = browser.run("view.q")
+        assert len({first, second, third}) == 3
+        browser.press("f")
+        browser.until(IDLE)
+        assert browser.run("isFlip(drawn.gathered[drawn.current.b], drawn.current.q)")
+
+        # A filter leaves what it says.
+        before = browser.run("drawn.questions.length")
+        choose(browser, "outcome", "lost")
+        assert 0 < browser.run("drawn.questions.length") < before
+        assert browser.run(
+            "drawn.questions.every(({b, q}) => right(drawn.gathered[b].data.whole, q)"
+            " && !right(drawn.gathered[b].data[other()], q))"
+        )
+
+        # A link holds the view.
+        link, text = browser.run("location.href"), browser.run("document.body.innerText")
+        browser.go("about:blank")
+        browser.go(link)
+        browser.until(IDLE)
+        assert browser.run("document.body.innerText") == text
+        assert browser.complaints == []
+
+
+def test_a_phone_shows_all_of_it(page, tmp_path):
+    with Browser(tmp_path / "profile", width=390, height=800) as browser:
+        browser.go(page)
+        browser.until(IDLE)
+        assert browser.run("document.documentElement.scrollWidth") <= 390
+        assert browser.complaints == []

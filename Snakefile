@@ -5,9 +5,13 @@ import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.settings.types import DeploymentMethod
 
 from prunesid.core.files import write_changed
+from prunesid.study.planning.looks import look_once
+
+look_once(JobScheduler)
 
 if not workflow.configfiles and not {"chapters", "benchmarks"} & set(config):
     # From the clone, whatever the working directory.

@@ -46,8 +46,10 @@ class Answer:
     entering        visual tokens that enter each layer
     cached          visual tokens in each layer's cache when decoding starts
     selection_macs  multiply-adds of choosing tokens
+    left            per crop of the input, a byte per patch: how many layers its token enters, 0
+                    for patches that do not enter. None too where tokens stand for several patches
 
-    The last three are None unless tokens are dropped inside the language model.
+    The last four are None unless tokens are dropped inside the language model.
     """
 
     question_id: str
@@ -58,6 +60,7 @@ class Answer:
     entering: tuple[int, ...] | None = None
     cached: tuple[int, ...] | None = None
     selection_macs: int | None = None
+    left: tuple[bytes, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,18 +116,19 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
             ("entering", pa.list_(pa.int64())),
             ("cached", pa.list_(pa.int64())),
             ("selection_macs", pa.int64()),
+            ("left", pa.list_(pa.binary())),
         ]
     )
     columns = {name: [getattr(answer, name) for answer in answers] for name in schema.names}
-    pq.write_table(pa.table(columns, schema=schema), path)
+    pq.write_table(pa.table(columns, schema=schema), path, compression="zstd")
 
 
 def read_answers(path: Path) -> list[Answer]:
     """The answers that `write_answers` wrote, in the same order."""
     import pyarrow.parquet as pq
 
-    per_layer = ("entering", "cached")
+    lists = ("entering", "cached", "left")
     return [
-        Answer(**row | {k: None if row[k] is None else tuple(row[k]) for k in per_layer})
+        Answer(**row | {k: None if row[k] is None else tuple(row[k]) for k in lists})
         for row in pq.read_table(path).to_pylist()
     ]

@@ -83,12 +83,16 @@ class _Row:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Some rows and their answers, and as in `LateAnswers` what enters and is cached."""
+    """Some rows and their answers, and as in `LateAnswers` what enters and is cached.
+
+    left  (B, V) int64 how many layers each visual token enters
+    """
 
     rows: Sequence[_Row]
     texts: list[str]
     entering: Tensor
     cached: Tensor
+    left: Tensor
     selection_macs: Tensor
 
 
@@ -134,7 +138,7 @@ def answer_late(
     if reads and cls_attention is None:
         raise ValueError(f"{method} needs cls_attention{without_needs(method, **given)}")
     depth = len(adapter.decoder.layers)
-    rows = _rows(adapter, kept, inputs, questions, block_size(batch_size))
+    rows, patches = _rows(adapter, kept, inputs, questions, block_size(batch_size))
     attention = None
     if reads and cls_attention is not None:
         try:
@@ -142,6 +146,7 @@ def answer_late(
         except ValueError as error:
             raise ValueError(f"{method}: {error}{without_needs(method, **given)}") from error
     texts = [""] * len(questions)
+    left: list[tuple[bytes, ...] | None] = [None] * len(questions)
     entering = torch.zeros(len(questions), depth, dtype=torch.int64)
     found = LateAnswers(
         answers=[],
@@ -170,8 +175,9 @@ def answer_late(
             batch = members[start : start + batch_size]
             for part in halving.run(batch, work):
                 places = [row.asked.place for row in part.rows]
-                for place, text in zip(places, part.texts, strict=True):
-                    texts[place] = text
+                for row, text, own in zip(part.rows, part.texts, part.left, strict=True):
+                    texts[row.asked.place] = text
+                    left[row.asked.place] = _per_patch(patches[row.image], own)
                 found.entering[places] = part.entering
                 found.cached[places] = part.cached
                 found.selection_macs[places] = part.selection_macs
@@ -189,6 +195,7 @@ def answer_late(
             entering=tuple(found.entering[place].tolist()),
             cached=tuple(found.cached[place].tolist()),
             selection_macs=int(found.selection_macs[place]),
+            left=left[place],
         )
         for place, (question, text) in enumerate(zip(questions, texts, strict=True))
     )
@@ -220,10 +227,14 @@ def plan_media(
 
 def _rows(
     adapter: Adapter, kept: Kept, inputs: Inputs, questions: Sequence[Question], size: int
-) -> list[_Row]:
-    """The questions by block of `size` inputs, by numbers of media and tokens, and by input."""
+) -> tuple[list[_Row], dict[str, _Patches | None]]:
+    """The questions by block of `size` inputs, by numbers of media and tokens, and by input.
+
+    And for each input where its tokens come from; None if from no patch, or from several each.
+    """
     places = {name: number for number, name in enumerate(inputs)}
     shown: dict[str, tuple[int, int]] = {}
+    patches: dict[str, _Patches | None] = {}
     rows = []
     for place, question in enumerate(questions):
         name = question.shown
@@ -232,10 +243,10 @@ def _rows(
         if name not in shown:
             parts = enter(adapter, kept, media)
             shown[name] = sum(map(len, parts)), sum(len(part.before) for part in parts)
+            patches[name] = _patches(kept, media, parts)
         rows.append(_Row(name, places[name] // size, len(media), *shown[name], before, asked))
-    return sorted(
-        rows, key=lambda row: (row.block, row.media, row.visual, places[row.image], row.before)
-    )
+    rows.sort(key=lambda row: (row.block, row.media, row.visual, places[row.image], row.before))
+    return rows, patches
 
 
 def _by_image(
@@ -265,25 +276,77 @@ def entering_attention(
 
     ValueError if kept tokens do not enter one by one.
     """
+    found = _one_by_one(attention, kept, media, parts, 0)
+    if found is None:
+        made = sum(int(kept.count[row]) for medium in media for row in medium.rows)
+        raise ValueError(
+            f"{owner} enters as {sum(map(len, parts))} tokens made of {made}, which have no CLS "
+            "attention of their own"
+        )
+    return found
+
+
+def _one_by_one(
+    values: Tensor, kept: Kept, media: Sequence[Medium], parts: Sequence[Entering], none: int
+) -> Tensor | None:
+    """Values (R, N) of the kept tokens -> (V,) of the tokens that enter, `none` for other tokens.
+
+    None if kept tokens do not enter one by one.
+    """
     of_medium: list[list[Entering]] = []
     for part in parts:
         if part.continues:
             of_medium[-1].append(part)
         else:
             of_medium.append([part])
-    found = [attention[:0, 0]]
+    found = [values[:0, 0]]
     for medium, own in zip(media, of_medium, strict=True):
-        values = torch.cat([attention[row, : int(kept.count[row])] for row in medium.rows])
-        source, width = own[0].source, sum(map(len, own))
+        entering = torch.cat([values[row, : int(kept.count[row])] for row in medium.rows])
+        source = own[0].source
         if source is not None:
-            values = values[source].masked_fill(source < 0, 0)
-        elif width != len(values):
-            raise ValueError(
-                f"{owner} enters as {width} tokens made of {len(values)}, which have no CLS "
-                "attention of their own"
-            )
-        found.append(values)
+            entering = entering[source].masked_fill(source < 0, none)
+        elif sum(map(len, own)) != len(entering):
+            return None
+        found.append(entering)
     return torch.cat(found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Patches:
+    """Where the visual tokens of an input come from.
+
+    number  (V,) int64 patch of each token among those of all crops in a row, -1 for none
+    sizes   patches of each crop, up to the last one kept
+    """
+
+    number: Tensor
+    sizes: tuple[int, ...]
+
+
+def _patches(kept: Kept, media: Sequence[Medium], parts: Sequence[Entering]) -> _Patches | None:
+    """Those of the `media` of which `parts` enter; None if each is of no patch, or of several."""
+    patch = _one_by_one(kept.index, kept, media, parts, -1)
+    if patch is None or bool((patch < 0).all()):
+        return None
+    crops = [row for medium in media for row in medium.rows]
+    sizes = kept.index.masked_fill(~kept.mask, -1)[crops].amax(dim=1).clamp(min=-1) + 1
+    first = torch.zeros(len(kept), dtype=torch.int64, device=sizes.device)
+    first[crops] = sizes.cumsum(0) - sizes
+    first = first[:, None].expand_as(kept.index)
+    start = _one_by_one(first, kept, media, parts, 0)
+    assert start is not None
+    number = torch.where(patch < 0, -1, start + patch)
+    return _Patches(number.cpu(), tuple(sizes.tolist()))
+
+
+def _per_patch(patches: _Patches | None, left: Tensor) -> tuple[bytes, ...] | None:
+    """`Answer.left` of a question, of whose visual tokens `left` (V,) is known."""
+    if patches is None:
+        return None
+    real = patches.number >= 0
+    found = torch.zeros(sum(patches.sizes), dtype=torch.uint8)
+    found[patches.number[real]] = left[: len(real)][real].to(torch.uint8)
+    return tuple(bytes(own.tolist()) for own in found.split(patches.sizes))
 
 
 def _answer_batch(
@@ -318,7 +381,14 @@ def _answer_batch(
     )
     answered = _decode(adapter, state, [row.asked for row in batch])
     # Nothing of the caches goes on: they are as large as the batch allows.
-    return _Part(batch, answered, state.entering.cpu(), state.cached.cpu(), state.selection_macs)
+    return _Part(
+        batch,
+        answered,
+        state.entering.cpu(),
+        state.cached.cpu(),
+        state.left,
+        state.selection_macs,
+    )
 
 
 def _prefixes(

@@ -77,6 +77,7 @@ def test_with_everything_kept_the_answers_are_the_engines(adapter, records, meth
     expected = engine.answer(adapter, records.all_tokens(), records.inputs, questions_of(records))
     found = ask(adapter, records, method, mode=mode, budget=16, batch_size=7)
     inside = {"entering": (16,) * 3, "cached": (16,) * 3, "selection_macs": 0}
+    inside["left"] = (bytes([3] * 16),)
     assert found.answers == [replace(answer, **inside) for answer in expected]
     assert torch.equal(found.entering, torch.full((20, 3), 16))
 
@@ -95,6 +96,22 @@ def test_answers_do_not_depend_on_batch_or_mode(adapter, records, method):
             assert found.answers == expected.answers
             for name in ("entering", "cached", "text", "selection_macs"):
                 assert torch.equal(getattr(found, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("method", ["fastv", "dart"])
+def test_it_is_known_which_patches_are_left_in_each_layer(adapter, records, method):
+    whole = ask(adapter, records, method)
+    # An early method that keeps some patches, of which the question leaves fewer.
+    few = records.compress("grid", budget=9)
+    attention = attention_of(records, few)
+    own = ask(adapter, records, method, kept=few, budget=8, cls_attention=attention)
+    for found in (whole, own):
+        for answer in found.answers:
+            (layers,) = answer.left
+            entering = [sum(each > layer for each in layers) for layer in range(3)]
+            assert tuple(entering) == answer.entering
+    assert {p for p, n in enumerate(own.answers[0].left[0]) if n} == set(few.index[0].tolist())
+    assert len({answer.left for answer in whole.answers}) > 1
 
 
 def test_images_of_different_counts(adapter, records):

@@ -57,6 +57,12 @@ def test_any_number_of_media(family, kind, tiny_llava, tmp_path):
             share = len(inputs[answer.image_id])
             assert answer.text == full.text
             assert answer.tokens == pytest.approx(min(full.tokens, given["budget"] * share), abs=2)
+            crops = sum(len(medium.rows) for medium in inputs[answer.image_id])
+            assert answer.left is None or len(answer.left) == crops > 0
+            if answer.left is not None and method == "fastv":
+                seen = b"".join(answer.left)
+                most_left = [sum(each > layer for each in seen) for layer in range(3)]
+                assert all(a <= b for a, b in zip(most_left, answer.entering, strict=True))
         for mode in MODES:
             found = answer_late(adapter, kept, inputs, questions, method, mode=mode, **given)
             assert found.answers == expected.answers

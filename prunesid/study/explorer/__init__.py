@@ -24,7 +24,7 @@ from prunesid.study.analysis.metrics import digits, statistic
 from prunesid.study.config.arm import Arm
 from prunesid.study.config.study import Benchmark, Study
 from prunesid.study.explorer.columns import coded, numbers, write_script
-from prunesid.study.explorer.kept import BLOCK, Place, write_kept
+from prunesid.study.explorer.kept import BLOCK, Place, write_kept, write_left
 from prunesid.study.explorer.lines import costs_of, lines_of, times_of, whole_table
 from prunesid.study.explorer.views import as_text, pictures_of, views_of
 from prunesid.study.files.features import read_head
@@ -105,14 +105,20 @@ def _write_benchmark(
     by_image = [list(own["question_id"]) for _, own in asked.groupby("image_id", sort=False)]
     for number, arm in arms.items():
         own = aligned[number]
-        said = {field: coded(own[field]) for field in ("answer", "score", "tokens")}
+        fields = ("answer", "score", "tokens")
+        said: dict[str, Any] = {field: coded(own[field]) for field in fields}
         if arm.is_late:
-            entering = {
-                answer.question_id: " ".join(map(str, answer.entering or ()))
+            answers = {
+                answer.question_id: answer
                 for shard in keys["answers"] if shard
                 for answer in read_answers(store.get(shard[arm.name]))
             }  # fmt: skip
-            said["layers"] = coded(entering[question] for question in order)
+            entering = (answers[question].entering or () for question in order)
+            said["layers"] = coded(" ".join(map(str, each)) for each in entering)
+            left = {question: answer.left or () for question, answer in answers.items()}
+            if places and all(left.values()):
+                said["left"] = True
+                write_left(data, f"{name}/left/{number}", left, places, by_image)
         write_script(data, f"{name}/arms/{number}", said)
         if arm.selects and places:
             paths = [store.get(shard[arm.name]) for shard in keys["selections"] if shard]

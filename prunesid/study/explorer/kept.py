@@ -62,6 +62,33 @@ def write_kept(
         write_script(folder, f"{name}-{number}", document)
 
 
+def write_left(
+    folder: Path,
+    name: str,
+    left: Mapping[str, Sequence[bytes]],
+    places: Sequence[Place],
+    questions: Sequence[Sequence[str]],
+) -> None:
+    """Write `name`-0.js, ... as `write_kept` does, for an arm inside the language model.
+
+    left  `Answer.left` of each question: per crop, how many layers the token of a patch enters
+
+    A block holds the numbers of each question of the block in a row, padded to `width`.
+    """
+    for number, first in enumerate(range(0, len(places), BLOCK)):
+        own = slice(first, first + BLOCK)
+        width = max(sum(place.sizes) for place in places[own])
+        rows = [
+            b"".join(
+                crop.ljust(size, b"\0") for crop, size in zip(left[each], place.sizes, strict=True)
+            ).ljust(width, b"\0")
+            for place, asked in zip(places[own], questions[own], strict=True)
+            for each in asked
+        ]
+        layers = numbers(np.frombuffer(b"".join(rows), np.uint8))
+        write_script(folder, f"{name}-{number}", {"width": width, **layers})
+
+
 def _block(
     folder: Path, name: str, parts: Sequence[_Part], places: Sequence[Place],
     questions: Sequence[Sequence[str]],

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TextIO
 
-# Seconds between two looks at whether the command runs, and at how far it is: the latter takes one
-# or two.
-TICK, LOOK = 0.2, 60.0
+# Seconds between two looks at whether the command runs, and at how far it is. The latter takes some
+# seconds of a large study, of which it may have no more than this share of the time.
+TICK, LOOK, SHARE = 0.2, 60.0, 0.03
 WIDTH = 30
 # Snakemake says it once it knows that there is something to do.
 JOBS = "Job stats:"
@@ -82,7 +82,7 @@ def _follow(
     look: float,
 ) -> None:
     """Show how far a command is until it ends; `said` is its log."""
-    rest, whole, begun, looked = "", 0.0, 0.0, 0.0
+    rest, whole, begun, next_look = "", 0.0, 0.0, 0.0
     left: Left | None = None
     while True:
         ended = process.poll() is not None
@@ -95,9 +95,11 @@ def _follow(
             left = plan()
             whole, begun = left(), time.monotonic()
         # Of what only draws tables and pages nothing is estimated.
-        if left is not None and whole and time.monotonic() - looked >= look:
+        now = time.monotonic()
+        if left is not None and whole and now >= next_look:
             done = min(0.99, 1 - left() / whole)
             looked = time.monotonic()
+            next_look = looked + max(look, (looked - now) / SHARE)
             bar.draw(max(done, 0.0), looked - begun)
         time.sleep(TICK)
     if left is not None and process.returncode == 0:

@@ -108,6 +108,7 @@ const answersOf = once(async (benchmark, arm) => {
     tokens: await column(found.tokens),
     score: Float64Array.from(score.of, (n) => score.values[n]),
     layers: found.layers ? await column(found.layers) : null,
+    left: found.left,
   };
 });
 
@@ -124,16 +125,31 @@ const keptOf = once(async (benchmark, arm, block) => {
   };
 });
 
+const leftOf = once(async (benchmark, arm, block) => {
+  const found = await load(`${benchmark}/left/${arm}-${block}`);
+  return { width: found.width, values: await numbersOf(found) };
+});
+
+const blockOf = (own, q) => Math.floor(own.image[q] / study.block);
+
+/** The place of a question among those on the images of its block. */
+function inBlock(own, q) {
+  let before = 0;
+  for (let i = blockOf(own, q) * study.block; i < own.image[q]; i++) before += own.onImage[i].length;
+  return before + own.place[q];
+}
+
+/** How many layers of the language model a patch's token enters, as a function of its number. */
+async function leftOn(own, arm, q) {
+  const { width, values } = await leftOf(own.meta.name, arm, blockOf(own, q));
+  const start = inBlock(own, q) * width;
+  return (patch) => values[start + patch];
+}
+
 /** What an arm keeps on a question: {mask, merged, group} as functions of the patch's number. */
 async function keptOn(own, arm, q) {
-  const image = own.image[q], block = Math.floor(image / study.block);
-  const kept = await keptOf(own.meta.name, arm, block);
-  let set = image % study.block;
-  if (kept.of) {
-    let before = 0;
-    for (let i = block * study.block; i < image; i++) before += own.onImage[i].length;
-    set = kept.of[before + own.place[q]];
-  }
+  const kept = await keptOf(own.meta.name, arm, blockOf(own, q));
+  const set = kept.of ? kept.of[inBlock(own, q)] : own.image[q] % study.block;
   const bytes = Math.ceil(kept.width / 8);
   const bit = (from) => (patch) => (from[set * bytes + (patch >> 3)] >> (patch & 7)) & 1;
   return {
@@ -147,7 +163,7 @@ async function keptOn(own, arm, q) {
 
 let study;
 let view;
-const DEFAULTS = { x: WHOLE, y: "", o: "any", f: "", lo: "", hi: "", w: "", s: "study" };
+const DEFAULTS = { x: WHOLE, y: "", o: "any", f: "", lo: "", hi: "", w: "", s: "study", l: "" };
 
 const lineOf = (key) => study.lines.find((line) => line.key === key);
 const color = (subject) => (subject === WHOLE ? INK : COLORS[view.arms.indexOf(subject)] || "#888");
@@ -595,10 +611,12 @@ function hover(canvas, image, one, kept) {
     tip.hidden = patch === undefined;
     if (patch === undefined) return;
     const merged = kept.merged && kept.merged(patch), group = kept.group ? kept.group(patch) : -1;
-    const lines = [`row ${row + 1}, column ${column + 1}: ${kept.mask(patch) ? "kept" : merged ? "center of a merged token" : "not kept"}`];
+    const state = kept.left ? until(kept.left(patch)) : kept.mask(patch) ? "kept" : merged ? "center of a merged token" : "not kept";
+    const lines = [`row ${row + 1}, column ${column + 1}: ${state}`];
     if (group >= 0) {
       const members = [...all.values()].filter((each) => kept.group(each) === group);
-      lines.push(`group ${group + 1}: keeps ${members.filter((each) => kept.mask(each)).length} of ${members.length} patches`);
+      const whole = members.filter((each) => kept.mask(each)).length;
+      lines.push(kept.merged ? `one of the ${members.length} patches of merged token ${group + 1}` : `group ${group + 1}: keeps ${whole} of ${members.length} patches`);
     }
     tip.textContent = lines.join("; ");
     tip.style.left = `${Math.min(event.clientX + 14, innerWidth - 270)}px`;
@@ -610,13 +628,26 @@ function hover(canvas, image, one, kept) {
   canvas.onmouseleave = () => { tip.hidden = true; last = undefined; paint(canvas, image, one, kept); };
 }
 
-function drawLayers(text, own) {
-  const counts = text.split(" ").filter(Boolean).map(Number), most = Math.max(...counts);
+const until = (layers) => (layers ? `enters ${layers > 1 ? `layers 1 to ${layers}` : "layer 1"} of the language model` : "does not enter the language model");
+
+/** The layer of the view, from 1 on, in a language model of so many. */
+const shownLayer = (depth) => (view.l ? Math.min(Number(view.l), depth) : depth);
+
+/** Visual tokens that enter each layer, a bar each; where patches are known, a click shows those of its layer. */
+function drawLayers(counts, own, known) {
+  const most = Math.max(...counts), shown = shownLayer(counts.length);
   const bars = counts.map((count, layer) => {
     const changed = layer === 0 || count !== counts[layer - 1];
-    return make("span", { title: `layer ${layer + 1}: ${count} visual tokens enter`, style: { height: `${(66 * count) / most}px`, "--own": own } }, changed ? make("b", { textContent: count }) : "");
+    const bar = make("button", {
+      type: "button", disabled: !known, title: `layer ${layer + 1}: ${count} visual tokens enter`,
+      "aria-label": `Layer ${layer + 1}: ${count} visual tokens enter`, "aria-pressed": String(known && layer + 1 === shown),
+      style: { height: `${(66 * count) / most}px`, "--own": own },
+    }, changed ? make("b", { textContent: count }) : "");
+    bar.addEventListener("click", () => change({ l: String(layer + 1) }));
+    return bar;
   });
-  return [make("div", { className: "layers", role: "img", "aria-label": `Visual tokens that enter each layer: ${counts.join(", ")}` }, ...bars), make("small", { className: "soft", textContent: `tokens left, layer 1 to ${counts.length} of the language model` })];
+  const drawn = known ? `; drawn are those of layer ${shown}` : "";
+  return [make("div", { className: "layers" }, ...bars), make("small", { className: "soft", textContent: `tokens left, layer 1 to ${counts.length} of the language model${drawn}` })];
 }
 
 async function pane(part, q, subject) {
@@ -632,7 +663,12 @@ async function pane(part, q, subject) {
   const count = Number.isInteger(tokens) ? tokens : tokens.toFixed(1);
   found.append(make("small", { className: "soft", textContent: `${count} tokens${facts.late ? " per layer" : ""}${seed}${facts.asked ? ", chosen for this question" : ""}` }));
   const views = at(own.views, own.image[q]);
-  const recorded = facts.selects && views.length ? await keptOn(own, arm, q) : null;
+  const counts = said.layers ? at(said.layers, q).split(" ").filter(Boolean).map(Number) : [];
+  let recorded = facts.selects && views.length ? await keptOn(own, arm, q) : null;
+  if (said.left && views.length) {
+    const left = await leftOn(own, arm, q), layer = shownLayer(counts.length);
+    recorded = { merged: null, group: null, ...recorded, left, mask: (patch) => left(patch) >= layer };
+  }
   // Means over cells come from no patch; where nothing is kept whole or merged, nothing is faded.
   const shows = ({ patch }) => recorded.mask(patch) || (recorded.merged && recorded.merged(patch));
   const kept = recorded && views.some((one) => patches(one[4]).some(shows)) ? recorded : null;
@@ -645,7 +681,7 @@ async function pane(part, q, subject) {
     if (kept) hover(canvas, image, one, kept);
   }));
   found.append(box);
-  if (said.layers) found.append(...drawLayers(at(said.layers, q), color(subject)));
+  if (counts.length) found.append(...drawLayers(counts, color(subject), Boolean(recorded?.left)));
   found.append(make("p", { className: "answer" }, make("b", { className: good ? "right" : "wrong", textContent: good ? "✓ " : "✗ " }), String(at(said.answer, q))));
   return found;
 }
@@ -805,7 +841,7 @@ async function draw() {
   }
 }
 
-/** Only another question: all but the list's mark and the image stays. */
+/** Only another question or layer: all but the list's mark and the image stays. */
 async function step() {
   const now = { ...drawn, serial: drawn.serial + 1, current: find(drawn) };
   drawn = now;
@@ -833,8 +869,8 @@ function change(given) {
   view = { ...view, ...given };
   for (const side of ["x", "y"]) if (![WHOLE, ...view.arms].includes(view[side])) view[side] = DEFAULTS[side];
   history.pushState(null, "", address());
-  const only = Object.keys(given).length === 1 && "q" in given && drawn && drawn.questions;
-  return only ? step() : draw();
+  const only = Object.keys(given).every((name) => name === "q" || name === "l");
+  return only && drawn && drawn.questions ? step() : draw();
 }
 
 /** Goes to the next question in the list, in a direction, that `wanted` accepts. */
@@ -863,7 +899,7 @@ function budget(direction) {
   if (next) change({ n: next });
 }
 
-const reset = () => change({ ...DEFAULTS, x: view.x, y: view.y });
+const reset = () => change({ ...DEFAULTS, x: view.x, y: view.y, l: view.l });
 
 function listen() {
   const set = (id, name, event = "change") => byId(id).addEventListener(event, () => change({ [name]: byId(id).value, ...(name === "q" ? {} : { q: name === "b" ? "" : view.q }) }));

@@ -112,7 +112,8 @@ class KeptCrop:
     view     what the crop shows of its image
     grid     rows and columns of its patches
     index    the kept patches, in raster order
-    group    the group of every patch, or None for a method without groups
+    group    the group of every patch, or the merged token that it goes into, -1 for none; None for
+             a method with neither
     centers  the patches that merged tokens stand for, in raster order
     panel    the picture of the medium in which the crop is drawn, from 0
     """
@@ -196,14 +197,16 @@ def _kept_medium(kept: Kept, medium: Medium, grids: Sequence[tuple[int, int]]) -
         grid, count = grids[row], int(kept.count[row])
         index = sorted(i for i in kept.index[row, :count].tolist() if i >= 0)
         tokens += sum(i >= -1 for i in kept.index[row, :count].tolist())
-        facts = {name: kept.info[name][row] for name in ("group", "selected") if name in kept.info}
+        names = ("group", "merged_into", "selected")
+        facts = {name: kept.info[name][row] for name in names if name in kept.info}
         patches = grid[0] * grid[1]
         if GRID in kept.info:
             # All tokens of a smaller image.
             rows, columns = kept.info[GRID][row].tolist()
             grid, index, facts = (rows, columns), list(range(rows * columns)), {}
         selected = facts["selected"].nonzero().flatten().tolist() if "selected" in facts else []
-        group = tuple(facts["group"].tolist()[:patches]) if "group" in facts else None
+        groups = facts.get("group", facts.get("merged_into"))
+        group = None if groups is None else tuple(groups.tolist()[:patches])
         crops.append(KeptCrop(view, grid, tuple(index), group, tuple(selected), panel))
     return KeptMedium(medium.kind, tokens // medium.layout.get(JOINED, 1), tuple(crops))
 
@@ -308,7 +311,8 @@ def _drawn(image: Image, crops: Sequence[KeptCrop], frames: bool) -> Image:
     if frames:
         pen = ImageDraw.Draw(found)
         for crop in crops:
-            plain = [(i, group_color(crop.group[i]) if crop.group else INK) for i in crop.index]
+            groups = {i: crop.group[i] if crop.group else -1 for i in crop.index}
+            plain = [(i, INK if group < 0 else group_color(group)) for i, group in groups.items()]
             for patch, color in [*plain, *((center, MERGED) for center in crop.centers)]:
                 box = crop.box(patch, size)
                 thick = max(1, round(min(box[2] - box[0], box[3] - box[1]) / 12))

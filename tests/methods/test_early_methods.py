@@ -103,6 +103,22 @@ def test_prumerges_grid_on_the_rest_is_even_and_repeats_nothing(kind, count):
         torch.testing.assert_close(kept.tokens[image, count - 1], extra)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_visionzips_contextual_tokens_are_made_of_the_patches_that_it_names(kind):
+    rec = record(kind, rows=6, columns=6)
+    kept = compress(rec, "visionzip", budget=16, contextual=5)
+    for image in range(len(rec)):
+        into, targets = kept.info["merged_into"][image], kept.info["selected"][image]
+        named = {p for p, number in enumerate(into.tolist()) if number < 0}
+        assert named == set(kept.index[image].tolist()) - {-1}
+        for number in range(5):
+            (target,) = (targets & (into == number)).nonzero()[:, 0].tolist()
+            members = rec.features[image, (into == number) & ~targets]
+            mean = members.mean(dim=0) if len(members) else torch.zeros(rec.features.shape[2])
+            expected = rec.features[image, target] + mean
+            torch.testing.assert_close(kept.tokens[image, 11 + number], expected)
+
+
 def test_visionzips_splits_are_the_authors():
     assert [split_budget(n, None) for n in (64, 128, 192)] == [(54, 10), (108, 20), (162, 30)]
     with pytest.raises(ValueError, match="contextual: 8 of 8 tokens leave no dominant"):

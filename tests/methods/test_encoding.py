@@ -169,6 +169,10 @@ def test_it_agrees_with_a_plain_reference(tower, pixels, budget, params):
         assert kept.index[row].tolist() == [p[0] if len(p) == 1 else -1 for p in sources]
         firsts = sorted(min(p) for p in sources if len(p) > 1)
         assert kept.info["selected"][row].nonzero()[:, 0].tolist() == firsts
+        into = kept.info["merged_into"][row]
+        for number, patches in enumerate(sources):
+            members = (into == number).nonzero()[:, 0].tolist()
+            assert members == (sorted(patches) if len(patches) > 1 else [])
 
 
 def test_proportional_attention_matters_only_after_a_merge(tower, pixels):

@@ -104,10 +104,11 @@ def _reduced(tokens: Tensor, sizes: Tensor, holder: Tensor, plan: Plan, smaller:
         holder = order.argsort(dim=1).gather(1, holder)
     merged = sizes > 1
     selected = torch.zeros_like(holder, dtype=torch.bool).scatter(1, first, merged)
+    into = holder.masked_fill(~merged.gather(1, holder), -1)
     kept = Kept(
         tokens=x,
         index=first.masked_fill(merged | smaller, -1),
         count=torch.full((images,), left, dtype=torch.int64, device=x.device),
-        info={"selected": selected},
+        info={"selected": selected, "merged_into": into.to(torch.int16)},
     )
     return Reduced(kept, cls, holder)

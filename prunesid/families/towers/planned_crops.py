@@ -92,12 +92,13 @@ def reduce_crops(
 def _numbered(kept: Kept, shown: Box, side: int) -> Kept:
     """Kept patches of the box `shown`, with the numbers that they have among side x side."""
     patches = shown.patches(side).to(kept.index.device)
-    own = kept.info["selected"]
-    selected = own.new_zeros(len(kept), side**2)
-    if own.shape[1] == len(patches):
-        selected[:, patches] = own
+    info = {}
+    for name, own in kept.info.items():
+        info[name] = own.new_full((len(kept), side**2), 0 if own.dtype == torch.bool else -1)
+        if own.shape[1] == len(patches):
+            info[name][:, patches] = own
     # No token of a smaller image is a patch.
     index = kept.index
     if len(patches):
         index = torch.where(index < 0, -1, patches[index.clamp(min=0, max=len(patches) - 1)])
-    return Kept(kept.tokens, index, kept.count, {"selected": selected})
+    return Kept(kept.tokens, index, kept.count, info)

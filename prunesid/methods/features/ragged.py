@@ -15,8 +15,8 @@ def per_budget(
     """Call `run(images, N)` on the images of each budget N below T; the others stay unchanged.
 
     budget  (B,) int64
-    run     gives the same info names for every N. Unchanged images have NaN there, or False if the
-            info is boolean
+    run     gives the same info names for every N. Unchanged images have NaN there, False if the
+            info is boolean, -1 if it is a whole number per patch
     """
     tokens = record.num_tokens
     parts: list[Kept] = []
@@ -52,6 +52,8 @@ def largest_partial(budget: Tensor, tokens: int) -> int:
 def _absent(like: Tensor, images: int) -> Tensor:
     if like.dtype == torch.bool:
         return like.new_zeros((images, *like.shape[1:]))
+    if like.ndim == 2 and not like.is_floating_point():
+        return like.new_full((images, *like.shape[1:]), -1)
     return like.new_full((images, *like.shape[1:]), torch.nan, dtype=torch.float64)
 
 

@@ -71,7 +71,8 @@ def visionzip(
     merge       formula of a contextual token: "target_plus_mean" (upstream) or "mean"
 
     The index is -1 for CLS and for contextual tokens. info: selected, (B, T) bool, the patches that
-    are targets of the merge.
+    are targets of the merge; merged_into, (B, T) int16, the number of the contextual token that a
+    patch goes into, -1 for none.
     """
 
     def run(images: VisionRecord, count: int) -> Kept:
@@ -91,15 +92,23 @@ def _zip(record: VisionRecord, dominant: int, merged: int, merge: str) -> Kept:
     features = record.features.double()
     parts = [_cls(record).double(), _take(features, top)]
     target = _targets(rest, merged)
+    into = torch.full_like(raster, -1, dtype=torch.int16)
     if merged:
-        parts.append(_contextual(record, features, rest, target, merge))
+        contextual, owner = _contextual(record, features, rest, target, merge)
+        parts.append(contextual)
+        own = torch.arange(merged, device=rank.device).expand(batch, -1)
+        into = into.scatter(1, rest[:, target], own.to(into.dtype))
+        into = into.scatter(1, rest[:, ~target], owner.to(into.dtype))
     kept = torch.cat(parts, dim=1)
     index = torch.cat([top.new_full((batch, 1), -1), top, top.new_full((batch, merged), -1)], dim=1)
     return Kept(
         tokens=kept.to(record.features.dtype),
         index=index,
         count=torch.full((batch,), kept.shape[1], dtype=torch.long, device=rank.device),
-        info={"selected": torch.zeros_like(chosen).scatter_(1, rest[:, target], True)},
+        info={
+            "selected": torch.zeros_like(chosen).scatter_(1, rest[:, target], True),
+            "merged_into": into,
+        },
     )
 
 
@@ -113,8 +122,11 @@ def _targets(rest: Tensor, merged: int) -> Tensor:
 
 def _contextual(
     record: VisionRecord, features: Tensor, rest: Tensor, target: Tensor, merge: str
-) -> Tensor:
-    """(B, merged, D) contextual tokens; each member joins the target of the most similar key."""
+) -> tuple[Tensor, Tensor]:
+    """(B, merged, D) contextual tokens, and (B, members) which of them each member joins.
+
+    That is the one of the target with the most similar key.
+    """
     if record.keys is None:
         raise ValueError("visionzip needs a record with keys")
     key = _take(record.keys.double().mean(dim=1), rest)
@@ -126,8 +138,8 @@ def _contextual(
     belongs = torch.nn.functional.one_hot(owner, centers.shape[1]).transpose(1, 2).double()
     number = belongs.sum(dim=2, keepdim=True)
     if merge == "mean":
-        return (centers + belongs @ members) / (1 + number)
-    return centers + belongs @ members / number.clamp_min(1)
+        return (centers + belongs @ members) / (1 + number), owner
+    return centers + belongs @ members / number.clamp_min(1), owner
 
 
 def _cls(record: VisionRecord) -> Tensor:

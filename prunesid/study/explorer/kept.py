@@ -52,8 +52,8 @@ def write_kept(
 
         mask    bits of the kept ones; `merged`: of the centers of merged tokens, if there are any
         of      the set of each question of the block, where sets are questions'
-        groups  the name of a script with the group of every patch plus 1, 0 for none, if there are
-                groups; arms that group alike share it
+        groups  the name of a script with the group of every patch plus 1, or the merged token that
+                it goes into, 0 for none, if there are any; arms that group alike share it
     """
     parts = [_read(path, max(max(p.sizes) for p in places)) for path in paths]
     for number, first in enumerate(range(0, len(places), BLOCK)):
@@ -141,8 +141,9 @@ def _read(path: Path, patches: int) -> _Part:
     values = {"mask": mask}
     if "selected" in stored:
         values["merged"] = _wide(stored["selected"], patches) & ~mask
-    if "group" in stored:
-        values["group"] = _wide(stored["group"].astype(np.int64) + 1, patches)
+    group = stored.get("group", stored.get("merged_into"))
+    if group is not None:
+        values["group"] = _wide(group.astype(np.int64) + 1, patches)
     return _Part(values, dict(_asked(path)))
 
 

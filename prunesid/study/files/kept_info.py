@@ -19,8 +19,8 @@ def load_info(paths: Sequence[Path]) -> dict[str, NDArray[Any]]:
 
 
 def read_places(path: Path) -> dict[str, NDArray[Any]]:
-    """For pictures: index (B, N), and group and selected (B, T) where there are any."""
-    fields = ("index", "info.group", "info.selected")
+    """For pictures: index (B, N), and group, merged_into and selected (B, T) if there are any."""
+    fields = ("index", "info.group", "info.merged_into", "info.selected")
     with safe_open(path, "np") as file:
         there = set(file.keys())
         return {f.removeprefix("info."): file.get_tensor(f) for f in fields if f in there}

@@ -24,13 +24,14 @@ LETTERS = 14
 def kept_points(scenes: Sequence[Scene]) -> pd.DataFrame:
     """A line per kept patch: image_id, phi, arm, patch (raster order), row, column, group, merged.
 
-    `merged` says that it is no kept patch but the center of a merged token.
+    The group of the center of a merged token is the number of that token. `merged` says that it is
+    no kept patch but such a center.
     """
     lines = [
         {
             "image_id": scene.image_id, "phi": scene.phi, "arm": kept.label, "patch": patch,
             "row": patch // scene.grid[1], "column": patch % scene.grid[1],
-            "group": "" if kept.group is None else int(kept.group[patch]), "merged": merged,
+            "group": "" if (group := _group(kept, patch)) < 0 else group, "merged": merged,
             "question": scene.question,
         }
         for scene in scenes for kept in scene.kept for patch, merged in _patches(kept)
@@ -66,7 +67,8 @@ def draw(scenes: Sequence[Scene]) -> Figure:
         "Kept patches in full, framed in the color of their group (black: the method has no "
         "groups); the others faded, with a trace of that color. Groups of two arms share colors "
         "only where the grouping is the same.",
-        "Orange: no kept patch, but the center of a merged token, which holds others besides."
+        "Orange: no kept patch, but the center of a merged token. Faded patches that go into one "
+        "token have one color, where it is known which they are."
         if any(len(kept.centers) for scene in scenes for kept in scene.kept)
         else "",
         "φ: information score; the images stand at evenly spaced ranks of it.",
@@ -86,6 +88,11 @@ def group_color(group: int) -> tuple[float, float, float]:
 def write_kept_patches(scenes: Sequence[Scene], paths: Sequence[Path]) -> None:
     """Write the picture to every path by its suffix: .pdf, .svg, .png, and .csv."""
     theme.write(draw(scenes), kept_points(scenes), paths, dots=DOTS)
+
+
+def _group(kept: KeptPatches, patch: int) -> int:
+    """Of a patch; -1 for none."""
+    return -1 if kept.group is None else int(kept.group[patch])
 
 
 def _patches(kept: KeptPatches) -> Iterator[tuple[int, bool]]:
@@ -114,9 +121,10 @@ def _draw_kept(ax: Axes, scene: Scene, kept: KeptPatches) -> None:
     for place in np.flatnonzero(chosen):
         corner = place % columns * width - 0.5, place // columns * height - 0.5
         frames.append(Rectangle(corner, width, height))
-        if merged[place] or kept.group is None:
+        group = _group(kept, int(place))
+        if merged[place] or group < 0:
             colors.append(to_rgb(MERGED if merged[place] else theme.INK))
         else:
-            colors.append(group_color(int(kept.group[place])))
+            colors.append(group_color(group))
     ax.add_collection(PatchCollection(frames, facecolor="none", edgecolor=colors, linewidth=0.9))
     ax.set(xlim=(-0.5, wide - 0.5), ylim=(tall - 0.5, -0.5))

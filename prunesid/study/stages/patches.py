@@ -57,7 +57,8 @@ def read_scenes(
                 first = next(asked for asked in asked_rows(path) if asked.image == name)
                 place, question = first.row, first.context
             own = {field: rows[place] for field, rows in read_places(path).items()}
-            kept.append(KeptPatches(label, own["index"], own.get("group"), own.get("selected")))
+            group = own.get("group", own.get("merged_into"))
+            kept.append(KeptPatches(label, own["index"], group, own.get("selected")))
         pixels = as_seen(picture, _size(crop.grid), crop.view)
         phi = float(table["phi"][row])
         scenes.append(Scene(name, phi, pixels, crop.grid, tuple(kept), question))

@@ -611,7 +611,7 @@ function hover(canvas, image, one, kept) {
     tip.hidden = patch === undefined;
     if (patch === undefined) return;
     const merged = kept.merged && kept.merged(patch), group = kept.group ? kept.group(patch) : -1;
-    const state = kept.left ? until(kept.left(patch)) : kept.mask(patch) ? "kept" : merged ? "center of a merged token" : "not kept";
+    const state = merged ? "center of a merged token" : kept.left ? until(kept.left(patch)) : kept.mask(patch) ? "kept" : "not kept";
     const lines = [`row ${row + 1}, column ${column + 1}: ${state}`];
     if (group >= 0) {
       const members = [...all.values()].filter((each) => kept.group(each) === group);

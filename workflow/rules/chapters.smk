@@ -21,7 +21,8 @@ try:
         [Path(path) for path in workflow.configfiles], workflow.config_settings.config
     )
 except ConfigError as error:
-    raise WorkflowError(str(error)) from None
+    # Not an error of this workflow, whose line Snakemake would name.
+    raise SystemExit(str(error)) from None
 
 STUDIES = WHOLE.studies
 RENDERS = rendered_by(WHOLE.chapters, list(BENCHMARKS))

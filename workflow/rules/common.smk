@@ -54,7 +54,8 @@ try:
     STUDY = parse_study(given, folder=STUDY_FOLDER)
     refuse_unready(STUDY)
 except ConfigError as error:
-    raise WorkflowError(str(error)) from None
+    # Not an error of this workflow, whose line Snakemake would name.
+    raise SystemExit(str(error)) from None
 
 # Whether results lie in a storage, of which jobs get copies of their own inputs alone. The store is no file that
 # Snakemake knows beforehand: in its place each rule that fills it declares a folder.

@@ -124,13 +124,17 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Front:
-    """`first` is what to open first, `tables` the chapters' main tables with links to more."""
+    """`first` is what to open first, `tables` the chapters' main tables with links to more.
+
+    `kept` is a picture of kept patches, of the first chapter that has one.
+    """
 
     title: str
     first: tuple[Link, ...]
     ran: tuple[tuple[str, str], ...]
     when: str
     findings: tuple[str, ...]
+    kept: Link | None
     tables: tuple[tuple[str, Table, tuple[Link, ...]], ...]
     paper: tuple[Section, ...]
     beside: tuple[Section, ...]
@@ -159,12 +163,14 @@ def build_front(
     first = [(f"explorer: {c.title}", c.layout.explorer / FRONT) for c in chapters]
     if travel is not None:
         first.append(("do the findings travel?", travel.with_suffix(".html")))
+    kept = _there(*((f"Kept patches: {c.title}", c.layout.figure("patches.png")) for c in chapters))
     return Front(
         title=title,
         first=_there(*first),
         ran=tuple((chapter.title, chapter.ran) for chapter in chapters),
         when=_when(chapters),
         findings=tuple(_findings(chapters, travel)),
+        kept=kept[0] if kept else None,
         tables=tuple((c.title, main_table(c, paper), _links(c, c.main)) for c in chapters),
         paper=tuple(_place(place, chapters) for place in PLACES),
         beside=tuple(_beside(chapters, travel)),

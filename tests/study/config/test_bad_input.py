@@ -317,6 +317,7 @@ def test_snakemake_says_the_same_and_reads_a_study_as_we_do(tmp_path):
     path = lay(tmp_path, study=study(shards=2.0))
     refused = snakemake(path)
     assert refused.returncode and f"{path}:7: shards: 2.0 is not of type" in refused.stdout
+    assert ".smk" not in refused.stdout and "Traceback" not in refused.stdout
     # By YAML 1.1 `off` is false, and no threshold.
     changes = "overrides: {mine: {vary: {threshold: [scaled, off]}}}\n"
     lay(tmp_path, study=study() + changes)

@@ -299,7 +299,7 @@ def _one_by_one(
             of_medium[-1].append(part)
         else:
             of_medium.append([part])
-    found = [values[:0, 0]]
+    found = [values.flatten()[:0]]
     for medium, own in zip(media, of_medium, strict=True):
         entering = torch.cat([values[row, : int(kept.count[row])] for row in medium.rows])
         source = own[0].source

@@ -64,6 +64,8 @@ def build_model(start: Path = WEIGHTS, seed: int = 0) -> Qwen2VLForConditionalGe
             "num_hidden_layers": text.num_hidden_layers,
             "num_attention_heads": text.num_attention_heads,
             "num_key_value_heads": text.num_key_value_heads,
+            # Stated, so that no sizes are left for transformers' defaults (`declared.geometry`).
+            "head_dim": text.hidden_size // text.num_attention_heads,
             "max_position_embeddings": LONGEST, "rms_norm_eps": text.rms_norm_eps,
             "rope_parameters": text.rope_parameters | {"mrope_section": SECTIONS},
             "tie_word_embeddings": True, **named,

@@ -90,11 +90,11 @@ def write_page(page: TravelPage, bootstrap: Bootstrap, outputs: Sequence[Path]) 
 
 def to_markdown(page: TravelPage, picture: str) -> str:
     """The page in GitHub's Markdown; `picture` is the file beside it."""
-    places, correlated = (formats.to_markdown(table).strip() for table in page.tables)
-    picture = f"![rank correlations]({picture})"
-    parts = [f"## {TITLE}", *map(formats.plain, page.introduction), places, picture, correlated]
+    correlated, places = (formats.to_markdown(table).strip() for table in page.tables)
+    parts = [f"## {TITLE}", *map(formats.plain, page.introduction)]
     for heading, sentences in page.lists:
         parts += [f"### {heading}", "\n".join(f"- {formats.plain(text)}" for text in sentences)]
+    parts += [f"![rank correlations]({picture})", correlated, places]
     return "\n\n".join(parts) + "\n"
 
 
@@ -132,7 +132,7 @@ def build_page(
     )
     return TravelPage(
         introduction=introduction,
-        tables=(_places(places), _correlations(correlations, bootstrap, tuple(notes))),
+        tables=(_correlations(correlations, bootstrap, tuple(notes)), _places(places)),
         lists=_lists(differences),
         correlations=correlations,
         numbers=_numbers(place=places, correlation=correlations, difference=differences),

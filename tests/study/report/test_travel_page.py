@@ -35,7 +35,7 @@ def page(chapters, paper):
 
 
 def test_every_chapter_stands_beside_the_papers_table_of_its_kind(page):
-    places, _ = page.tables
+    _, places = page.tables
     assert places.groups == (("Model A", 2), ("Model B", 2), ("Model C", 1))
     assert places.columns == ("here", "paper, table 1", "here", "paper, table 2", "here")
     assert [block.title for block in places.blocks] == ["Budget 1", "Budget 2", "Budget 3"]
@@ -52,7 +52,7 @@ def test_every_chapter_stands_beside_the_papers_table_of_its_kind(page):
 
 
 def test_what_is_not_run_at_a_budget_is_blank(page):
-    places, _ = page.tables
+    _, places = page.tables
     last = places.blocks[2].rows
     assert all(row.cells[0].value == row.cells[4].value == "" for row in last)
     fastv = next(row for row in places.blocks[0].rows if row.label == "fastv")
@@ -60,7 +60,7 @@ def test_what_is_not_run_at_a_budget_is_blank(page):
 
 
 def test_correlations_are_given_for_enough_methods(page):
-    _, correlated = page.tables
+    correlated, _ = page.tables
     cells = {
         (block.title, row.label): [cell.value for cell in row.cells]
         for block in correlated.blocks
@@ -125,11 +125,11 @@ def test_studies_become_a_page_that_needs_nothing_beside_itself(tmp_path, paper)
     html = (tmp_path / "first" / "travel.html").read_text()
     assert re.findall("<h[12]>(.*?)</h[12]>", html) == [
         "Do the findings travel?",
-        "The place of every method",
-        "Rank correlations",
         "What holds on every model",
         "What turns round",
         "What holds on some models alone",
+        "Rank correlations",
+        "The place of every method",
     ]
     assert html.count("<table") == 2
     assert set(re.findall(r'(?:src|href)="(.{5})', html)) == {"data:"}

@@ -27,12 +27,15 @@ trackio: false
 """
 ABLATION = """\
 title: Few methods
-description: Three methods at two budgets.
+description: A few methods at two budgets.
 vary:
   - {method: grid, label: uniform grid}
   - {method: pool, label: average pooling}
   - {method: prunesid, label: PruneSID}
-across: {budget: [16, 64]}
+  - {method: visionzip, label: VisionZip}
+  - {method: fastv, label: FastV}
+across: {budget: [16, 128]}
+except: [{method: [fastv], budget: [16]}]
 reference: {method: prunesid}
 figure: {kind: dots}
 """
@@ -56,6 +59,24 @@ VALUES = """(async () => {
       }
     }
   return JSON.stringify(found);
+})()"""
+
+# Of the first two arms: tokens that enter each layer, and patches that the page says do; and for
+# each merged token its centers and all patches that go into it.
+DRAWN = """(async () => {
+  const {b, q} = drawn.current, part = drawn.gathered[b], [late, merging] = view.arms;
+  const [{tiles}] = at(part.own.views, part.own.image[q]).map((one) => ({tiles: one[4]}));
+  const numbers = patches(tiles).map(({patch}) => patch);
+  const entering = at(part.data[late][0].layers, q).split(" ").map(Number);
+  const left = await leftOn(part.own, cellOf(late).arms[0], q);
+  const shown = entering.map((_, layer) => numbers.filter((p) => left(p) > layer).length);
+  const kept = await keptOn(part.own, cellOf(merging).arms[0], q), members = {};
+  for (const p of numbers.filter((p) => kept.group(p) >= 0)) {
+    const own = members[kept.group(p)] ||= [0, 0];
+    own[0] += kept.merged(p);
+    own[1] += 1;
+  }
+  return JSON.stringify([entering, shown, Object.values(members)]);
 })()"""
 
 
@@ -123,6 +144,30 @@ def test_it_is_used(page, tmp_path):
         browser.go(link)
         browser.until(IDLE)
         assert browser.run("document.body.innerText") == text
+        assert browser.complaints == []
+
+
+def test_it_shows_what_is_left_in_a_layer_and_what_is_merged(page, tmp_path):
+    with Browser(tmp_path / "profile") as browser:
+        browser.go(page)
+        browser.until(IDLE)
+        arms = (
+            "['FastV', 'VisionZip'].map((label) => study.lines.find((l) => l.label === label).key)"
+        )
+        browser.run(f"change({{arms: {arms}, n: 128}})")
+        browser.until(IDLE)
+        entering, shown, members = json.loads(browser.run(DRAWN))
+        assert shown == entering and entering[-1] < entering[0] == 576
+        # 20 of 128 tokens are merged; all but 107 patches go into one of them.
+        assert len(members) == 20 and {centers for centers, _ in members} == {1}
+        assert sum(count for _, count in members) == 576 - 107
+        browser.run("document.querySelector('.layers button').click()")
+        browser.until(IDLE)
+        assert browser.run("view.l") == "1" and "l=1" in browser.run("location.hash")
+        pressed = (
+            "[...document.querySelectorAll('.layers [aria-pressed=true]')].map((b) => b.title)"
+        )
+        assert browser.run(pressed) == ["layer 1: 576 visual tokens enter"]
         assert browser.complaints == []
 
 

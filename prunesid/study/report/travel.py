@@ -91,10 +91,12 @@ def write_page(page: TravelPage, bootstrap: Bootstrap, outputs: Sequence[Path]) 
 def to_markdown(page: TravelPage, picture: str) -> str:
     """The page in GitHub's Markdown; `picture` is the file beside it."""
     correlated, places = (formats.to_markdown(table).strip() for table in page.tables)
-    parts = [f"## {TITLE}", *map(formats.plain, page.introduction)]
-    for heading, sentences in page.lists:
-        parts += [f"### {heading}", "\n".join(f"- {formats.plain(text)}" for text in sentences)]
-    parts += [f"![rank correlations]({picture})", correlated, places]
+    *lists, last = (
+        f"### {heading}\n\n" + "\n".join(f"- {formats.plain(text)}" for text in sentences)
+        for heading, sentences in page.lists
+    )
+    shown = [f"![rank correlations]({picture})", correlated, places]
+    parts = [f"## {TITLE}", *map(formats.plain, page.introduction), *lists, *shown, last]
     return "\n\n".join(parts) + "\n"
 
 

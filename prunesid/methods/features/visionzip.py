@@ -91,14 +91,14 @@ def _zip(record: VisionRecord, dominant: int, merged: int, merge: str) -> Kept:
     top, rest = order[:, :dominant], order[:, dominant:]
     features = record.features.double()
     parts = [_cls(record).double(), _take(features, top)]
-    target = _targets(rest, merged)
+    targets, members = _targets(rest, merged)
     into = torch.full_like(raster, -1, dtype=torch.int16)
     if merged:
-        contextual, owner = _contextual(record, features, rest, target, merge)
+        contextual, owner = _contextual(record, features, rest, targets, members, merge)
         parts.append(contextual)
         own = torch.arange(merged, device=rank.device).expand(batch, -1)
-        into = into.scatter(1, rest[:, target], own.to(into.dtype))
-        into = into.scatter(1, rest[:, ~target], owner.to(into.dtype))
+        into = into.scatter(1, rest[:, targets], own.to(into.dtype))
+        into = into.scatter(1, rest[:, members], owner.to(into.dtype))
     kept = torch.cat(parts, dim=1)
     index = torch.cat([top.new_full((batch, 1), -1), top, top.new_full((batch, merged), -1)], dim=1)
     return Kept(
@@ -106,22 +106,29 @@ def _zip(record: VisionRecord, dominant: int, merged: int, merge: str) -> Kept:
         index=index,
         count=torch.full((batch,), kept.shape[1], dtype=torch.long, device=rank.device),
         info={
-            "selected": torch.zeros_like(chosen).scatter_(1, rest[:, target], True),
+            "selected": torch.zeros_like(chosen).scatter_(1, rest[:, targets], True),
             "merged_into": into,
         },
     )
 
 
-def _targets(rest: Tensor, merged: int) -> Tensor:
-    """(R,) bool: true for `merged` of the R places of `rest`, evenly spread."""
+def _targets(rest: Tensor, merged: int) -> tuple[Tensor, Tensor]:
+    """(merged,) of the R places of `rest`, evenly spread, and the (R - merged,) others."""
     target = torch.zeros(rest.shape[1], dtype=torch.bool, device=rest.device)
     step = max(1, rest.shape[1] // max(1, merged))
     target[: merged * step : step] = True
-    return target
+    # Sorted, and not indexed by `target`: that would wait for the device.
+    others, chosen = target.byte().argsort(stable=True).split([len(target) - merged, merged])
+    return chosen, others
 
 
 def _contextual(
-    record: VisionRecord, features: Tensor, rest: Tensor, target: Tensor, merge: str
+    record: VisionRecord,
+    features: Tensor,
+    rest: Tensor,
+    targets: Tensor,
+    others: Tensor,
+    merge: str,
 ) -> tuple[Tensor, Tensor]:
     """(B, merged, D) contextual tokens, and (B, members) which of them each member joins.
 
@@ -131,10 +138,10 @@ def _contextual(
         raise ValueError("visionzip needs a record with keys")
     key = _take(record.keys.double().mean(dim=1), rest)
     unit = key / key.norm(dim=2, keepdim=True).clamp_min(torch.finfo(key.dtype).tiny)
-    similarity = on_grid(unit[:, ~target] @ unit[:, target].transpose(1, 2), COSINE_GRID)
+    similarity = on_grid(unit[:, others] @ unit[:, targets].transpose(1, 2), COSINE_GRID)
     owner = similarity.argmax(dim=2)  # (B, members)
     values = _take(features, rest)
-    centers, members = values[:, target], values[:, ~target]
+    centers, members = values[:, targets], values[:, others]
     belongs = torch.nn.functional.one_hot(owner, centers.shape[1]).transpose(1, 2).double()
     number = belongs.sum(dim=2, keepdim=True)
     if merge == "mean":

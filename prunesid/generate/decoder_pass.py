@@ -58,7 +58,7 @@ class Prefilled:
     entering         (B, L) int64 visual tokens entering each layer, merged ones included
     cached           (B, L) int64 visual tokens in each layer's cache when decoding starts
     kept             for each stage and prompt, the sources of the tokens kept, (k,) int64
-    left             (B, V) int64 how many layers each visual token of the input enters
+    drops            for each stage, the layer after which it drops tokens
     selection_macs   (B,) int64 multiply-adds of choosing tokens
     """
 
@@ -70,7 +70,7 @@ class Prefilled:
         final: Columns,
         entering: Tensor,
         kept: list[list[Tensor]],
-        left: Tensor,
+        drops: Sequence[int],
         selection_macs: Tensor,
     ) -> None:
         self._decoder = decoder
@@ -79,12 +79,24 @@ class Prefilled:
         self.segments = list(segments)
         self.entering = entering
         self.kept = kept
-        self.left = left
+        self.drops = drops
         self.selection_macs = selection_macs
         self.cached = _counts(segments)
         self.columns = replace(final, hidden=decoder.norm(_states(decoder, final.hidden)))
         rows = torch.arange(len(final), device=final.kind.device)
         self.last = self.columns.hidden[rows, _last_text(final)]
+
+    @property
+    def left(self) -> Tensor:
+        """(B, V) int64 how many layers each of the V visual tokens of the input enters."""
+        depth, tokens = len(self._decoder.layers), int(self.entering[:, 0].max())
+        found = torch.full((len(self.entering), tokens), depth)
+        for after, stage in zip(self.drops, self.kept, strict=True):
+            for row, own in enumerate(stage):
+                gone = torch.ones(tokens, dtype=torch.bool)
+                gone[own[own >= 0].cpu()] = False
+                found[row, gone] = found[row, gone].clamp(max=after + 1)
+        return found
 
     @torch.no_grad()
     def advance(self, embeddings: Tensor) -> Tensor:
@@ -252,7 +264,6 @@ def _continue(
     depth = len(decoder.layers)
     segments = [_segment(_first_layers(decoder, schedule), columns)]
     kept: list[list[Tensor]] = []
-    left = torch.full((len(prompts), int(prompts.visual_count.max())), depth)
     macs = torch.zeros(len(columns), dtype=torch.int64)
     for number, (after, stages) in enumerate(schedule.stages):
         views = [
@@ -261,10 +272,6 @@ def _continue(
         ]
         choices = _choices(stages, views)
         kept.append([v.source[c.keep] for v, c in zip(views, choices, strict=True)])
-        for row, own in enumerate(kept[-1]):
-            gone = torch.ones_like(left[row], dtype=torch.bool)
-            gone[own[own >= 0].to(gone.device)] = False
-            left[row, gone] = left[row, gone].clamp(max=after + 1)
         macs += torch.tensor([choice.macs for choice in choices])
         columns = pruned(columns, choices, schedule.positions)
         if mode == "latency":
@@ -281,7 +288,8 @@ def _continue(
     if schedule.shrink_from is not None:
         whole, rest = _cut(segments, schedule.shrink_from)
         segments = [*whole, *(_shrunk(each, columns, cache, mode) for each in rest)]
-    return Prefilled(decoder, cache, segments, columns, entering, kept, left, macs)
+    drops = [after for after, _ in schedule.stages]
+    return Prefilled(decoder, cache, segments, columns, entering, kept, drops, macs)
 
 
 def _counts(segments: Sequence[Segment]) -> Tensor:

@@ -195,6 +195,7 @@ function fromAddress() {
   found.q = given.get("q") || "";
   if (!(found.o in OUTCOMES)) found.o = DEFAULTS.o;
   if (!(found.s in SORTS)) found.s = DEFAULTS.s;
+  if (!/^[1-9][0-9]*$/.test(found.l)) found.l = DEFAULTS.l;
   for (const side of ["x", "y"]) if (![WHOLE, ...found.arms].includes(found[side])) found[side] = DEFAULTS[side];
   return found;
 }

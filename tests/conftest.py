@@ -7,10 +7,14 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from builders.tiny_llava import random_images, save_tiny_llava
+
+from prunesid.core import numerics
+from prunesid.methods.features.prunesid import nms, psca
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +23,17 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny_llava")
     save_tiny_llava(folder)
     return folder
+
+
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A function from whose call on every tensor counts as one on an accelerator."""
+
+    def enter() -> None:
+        for module in (numerics, nms, psca):
+            monkeypatch.setattr(module, "on_cpu", lambda _: False)
+
+    return enter
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""torch, imported when it is first used.
+"""torch and NumPy, imported when they are first used.
 
 The import takes seconds. Reading a study, drawing its tables and asking what is left to do need
 the declarations of methods and families but never a tensor. Modules that hold such declarations
-take `torch` from here, and `Tensor` for their annotations.
+take `torch` from here, and `Tensor` for their annotations. The library can do without NumPy, so
+that its modules take `np` and `Array` from here, too.
 """
 
 from __future__ import annotations
@@ -25,10 +26,19 @@ class _Delayed(ModuleType):
 
 
 if TYPE_CHECKING:
+    import numpy
     import torch as torch
+    from numpy.typing import NDArray
     from torch import Tensor as Tensor
+
+    np = numpy
+    Array = NDArray[Any]
 else:
+    np = _Delayed("numpy")
     torch = _Delayed("torch")
+
+    class Array:
+        """`numpy.ndarray` in annotations, which nobody evaluates."""
 
     class Tensor:
         """`torch.Tensor` in annotations, which nobody evaluates."""

@@ -58,9 +58,10 @@ def sweep(folder: Path, seconds: float = DAY) -> list[Path]:
     swept = []
     for root, folders, files in os.walk(folder):
         for name in [*folders, *files]:
-            found, path = _LEFT.fullmatch(name), Path(root, name)
+            found = _LEFT.fullmatch(name)
             if found is None:
                 continue
+            path = Path(root, name)
             if found["host"] == platform.node():
                 left = not _runs(int(found["process"]))
             else:

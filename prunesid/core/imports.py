@@ -28,8 +28,15 @@ def closure(roots: Iterable[str], apart: Collection[str] = ()) -> dict[str, Path
     package among them stands for itself, without the modules below it. ValueError if a root has no
     file.
     """
-    roots = list(dict.fromkeys(roots))
-    within = {root.partition(".")[0] for root in roots}
+    roots = tuple(dict.fromkeys(roots))
+    within = frozenset(root.partition(".")[0] for root in roots)
+    own = within <= {__package__.partition(".")[0]}
+    return dict((_own_closure if own else _closure)(roots, within, frozenset(apart)))
+
+
+def _closure(
+    roots: tuple[str, ...], within: frozenset[str], apart: frozenset[str]
+) -> dict[str, Path]:
     found: dict[str, Path] = {}
     waiting = []
     for root in roots:
@@ -181,3 +188,4 @@ def _look(folder: Path, parts: Iterable[str]) -> Path | None:
 
 # The library's own files do not change while it runs; those of plug-ins may.
 _under = cache(_look)
+_own_closure = cache(_closure)

@@ -35,8 +35,6 @@ from prunesid.core.delayed import Tensor, torch
 GRID = 2.0**-30
 COSINE_GRID = 2.0**-40
 PROBABILITY_GRID = 2.0**-48
-# Rows per block of a Gram matrix; with a quarter of 576 tokens 5/8 of the products are computed.
-BLOCK = 144
 # Channels from which products take most of the time of a choice.
 MANY_CHANNELS = 2048
 # Channels in a part of a float32 sum; an eighth of 4096 costs 8 % and makes errors 8 times smaller.
@@ -56,6 +54,24 @@ def on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
+@cache
+def _has_numpy() -> bool:
+    try:
+        importlib.import_module("numpy")
+    except ImportError:
+        return False
+    return True
+
+
+def in_numpy(tensor: Tensor) -> bool:
+    """Whether a choice of many small steps is made in NumPy, one image after another.
+
+    There a call costs a third of one of torch's. On an accelerator, and without NumPy, which the
+    library can miss, a batch goes through together.
+    """
+    return on_cpu(tensor) and _has_numpy()
+
+
 def per_image(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     """`function` of a (B, ...) tensor, with the bits that each image has at B = 1.
 
@@ -68,20 +84,16 @@ def per_image(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
 
 
 def gram(rows: Tensor) -> Tensor:
-    """(B, T, T) products of all pairs of the (B, T, D) float64 rows, exactly symmetric.
+    """(B, T, T) products of all pairs of the (B, T, D) rows, float32 or float64.
 
-    On the CPU only the blocks on and above the diagonal are computed. Call it in `per_image`.
+    On one thread of a CPU NumPy multiplies. It sees that a matrix meets its own transpose, and
+    computes half of the products (BLAS's `syrk`). Call it in `per_image`.
     """
-    if not on_cpu(rows):
+    if not in_numpy(rows) or torch.get_num_threads() > 1:
         return rows @ rows.transpose(1, 2)
-    images, tokens, _ = rows.shape
-    products = rows.new_empty((images, tokens, tokens))
-    for start in range(0, tokens, BLOCK):
-        end = start + BLOCK
-        block = rows[:, start:end] @ rows[:, start:].transpose(1, 2)
-        products[:, start:end, start:] = block
-        products[:, end:, start:end] = block[:, :, BLOCK:].transpose(1, 2)
-    return products
+    with one_thread():
+        products = [torch.from_numpy(matrix @ matrix.T) for matrix in rows.numpy()]
+    return products[0][None] if len(products) == 1 else torch.stack(products)
 
 
 def float32_first(batch: Tensor) -> bool:
@@ -93,7 +105,7 @@ def float32_first(batch: Tensor) -> bool:
     """
     precision = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
     full = precision in ("none", "ieee") and not torch.is_autocast_enabled("cpu")
-    many = on_cpu(batch) and batch.shape[2] >= MANY_CHANNELS
+    many = in_numpy(batch) and batch.shape[2] >= MANY_CHANNELS
     return full and many and batch.dtype != torch.float64
 
 
@@ -123,16 +135,21 @@ def _scipy_linalg() -> ModuleType | None:
         return None
 
 
-@cache
-def _openblas() -> Callable[[], AbstractContextManager[Any]]:
-    """Makes blocks in which SciPy's OpenBLAS runs on one thread, if threadpoolctl is installed.
+def one_thread() -> AbstractContextManager[Any]:
+    """A block in which NumPy's and SciPy's OpenBLAS run on one thread, if threadpoolctl is there.
 
     On several, its workers wait busily for some 20 ms after a call, on the cores that torch needs.
     """
+    return _limits()()
+
+
+@cache
+def _limits() -> Callable[[], AbstractContextManager[Any]]:
     try:
         threadpoolctl = importlib.import_module("threadpoolctl")
     except ImportError:
         return nullcontext
+    _scipy_linalg()  # whose library is another one than NumPy's, and must be there to be found
     controller = threadpoolctl.ThreadpoolController().select(internal_api="openblas")
     return partial(controller.limit, limits=1)
 
@@ -152,7 +169,7 @@ def leading_eigenvectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:
     values = matrices.new_empty((len(matrices), count))
     vectors = matrices.new_empty((len(matrices), size, count))
     options = {"subset_by_index": wanted, "driver": "evr", "check_finite": False}
-    with _openblas()():
+    with one_thread():
         for image, matrix in enumerate(matrices.numpy()):
             found = scipy_linalg.eigh(matrix, **options)
             values[image], vectors[image] = map(torch.from_numpy, found)

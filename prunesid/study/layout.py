@@ -29,6 +29,11 @@ class Layout:
         return self.results / "store"
 
     @property
+    def checksums(self) -> Path:
+        """What is known of files that have not been written since."""
+        return self.model / ".checksums.json"
+
+    @property
     def cache(self) -> Path:
         """The folder into which `datasets` copies the benchmarks."""
         return self.results / "cache"

@@ -59,8 +59,10 @@ def similarity(x):
 
 def redundancy(sim, triangle=False):
     t = len(sim)
-    pairs = [grid(sim[i, j]) for i in range(t) for j in range(i if triangle else i + 1, t)]
-    return math.fsum(pairs) / (t * t if triangle else len(pairs)) if pairs else 0.0
+    pairs = [sim[i, j] for i in range(t) for j in range(i if triangle else i + 1, t)]
+    if not pairs:
+        return 0.0
+    return grid(math.fsum(pairs) / (t * t if triangle else len(pairs)), COSINE_GRID)
 
 
 def nms(sim, group, score, tau):

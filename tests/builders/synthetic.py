@@ -30,6 +30,11 @@ def features(kind, images, tokens, channels, seed):
     return torch.zeros(images, tokens, channels)
 
 
+def chain(tokens):
+    """(1, tokens, tokens + 1): each token's cosine to its neighbors is 0.5, and 0 to all others."""
+    return torch.eye(tokens, tokens + 1)[None] + torch.eye(tokens + 1)[None, 1:]
+
+
 def record(kind="random", images=2, tokens=24, channels=16, seed=0, grid=None):
     """A record with CLS, CLS attention of 3 heads, and hidden features of block 1."""
     generator = torch.Generator().manual_seed(seed + 1)

@@ -7,13 +7,14 @@ from dataclasses import replace
 import golden_cases
 import pytest
 import torch
+from builders.synthetic import chain
 from golden import inputs
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunesid import VisionRecord, compress
-from prunesid.core import numerics
-from prunesid.methods.features import greedy_map, list_feature_methods, scope
-from prunesid.methods.features.prunesid import nms, psca
+from prunesid.methods.features import list_feature_methods
+from prunesid.methods.features.prunesid import nms
+from prunesid.methods.features.prunesid.information import unit
 
 METHODS = [(name, {}) for name in list_feature_methods()] + [
     ("prunesid", {"preset": preset}) for preset in ("matched", "release")
@@ -36,17 +37,6 @@ class Waits(TorchDispatchMode):
         )
         self.count += name in WAITS or masks
         return func(*args, **(kwargs or {}))
-
-
-@pytest.fixture
-def accelerator(monkeypatch):
-    """Every tensor counts as one on an accelerator."""
-
-    def enter():
-        for module in (numerics, greedy_map, scope, nms, psca):
-            monkeypatch.setattr(module, "on_cpu", lambda _: False)
-
-    return enter
 
 
 @pytest.mark.parametrize("kind", inputs.KINDS)
@@ -87,11 +77,8 @@ def test_a_matched_threshold_waits_for_one_answer(accelerator):
 def test_chains_longer_than_the_first_attempt_are_followed(accelerator):
     # Each token suppresses only the next one: every other token survives.
     tokens = 3 * nms.STEPS
-    similarities = torch.zeros(1, tokens, tokens, dtype=torch.float64)
-    places = torch.arange(tokens - 1)
-    similarities[0, places, places + 1] = similarities[0, places + 1, places] = 0.9
     group, rank = torch.zeros(1, tokens, dtype=torch.long), torch.arange(tokens)[None]
     accelerator()
-    pairs = nms.conflicts(similarities, group, rank)
-    kept = nms.suppress(pairs, torch.tensor([0.5]))
+    pairs = nms.conflicts(unit(chain(tokens)), group, rank)
+    kept = nms.suppress(pairs, torch.tensor([0.4]))
     assert kept[0].tolist() == [place % 2 == 0 for place in range(tokens)]

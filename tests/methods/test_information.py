@@ -15,6 +15,7 @@ from prunesid.methods.features.prunesid.information import (
     information,
     redundancy,
     similarity,
+    unit,
 )
 
 plain = settings(derandomize=True, deadline=None, max_examples=60)
@@ -30,7 +31,7 @@ plain = settings(derandomize=True, deadline=None, max_examples=60)
 def test_redundancy_is_the_mean_over_pairs(kind, tokens, channels, seed):
     x = features(kind, 2, tokens, channels, seed)
     sim = similarity(x)
-    rho = redundancy(sim)
+    rho = redundancy(unit(x))
     for i in range(2):
         expected = plain_similarity(x[i].double().numpy())
         assert np.allclose(sim[i], expected, atol=2e-9)
@@ -39,10 +40,10 @@ def test_redundancy_is_the_mean_over_pairs(kind, tokens, channels, seed):
 
 
 def test_duplicates_have_similarity_one_exactly():
-    sim = similarity(features("identical", 1, 20, 7, 0))
-    assert (sim == 1).all()
-    assert redundancy(sim).tolist() == [1.0]
-    assert redundancy(similarity(torch.zeros(1, 5, 4))).tolist() == [0.0]
+    same = features("identical", 1, 20, 7, 0)
+    assert (similarity(same) == 1).all()
+    assert redundancy(unit(same)).tolist() == [1.0]
+    assert redundancy(unit(torch.zeros(1, 5, 4))).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30, 1e-300, 1e300])

@@ -1,11 +1,11 @@
 import torch
 from builders.reference import GRID, matched_tau, nms
-from builders.synthetic import features
+from builders.synthetic import chain, features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunesid.core.numerics import rank_descending
-from prunesid.methods.features.prunesid.information import similarity
+from prunesid.methods.features.prunesid.information import similarity, unit
 from prunesid.methods.features.prunesid.nms import (
     conflicts,
     matched_threshold,
@@ -24,11 +24,11 @@ case = {
 
 def setting(kind, tokens, groups, seed):
     generator = torch.Generator().manual_seed(seed)
-    sim = similarity(features(kind, 2, tokens, 8, seed))
+    x = features(kind, 2, tokens, 8, seed)
     group = torch.randint(groups, (2, tokens), generator=generator)
     # Few levels, so that scores tie.
     score = torch.randint(6, (2, tokens), generator=generator).double()
-    return sim, group, score, conflicts(sim, group, rank_descending(score))
+    return similarity(x), group, score, conflicts(unit(x), group, rank_descending(score))
 
 
 @plain
@@ -57,11 +57,9 @@ def test_matched_threshold_is_where_enough_survive(wanted, kind, tokens, groups,
 
 def test_a_long_chain_of_suppressions():
     tokens = 41
-    sim = torch.zeros(1, tokens, tokens, dtype=torch.float64)
-    for i in range(tokens - 1):
-        sim[0, i, i + 1] = sim[0, i + 1, i] = 1
     rank = torch.arange(tokens)[None]
-    keep = suppress(conflicts(sim, torch.zeros_like(rank), rank), torch.tensor([0.5]))
+    rows = unit(chain(tokens))
+    keep = suppress(conflicts(rows, torch.zeros_like(rank), rank), torch.tensor([0.4]))
     assert keep[0].nonzero()[:, 0].tolist() == list(range(0, tokens, 2))
 
 

@@ -18,7 +18,7 @@ def selection_entries(wildcards):
 def cost_tables(wildcards):
     """Tables of what the arms cost, of the benchmarks that an ablation is measured on."""
     chosen = STUDY.benchmarks_of(STUDY.ablation(wildcards.ablation))
-    return filled(rules.account.output[0], benchmark=[b.name for b in chosen])
+    return filled(rules.score.output.costs, benchmark=[b.name for b in chosen])
 
 
 def ablation_asked(wildcards):

@@ -88,31 +88,16 @@ TABLES = [
 ]
 TARGETS += TABLES
 if workflow.is_main_process and not STAGED:
+    checksums = Checksums(LAYOUT.checksums)
     for folder in {LAYOUT.model, LAYOUT.data().parent, LAYOUT.store}:
         sweep(folder)
-        for dropped in drop_damaged_files(folder, [FEATURES.name]):
+        for dropped in drop_damaged_files(folder, [FEATURES.name], checksums):
             logger.warning(f"{dropped} was damaged; making it again")
-    for dropped in drop_damaged(map(Path, TABLES), Store(LAYOUT.store)):
+    for dropped in drop_damaged(map(Path, TABLES), Store(LAYOUT.store, checksums)):
         logger.warning(
             f"{dropped} named damaged entries of the store; computing them again"
         )
-
-
-rule account:
-    input:
-        heads=filled(rules.features.output.head, shard=SHARDS, allow_missing=True),
-        answers=filled(rules.answer.output[0], shard=SHARDS, allow_missing=True),
-        asked=asked("account", arms_asked),
-        code=code("account"),
-        stores=lambda wildcards: answered(wildcards.benchmark),
-    output:
-        LAYOUT.costs(),
-    resources:
-        **resources_of("account", like="score"),
-    message:
-        "Counting what the arms cost on {wildcards.benchmark}"
-    script:
-        "../scripts/costs.py"
+    checksums.save()
 
 
 rule score:
@@ -122,17 +107,19 @@ rule score:
         answers=filled(rules.answer.output[0], shard=SHARDS, allow_missing=True),
         asked=asked("score", scores_asked),
         code=code("score"),
+        costs_code=code("account"),
         stores=lambda wildcards: answered(wildcards.benchmark),
         earlier=earlier(LAYOUT.scores()),
     output:
         **stored(LAYOUT.scores()),
         table=LAYOUT.scores(),
         metrics=LAYOUT.metrics(),
+        costs=LAYOUT.costs(),
     benchmark:
         LAYOUT.time("score", "{benchmark}")
     resources:
         **resources_of("score"),
     message:
-        "Scoring {wildcards.benchmark} by lmms-eval"
+        "Scoring {wildcards.benchmark} by lmms-eval, and counting costs"
     script:
         "../scripts/score.py"

@@ -42,6 +42,7 @@ for each in WHOLE.chapters:
                     "folder": str(each.folder),
                     "renders": RENDERS[chapter],
                     "chapter": True,
+                    "study": each.study,
                 },
             }
 

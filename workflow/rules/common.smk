@@ -15,6 +15,7 @@ from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.report.closing import closing
 from prunesid.study.report.places import PICTURES
 from prunesid.study.report.places import shelf as place_and_title
+from prunesid.study.provenance.checksums import Checksums
 from prunesid.study.provenance.code import stage_files
 from prunesid.study.provenance.seals import drop_damaged_files
 from prunesid.study.provenance.tables import drop_damaged
@@ -41,6 +42,8 @@ PLACE = given_place or {
     "chapter": False,
 }
 STUDY_FOLDER = Path(PLACE["folder"])
+# A chapter's study was read with the others'.
+STUDY = PLACE.get("study")
 try:
     given = {name: value for name, value in config.items() if name != "place"}
     if workflow.configfiles and workflow.modifier.is_main_snakefile():
@@ -51,7 +54,7 @@ try:
         )
         config.clear()
         config.update(given.value)
-    STUDY = parse_study(given, folder=STUDY_FOLDER)
+    STUDY = STUDY or parse_study(given, folder=STUDY_FOLDER)
     refuse_unready(STUDY)
 except ConfigError as error:
     # Not an error of this workflow, whose line Snakemake would name.
@@ -65,7 +68,10 @@ if STAGED and STUDY.results.is_absolute():
         f"results: {STUDY.results} cannot be staged; name a folder below --default-storage-prefix, "
         "such as results"
     )
-config["place"] = {**PLACE, "staged": STAGED}
+config["place"] = {
+    **{name: value for name, value in PLACE.items() if name != "study"},
+    "staged": STAGED,
+}
 STUDIES = [STUDY]
 # One model has no page on whether findings travel.
 TRAVELED = None

@@ -1,3 +1,6 @@
+from prunesid import study as study_package
+
+
 def explorer_asked(wildcards):
     return {
         "title": STUDY.title,
@@ -9,9 +12,8 @@ def explorer_asked(wildcards):
 
 def explorer_page(wildcards):
     """The page itself, and the charts' library."""
-    from prunesid.study.explorer import PAGE
-
-    return here(sorted(path for path in PAGE.rglob("*") if path.is_file()))
+    folder = Path(study_package.__file__).parent / "explorer" / "page"
+    return here(sorted(path for path in folder.rglob("*") if path.is_file()))
 
 
 rule explorer:
@@ -24,7 +26,7 @@ rule explorer:
             rules.score.output.table, benchmark=[b.name for b in STUDY.benchmarks]
         ),
         costs=expand(
-            rules.account.output[0], benchmark=[b.name for b in STUDY.benchmarks]
+            rules.score.output.costs, benchmark=[b.name for b in STUDY.benchmarks]
         ),
         information=rules.information.output[0],
         comparisons=expand(LAYOUT.comparison(), ablation=ABLATIONS),

@@ -28,6 +28,7 @@ the lower index. v2.0's de-rotated attention and heads are not implemented.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from prunesid.core.delayed import Tensor, torch
 from prunesid.core.numerics import PROBABILITY_GRID, on_grid, rank_descending
@@ -111,7 +112,10 @@ def sparsevlm(
     if budget is None:
         raise ValueError("sparsevlm needs a budget")
     starts = stage_starts(LAYERS, shape, depths)
-    kept = _published(budget) if lists == "published" else _solved(shape, starts, budget, recycle)
+    if lists == "published":
+        kept = _published(budget)
+    else:
+        kept = _solved(shape, tuple(starts), budget, recycle)
     leaves = _leaving(shape.tokens, kept[: len(starts)], recycle)
 
     def stage(start: int, count: int, left: int) -> Stage:
@@ -182,8 +186,10 @@ def _published(budget: int) -> tuple[int, ...]:
     return PUBLISHED[budget]
 
 
+# Up to a thousand lists are tried, and the same ones again and again.
+@cache
 def _solved(
-    shape: DecoderShape, starts: Sequence[int], budget: int, recycle: bool
+    shape: DecoderShape, starts: tuple[int, ...], budget: int, recycle: bool
 ) -> tuple[int, ...]:
     share = budget * PUBLISHED_TOKENS / shape.tokens
     pattern = PUBLISHED[min(PUBLISHED, key=lambda known: abs(known - share))][: len(starts)]

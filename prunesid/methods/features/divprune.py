@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from prunesid.core.costs import Visual
 from prunesid.core.crops import BEFORE, METHOD, PACKED, Crops
-from prunesid.core.delayed import Tensor, torch
+from prunesid.core.delayed import Array, Tensor, np, torch
 from prunesid.core.needs import Needs
-from prunesid.core.numerics import BLOCK, float32_first, float32_gram, rank_of_picks
+from prunesid.core.numerics import float32_first, float32_gram, in_numpy, rank_of_picks
 from prunesid.core.parameters import Param
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
@@ -29,6 +29,8 @@ from prunesid.methods.registry import Resolved, Source
 
 # Pairs of tokens, for each token, beyond which a whole Gram matrix is faster.
 MANY = 4
+# Tokens that are brought to unit length together.
+PART = 144
 
 
 def _macs(visual: Visual, budget: int, params: Resolved) -> int:
@@ -76,6 +78,9 @@ def _picks(similarities: Tensor, steps: int) -> Tensor:
     itself = torch.eye(tokens, dtype=torch.bool, device=similarities.device)
     # Each token's similarity to its nearest neighbor at first, then to its nearest kept token.
     nearest = similarities.masked_fill(itself, -torch.inf).amax(dim=2)
+    if in_numpy(similarities):
+        images = zip(similarities.numpy(), nearest.numpy(), strict=True)
+        return torch.stack([_picks_of_image(*image, steps) for image in images])
     picks = torch.empty((batch, steps), dtype=torch.int64, device=nearest.device)
     for place in range(steps):
         pick = nearest.argmin(dim=1, keepdim=True)
@@ -83,6 +88,18 @@ def _picks(similarities: Tensor, steps: int) -> Tensor:
         to_pick = similarities.gather(2, pick[:, :, None].expand(-1, tokens, 1))[:, :, 0]
         nearest = torch.maximum(nearest, to_pick) if place else to_pick
         nearest = nearest.scatter(1, pick, torch.inf)  # never again
+    return picks
+
+
+def _picks_of_image(similarities: Array, nearest: Array, steps: int) -> Tensor:
+    """`_picks` (steps,) of one image."""
+    picks = torch.empty(steps, dtype=torch.int64)
+    for place in range(steps):
+        pick = int(nearest.argmin())
+        picks[place] = pick
+        to_pick = similarities[pick]
+        nearest = np.maximum(nearest, to_pick) if place else to_pick.copy()
+        nearest[pick] = np.inf
     return picks
 
 
@@ -95,46 +112,55 @@ def _picks_by_bounds(projected: Tensor, steps: int) -> Tensor:
     tokens = projected.shape[1]
     roughly, error = float32_gram(_float32_unit(projected))
     spread = 2 * error
-    low = roughly[0].double().sub_(error).fill_diagonal_(-torch.inf)
+    low: Array = roughly[0].double().sub_(error).fill_diagonal_(-torch.inf).numpy()
     # The similarity to the nearest one of `others` is within `least` and `least + spread`, or
     # equal to `least` if that is `exact`.
-    others = torch.arange(tokens)
-    least = low.amax(dim=1)
-    exact = torch.zeros(tokens, dtype=torch.bool)
+    others = np.arange(tokens)
+    least = low.max(axis=1)
+    exact = np.zeros(tokens, dtype=bool)
     left = MANY * tokens
     picks = torch.empty(steps, dtype=torch.int64)
     for place in range(steps):
         pick = int(least.argmin())
         possible = least <= least[pick] + spread
-        if int(possible.sum()) > 1:
-            unsure = (possible & ~exact).nonzero()[:, 0]
-            near = low[unsure][:, others]
-            token, other = (near >= near.amax(dim=1, keepdim=True) - spread).nonzero().T
+        if np.count_nonzero(possible) > 1:
+            unsure = np.flatnonzero(possible & ~exact)
+            near = low[unsure[:, None], others]
+            token, other = np.nonzero(near >= near.max(axis=1, keepdims=True) - spread)
             left -= len(token)
             if left < 0:
                 return _picks(similarity(projected), steps)[0]
-            sides = unit(projected[:, torch.cat([unsure[token], others[other]])]).chunk(2, dim=1)
-            pairs = torch.linalg.vecdot(*sides)[0]
-            nearest = least.new_full((len(unsure),), -torch.inf)
-            least[unsure] = nearest.scatter_reduce_(0, token, rounded(pairs), "amax")
+            least[unsure] = _nearest(projected, unsure, token, others[other])
             exact[unsure] = True
             pick = int(least.argmin())
         picks[place] = pick
-        others = picks[: place + 1]
+        others = picks[: place + 1].numpy()
         if place:
             exact &= low[pick] + spread < least
-            least = torch.maximum(least, low[pick])
+            least = np.maximum(least, low[pick])
         else:
-            exact.fill_(False)
-            least = low[pick].clone()
-        least[pick] = torch.inf
+            exact[:] = False
+            least = low[pick].copy()
+        least[pick] = np.inf
     return picks
+
+
+def _nearest(projected: Tensor, tokens: Array, token: Array, other: Array) -> Array:
+    """Largest similarity of each of some `tokens` to the `other` ones that its pairs name.
+
+    token  the place, among `tokens`, of each pair's first token
+    """
+    both = torch.from_numpy(np.concatenate([tokens[token], other]))
+    pairs = torch.linalg.vecdot(*unit(projected[:, both]).chunk(2, dim=1))[0]
+    nearest = np.full(len(tokens), -np.inf)
+    np.maximum.at(nearest, token, rounded(pairs).numpy())
+    return nearest
 
 
 def _float32_unit(projected: Tensor) -> Tensor:
     """`unit` in float32, each entry rounded once, of tokens that are not float64."""
     parts = []
-    for part in projected.split(BLOCK, dim=1):  # since large temporary memory is slow
+    for part in projected.split(PART, dim=1):  # since large temporary memory is slow
         wide = part.double()
         norm = torch.linalg.vector_norm(wide, dim=2, keepdim=True)
         parts.append(wide.div_(norm.clamp_(min=torch.finfo(wide.dtype).tiny)).float())

@@ -13,8 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from prunesid.core.costs import Visual
-from prunesid.core.delayed import Tensor, torch
-from prunesid.core.numerics import float32_first, gram, on_cpu, on_grid, rank_of_picks
+from prunesid.core.delayed import Array, Tensor, np, torch
+from prunesid.core.numerics import (
+    GRID,
+    float32_first,
+    gram,
+    in_numpy,
+    on_grid,
+    one_thread,
+    rank_of_picks,
+)
 from prunesid.methods.features.prunesid.information import cosine, unit
 from prunesid.methods.features.ragged import largest_partial
 from prunesid.methods.registry import Resolved
@@ -38,7 +46,7 @@ def ranked(projected: Tensor, weight: Tensor | None, budget: Tensor) -> Tensor:
     few = weight is not None and float32_first(projected) and FEW * steps <= tokens
     if weight is None:
         weight = torch.ones(projected.shape[:2], dtype=torch.float64, device=projected.device)
-    if not on_cpu(projected):
+    if not in_numpy(projected):
         picks = _batch_picks(cosine(projected), weight, steps)
     else:
         choose = _picks_by_rows if few else _picks_by_gram
@@ -49,8 +57,8 @@ def ranked(projected: Tensor, weight: Tensor | None, budget: Tensor) -> Tensor:
 
 def _picks_by_gram(projected: Tensor, weight: Tensor, steps: int) -> Tensor:
     """(steps,) tokens of one image in the order of their selection, from (1, T, E) and (T,)."""
-    similarities = cosine(projected)[0]
-    return _picks(similarities.diagonal(), similarities.__getitem__, weight, steps)
+    similarities = cosine(projected)[0].numpy()
+    return _picks(similarities.diagonal(), similarities.__getitem__, weight.numpy(), steps)
 
 
 def _picks_by_rows(projected: Tensor, weight: Tensor, steps: int) -> Tensor:
@@ -62,44 +70,45 @@ def _picks_by_rows(projected: Tensor, weight: Tensor, steps: int) -> Tensor:
     tokens = unit(projected)[0]
     own = torch.linalg.vector_norm(tokens, dim=1) ** 2
     guess = _guess(tokens, own, weight, steps)
-    rows = dict(zip(guess.tolist(), tokens[guess] @ tokens.T, strict=True))
+    rows = dict(zip(guess.tolist(), (tokens[guess] @ tokens.T).numpy(), strict=True))
 
-    def row(pick: int) -> Tensor:
-        return rows[pick] if pick in rows else tokens @ tokens[pick]
+    def row(pick: int) -> Array:
+        return rows[pick] if pick in rows else (tokens @ tokens[pick]).numpy()
 
-    return _picks(own, row, weight, steps)
+    return _picks(own.numpy(), row, weight.numpy(), steps)
 
 
 def _guess(tokens: Tensor, own: Tensor, weight: Tensor, steps: int) -> Tensor:
     """(steps,) likely picks of unit `tokens` (T, E), from every nth channel."""
     some = tokens[:, :: max(tokens.shape[1] // CHANNELS, 1)].float()
-    rough = gram(torch.nn.functional.normalize(some, dim=1)[None])[0]
-    return _picks(own.float(), rough.__getitem__, weight.float(), steps)
+    rough = gram(torch.nn.functional.normalize(some, dim=1)[None])[0].numpy()
+    return _picks(own.float().numpy(), rough.__getitem__, weight.float().numpy(), steps)
 
 
-def _picks(own: Tensor, row: Callable[[int], Tensor], weight: Tensor, steps: int) -> Tensor:
+def _picks(own: Array, row: Callable[[int], Array], weight: Array, steps: int) -> Tensor:
     """(steps,) tokens of one image in the order of their selection.
 
     own     (T,) similarity of each token to itself
     row     gives the similarities (T,) of all tokens to one
     weight  (T,)
     """
-    rows = weight.new_empty((steps, len(weight)))  # of the Cholesky factor
+    rows = np.empty((steps, len(weight)), weight.dtype)  # of the Cholesky factor
     gain = weight**2 * own  # minus infinity for the tokens taken
     picks: list[int] = []
-    for place in range(steps):
-        best, first = on_grid(gain).max(dim=0)
-        if best <= 0:
-            break
-        pick = int(first)
-        picks.append(pick)
-        known = rows[:place]
-        kernel = row(pick) * weight * weight[pick]
-        rows[place] = (kernel - known[:, pick] @ known) / gain[pick].sqrt()
-        gain = gain - rows[place] ** 2
-        gain[pick] = -torch.inf
-    others = weight.argsort(descending=True, stable=True)
-    others = others[gain[others] > -torch.inf]
+    with one_thread():
+        for place in range(steps):
+            steps_of_grid = np.rint(gain / GRID)
+            pick = int(steps_of_grid.argmax())
+            if steps_of_grid[pick] <= 0:
+                break
+            picks.append(pick)
+            known = rows[:place]
+            kernel = row(pick) * weight * weight[pick]
+            rows[place] = (kernel - known[:, pick] @ known) / np.sqrt(gain[pick])
+            gain = gain - rows[place] ** 2
+            gain[pick] = -np.inf
+    others = torch.from_numpy(weight).argsort(descending=True, stable=True)
+    others = others[torch.from_numpy(gain)[others] > -torch.inf]
     return torch.cat([torch.tensor(picks, dtype=torch.int64), others])[:steps]
 
 

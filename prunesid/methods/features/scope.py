@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from prunesid.core.costs import Visual
 from prunesid.core.crops import EVERY, Crops
-from prunesid.core.delayed import Tensor, torch
+from prunesid.core.delayed import Array, Tensor, np, torch
 from prunesid.core.needs import Needs
-from prunesid.core.numerics import on_cpu, rank_of_picks
+from prunesid.core.numerics import in_numpy, rank_of_picks
 from prunesid.core.parameters import Param
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
@@ -62,36 +62,37 @@ def scope(record: VisionRecord, budget: Tensor, draws: Draws, *, alpha: float) -
     saliency = cls_attention(record) ** alpha
     tokens = record.num_tokens
     steps = int(budget.clamp(max=tokens).max())
-    if on_cpu(saliency):
-        images = zip(similarities, saliency, strict=True)
+    if in_numpy(saliency):
+        images = zip(similarities.numpy(), saliency.numpy(), strict=True)
         picks = torch.stack([_lazy_greedy(*image, steps) for image in images])
     else:
         picks = _greedy(similarities, saliency, steps)
     return keep(record, rank_of_picks(picks, tokens), budget)
 
 
-def _lazy_greedy(similarities: Tensor, saliency: Tensor, steps: int) -> Tensor:
+def _lazy_greedy(similarities: Array, saliency: Array, steps: int) -> Tensor:
     """The picks (steps,) of `_greedy` for one image, from (T, T) and (T,), with less work.
 
     A gain never grows, so that an earlier one bounds it. The largest bounds are computed anew until
     the largest of all is a gain of this step. A gain's sum is exact in any order.
     """
-    covered = torch.zeros_like(saliency)
-    bound = similarities.clamp(min=0).sum(dim=1) * saliency
-    exact = torch.ones_like(saliency, dtype=torch.bool)
+    covered = np.zeros_like(saliency)
+    bound = similarities.clip(min=0).sum(axis=1) * saliency
+    exact = np.ones_like(saliency, dtype=bool)
     picks = []
     for _ in range(steps):
         block = REFRESHED
         while not exact[pick := int(bound.argmax())]:
-            largest = bound.masked_fill(exact, -torch.inf).topk(min(block, len(bound))).indices
-            largest = largest[~exact[largest]]
-            closer = similarities[largest].sub_(covered).clamp_(min=0)
-            bound[largest] = closer.sum(dim=1) * saliency[largest]
-            exact[largest] = True
+            open_ = np.flatnonzero(~exact)
+            if block < len(open_):
+                open_ = open_[np.argpartition(bound[open_], -block)[-block:]]
+            closer = similarities[open_] - covered
+            bound[open_] = np.maximum(closer, 0, out=closer).sum(axis=1) * saliency[open_]
+            exact[open_] = True
             block *= 2
         picks.append(pick)
-        bound[pick] = -torch.inf
-        covered = torch.maximum(covered, similarities[pick])
+        bound[pick] = -np.inf
+        covered = np.maximum(covered, similarities[pick])
         exact = bound <= 0  # none can be less; a kept token's is minus infinity
     return torch.tensor(picks, dtype=torch.int64)
 

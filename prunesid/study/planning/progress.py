@@ -195,9 +195,8 @@ class _Part:
             determined = selection.material_of(arm, budget, self.head, self.questions)
         return self.store.find(Store.key(determined))
 
-    def answers(self, arm: Arm) -> str | None:
-        """The key of the arm's answers, where it can be known."""
-        kept = self.selection(arm) if arm.selects else None
+    def answers(self, arm: Arm, kept: Path | None) -> str | None:
+        """The key of the arm's answers to the tokens that it kept, where it can be known."""
         if self.head is None or (arm.selects and kept is None):
             return None
         tokens = answers.tokens_of(kept, self.head, self.questions)
@@ -286,9 +285,10 @@ def _arm_steps(
     whole = _Part(size.images or 0, size.questions or 0, store, runtime)
     filled = [part for part in parts if part.head is None or part.head.inputs]
     for arm in arms:
-        keys = [part.answers(arm) for part in filled]
-        for part, key in zip(filled, keys, strict=True):
-            if arm.selects and part.selection(arm) is None:
+        chosen = [part.selection(arm) if arm.selects else None for part in filled]
+        keys = [part.answers(arm, kept) for part, kept in zip(filled, chosen, strict=True)]
+        for part, kept, key in zip(filled, chosen, keys, strict=True):
+            if arm.selects and kept is None:
                 left["encode" if arm.encodes else "select"].append((part, arm))
             if key is None or key not in store:
                 left["answer"].append((part, arm))

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +72,15 @@ def features_material(benchmark: str, runtime: Runtime, frames: int) -> dict[str
         "options": {n: value for n, value in runtime.options if n != TEXT_TOWER},
         **({} if frames == FRAMES else {"frames": frames}),
         "code": code_of("features", model=runtime.model),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+        "versions": {name: version(name) for name in ("torch", "transformers")},
     }
+
+
+# Metadata is parsed at every call, and there is a call for every arm.
+@cache
+def version(package: str) -> str:
+    """The installed version of a package."""
+    return importlib.metadata.version(package)
 
 
 def score_material(
@@ -86,5 +94,5 @@ def score_material(
         "arm": arm,
         "metric": metric,
         "code": code_of("score"),
-        "lmms-eval": importlib.metadata.version("lmms-eval"),
+        "lmms-eval": version("lmms-eval"),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from prunesid.core.files import atomic, checksum, digest
@@ -37,23 +37,25 @@ def seal_again(first: Path) -> None:
     seal([first, *(first.parent / name for name in others)])
 
 
-def drop_damaged_files(folder: Path, unread: Collection[str] = ()) -> list[Path]:
+def drop_damaged_files(
+    folder: Path, unread: Collection[str] = (), read: Callable[[Path], str] = checksum
+) -> list[Path]:
     """Delete the outputs anywhere below `folder` that are not what jobs left; return them.
 
     Snakemake makes them again. A first output goes as well where its seal cannot be read. Outputs
-    with a name in `unread` are not looked at.
+    with a name in `unread` are not looked at; of the others' files, `read` gives the checksums.
     """
     seals = sorted(folder.rglob(f".*{_SUFFIX}"))
-    return [path for sealed in seals for path in _drop(sealed, unread)]
+    return [path for sealed in seals for path in _drop(sealed, unread, read)]
 
 
 def drop_damaged_outputs(first: Path) -> list[Path]:
     """The same for one job, by its first output."""
-    return _drop(_seal_of(first), ())
+    return _drop(_seal_of(first), (), checksum)
 
 
-def _drop(sealed: Path, unread: Collection[str]) -> list[Path]:
-    damaged = _damaged(sealed, unread)
+def _drop(sealed: Path, unread: Collection[str], read: Callable[[Path], str]) -> list[Path]:
+    damaged = _damaged(sealed, unread, read)
     for path in damaged:
         if path.is_dir():
             shutil.rmtree(path)
@@ -77,7 +79,7 @@ def _read(sealed: Path) -> dict[str, str]:
     return contents if whole else {}
 
 
-def _damaged(sealed: Path, unread: Collection[str]) -> list[Path]:
+def _damaged(sealed: Path, unread: Collection[str], read: Callable[[Path], str]) -> list[Path]:
     first = sealed.with_name(sealed.name.removeprefix(".").removesuffix(_SUFFIX))
     contents = _read(sealed)
     if not contents:
@@ -87,13 +89,13 @@ def _damaged(sealed: Path, unread: Collection[str]) -> list[Path]:
     }
     return [
         path for path, content in paths.items()
-        if path.name not in unread and path.exists() and _content(path) != content
+        if path.name not in unread and path.exists() and _content(path, read) != content
     ]  # fmt: skip
 
 
-def _content(path: Path) -> str:
+def _content(path: Path, read: Callable[[Path], str] = checksum) -> str:
     """The checksum of a file, or of a folder with all that is in it but what Snakemake adds."""
     if not path.is_dir():
-        return checksum(path)
+        return read(path)
     files = sorted(each for each in path.rglob("[!.]*") if each.is_file())
-    return digest({each.relative_to(path).as_posix(): checksum(each) for each in files})
+    return digest({each.relative_to(path).as_posix(): read(each) for each in files})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from prunesid.generate.decoding import Inputs
 from prunesid.generate.engine import answer
 from prunesid.generate.late import answer_late
 from prunesid.images.relevance import by_question
+from prunesid.study.provenance.contents import version
 from prunesid.study.provenance.store import Store
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def answer_material(
         "dtype": dtype,
         "device": device,
         "code": code,
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+        "versions": {name: version(name) for name in ("torch", "transformers")},
     }
 
 

@@ -10,7 +10,7 @@ from prunesid.core.delayed import torch
 from prunesid.core.files import atomic
 from prunesid.core.memory import Halving
 from prunesid.images.records import ImageRecords
-from prunesid.methods.features.prunesid.information import redundancy, similarity
+from prunesid.methods.features.prunesid.information import redundancy, unit
 from prunesid.study.files.features import read_features
 from prunesid.study.stages.device import room
 
@@ -71,7 +71,7 @@ def _of_inputs(records: ImageRecords, device: str) -> torch.Tensor:
 
         def measure(rows: Sequence[int], features: torch.Tensor = record.features) -> torch.Tensor:
             some = features[rows[0] : rows[-1] + 1]
-            return redundancy(similarity(some.to(device))).cpu()
+            return redundancy(unit(some.to(device))).cpu()
 
         for start in range(0, len(record), _CHUNK):
             rows = range(start, min(start + _CHUNK, len(record)))

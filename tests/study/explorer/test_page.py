@@ -161,13 +161,15 @@ def test_it_shows_what_is_left_in_a_layer_and_what_is_merged(page, tmp_path):
         # 20 of 128 tokens are merged; all but 107 patches go into one of them.
         assert len(members) == 20 and {centers for centers, _ in members} == {1}
         assert sum(count for _, count in members) == 576 - 107
-        browser.run("document.querySelector('.layers button').click()")
+        first = "document.querySelector('.layers button')"
+        browser.run(f"{first}.focus(), {first}.click()")
         browser.until(IDLE)
         assert browser.run("view.l") == "1" and "l=1" in browser.run("location.hash")
         pressed = (
             "[...document.querySelectorAll('.layers [aria-pressed=true]')].map((b) => b.title)"
         )
         assert browser.run(pressed) == ["layer 1: 576 visual tokens enter"]
+        assert browser.run("document.activeElement.title") == "layer 1: 576 visual tokens enter"
         assert browser.complaints == []
 
 

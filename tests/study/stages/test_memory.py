@@ -107,14 +107,14 @@ def limit(monkeypatch, most):
         return compress(self, *given, **named)
 
     monkeypatch.setattr(ImageRecords, "compress", bound)
-    similarity = information.similarity
+    unit = information.unit
 
-    def compared(features):
+    def scaled(features):
         if len(features) > most:
             raise torch.OutOfMemoryError(FULL)
-        return similarity(features)
+        return unit(features)
 
-    monkeypatch.setattr(information, "similarity", compared)
+    monkeypatch.setattr(information, "unit", scaled)
 
 
 @pytest.mark.parametrize("most", [5, 1])

@@ -40,29 +40,30 @@ def unit(features: Tensor) -> Tensor:
     return x.div_(torch.linalg.vector_norm(x, dim=2, keepdim=True).clamp(min=1))
 
 
-def redundancy(similarities: Tensor, rho: str = "pairs") -> Tensor:
+def redundancy(rows: Tensor, rho: str = "pairs") -> Tensor:
     """rho, the mean similarity over the unordered pairs of tokens (equation 4).
 
-    similarities  (B, T, T) from `similarity`
-    rho           "pairs", or "triangle": the mean of a (T, T) matrix whose lower triangle is zero.
-                  Tokens then pair with themselves, and the result is about half of equation 4
+    All pairs are summed at once: the sum of the products of all rows is the squared length of the
+    sum of the rows.
 
-    Returns (B,) float64; "pairs" of a single token is 0.
+    rows  (B, T, D) float64 tokens from `unit`
+    rho   "pairs", or "triangle": the mean of a (T, T) matrix whose lower triangle is zero. Tokens
+          then pair with themselves, and the result is about half of equation 4
+
+    Returns (B,) float64 on `COSINE_GRID`; "pairs" of a single token is 0.
     """
     if rho not in RHOS:
         raise ValueError(f"rho must be one of {', '.join(RHOS)}, not {rho!r}")
-    tokens = similarities.shape[1]
-    # Exact in any order of summation, since the terms' grid leaves room for their number.
-    similarities = on_grid(similarities)
-    whole, own = similarities.sum(dim=(1, 2)), similarities.diagonal(dim1=1, dim2=2).sum(dim=1)
+    tokens = rows.shape[1]
+    whole, own = rows.sum(dim=1).square().sum(dim=1), rows.square().sum(dim=(1, 2))
     if rho == "triangle":
-        return (whole + own) / (2 * tokens**2)
-    return (whole - own) / max(tokens * (tokens - 1), 1)
+        return on_grid((whole + own) / (2 * tokens**2), COSINE_GRID)
+    return on_grid((whole - own) / max(tokens * (tokens - 1), 1), COSINE_GRID)
 
 
 def information(features: Tensor) -> Tensor:
     """phi = 1 - rho (equation 7) of features (B, T, D): (B,) float64 in [0, 2]."""
-    return 1 - redundancy(similarity(features))
+    return 1 - redundancy(unit(features))
 
 
 def budget_scale(

@@ -261,14 +261,14 @@ def prunesid(
     group = GROUPINGS[grouping].run(GroupingContext(source, components, counts, draws))
     rank = rank_descending(SCORES[score].run(record, components))
 
-    similarities = information.similarity(record.features)
-    redundancy = information.redundancy(similarities, rho)
+    rows = information.unit(record.features)
+    redundancy = information.redundancy(rows, rho)
     target = budget.clamp(max=tokens)
     reserved = int(cls_token)
     survived = torch.ones_like(rank, dtype=torch.bool)
     tau = torch.ones_like(redundancy)
     if threshold != "off":
-        pairs = nms.conflicts(similarities, group, rank)
+        pairs = nms.conflicts(rows, group, rank)
         if threshold == "matched":
             tau = nms.matched_threshold(pairs, target - reserved)
         else:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from prunesid.core.delayed import Tensor, torch
-from prunesid.core.numerics import GRID, on_cpu
+from prunesid.core.numerics import GRID, gram, on_cpu
+from prunesid.methods.features.prunesid.information import rounded
 
 THRESHOLDS = ("scaled", "matched", "off")
 # lambda = N / 32 at the 576 tokens of the paper; at other numbers in proportion.
@@ -22,50 +23,64 @@ STEPS = 16
 class Conflicts:
     """The P pairs of tokens, in all images, of which the higher-scored can suppress the other.
 
-    image       (P,) int64 number of the pair's image
     later       (P,) int64 token of lower score, numbered through the batch: image * T + token
     earlier     (P,) int64 token of higher score, numbered likewise
     similarity  (P,) float64
     shape       (B, T)
     """
 
-    image: Tensor
     later: Tensor
     earlier: Tensor
     similarity: Tensor
     shape: tuple[int, int]
 
+    @property
+    def image(self) -> Tensor:
+        """(P,) int64 number of the pair's image, ascending."""
+        return self.later.div(self.shape[1], rounding_mode="floor")
 
-def conflicts(similarities: Tensor, group: Tensor, rank: Tensor) -> Conflicts | Tensor:
-    """The pairs of tokens within groups; similarities (B, T, T), group and rank by score (B, T).
 
-    Groups are disjoint, so the pairs are few: T^2 / 2K if the K groups have equal sizes. On an
-    accelerator their number is not waited for. There the result is (B, T, T): the similarity of a
-    token to each that can suppress it, minus infinity to all others.
+def conflicts(rows: Tensor, group: Tensor, rank: Tensor) -> Conflicts | Tensor:
+    """The pairs of tokens within groups and their similarities (equation 5).
+
+    Groups are disjoint, so the pairs are few: T^2 / 2K if the K groups have equal sizes. On the CPU
+    only their similarities are computed. On an accelerator the number of pairs is not waited for.
+    There the result is (B, T, T): the similarity of a token to each that can suppress
+    it, minus infinity to all others.
+
+    rows   (B, T, D) float64 tokens from `information.unit`
+    group  (B, T) int64
+    rank   (B, T) int64 place of each token by score
     """
-    rivals = (group[:, :, None] == group[:, None, :]) & (rank[:, None, :] < rank[:, :, None])
-    if not on_cpu(similarities):
-        return similarities.masked_fill(~rivals, -torch.inf)
-    image, later, earlier = rivals.nonzero(as_tuple=True)
-    tokens = group.shape[1]
-    return Conflicts(
-        image=image,
-        later=image * tokens + later,
-        earlier=image * tokens + earlier,
-        similarity=similarities[image, later, earlier],
-        shape=(group.shape[0], tokens),
-    )
+    if not on_cpu(rows):
+        rivals = (group[:, :, None] == group[:, None, :]) & (rank[:, None, :] < rank[:, :, None])
+        return rounded(gram(rows)).masked_fill(~rivals, -torch.inf)
+    images, tokens = group.shape
+    parts = [
+        (later + image * tokens, earlier + image * tokens, products)
+        for image in range(images)
+        for later, earlier, products in _pairs(rows[image], group[image], rank[image])
+    ]
+    later, earlier, products = map(torch.cat, zip(*parts, strict=True))
+    return Conflicts(later, earlier, rounded(products), (images, tokens))
+
+
+def _pairs(rows: Tensor, group: Tensor, rank: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The pairs of one image, the later and the earlier token and their product, by group."""
+    sizes = group.bincount().tolist()
+    # Row after row of a lower triangle, so that a smaller triangle comes first in a larger one.
+    triangle = torch.tril_indices(max(sizes), max(sizes), -1)
+    for members in (group * len(rank) + rank).argsort().split(sizes):
+        tokens = rows[members]
+        later, earlier = triangle[:, : len(members) * (len(members) - 1) // 2]
+        yield members[later], members[earlier], (tokens @ tokens.T)[later, earlier]
 
 
 def above(pairs: Conflicts, threshold: Tensor) -> Conflicts:
     """The pairs whose similarity is above their image's threshold (B,)."""
     chosen = pairs.similarity > threshold[pairs.image]
     return Conflicts(
-        image=pairs.image[chosen],
-        later=pairs.later[chosen],
-        earlier=pairs.earlier[chosen],
-        similarity=pairs.similarity[chosen],
-        shape=pairs.shape,
+        pairs.later[chosen], pairs.earlier[chosen], pairs.similarity[chosen], pairs.shape
     )
 
 

@@ -96,8 +96,8 @@ def macs(tokens: int, channels: int, num_components: int, solver: str = "exact")
 def _rescale(features: Tensor, center: str) -> Tensor:
     if center not in CENTERS:
         raise ValueError(f"center must be one of {', '.join(CENTERS)}, not {center!r}")
-    rescaled = features.double().sigmoid()
-    return rescaled - rescaled.mean(dim=1 if center == "tokens" else 2, keepdim=True)
+    rescaled = features.to(torch.float64, copy=True).sigmoid_()
+    return rescaled.sub_(rescaled.mean(dim=1 if center == "tokens" else 2, keepdim=True))
 
 
 def _exact(centered: Tensor, count: int) -> Tensor:

@@ -644,6 +644,7 @@ function drawLayers(counts, own, known) {
       "aria-label": `Layer ${layer + 1}: ${count} visual tokens enter`, "aria-pressed": String(known && layer + 1 === shown),
       style: { height: `${(66 * count) / most}px`, "--own": own },
     }, changed ? make("b", { textContent: count }) : "");
+    bar.dataset.layer = layer + 1;
     bar.addEventListener("click", () => change({ l: String(layer + 1) }));
     return bar;
   });
@@ -697,8 +698,11 @@ async function drawDetail(now) {
   const about = [`${own.meta.title}, image ${image + 1} of ${own.images.length}`, at(own.category, q), phi === null ? "" : `information score ${phi.toFixed(3)}`, `${own.disagree[q]} of ${Object.keys(own.meta.macs).length - 1} arms disagree with all tokens`].filter(Boolean).join(" · ");
   const others = own.onImage[image].filter((each) => each !== q);
   const asked = make("p", { className: "asked" }, String(at(own.question, q)).trim(), " ", make("b", { textContent: `→ ${at(own.target, q)}` }));
+  // A pressed layer is drawn anew, and keeps the keyboard.
+  const bar = document.activeElement?.dataset.layer, pressed = bar && document.activeElement.closest(".pane").dataset.subject;
   byId("detail").replaceChildren(asked, make("p", { className: "about", textContent: about }), make("div", { id: "panes" }, ...panes),
     ...(others.length ? [make("div", { id: "others" }, make("h2", { textContent: "Other questions on this image" }), ...others.map((each) => questionButton(now, current.b, each)))] : []));
+  if (bar) panes.find((each) => each.dataset.subject === pressed)?.querySelector(`[data-layer="${bar}"]`)?.focus({ preventScroll: true });
 }
 
 /* Charts */

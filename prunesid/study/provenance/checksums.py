@@ -1,0 +1,49 @@
+"""Checksums of files, which are read again only if they were written since."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from prunesid.core.files import atomic, checksum
+
+# A file that was written just now may be written again without a later time.
+SETTLED_NS = 2_000_000_000
+
+
+class Checksums:
+    """A function from files to their SHA-256, which a JSON file remembers from run to run.
+
+    A file counts as unchanged while its size, its times of writing and of any change, and its inode
+    are. Nobody can set the time of change, so that any write is seen. `save` keeps what was asked
+    for since the start, and forgets the rest.
+    """
+
+    def __init__(self, memory: Path) -> None:
+        self._memory = memory
+        try:
+            found = json.loads(memory.read_bytes())
+        except (FileNotFoundError, ValueError):
+            found = {}
+        self._known = found if isinstance(found, dict) else {}
+        self._asked: dict[str, list[object]] = {}
+
+    def __call__(self, path: Path) -> str:
+        state = path.stat()
+        mark = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+        known = self._known.get(str(path))
+        if isinstance(known, list) and known[:-1] == mark:
+            self._asked[str(path)] = known
+            return str(known[-1])
+        now = time.time_ns()
+        content = checksum(path)
+        if now - max(state.st_mtime_ns, state.st_ctime_ns) > SETTLED_NS:
+            self._asked[str(path)] = [*mark, content]
+        return content
+
+    def save(self) -> None:
+        """Remember the checksums for the next run."""
+        if self._asked != self._known:
+            with atomic(self._memory) as temporary:
+                temporary.write_text(json.dumps(self._asked, indent=1) + "\n")

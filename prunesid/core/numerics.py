@@ -14,11 +14,9 @@ all ranked, about n^2 / 2 * step / R pairs tie. The steps follow from that and f
   1e-6 and differ from the next by 1e-9, which is 2^-30. Sums over up to 32 heads remain exact.
 * Everything else (`GRID`). The error of |V| is that of an eigenvector, 1e-12 and more; of its 576
   values one pair ties in some 1000 images, and matters only at the end of its group's quota.
-  Thresholds are compared with finer numbers. Values that are summed over all pairs of tokens need
-  a step of 2^-30 at least, for sums of up to 2^23 terms to be exact. The gains of a determinantal
-  point process are on this grid because it also tells when the rank is spent: the rest is an
-  error, which a finer grid would take for a gain. Only the largest gain counts, so that one step in
-  a million may tie.
+  Thresholds are compared with finer numbers. The gains of a determinantal point process are on this
+  grid because it also tells when the rank is spent: the rest is an error, which a finer grid would
+  take for a gain. Only the largest gain counts, so that one step in a million may tie.
 """
 
 from __future__ import annotations
@@ -92,7 +90,7 @@ def gram(rows: Tensor) -> Tensor:
     if not in_numpy(rows) or torch.get_num_threads() > 1:
         return rows @ rows.transpose(1, 2)
     with one_thread():
-        products = [torch.from_numpy(matrix @ matrix.T) for matrix in rows.numpy()]
+        products = [torch.from_numpy(matrix @ matrix.T) for matrix in rows.detach().numpy()]
     return products[0][None] if len(products) == 1 else torch.stack(products)
 
 

@@ -53,7 +53,7 @@ def run(study: Path, cores: str = "all", dry: bool = False) -> int:
 def is_old(report: Path, study: Path, results: Path) -> bool:
     """True where the report is missing or something that it shows is newer.
 
-    Published runs and logs are not shown, and change without it.
+    Published runs, logs and hidden files are not shown, and change without it.
     """
     if not report.is_file():
         return True
@@ -61,6 +61,7 @@ def is_old(report: Path, study: Path, results: Path) -> bool:
     shown = [
         path for top in (in_clone("workflow"), results) for path in top.rglob("*")
         if "runs" not in path.relative_to(top).parts and path.suffix != ".log"
+        and not path.name.startswith(".")
     ]  # fmt: skip
     return any(path.is_file() and path.stat().st_mtime > written for path in (study, *shown))
 

@@ -1,15 +1,20 @@
-"""Checksums of files, which are read again only if they were written since."""
+"""Checksums of files, which are read again only if they were written since.
+
+They vouch for what is whole. That something is damaged, only a look at the file itself tells.
+"""
 
 from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from prunesid.core.files import atomic, checksum
 
-# A file that was written just now may be written again without a later time.
-SETTLED_NS = 2_000_000_000
+# A file that was written just now may be written again without a later time, and what the system
+# has not yet put on disk may be lost with the power.
+SETTLED_NS = 60_000_000_000
 
 
 class Checksums:
@@ -24,7 +29,7 @@ class Checksums:
         self._memory = memory
         try:
             found = json.loads(memory.read_bytes())
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             found = {}
         self._known = found if isinstance(found, dict) else {}
         self._asked: dict[str, list[object]] = {}
@@ -43,7 +48,7 @@ class Checksums:
         return content
 
     def save(self) -> None:
-        """Remember the checksums for the next run."""
+        """Remember the checksums for the next run; where they cannot be written, it reads more."""
         if self._asked != self._known:
-            with atomic(self._memory) as temporary:
+            with suppress(OSError), atomic(self._memory) as temporary:
                 temporary.write_text(json.dumps(self._asked, indent=1) + "\n")

@@ -61,6 +61,8 @@ def _drop(sealed: Path, unread: Collection[str], read: Callable[[Path], str]) ->
             shutil.rmtree(path)
         else:
             path.unlink()
+    if damaged:
+        sealed.unlink(missing_ok=True)  # the job that makes them again seals all of them
     return damaged
 
 
@@ -89,7 +91,8 @@ def _damaged(sealed: Path, unread: Collection[str], read: Callable[[Path], str])
     }
     return [
         path for path, content in paths.items()
-        if path.name not in unread and path.exists() and _content(path, read) != content
+        if path.name not in unread and path.exists()
+        and _content(path, read) != content and _content(path, checksum) != content
     ]  # fmt: skip
 
 

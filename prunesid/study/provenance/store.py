@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class Store:
     """A folder of entries; any number of processes may read and write it at once."""
 
     def __init__(self, root: str | Path, read: Callable[[Path], str] = checksum) -> None:
-        """`read` gives the checksum of a payload that is looked for."""
+        """`read` gives the checksum of a payload; one that is not right is taken once more."""
         self.root = Path(root)
         self._checksum = read
 
@@ -47,9 +48,15 @@ class Store:
         sidecar = self._read(key)
         if sidecar is None:
             return None
-        payload = self.root / sidecar["payload"]
-        intact = payload.is_file() and self._checksum(payload) == sidecar["sha256"]
-        return payload if intact else None
+        payload, content = self.root / sidecar["payload"], sidecar["sha256"]
+        if payload.is_file() and (
+            self._checksum(payload) == content or checksum(payload) == content
+        ):
+            return payload
+        # Whoever asks later need not look: the entry does not exist.
+        with suppress(OSError):
+            self._sidecar(key).unlink()
+        return None
 
     def get(self, key: str) -> Path:
         """The payload of `key`; KeyError if there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -100,3 +101,43 @@ def test_seals_and_the_store_find_damage_through_it(tmp_path, read):
     payload.write_text("broken")
     assert drop_damaged_files(tmp_path, read=memory) == [table]
     assert key not in store
+
+
+def test_a_wrong_memory_condemns_nothing(tmp_path, read):
+    table, store = tmp_path / "table.csv", Store(tmp_path / "store")
+    table.write_text("one")
+    seal([table])
+    key = store.put({"stage": "none"}, lambda path: path.write_text("whole"))
+    memory, payload = remembered(tmp_path), store.get(key)
+    memory(table), memory(payload)
+    memory.save()
+    file = tmp_path / ".checksums.json"
+    file.write_text(file.read_text().replace(checksum(table), "0" * 64))
+    file.write_text(file.read_text().replace(checksum(payload), "1" * 64))
+    memory = remembered(tmp_path)
+    assert memory(table) == "0" * 64 and memory(payload) == "1" * 64
+    assert drop_damaged_files(tmp_path, read=memory) == [] and table.exists()
+    assert key in Store(tmp_path / "store", memory)
+
+
+def test_an_entry_that_rots_unseen_is_gone_once_it_is_read(tmp_path, read):
+    """The memory takes the payload for whole; after the job that reads it, nobody does."""
+    store = Store(tmp_path / "store")
+    key = store.put({"stage": "none"}, lambda path: path.write_text("whole"))
+    payload = store.get(key)
+    payload.write_text("rotten")
+    vouching = Store(tmp_path / "store", lambda _: whole)
+    whole = json.loads((tmp_path / "store" / f"{key}.json").read_text())["sha256"]
+    assert key in vouching
+    with pytest.raises(KeyError):
+        store.get(key)
+    assert key not in vouching
+
+
+def test_a_memory_that_cannot_be_written_or_read_is_done_without(tmp_path, read):
+    table = tmp_path / "table.csv"
+    table.write_text("one")
+    (tmp_path / ".checksums.json").mkdir()
+    memory = remembered(tmp_path)
+    assert memory(table) == checksum(table)
+    memory.save()

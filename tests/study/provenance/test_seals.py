@@ -55,6 +55,19 @@ def test_a_copy_and_a_moved_folder_are_whole(outputs, tmp_path):
     assert drop_damaged_files(tmp_path / "copy") == []
 
 
+def test_a_file_that_another_job_makes_now_is_dropped_once(tmp_path):
+    scores, costs = tmp_path / "scores.parquet", tmp_path / "costs.csv"
+    costs.write_text("of a job of its own")
+    seal([costs])
+    for path in (scores, costs):
+        path.write_text("of one job")
+    seal([scores, costs])
+    assert drop_damaged_files(tmp_path) == [costs]
+    costs.write_text("of one job")
+    seal([scores, costs])
+    assert drop_damaged_files(tmp_path) == []
+
+
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(number=st.integers(0, 2), place=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_any_flipped_bit_is_found(tmp_path_factory, number, place, bit):

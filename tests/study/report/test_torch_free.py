@@ -7,7 +7,7 @@ import sys
 from builders.synthetic_scores import ROOT
 
 SCRIPTS = (
-    "ablation", "costs", "histogram", "methods", "notebook", "patches", "publish", "travel",
+    "ablation", "histogram", "methods", "notebook", "patches", "publish", "travel",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from prunesid.core.files import atomic, checksum, digest
@@ -21,9 +21,7 @@ def seal(outputs: Sequence[Path]) -> None:
     """Write the seal of a job that left these files and folders."""
     first = outputs[0]
     contents = {os.path.relpath(path, first.parent): _content(path) for path in outputs}
-    text = json.dumps({"contents": contents, "checksum": digest(contents)}, indent=1)
-    with atomic(_seal_of(first)) as temporary:
-        temporary.write_text(text + "\n")
+    _write(_seal_of(first), contents)
 
 
 def is_intact(first: Path) -> bool:
@@ -62,12 +60,28 @@ def _drop(sealed: Path, unread: Collection[str], read: Callable[[Path], str]) ->
         else:
             path.unlink()
     if damaged:
-        sealed.unlink(missing_ok=True)  # the job that makes them again seals all of them
+        # The job that makes them again seals them, perhaps with files of its own alone.
+        left = {n: c for n, c in _read(sealed).items() if _named(sealed, n) not in damaged}
+        if left:
+            _write(sealed, left)
+        else:
+            sealed.unlink(missing_ok=True)
     return damaged
 
 
 def _seal_of(first: Path) -> Path:
     return first.with_name(f".{first.name}{_SUFFIX}")
+
+
+def _named(sealed: Path, name: str) -> Path:
+    """The output that a seal has by that name."""
+    return Path(os.path.normpath(sealed.parent / name))
+
+
+def _write(sealed: Path, contents: Mapping[str, str]) -> None:
+    text = json.dumps({"contents": contents, "checksum": digest(contents)}, indent=1)
+    with atomic(sealed) as temporary:
+        temporary.write_text(text + "\n")
 
 
 def _read(sealed: Path) -> dict[str, str]:
@@ -86,9 +100,7 @@ def _damaged(sealed: Path, unread: Collection[str], read: Callable[[Path], str])
     contents = _read(sealed)
     if not contents:
         return [first] if first.exists() else []
-    paths = {
-        Path(os.path.normpath(sealed.parent / name)): content for name, content in contents.items()
-    }
+    paths = {_named(sealed, name): content for name, content in contents.items()}
     return [
         path for path, content in paths.items()
         if path.name not in unread and path.exists()

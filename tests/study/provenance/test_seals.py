@@ -68,6 +68,14 @@ def test_a_file_that_another_job_makes_now_is_dropped_once(tmp_path):
     assert drop_damaged_files(tmp_path) == []
 
 
+def test_what_lies_beside_a_dropped_file_stays_sealed(outputs, tmp_path):
+    flip(outputs[1], 3, 1)
+    assert drop_damaged_files(tmp_path) == [outputs[1]]
+    flip(outputs[0], 0, 1)
+    assert drop_damaged_files(tmp_path) == [outputs[0]]
+    assert drop_damaged_files(tmp_path) == [] and outputs[2].exists()
+
+
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(number=st.integers(0, 2), place=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_any_flipped_bit_is_found(tmp_path_factory, number, place, bit):

@@ -38,6 +38,9 @@ GRID = "grid"
 # Entry of `Kept.info`: (B, N) int64 place of each token among all of its image or clip, or -1.
 # Without this entry, tokens go crop after crop.
 PLACE = "place"
+# Entry of `Kept.info`: (B, N, M) int16 patches of the row that go into each merged token, the one
+# that it stands for first, padded with -1, for methods whose merged tokens share patches.
+MEMBERS = "members"
 # Index of the newline embedding after row 0 of an image's map; after row r it is NEWLINE - r.
 NEWLINE = -2
 
@@ -317,13 +320,19 @@ class Kept:
 
 
 def cat_padded(tensors: Sequence[Tensor]) -> Tensor:
-    """One (B, ...) tensor of several batches; values per patch (B, T) are padded, -1 or False."""
+    """One (B, ...) tensor of several batches, padded to the widest, -1 or False."""
     if len({tensor.shape[1:] for tensor in tensors}) == 1:
         return torch.cat(list(tensors))
-    width = max(tensor.shape[1] for tensor in tensors)
+    most = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
     value = 0 if tensors[0].dtype == torch.bool else -1
-    pad = torch.nn.functional.pad
-    return torch.cat([pad(tensor, (0, width - tensor.shape[1]), value=value) for tensor in tensors])
+
+    def padded(tensor: Tensor) -> Tensor:
+        missing = [m - own for m, own in zip(most, tensor.shape[1:], strict=True)]
+        # The last dimension comes first.
+        pads = [side for size in reversed(missing) for side in (0, size)]
+        return torch.nn.functional.pad(tensor, pads, value=value)
+
+    return torch.cat([padded(tensor) for tensor in tensors])
 
 
 def keep(

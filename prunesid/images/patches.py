@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from prunesid.core.record import GRID
+from prunesid.core.record import GRID, MEMBERS
 from prunesid.images.medium import CENTER, JOINED, MAP, PADDED, SUB_CROPS, VIDEO, WHOLE, Medium
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ class KeptCrop:
              a method with neither
     centers  the patches that merged tokens stand for, in raster order
     panel    the picture of the medium in which the crop is drawn, from 0
+    members  where merged tokens share patches, those of each: the one that it stands for first, or
+             all of a cell if there are no centers
     """
 
     view: View
@@ -124,6 +127,12 @@ class KeptCrop:
     group: tuple[int, ...] | None = None
     centers: tuple[int, ...] = ()
     panel: int = 0
+    members: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def cells(self) -> tuple[tuple[int, ...], ...]:
+        """The patches of each cell that is averaged."""
+        return () if self.centers else self.members
 
     def box(self, patch: int, size: tuple[int, int]) -> Rectangle:
         """Left, top, right and bottom of a patch in an image of `size`, its width and height.
@@ -197,7 +206,7 @@ def _kept_medium(kept: Kept, medium: Medium, grids: Sequence[tuple[int, int]]) -
         grid, count = grids[row], int(kept.count[row])
         index = sorted(i for i in kept.index[row, :count].tolist() if i >= 0)
         tokens += sum(i >= -1 for i in kept.index[row, :count].tolist())
-        names = ("group", "merged_into", "selected")
+        names = ("group", "merged_into", "selected", MEMBERS)
         facts = {name: kept.info[name][row] for name in names if name in kept.info}
         patches = grid[0] * grid[1]
         if GRID in kept.info:
@@ -207,7 +216,9 @@ def _kept_medium(kept: Kept, medium: Medium, grids: Sequence[tuple[int, int]]) -
         selected = facts["selected"].nonzero().flatten().tolist() if "selected" in facts else []
         groups = facts.get("group", facts.get("merged_into"))
         group = None if groups is None else tuple(groups.tolist()[:patches])
-        crops.append(KeptCrop(view, grid, tuple(index), group, tuple(selected), panel))
+        listed = facts[MEMBERS].tolist() if MEMBERS in facts else []
+        members = tuple(tuple(i for i in own if i >= 0) for own in listed if own[0] >= 0)
+        crops.append(KeptCrop(view, grid, tuple(index), group, tuple(selected), panel, members))
     return KeptMedium(medium.kind, tokens // medium.layout.get(JOINED, 1), tuple(crops))
 
 
@@ -238,7 +249,7 @@ def draw(image: Image | Sequence[Any], kept: KeptMedium, *, frames: bool = True)
             (H, W, 3) uint8)
     kept    what is kept of it
     frames  whether kept patches are framed: in the color of their group, dark without groups,
-            orange for patches that merged tokens stand for
+            orange for patches that merged tokens stand for and for cells that are averaged
 
     The picture of an image has its size where it has one panel. Otherwise there is a picture each
     for the base crop and the sub-crops, or for the frames of a clip, side by side. ValueError if an
@@ -295,29 +306,39 @@ def _drawn(image: Image, crops: Sequence[KeptCrop], frames: bool) -> Image:
 
     size = image.size
     faded = Images.blend(image.convert("L").convert("RGB"), Images.new("RGB", size, "white"), FADE)
-    if any(crop.group is not None for crop in crops):
+    if any(crop.group is not None or crop.members for crop in crops):
         tints = faded.copy()
         pen = ImageDraw.Draw(tints)
         for crop in crops:
-            for patch, group in enumerate(crop.group or ()):
-                _fill(pen, crop.box(patch, size), fill=group_color(group))
+            colors = {i: group_color(group) for i, group in enumerate(crop.group or ())}
+            for patch, color in (colors | dict.fromkeys(chain(*crop.members), MERGED)).items():
+                _fill(pen, crop.box(patch, size), fill=color)
         faded = Images.blend(faded, tints, TINT)
     mask = Images.new("L", size)
     pen = ImageDraw.Draw(mask)
     for crop in crops:
-        for patch in (*crop.index, *crop.centers):
+        for patch in (*crop.index, *crop.centers, *chain(*crop.cells)):
             _fill(pen, crop.box(patch, size), fill=255)
     found = Images.composite(image, faded, mask)
     if frames:
         pen = ImageDraw.Draw(found)
         for crop in crops:
-            groups = {i: crop.group[i] if crop.group else -1 for i in crop.index}
-            plain = [(i, INK if group < 0 else group_color(group)) for i, group in groups.items()]
-            for patch, color in [*plain, *((center, MERGED) for center in crop.centers)]:
-                box = crop.box(patch, size)
-                thick = max(1, round(min(box[2] - box[0], box[3] - box[1]) / 12))
-                _fill(pen, box, outline=color, width=thick)
+            marked: list[tuple[tuple[int, ...], Any]] = [((i,), MERGED) for i in crop.centers]
+            marked += [(own, MERGED) for own in crop.cells]
+            for patch in crop.index:
+                group = crop.group[patch] if crop.group else -1
+                marked.append(((patch,), INK if group < 0 else group_color(group)))
+            for patches, color in marked:
+                boxes = [crop.box(patch, size) for patch in patches]
+                left, top, right, bottom = boxes[0]
+                thick = max(1, round(min(right - left, bottom - top) / 12))
+                _fill(pen, _around(boxes), outline=color, width=thick)
     return found
+
+
+def _around(boxes: Sequence[Rectangle]) -> Rectangle:
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
 
 
 def _fill(pen: Any, box: Rectangle, **how: Any) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from prunesid.core.crops import BEFORE, PACKED, Crops
 from prunesid.core.delayed import Tensor, torch
-from prunesid.core.record import NEWLINE, PLACE, Kept, VisionRecord
+from prunesid.core.record import MEMBERS, NEWLINE, PLACE, Kept, VisionRecord
 from prunesid.images.medium import Medium
 from prunesid.methods.features import CHUNK_ELEMENTS
 
@@ -103,7 +103,8 @@ def keep_of_pools(
     first    (R,) the first crop of each crop's image
 
     A token without a patch goes to the first row of its pool. Info about patches is -1 or False for
-    patches in no pool. A row in no pool has the other info of its image's first row.
+    patches in no pool. A row in no pool has the other info of its image's first row. Members of
+    merged tokens are left out, since theirs may be patches of several crops.
     """
     alike: dict[tuple[int, Grid | None], list[int]] = {}
     for number, (pool, _) in enumerate(pools):
@@ -142,6 +143,8 @@ class _Facts:
         """Add the info (B, ...) of pools whose patches are `rows` and `index` (B, T)."""
         own = index >= 0
         for name, fact in info.items():
+            if name == MEMBERS:
+                continue
             of_patches = fact.shape[1:] == rows.shape[1:]
             if name not in self.found:
                 absent = False if fact.dtype == torch.bool else -1

@@ -9,7 +9,7 @@ import pytest
 import torch
 from builders.family_models import FAMILIES
 from builders.video_llava_models import clip
-from PIL import Image
+from PIL import Image, ImageColor
 
 import prunesid
 from prunesid import families
@@ -281,6 +281,24 @@ def test_groups_tint_the_others_and_frame_the_kept():
     faded = {tuple(pixels[10, 30 + 20 * n]) for n in range(3)}
     assert len(faded) == 3
     assert len({group_color(group) for group in range(48)}) == 48
+
+
+def test_what_goes_into_merged_tokens_is_tinted_and_cells_are_framed():
+    black = Image.new("RGB", (96, 48))
+    members = ((5, 1, 2), (5, 6))
+    merged = KeptCrop(View(WHOLE), (2, 4), (), None, (5,), members=members)
+    picture = np.asarray(draw(black, KeptMedium(IMAGE, 2, (merged,))))
+    colors = [
+        picture[24 * row + 12, 24 * column + 12].tolist() for row in (0, 1) for column in range(4)
+    ]
+    gray, tinted = colors[0], colors[1]
+    assert colors == [gray, tinted, tinted, gray, gray, [0, 0, 0], tinted, gray]
+    assert tinted[0] > tinted[2] and len(set(gray)) == 1
+    cells = KeptCrop(View(WHOLE), (2, 4), (), members=((0, 1, 4, 5), (2, 3, 6, 7)))
+    picture = np.asarray(draw(black, KeptMedium(IMAGE, 2, (cells,))))
+    framed = (picture == ImageColor.getrgb(MERGED)).all(axis=2)
+    assert framed[10, :2].all() and framed[10, 46:50].all() and not framed[10, 20:28].any()
+    assert not picture[~framed].any()
 
 
 def test_what_is_not_kept_is_gray_and_light():

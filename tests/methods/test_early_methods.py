@@ -119,6 +119,36 @@ def test_visionzips_contextual_tokens_are_made_of_the_patches_that_it_names(kind
             torch.testing.assert_close(kept.tokens[image, 11 + number], expected)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("params", [{}, {"variant": "plus"}, {"variant": "plus", "grid": "all"}])
+def test_prumerges_tokens_are_made_of_the_patches_that_it_names(kind, params):
+    rec = record(kind, rows=8, columns=8)
+    kept = compress(rec, "prumerge", budget=12, **params)
+    for image in range(len(rec)):
+        named = [[p for p in own if p >= 0] for own in kept.info["members"][image].tolist()]
+        count = int(kept.count[image])
+        assert len(named) == count - 1 and {len(own) for own in named} == {33}
+        centers = {own[0] for own in named}
+        assert centers == set(kept.info["selected"][image].nonzero()[:, 0].tolist())
+        for token, (center, *near) in zip(kept.tokens[image], named, strict=False):
+            weights = rec.last_attention[image, near, None]
+            expected = rec.features[image, center] + (weights * rec.features[image, near]).sum(0)
+            torch.testing.assert_close(token, expected)
+
+
+def test_pools_tokens_are_means_of_the_patches_that_it_names():
+    rec = record(rows=5, columns=7)
+    kept = compress(rec, "pool", budget=torch.tensor([6, 12, 35])[: len(rec)])
+    for image in range(len(rec)):
+        named = kept.info["members"][image].tolist()
+        for own, token in zip(named, kept.tokens[image, : kept.count[image]], strict=False):
+            patches = [p for p in own if p >= 0]
+            if patches:
+                torch.testing.assert_close(token, rec.features[image, patches].mean(dim=0))
+        real = sum(own[0] >= 0 for own in named)
+        assert real == (0 if kept.count[image] == 35 else kept.count[image])
+
+
 def test_visionzips_splits_are_the_authors():
     assert [split_budget(n, None) for n in (64, 128, 192)] == [(54, 10), (108, 20), (162, 30)]
     with pytest.raises(ValueError, match="contextual: 8 of 8 tokens leave no dominant"):

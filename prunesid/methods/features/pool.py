@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from prunesid.core.costs import Visual
 from prunesid.core.delayed import Tensor, torch
-from prunesid.core.record import Kept, VisionRecord
+from prunesid.core.record import MEMBERS, Kept, VisionRecord
 from prunesid.core.seeding import Draws
 from prunesid.methods.features import register
 from prunesid.methods.features.ragged import per_budget
@@ -22,6 +22,17 @@ def pooled_grid(rows: int, columns: int, budget: int) -> tuple[int, int]:
     return min(sizes, key=lambda size: (abs(size[0] * size[1] - budget), size))
 
 
+def _cells(grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """(cells, M) int16 patches of a grid in each cell of `adaptive_avg_pool2d`, padded with -1."""
+    rows, columns = (
+        [range(i * whole // parts, -(-(i + 1) * whole // parts)) for i in range(parts)]
+        for whole, parts in zip(grid, size, strict=True)
+    )
+    cells = [[r * grid[1] + c for r in down for c in across] for down in rows for across in columns]
+    most = max(map(len, cells))
+    return torch.tensor([cell + [-1] * (most - len(cell)) for cell in cells], dtype=torch.int16)
+
+
 def _macs(visual: Visual, budget: int, params: Resolved) -> int:
     """Multiply-adds: every patch goes into one mean."""
     return visual.tokens * visual.width
@@ -32,6 +43,8 @@ def pool(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
     """Keep the mean of the patches in each cell, in raster order; every index is -1.
 
     A record without a grid counts as a single row.
+
+    info: members, (B, N, M) int16, the patches of each cell, padded with -1.
     """
 
     def run(images: VisionRecord, count: int) -> Kept:
@@ -45,6 +58,7 @@ def pool(record: VisionRecord, budget: Tensor, draws: Draws) -> Kept:
             tokens=pooled.to(images.features.dtype),
             index=torch.full(shape, -1, dtype=torch.long, device=device),
             count=torch.full(shape[:1], shape[1], dtype=torch.long, device=device),
+            info={MEMBERS: _cells((rows, columns), size).to(device).expand(len(pooled), -1, -1)},
         )
 
     return per_budget(record, budget, run)

@@ -40,7 +40,7 @@ from prunesid.core.delayed import Tensor, torch
 from prunesid.core.needs import Needs
 from prunesid.core.numerics import PROBABILITY_GRID, on_grid, rank_descending
 from prunesid.core.parameters import Param
-from prunesid.core.record import Kept, VisionRecord
+from prunesid.core.record import MEMBERS, Kept, VisionRecord
 from prunesid.core.seeding import Draws
 from prunesid.methods.features import register
 from prunesid.methods.features.prunesid.information import similarity
@@ -95,8 +95,9 @@ def prumerge(
     variant  "fixed", "plus", "adaptive" or "adaptive_plus", see the module
     grid     grid of "plus": over the "rest" (tokens that are not selected) or over "all"
 
-    info: selected, (B, T) bool, the patches that all tokens but the last are made from; all False
-    for an image that comes back unchanged.
+    info: selected, (B, T) bool, the patches that all tokens but the last are made from; members,
+    (B, N, 33) int16, such a patch and its neighbors for each of these tokens. For an image that
+    comes back unchanged they are False and -1.
     """
 
     def run(images: VisionRecord, count: int) -> Kept:
@@ -208,7 +209,10 @@ def _merge(
     for place in range(near.shape[2]):
         neighbor = candidates.gather(1, near[:, :, place])
         merged += attention.gather(1, neighbor)[:, :, None] * _take(features, neighbor)
+    neighbors = candidates.gather(1, near.flatten(1)).view_as(near)
     real = torch.arange(centers.shape[1], device=centers.device) < own[:, None]
+    members = torch.cat([centers[:, :, None], neighbors], dim=2)
+    members = members.masked_fill(~real[:, :, None], -1).to(torch.int16)
     count = own + left.any(dim=1)
     kept = features.new_zeros((batch, int(count.max()), channels))
     kept[:, : centers.shape[1]] = merged.masked_fill(~real[:, :, None], 0)
@@ -219,7 +223,7 @@ def _merge(
         tokens=kept.to(record.features.dtype),
         index=centers.new_full(kept.shape[:2], -1),
         count=count,
-        info={"selected": selected},
+        info={"selected": selected, MEMBERS: members},
     )
 
 

@@ -16,7 +16,7 @@ def per_budget(
 
     budget  (B,) int64
     run     gives the same info names for every N. Unchanged images have NaN there, False if the
-            info is boolean, -1 if it is a whole number per patch
+            info is boolean, -1 if it is whole numbers per patch or token
     """
     tokens = record.num_tokens
     parts: list[Kept] = []
@@ -52,7 +52,7 @@ def largest_partial(budget: Tensor, tokens: int) -> int:
 def _absent(like: Tensor, images: int) -> Tensor:
     if like.dtype == torch.bool:
         return like.new_zeros((images, *like.shape[1:]))
-    if like.ndim == 2 and not like.is_floating_point():
+    if like.ndim >= 2 and not like.is_floating_point():
         return like.new_full((images, *like.shape[1:]), -1)
     return like.new_full((images, *like.shape[1:]), torch.nan, dtype=torch.float64)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prunesid.core.record import MEMBERS
 from prunesid.study.explorer.columns import numbers, packed, write_script
 from prunesid.study.files.kept_info import read_places
 from prunesid.study.files.question_rows import asked_rows
@@ -29,9 +30,13 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """A shard's file: values (B, T) per patch by name, and {question: row} if rows are theirs."""
+    """A shard's file: values (B, T) per patch by name, and {question: row} if rows are theirs.
+
+    members is (B, N, M) as `Kept.info` has it; None if merged tokens share no patches.
+    """
 
     values: Mapping[str, NDArray[Any]]
+    members: NDArray[Any] | None
     asked: Mapping[str, int]
 
 
@@ -54,6 +59,9 @@ def write_kept(
         of      the set of each question of the block, where sets are questions'
         groups  the name of a script with the group of every patch plus 1, or the merged token that
                 it goes into, 0 for none, if there are any; arms that group alike share it
+        members where merged tokens share patches: bits of those of each token, in the order of the
+                sets. `ends` has the number of tokens up to the end of each set, and `centers` the
+                patch plus 1 that a token stands for, 0 for none
     """
     parts = [_read(path, max(max(p.sizes) for p in places)) for path in paths]
     for number, first in enumerate(range(0, len(places), BLOCK)):
@@ -118,9 +126,37 @@ def _block(
         found["groups"] = f"{Path(name).parent.parent}/groups/{content}"
         if not (folder / f"{found['groups']}.js").exists():
             write_script(folder, found["groups"], {"width": width, **numbers(groups)})
+    if parts[0].members is not None:
+        found |= _members(parts, rows, width)
     if any(part.asked for part in parts):
         found["of"] = numbers(np.array(of, np.int64))
     return found
+
+
+def _members(
+    parts: Sequence[_Part], rows: Sequence[tuple[Place, int]], width: int
+) -> dict[str, Any]:
+    """The patches of every merged token of the sets, whose places and first rows are `rows`."""
+    bits, centers, ends = [np.zeros((0, width), bool)], list[int](), list[int]()
+    for place, first in rows:
+        part, moved, before = parts[place.shard], first - place.rows[0], 0
+        assert part.members is not None
+        for row, size in zip(place.rows, place.sizes, strict=True):
+            tokens = part.members[row + moved].astype(np.int64)
+            tokens = tokens[tokens[:, 0] >= 0]
+            token, column = np.nonzero(tokens >= 0)
+            own = np.zeros((len(tokens), width), bool)
+            own[token, before + tokens[token, column]] = True
+            bits.append(own)
+            stands = "merged" in part.values
+            centers += [before + int(patch) + 1 if stands else 0 for patch in tokens[:, 0]]
+            before += size
+        ends.append(len(centers))
+    return {
+        "members": packed(np.packbits(np.concatenate(bits), axis=1, bitorder="little")),
+        "centers": numbers(np.array(centers, np.int64)),
+        "ends": numbers(np.array(ends, np.int64)),
+    }
 
 
 def _set(parts: Sequence[_Part], field: str, place: Place, first: int, width: int) -> NDArray[Any]:
@@ -144,7 +180,7 @@ def _read(path: Path, patches: int) -> _Part:
     group = stored.get("group", stored.get("merged_into"))
     if group is not None:
         values["group"] = _wide(group.astype(np.int64) + 1, patches)
-    return _Part(values, dict(_asked(path)))
+    return _Part(values, stored.get(MEMBERS), dict(_asked(path)))
 
 
 def _wide(values: NDArray[Any], patches: int) -> NDArray[Any]:

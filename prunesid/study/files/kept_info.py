@@ -8,9 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from prunesid.core.record import MEMBERS
+
+_MEMBERS = f"info.{MEMBERS}"
+
 
 def load_info(paths: Sequence[Path]) -> dict[str, NDArray[Any]]:
-    """The count and the info (B, ...) of the shards of a benchmark.
+    """The count and the info (B, ...) of the shards of a benchmark, without members.
 
     Values per patch (B, T) are padded with -1 or False where shards differ in T.
     """
@@ -19,8 +23,8 @@ def load_info(paths: Sequence[Path]) -> dict[str, NDArray[Any]]:
 
 
 def read_places(path: Path) -> dict[str, NDArray[Any]]:
-    """For pictures: index (B, N), and group, merged_into and selected (B, T) if there are any."""
-    fields = ("index", "info.group", "info.merged_into", "info.selected")
+    """For pictures: index (B, N), and what there is of group, merged_into, selected and members."""
+    fields = ("index", "info.group", "info.merged_into", "info.selected", _MEMBERS)
     with safe_open(path, "np") as file:
         there = set(file.keys())
         return {f.removeprefix("info."): file.get_tensor(f) for f in fields if f in there}
@@ -31,7 +35,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         return {
             name.removeprefix("info."): file.get_tensor(name)
             for name in file.keys()  # noqa: SIM118 (no mapping)
-            if name.startswith("info.") or name == "count"
+            if (name.startswith("info.") and name != _MEMBERS) or name == "count"
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from builders import study_runs
@@ -33,6 +34,7 @@ vary:
   - {method: pool, label: average pooling}
   - {method: prunesid, label: PruneSID}
   - {method: visionzip, label: VisionZip}
+  - {method: prumerge, label: PruMerge}
   - {method: fastv, label: FastV}
 across: {budget: [16, 128]}
 except: [{method: [fastv], budget: [16]}]
@@ -77,6 +79,41 @@ DRAWN = """(async () => {
     own[1] += 1;
   }
   return JSON.stringify([entering, shown, Object.values(members)]);
+})()"""
+
+# Of the first two arms: of each merged token whether it stands for a patch, and its members.
+SHARED = """(async () => {
+  const {b, q} = drawn.current, part = drawn.gathered[b];
+  const [{tiles}] = at(part.own.views, part.own.image[q]).map((one) => ({tiles: one[4]}));
+  const numbers = patches(tiles).map(({patch}) => patch), found = [];
+  for (const arm of view.arms) {
+    const {tokens} = await keptOn(part.own, cellOf(arm).arms[0], q);
+    const facts = ({center, has}) => [center >= 0 && has(center), numbers.filter(has).length];
+    found.push(tokens.map(facts));
+  }
+  return JSON.stringify(found);
+})()"""
+# What the page says under the pointer: of the first arm's first center and of a member of its
+# token that is no center; and of the second arm's first and last patch.
+POINTED = """(async () => {
+  const {b, q} = drawn.current, part = drawn.gathered[b];
+  const [[, , [rows, columns], , tiles]] = at(part.own.views, part.own.image[q]);
+  const numbers = patches(tiles).map(({patch}) => patch);
+  const {tokens} = await keptOn(part.own, cellOf(view.arms[0]).arms[0], q);
+  const centers = new Set(tokens.map(({center}) => center));
+  const near = numbers.find((patch) => tokens[0].has(patch) && !centers.has(patch));
+  const say = (arm, patch) => {
+    const canvas = document.querySelector(`[data-subject="${arm}"] canvas`);
+    const {left, top, width, height} = canvas.getBoundingClientRect();
+    const clientX = left + ((patch % columns) + 0.5) * width / columns;
+    const clientY = top + (Math.floor(patch / columns) + 0.5) * height / rows;
+    canvas.dispatchEvent(new MouseEvent("mousemove", {clientX, clientY}));
+    return byId("tip").textContent.replace(/^row \\d+, column \\d+: /, "");
+  };
+  return JSON.stringify([
+    [tokens[0].center, near].map((patch) => say(view.arms[0], patch)),
+    [0, numbers.length - 1].map((patch) => say(view.arms[1], patch)),
+  ]);
 })()"""
 
 
@@ -170,6 +207,25 @@ def test_it_shows_what_is_left_in_a_layer_and_what_is_merged(page, tmp_path):
         )
         assert browser.run(pressed) == ["layer 1: 576 visual tokens enter"]
         assert browser.run("document.activeElement.title") == "layer 1: 576 visual tokens enter"
+        assert browser.complaints == []
+
+
+def test_it_shows_what_goes_into_tokens_that_share_patches(page, tmp_path):
+    with Browser(tmp_path / "profile") as browser:
+        browser.go(page)
+        browser.until(IDLE)
+        arms = (
+            "['PruMerge', 'average pooling'].map((l) => study.lines.find((x) => x.label === l).key)"
+        )
+        browser.run(f"change({{arms: {arms}, n: 16}})")
+        browser.until(IDLE)
+        tokens = json.loads(browser.run(SHARED))
+        # The one that stands for all patches that are left is not named.
+        assert [(len(own), own[0]) for own in tokens] == [(15, [True, 33]), (16, [False, 36])]
+        merging, pooling = json.loads(browser.run(POINTED))
+        assert merging[0] == "center of a merged token; made of 33 patches"
+        assert re.fullmatch("not kept; goes into [0-9]+ merged tokens?", merging[1])
+        assert pooling == ["in the mean of 1 cell", "in the mean of 1 cell"]
         assert browser.complaints == []
 
 

@@ -121,6 +121,9 @@ const keptOf = once(async (benchmark, arm, block) => {
     mask: await bits(found.mask),
     merged: found.merged ? await bits(found.merged) : null,
     groups: found.groups ? await groupsOf(found.groups) : null,
+    members: found.members ? await bits(found.members) : null,
+    centers: found.centers ? await numbersOf(found.centers) : null,
+    ends: found.ends ? await numbersOf(found.ends) : null,
     of: found.of ? await numbersOf(found.of) : null,
   };
 });
@@ -146,16 +149,22 @@ async function leftOn(own, arm, q) {
   return (patch) => values[start + patch];
 }
 
-/** What an arm keeps on a question: {mask, merged, group} as functions of the patch's number. */
+/**
+ * What an arm keeps on a question: {mask, merged, group} as functions of the patch's number, and, where merged tokens
+ * share patches, these tokens: the patch that each stands for, or -1, and a function that tells whose members it has.
+ */
 async function keptOn(own, arm, q) {
   const kept = await keptOf(own.meta.name, arm, blockOf(own, q));
   const set = kept.of ? kept.of[inBlock(own, q)] : own.image[q] % study.block;
   const bytes = Math.ceil(kept.width / 8);
-  const bit = (from) => (patch) => (from[set * bytes + (patch >> 3)] >> (patch & 7)) & 1;
+  const bit = (from, row = set) => (patch) => (from[row * bytes + (patch >> 3)] >> (patch & 7)) & 1;
+  const first = set && kept.ends ? kept.ends[set - 1] : 0;
+  const token = (_, n) => ({ center: kept.centers[first + n] - 1, has: bit(kept.members, first + n) });
   return {
     mask: bit(kept.mask),
     merged: kept.merged ? bit(kept.merged) : null,
     group: kept.groups ? (patch) => kept.groups[set * kept.width + patch] - 1 : null,
+    tokens: kept.members ? Array.from({ length: kept.ends[set] - first }, token) : null,
   };
 }
 
@@ -569,8 +578,11 @@ function patches(tiles) {
   return found;
 }
 
-/** Draws a view: the picture, and what is kept in full, the rest faded; `group` is outlined as a whole. */
-function paint(canvas, image, [, , [rows, columns], [top, left, bottom, right], tiles], kept, group) {
+/** Means over cells, which stand for no patch. */
+const cellsOf = (kept) => (kept.tokens || []).filter((each) => each.center < 0);
+
+/** Draws a view: the picture, and what is kept in full, the rest faded; patches for which `lit` holds are colored. */
+function paint(canvas, image, [, , [rows, columns], [top, left, bottom, right], tiles], kept, lit) {
   const across = 448, size = across / columns;
   canvas.width = across;
   canvas.height = Math.round(size * rows);
@@ -581,8 +593,9 @@ function paint(canvas, image, [, , [rows, columns], [top, left, bottom, right], 
   if (!kept) return;
   const inside = ({ row, column }) => row >= top && row < bottom && column >= left && column < right;
   const all = patches(tiles).filter(inside);
+  const cells = cellsOf(kept);
   for (const { patch, row, column } of all) {
-    if (kept.mask(patch) || (kept.merged && kept.merged(patch))) continue;
+    if (cells.length || kept.mask(patch) || (kept.merged && kept.merged(patch))) continue;
     pen.fillStyle = "rgb(255 255 255 / 0.72)";
     pen.fillRect(column * size, row * size, size + 0.5, size + 0.5);
     if (!kept.group || kept.group(patch) < 0) continue;
@@ -596,9 +609,35 @@ function paint(canvas, image, [, , [rows, columns], [top, left, bottom, right], 
     pen.strokeStyle = merged ? MERGED : own < 0 ? "#111" : groupColor(own);
     pen.strokeRect(column * size + 1, row * size + 1, size - 2, size - 2);
   }
-  if (group === undefined) return;
+  pen.strokeStyle = MERGED;
+  for (const cell of cells) {
+    const own = all.filter((each) => cell.has(each.patch)), ends = (of) => [Math.min(...own.map(of)), Math.max(...own.map(of)) + 1];
+    if (!own.length) continue;
+    const [above, below] = ends((each) => each.row), [before, after] = ends((each) => each.column);
+    pen.strokeRect(before * size, above * size, (after - before) * size, (below - above) * size);
+  }
+  if (!lit) return;
   pen.fillStyle = "rgb(11 99 206 / 0.42)";
-  for (const { patch, row, column } of all) if (kept.group(patch) === group) pen.fillRect(column * size, row * size, size, size);
+  for (const { patch, row, column } of all) if (lit(patch)) pen.fillRect(column * size, row * size, size, size);
+}
+
+const counted = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
+
+/** What belongs to a patch among all: its state and company in words, and whether another one lights up with it. */
+function about(patch, all, kept) {
+  const merged = kept.merged && kept.merged(patch), group = kept.group ? kept.group(patch) : -1;
+  const state = merged ? "center of a merged token" : kept.left ? until(kept.left(patch)) : kept.mask(patch) ? "kept" : "not kept";
+  if (kept.tokens) {
+    const own = kept.tokens.filter((each) => each.center === patch), into = kept.tokens.filter((each) => each.has(patch));
+    const members = (each) => own.some((token) => token.has(each));
+    if (own.length) return { said: [state, `made of ${all.filter(members).length} patches`], lit: members };
+    const standing = into.filter((each) => each.center >= 0);
+    if (standing.length) return { said: [state, `goes into ${counted(standing.length, "merged token")}`], lit: (each) => standing.some((token) => token.center === each) };
+    if (into.length) return { said: [`in the mean of ${counted(into.length, "cell")}`], lit: (each) => into.some((token) => token.has(each)) };
+  }
+  if (group < 0) return { said: [state] };
+  const lit = (each) => kept.group(each) === group, members = all.filter(lit), whole = members.filter((each) => kept.mask(each)).length;
+  return { said: [state, kept.merged ? `one of the ${members.length} patches of merged token ${group + 1}` : `group ${group + 1}: keeps ${whole} of ${members.length} patches`], lit };
 }
 
 function hover(canvas, image, one, kept) {
@@ -611,20 +650,13 @@ function hover(canvas, image, one, kept) {
     const patch = all.get(row * columns + column);
     tip.hidden = patch === undefined;
     if (patch === undefined) return;
-    const merged = kept.merged && kept.merged(patch), group = kept.group ? kept.group(patch) : -1;
-    const state = merged ? "center of a merged token" : kept.left ? until(kept.left(patch)) : kept.mask(patch) ? "kept" : "not kept";
-    const lines = [`row ${row + 1}, column ${column + 1}: ${state}`];
-    if (group >= 0) {
-      const members = [...all.values()].filter((each) => kept.group(each) === group);
-      const whole = members.filter((each) => kept.mask(each)).length;
-      lines.push(kept.merged ? `one of the ${members.length} patches of merged token ${group + 1}` : `group ${group + 1}: keeps ${whole} of ${members.length} patches`);
-    }
-    tip.textContent = lines.join("; ");
+    const { said, lit } = about(patch, [...all.values()], kept);
+    tip.textContent = `row ${row + 1}, column ${column + 1}: ${said.join("; ")}`;
     tip.style.left = `${Math.min(event.clientX + 14, innerWidth - 270)}px`;
     tip.style.top = `${event.clientY + 14}px`;
-    if (group === last) return;
-    last = group;
-    paint(canvas, image, one, kept, group >= 0 ? group : undefined);
+    if (patch === last) return;
+    last = patch;
+    paint(canvas, image, one, kept, lit);
   };
   canvas.onmouseleave = () => { tip.hidden = true; last = undefined; paint(canvas, image, one, kept); };
 }
@@ -671,8 +703,8 @@ async function pane(part, q, subject) {
     const left = await leftOn(own, arm, q), layer = shownLayer(counts.length);
     recorded = { merged: null, group: null, ...recorded, left, mask: (patch) => left(patch) >= layer };
   }
-  // Means over cells come from no patch; where nothing is kept whole or merged, nothing is faded.
-  const shows = ({ patch }) => recorded.mask(patch) || (recorded.merged && recorded.merged(patch));
+  // Where nothing is kept whole or merged, nothing is faded.
+  const shows = ({ patch }) => recorded.tokens || recorded.mask(patch) || (recorded.merged && recorded.merged(patch));
   const kept = recorded && views.some((one) => patches(one[4]).some(shows)) ? recorded : null;
   const box = make("div", { className: views.length > 2 ? "views many" : "views" });
   await Promise.all(views.map(async (one) => {

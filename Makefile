@@ -67,7 +67,7 @@ lint: .venv/.ready
 	$(BIN)/mypy
 	$(BIN)/mypy benchmarks
 
-# Trains an embedded model, MODEL=llava, next, gemini or video (resumes after an interruption), and measures its card.
+# Trains an embedded model, MODEL=llava, next, gemini, video or qwen (resumes after an interruption), and measures its card.
 pocket: .venv/.ready
 	$(BIN)/python -m prunesid.pocket.training.train --model $(MODEL) --out $(TRAINED)
 	$(BIN)/python -m prunesid.pocket.evaluate --model $(TRAINED) --out $(TRAINED)/card.json

@@ -80,23 +80,32 @@ def draw(given: argparse.Namespace) -> int:
     """A picture of the patches that a method keeps of an image."""
     from PIL import Image, UnidentifiedImageError
 
-    from prunesid.families import load
-    from prunesid.study.config.model import folder_of
-
     try:
         image = Image.open(given.image).convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
         sys.exit(f"{given.image}: cannot be read as an image: {error}")
-    folder = folder_of(given.model)
+    from prunesid.methods.registry import DECODER, METHODS, resolve
+
     try:
-        loaded = load(str(folder) if folder.is_dir() else given.model, "cpu", "float32")
-        model, processor = loaded.model, loaded.processor
-        text, images = prunesid.prepare(model, processor, given.question, [image])
-        inputs = processor(text=text, images=images, return_tensors="pt")
-        short = prunesid.prune(model, processor, inputs, given.method, given.budget)
+        params = resolve(given.method)
+        if METHODS[given.method].place == DECODER:
+            raise ValueError(
+                f"{given.method} keeps other tokens in every layer of the language model, which "
+                "one picture cannot show; a study's explorer does"
+            )
+        from prunesid.families import load
+        from prunesid.generate.stations import Pruning, Request, serve
+        from prunesid.images.medium import IMAGE
+        from prunesid.study.config.model import folder_of
+
+        folder = folder_of(given.model)
+        adapter = load(str(folder) if folder.is_dir() else given.model, "cpu", "float32")
+        prompt = adapter.prompt(given.question, [IMAGE])
+        request = Request("image", [image], prompt, given.question)
+        (kept,) = serve(adapter, Pruning(given.method, given.budget, params), [request], 1).kept
     except ValueError as error:
         sys.exit(str(error))
-    prunesid.draw(image, short.kept[0]).save(given.out)
+    prunesid.draw(image, kept).save(given.out)
     print(given.out)
     return 0
 
@@ -115,6 +124,12 @@ def _cores(value: str) -> str:
     if value != "all" and not (value.isdecimal() and int(value)):
         raise argparse.ArgumentTypeError(f"{value!r} is neither a number of cores nor 'all'")
     return value
+
+
+def _tokens(value: str) -> int:
+    if not (value.isdecimal() and int(value)):
+        raise argparse.ArgumentTypeError(f"{value!r} is no positive number of tokens")
+    return int(value)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -159,7 +174,7 @@ def parser() -> argparse.ArgumentParser:
     shown.add_argument("image", type=Path, metavar="IMAGE", help="a picture")
     shown.add_argument("--model", default="pocket", help="pocket, a checkpoint's folder or hub id")
     shown.add_argument("--method", default="prunesid", help="one of `prunesid methods`")
-    shown.add_argument("--budget", type=int, default=64, help="tokens kept (64)")
+    shown.add_argument("--budget", type=_tokens, default=64, help="tokens kept (64)")
     shown.add_argument("--question", default="What is shown?", help="what is asked of it")
     shown.add_argument("--out", type=Path, default=Path("kept.png"), help="the picture (kept.png)")
     command(demo, "demo", "It needs the extra `demo`.")

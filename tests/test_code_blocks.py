@@ -85,8 +85,8 @@ def test_every_block_is_covered():
 @pytest.mark.parametrize("page", ["README.md", "docs/library.md"])
 def test_python_runs_on_pocket(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    draw(sample_scene(np.random.default_rng(3)))[0].save("photo.jpg")
     scope = {
-        "image": draw(sample_scene(np.random.default_rng(3)))[0],
         "features": torch.randn(2, 576, 8),
         "attention": torch.rand(2, 4, 576),
     }

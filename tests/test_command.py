@@ -91,8 +91,22 @@ def test_draw_shows_what_is_kept_of_an_image(tmp_path):
     assert ended.stdout.strip() == "kept.png"
     drawn = Image.open(tmp_path / "kept.png")
     assert drawn.size == (200, 120)
+    for wrong, said in [
+        (("--budget", "0"), "'0' is no positive number of tokens"),
+        (("--method", "fastv"), "fastv keeps other tokens in every layer"),
+    ]:
+        ended = call("draw", "photo.png", *wrong, cwd=tmp_path)
+        assert ended.returncode and said in ended.stderr and "Traceback" not in ended.stderr
     wrong = call("draw", "photo.png", "--method", "gird", cwd=tmp_path)
     assert wrong.returncode == 1 and "Did you mean 'grid'?" in wrong.stderr
     assert "Traceback" not in wrong.stderr
     (tmp_path / "text.png").write_text("no picture")
     assert "text.png: cannot be read as an image" in call("draw", "text.png", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize("model", ["pocket-gemini", "pocket-qwen"])
+def test_draw_takes_a_model_whose_processor_transformers_does_not_load(model, tmp_path):
+    Image.linear_gradient("L").resize((200, 120)).save(tmp_path / "photo.png")
+    ended = call("draw", "photo.png", "--model", model, "--budget", "16", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert Image.open(tmp_path / "kept.png").size == (200, 120)

@@ -299,9 +299,11 @@ class Kept:
 
     @staticmethod
     def cat(parts: Sequence[Kept]) -> Kept:
-        """One `Kept` of several batches, padded to the widest; the parts share their info names.
+        """One `Kept` of several batches, padded to the widest.
 
         Info about patches, such as their groups, is padded if crops differ in size (`cat_padded`).
+        A part that lacks an entry of others has NaN there, False if the entry is boolean, -1 if it
+        is whole numbers per patch or token.
         """
         if len(parts) == 1:
             return parts[0]
@@ -311,12 +313,27 @@ class Kept:
             shape = (tensor.shape[0], width - tensor.shape[1], *tensor.shape[2:])
             return torch.cat([tensor, tensor.new_full(shape, value)], dim=1)
 
+        known = {name: value for part in parts for name, value in part.info.items()}
+
+        def entry(name: str) -> Tensor:
+            like = known[name]
+            return cat_padded([p.info.get(name, _absent(like, len(p))) for p in parts])
+
         return Kept(
             tokens=torch.cat([pad(part.tokens, 0) for part in parts]),
             index=torch.cat([pad(part.index, -1) for part in parts]),
             count=torch.cat([part.count for part in parts]),
-            info={name: cat_padded([part.info[name] for part in parts]) for name in parts[0].info},
+            info={name: entry(name) for name in known},
         )
+
+
+def _absent(like: Tensor, images: int) -> Tensor:
+    shape = images, *like.shape[1:]
+    if like.dtype == torch.bool:
+        return like.new_zeros(shape)
+    if like.ndim >= 2 and not like.is_floating_point():
+        return like.new_full(shape, -1)
+    return like.new_full(shape, torch.nan, dtype=torch.float64)
 
 
 def cat_padded(tensors: Sequence[Tensor]) -> Tensor:

@@ -88,6 +88,21 @@ def test_kept_splits_and_joins():
     assert torch.equal(joined.count, kept.count)
 
 
+def test_batches_with_other_info_are_joined():
+    whole = compress(record(tokens=9), "pool", budget=20)
+    some = compress(record(tokens=20), "pool", budget=6)
+    assert "members" not in whole.info
+    joined = Kept.cat([whole, some])
+    assert (joined.info["members"][: len(whole)] == -1).all()
+    assert torch.equal(joined.info["members"][len(whole) :], some.info["members"])
+    wider = Kept.cat([some, compress(record(tokens=20), "pool", budget=12)])
+    members = wider.info["members"]
+    first = some.info["members"]
+    assert members.shape[1] > first.shape[1]
+    assert torch.equal(members[: len(some), : first.shape[1], : first.shape[2]], first)
+    assert (members[: len(some), first.shape[1] :] == -1).all()
+
+
 def test_keep_orders_and_adds_the_cls_token():
     rec = record(images=1, tokens=4)
     rank = torch.tensor([[2, 0, 3, 1]])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from prunesid.core.delayed import Tensor, torch
 from prunesid.core.record import Kept, VisionRecord, keep
@@ -15,8 +14,7 @@ def per_budget(
     """Call `run(images, N)` on the images of each budget N below T; the others stay unchanged.
 
     budget  (B,) int64
-    run     gives the same info names for every N. Unchanged images have NaN there, False if the
-            info is boolean, -1 if it is whole numbers per patch or token
+    run     gives the same info names for every N; unchanged images have none (`Kept.cat`)
     """
     tokens = record.num_tokens
     parts: list[Kept] = []
@@ -29,12 +27,7 @@ def per_budget(
             if value < tokens
             else keep(record.rows(rows), _raster(rows, tokens), budget[rows])
         )
-    known = {name: value for part in parts for name, value in part.info.items()}
-    filled = [
-        replace(p, info={n: p.info.get(n, _absent(known[n], len(p))) for n in sorted(known)})
-        for p in parts
-    ]
-    whole = Kept.cat(filled)
+    whole = Kept.cat(parts)
     back = torch.cat(order).argsort()
     return Kept(
         tokens=whole.tokens[back],
@@ -47,14 +40,6 @@ def per_budget(
 def largest_partial(budget: Tensor, tokens: int) -> int:
     """The largest of the budgets (B,) that are below T; 0 if none is."""
     return int(budget.masked_fill(budget >= tokens, 0).max())
-
-
-def _absent(like: Tensor, images: int) -> Tensor:
-    if like.dtype == torch.bool:
-        return like.new_zeros((images, *like.shape[1:]))
-    if like.ndim >= 2 and not like.is_floating_point():
-        return like.new_full((images, *like.shape[1:]), -1)
-    return like.new_full((images, *like.shape[1:]), torch.nan, dtype=torch.float64)
 
 
 def _raster(rows: Tensor, tokens: int) -> Tensor:

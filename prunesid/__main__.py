@@ -80,9 +80,16 @@ def draw(given: argparse.Namespace) -> int:
     """A picture of the patches that a method keeps of an image."""
     from PIL import Image, UnidentifiedImageError
 
+    kinds = Image.registered_extensions()
+    if given.out.suffix.lower() not in kinds or kinds[given.out.suffix.lower()] not in Image.SAVE:
+        sys.exit(f"--out {given.out}: its name has to end like a picture's, as in kept.png")
+    if not given.out.parent.is_dir():
+        sys.exit(f"--out {given.out}: there is no folder {given.out.parent}")
+    if given.out.resolve() == given.image.resolve():
+        sys.exit(f"--out {given.out}: is the image itself")
     try:
         image = Image.open(given.image).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         sys.exit(f"{given.image}: cannot be read as an image: {error}")
     from prunesid.methods.registry import DECODER, METHODS, resolve
 

@@ -93,6 +93,9 @@ def test_draw_shows_what_is_kept_of_an_image(tmp_path):
     assert drawn.size == (200, 120)
     for wrong, said in [
         (("--budget", "0"), "'0' is no positive number of tokens"),
+        (("--out", "no/kept.png"), "there is no folder no"),
+        (("--out", "kept.xyz"), "has to end like a picture's"),
+        (("--out", "photo.png"), "is the image itself"),
         (("--method", "fastv"), "fastv keeps other tokens in every layer"),
     ]:
         ended = call("draw", "photo.png", *wrong, cwd=tmp_path)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import numbers
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from prunesid.core.registry import unknown
+
+# Beyond it no number is one of floating point.
+LARGEST = sys.float_info.max
 
 Value = str | int | float | bool | None
 
@@ -49,7 +53,7 @@ class Param:
         # The abstract types, because numbers from a data frame are numpy's.
         whole = self.kind is int
         accepted = numbers.Integral if whole else numbers.Real
-        if isinstance(value, bool) or not isinstance(value, accepted) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, accepted) or not _finite(value):
             word = "an integer" if whole else "a finite number"
             raise ValueError(f"{name} must be {word}, not {value!r}.")
         if self.minimum is not None and value < self.minimum:
@@ -68,3 +72,7 @@ def check_parameters(
         name: param.check(name, given[name]) if name in given else param.default
         for name, param in spec.items()
     }
+
+
+def _finite(value: Any) -> bool:
+    return bool(abs(value) <= LARGEST)

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import pkgutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -68,10 +68,11 @@ class Registry(Generic[Entry]):
     The modules are imported on first use, so a module may import the registry that it registers in.
     """
 
-    def __init__(self, kind: str, *packages: str, group: str) -> None:
+    def __init__(self, kind: str, *packages: str, group: str, reserved: Sequence[str] = ()) -> None:
         self.kind = kind
         self._packages = packages
         self._group = group
+        self._reserved = reserved
         self._entries: dict[str, Entry] = {}
         self._owners: dict[str, str] = {}
         self._discovered = False
@@ -80,6 +81,8 @@ class Registry(Generic[Entry]):
     def register(self, name: str) -> Callable[[Entry], Entry]:
         """A decorator that registers an entry under `name`; ValueError if it is taken, or none."""
         check_name(self.kind, name)
+        if name in self._reserved:
+            raise ValueError(f"No {self.kind} can be named {name!r}, which means something else.")
 
         def add(entry: Entry) -> Entry:
             owner = _OWNER.get()

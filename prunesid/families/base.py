@@ -119,14 +119,23 @@ class Adapter(ABC):
     def load(
         cls, path: str | Path, device: torch.device, dtype: torch.dtype, **options: object
     ) -> Any:
-        """Weights and processor from `path`; attention runs on SDPA."""
-        model: Any = AutoModelForImageTextToText.from_pretrained(
+        """Weights and processor from `path`; attention runs on SDPA.
+
+        ValueError if tensors are missing, which transformers would fill with random numbers.
+        """
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path,
             dtype=dtype,
             attn_implementation="sdpa",
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
+        model, info = loaded
+        missing = sorted(info["missing_keys"])
+        if missing:
+            named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise ValueError(f"{path}: the weights lack {len(missing)} tensors: {named}")
         return cls(model.to(device), cls.load_processor(path), **options)
 
     @staticmethod

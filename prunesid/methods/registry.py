@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from prunesid.core.crops import OF_ARMS
 from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param, Value, check_parameters
 from prunesid.core.registry import Registry, unknown
@@ -69,6 +70,10 @@ def no_needs(_: Resolved) -> Needs:
     return NO_NEEDS
 
 
+# What an arm has beside the parameters of its method.
+RESERVED = ("method", "budget", "dynamic", "seed", "label", *OF_ARMS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A registered method.
@@ -86,6 +91,14 @@ class Method:
     complete: Callable[[Resolved], Resolved] = dict
     needs: Callable[[Resolved], Needs] = no_needs
     source: Source | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.params:
+            if name in RESERVED or not str(name).isidentifier():
+                raise ValueError(
+                    f"a method's parameter cannot be named {name!r}: it has to be a name of "
+                    f"Python's, and arms have {', '.join(RESERVED)} themselves"
+                )
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,10 @@ class MethodFacts:
 
 
 METHODS: Registry[Method] = Registry(
-    "method", *dict.fromkeys(PACKAGES.values()), group="prunesid.methods"
+    "method",
+    *dict.fromkeys(PACKAGES.values()),
+    group="prunesid.methods",
+    reserved=("vanilla", "all"),
 )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from builders.reference_decoding import slow_greedy
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from prunesid import families
@@ -182,3 +185,13 @@ def _entering(adapter, tokens):
 def _embedded(adapter, tokens, prompt):
     before, after = (adapter.embed(torch.tensor(ids)) for ids in prompt.texts)
     return torch.cat([before, adapter.project(tokens), after])[None]
+
+
+def test_weights_that_lack_tensors_are_refused(tiny_llava, tmp_path):
+    folder = shutil.copytree(tiny_llava, tmp_path / "model")
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    lost = [name for name in tensors if "q_proj" in name][:2]
+    save_file({n: t for n, t in tensors.items() if n not in lost}, weights, {"format": "pt"})
+    with pytest.raises(ValueError, match="the weights lack 2 tensors: .*q_proj"):
+        families.load(folder)

@@ -33,7 +33,7 @@ def ablation_asked(wildcards):
 
 def titled(wildcards):
     """What a reader knows an ablation by."""
-    return place_and_title(STUDY.ablation(wildcards.ablation))
+    return unbraced(place_and_title(STUDY.ablation(wildcards.ablation)))
 
 
 def reported(file, what, caption):

@@ -201,10 +201,15 @@ def asked(stage, what):
     return written
 
 
+def unbraced(title):
+    """A title for Snakemake's report, which takes braces for wildcards."""
+    return title.replace("{", "(").replace("}", ")")
+
+
 def shelf(what, part=None):
     """Where a report shows something: in a study of several models each has a shelf of its own."""
     if PLACE["chapter"]:
-        title = STUDY.title.removeprefix("PruneSID on ")
+        title = unbraced(STUDY.title.removeprefix("PruneSID on "))
         return {"category": title, "subcategory": part or what}
     return {"category": what, **({"subcategory": part} if part else {})}
 

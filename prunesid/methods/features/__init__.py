@@ -15,6 +15,7 @@ Other modules call `register`, or plug-ins name them in the entry-point group `p
 
 from __future__ import annotations
 
+import inspect
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,7 +123,10 @@ def register(
     budget_rule: BudgetRule | None = None,
     source: Source | None = None,
 ) -> Callable[[Callable[..., Kept]], Callable[..., Kept]]:
-    """A decorator that registers a method; ValueError if the name is taken.
+    """A decorator that registers a method.
+
+    ValueError if the name is taken, a parameter's name is an arm's own, or the function does not
+    take them all.
 
     complete  fills in parameters that depend on others (presets) and rejects invalid combinations
     needs     the record fields that it reads: a constant, or a function of the complete parameters
@@ -139,6 +143,7 @@ def register(
     """
 
     def add(run: Callable[..., Kept]) -> Callable[..., Kept]:
+        place = METHODS.register(name)
         entry = FeatureMethod(
             run=run,
             params=params or {},
@@ -152,7 +157,14 @@ def register(
             budget_rule=budget_rule,
             source=source,
         )
-        METHODS.register(name)(entry)
+        try:
+            inspect.signature(run).bind(*(None,) * 3, **dict.fromkeys(params or {}))
+        except TypeError as error:
+            raise ValueError(
+                f"the function of method {name!r} does not take (record, budget, draws) and, by "
+                f"name, its parameters: {error}"
+            ) from error
+        place(entry)
         return run
 
     return add

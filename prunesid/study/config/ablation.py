@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prunesid.core.registry import listed, unknown
-from prunesid.study.config.arm import ALL_TOKENS, VANILLA, WHOLE, Arm, seeds_of, text
+from prunesid.study.config.arm import ALL_TOKENS, VANILLA, WHOLE, Arm, once, seeds_of, text
 from prunesid.study.config.documents import (
     ConfigError,
     Document,
@@ -182,8 +182,7 @@ class Ablation:
     @property
     def arms(self) -> tuple[Arm, ...]:
         """Every arm of the ablation once, the all-token arm first."""
-        arms = itertools.chain([VANILLA], *(cell.arms for cell in self.cells))
-        return tuple({arm.name: arm for arm in arms}.values())
+        return once(itertools.chain([VANILLA], *(cell.arms for cell in self.cells)))
 
 
 def load_ablation(

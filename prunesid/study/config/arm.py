@@ -15,6 +15,7 @@ from prunesid.core.registry import unknown
 from prunesid.methods.features import is_random
 from prunesid.methods.features.prunesid.information import RULES
 from prunesid.methods.registry import DECODER, ENCODER, METHODS, requirements, resolve
+from prunesid.study.config.documents import ConfigError
 
 DEFAULT_METHOD = "prunesid"
 DEFAULT_BUDGET = 64
@@ -104,20 +105,22 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
     if dynamic is not None and dynamic not in RULES:
         choices = (*RULES, "null (every image the same)")
         raise ValueError(f"dynamic: {unknown('rule', dynamic, choices)}")
-    if method == ALL_TOKENS or budget is None or budget == "all":
+    if method == ALL_TOKENS:
+        return VANILLA
+    others = {"method", "budget", "dynamic", *OF_ARMS}
+    params = {k: v for k, v in setting.items() if k not in others}
+    resolved = resolve(method, **params)
+    if budget is None or budget == "all":
         return VANILLA
     if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
         quoted = isinstance(budget, str) and budget.isdecimal()
         hint = "; in quotes it is text: write it without them" if quoted else ""
         raise ValueError(f"budget: {budget!r} is no positive number of tokens (or 'all'){hint}")
-    others = {"method", "budget", "dynamic", *OF_ARMS}
-    params = {k: v for k, v in setting.items() if k not in others}
     chosen = {name: setting[name] for name in OF_ARMS if setting.get(name) is not None}
     crops = {
         name: str(Param(None, str, OF_ARMS[name]).check(name, choice))
         for name, choice in chosen.items()
     }
-    resolved = resolve(method, **params)
     place = METHODS[method].place
     if dynamic is not None and place in UNSHARED:
         raise ValueError(f"dynamic: {method} {UNSHARED[place]} share its budget")
@@ -135,6 +138,19 @@ def make_arm(setting: Mapping[str, Any], seed: int = 0) -> Arm:
     params = dict(sorted(params.items()))
     name = _name(method, budget, dynamic, params | crops, seed)
     return Arm(name, method, budget, params, seed, dynamic, crops)
+
+
+def once(arms: Iterable[Arm]) -> tuple[Arm, ...]:
+    """Every arm once. ConfigError for different arms of one name, whose results would be mixed."""
+    found: dict[str, Arm] = {}
+    for arm in arms:
+        other = found.setdefault(arm.name, arm)
+        if arm != other:
+            values = " and ".join(str(dict(each.params)) for each in (other, arm))
+            raise ConfigError(
+                [f"arms that differ would have one name, {arm.name!r}: {values}; change a value"]
+            )
+    return tuple(found.values())
 
 
 def seeds_of(setting: Mapping[str, Any], count: int) -> tuple[Arm, ...]:
@@ -156,7 +172,10 @@ def text(value: object) -> str:
     """A parameter's value as names and labels show it."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value)
 
 
 def _name(

@@ -72,6 +72,18 @@ def load_whole(path: Path) -> Whole:
 
 def read_whole(paths: Sequence[Path], given: Mapping[str, Any] | None = None) -> Whole:
     """The study in the last of some files, as `study.study_document` reads them."""
+    try:
+        return _whole(paths, given)
+    except OSError as error:
+        raise ConfigError([f"{paths[-1]}: {error}"]) from error
+    except RuntimeError as error:
+        # As pathlib says that a path has no home or goes round in circles.
+        if not str(error).startswith(("Could not determine home", "Symlink loop")):
+            raise
+        raise ConfigError([f"{paths[-1]}: {error}"]) from error
+
+
+def _whole(paths: Sequence[Path], given: Mapping[str, Any] | None) -> Whole:
     document, folder = study_document(paths, given), paths[-1].resolve().parent
     if CHAPTERS not in document.value:
         study = parse_study(document, folder=folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from prunesid.core.names import CONTROL, NAME, RULE
+from prunesid.core.parameters import LARGEST
 from prunesid.core.registry import unknown
 from prunesid.study.clone import in_clone
 
@@ -313,8 +313,8 @@ def valid_part(
     # Stricter than the standard, by which 2.0 is an integer and NaN within all bounds.
     types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
         {
-            "integer": lambda _, value: type(value) is int,
-            "number": lambda _, value: type(value) in (int, float) and math.isfinite(value),
+            "integer": lambda _, value: type(value) is int and abs(value) <= LARGEST,
+            "number": lambda _, value: type(value) in (int, float) and abs(value) <= LARGEST,
         }
     )
     validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)

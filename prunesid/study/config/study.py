@@ -22,7 +22,7 @@ from prunesid.images.relevance import TEXT_TOWER, encoder_of
 from prunesid.methods import decoder, encoder, features
 from prunesid.study.clone import in_clone
 from prunesid.study.config.ablation import Ablation, ablation_document, load_ablation
-from prunesid.study.config.arm import ALL_TOKENS, Arm
+from prunesid.study.config.arm import ALL_TOKENS, Arm, once
 from prunesid.study.config.documents import (
     ConfigError,
     Document,
@@ -158,7 +158,7 @@ def shown_by(benchmarks: Iterable[Benchmark]) -> str:
 
 
 def _once(ablations: Iterable[Ablation]) -> tuple[Arm, ...]:
-    return tuple({arm.name: arm for ablation in ablations for arm in ablation.arms}.values())
+    return once(arm for ablation in ablations for arm in ablation.arms)
 
 
 def load_study(path: Path) -> Study:
@@ -263,7 +263,9 @@ def parse_study(
         if (first.task, first.metric) == (second.task, second.metric):
             same = f"'{second.name}' and '{first.name}' are one task and metric; keep one"
             problems.append(document.at(f"benchmarks: {same}"))
-    arms = _once(ablations)
+    arms: tuple[Arm, ...] = ()
+    with collecting(problems, document):
+        arms = _once(ablations)
     vision = Vision()
     with collecting(problems, document):
         vision = _vision(known, benchmarks, given["frames"])
@@ -281,6 +283,9 @@ def parse_study(
     calibration = None
     if given["calibration"] is not None:
         calibration = read("benchmark", given["calibration"], _benchmark, "calibration")
+    if calibration is not None:
+        with collecting(problems, document):
+            _vision(known, [calibration], given["frames"], "calibration")
     with collecting(problems, document):
         if (given["calibration"] is None) == (calibration is None):
             _check_calibration(calibration, benchmarks, arms)
@@ -365,7 +370,12 @@ def _find(folders: Sequence[Path], what: str, name: str, field: str | None = Non
     raise ConfigError([f"{field or what + 's'}: {unknown(what, name, known)}"])
 
 
-def _vision(config: Mapping[str, Any], benchmarks: Iterable[Benchmark], frames: int) -> Vision:
+def _vision(
+    config: Mapping[str, Any],
+    benchmarks: Sequence[Benchmark],
+    frames: int,
+    field: str = "benchmarks",
+) -> Vision:
     """The vision facts for the benchmarks' images or clips, whichever have more tokens.
 
     ConfigError for clips of a model that takes none.
@@ -378,7 +388,7 @@ def _vision(config: Mapping[str, Any], benchmarks: Iterable[Benchmark], frames: 
             declared.refuse_without_clips(str(config.get("model_type")))
         except ValueError as error:
             named = ", ".join(clips)
-            raise ConfigError([f"benchmarks: {named} show clips: {error}"]) from error
+            raise ConfigError([f"{field}: {named} show clips: {error}"]) from error
     return max((vision_of(config, each) for each in shown), key=lambda found: found.tokens or 0)
 
 

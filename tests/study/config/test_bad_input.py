@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from prunesid.pocket import WEIGHTS
+from prunesid.study.config.chapters import load_whole
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.study import load_study
 from prunesid.study.planning.checks.start import refuse_unready
@@ -29,6 +30,15 @@ def lay(folder: Path, **files: str | bytes) -> Path:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return folder / names["study"]
+
+
+PLUGIN = """
+from prunesid.core.parameters import Param
+from prunesid.methods.features import register
+
+@register("mine", params={{"{}": Param("x", str, None)}})
+def mine(record, budget, draws, *, a): ...
+"""
 
 
 def study(**changes: object) -> str:
@@ -86,6 +96,21 @@ CASES = {
         {"ablation": ABLATION + 'across: {budget: ["64"]}'},
         f"{A}:4: budget: '64' is no positive number of tokens (or 'all'); in quotes it is text",
     ),
+    "all of an unknown method": (
+        {"ablation": "title: A\nvary: [{method: gird, budget: all}, {method: pool}]"},
+        f"{A}:2: Unknown method 'gird'. Did you mean 'grid'",
+    ),
+    "limit without end": (
+        {"study": study(limit=10**400)},
+        f"{S}:7: limit: ",
+    ),
+    "calibration by clips": (
+        {
+            "study": study(calibration="pocket_video_tgif"),
+            "ablation": "title: A\nvary: {dynamic: [null, calibrated]}",
+        },
+        f"{S}:7: calibration: pocket_video_tgif show clips: llava models take no",
+    ),
     "limit in quotes": (
         {"study": study(limit="2")},
         f"{S}:7: limit: '2' is text, being in quotes: write it without them",
@@ -130,6 +155,29 @@ CASES = {
     "plug-in that leaves": (
         {"study": study(plugins=["plugin.py"]), "plugin": "import sys\nsys.exit(3)\n"},
         "plugin.py, line 2: SystemExit: 3",
+    ),
+    "plug-in's parameter": (
+        {"study": study(plugins=["plugin.py"]), "plugin": PLUGIN.format("budget")},
+        "a method's parameter cannot be named 'budget'",
+    ),
+    "plug-in's function": (
+        {"study": study(plugins=["plugin.py"]), "plugin": PLUGIN.format("b")},
+        "'mine' does not take (record, budget, draws) and, by name, its parameters: ",
+    ),
+    "plug-in's method": (
+        {
+            "study": study(plugins=["plugin.py"]),
+            "plugin": PLUGIN.format("a").replace("mine", "vanilla"),
+        },
+        "No method can be named 'vanilla'",
+    ),
+    "arms of one name": (
+        {
+            "study": study(plugins=["plugin.py"]),
+            "plugin": PLUGIN.format("a"),
+            "ablation": "title: A\nvary: [{method: mine, a: p q}, {method: mine, a: p/q}]",
+        },
+        "would have one name, 'method-mine_a-p-q'",
     ),
     "plug-in with a name": (
         {
@@ -273,6 +321,13 @@ def test_a_broken_weights_file_is_found_before_anything_runs(tmp_path):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     assert "model.safetensors is cut short or broken" in problems(path)
+
+
+def test_a_path_that_cannot_be_one_is_said_without_a_traceback(tmp_path):
+    for model in ("a" * 300, "~nobodyofthisname/m"):
+        path = lay(tmp_path, study=study(model=model, name="m"))
+        with pytest.raises(ConfigError, match=r"study\.yaml: "):
+            load_whole(path)
 
 
 def test_a_misspelled_field_is_one_problem(tmp_path):

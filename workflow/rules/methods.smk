@@ -18,9 +18,8 @@ def recorded(wildcards):
 def method_label(wildcards):
     """What the tables call a method."""
     rows = STUDY.ablation(wildcards.ablation).rows
-    return next(
-        row.label for row in rows if row.as_dict().get("method") == wildcards.method
-    )
+    named = wildcards.method
+    return unbraced(next(r.label for r in rows if r.as_dict().get("method") == named))
 
 
 rule methods:

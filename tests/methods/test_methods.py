@@ -155,7 +155,7 @@ def test_a_method_is_one_decorated_function(registry):
     assert "last" in features.list_feature_methods()
     assert compress(record(), "last", budget=3).index.tolist() == [[21, 22, 23]] * 2
     with pytest.raises(ValueError, match="already is a method named 'last'"):
-        register("last")(last)
+        register("last", params={"step": Param(1, int)})(last)
 
 
 def test_plug_ins_come_by_entry_point_and_broken_ones_only_warn(registry, tmp_path, monkeypatch):

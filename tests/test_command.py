@@ -65,6 +65,15 @@ def test_check_says_what_is_missing(tmp_path):
     assert "mine.yaml:2: benchmarks: Unknown benchmark 'pocket_mem'" in ended.stdout
 
 
+@pytest.mark.parametrize("model", ["a" * 300, "~nobodyofthisname/m", "a" * 300 + "/m"])
+def test_check_says_that_a_path_cannot_be_one(model, tmp_path):
+    text = f"title: T\nbenchmarks: [pocket_mme]\nablations: [budget]\nmodel: {model}\nname: m\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    ended = call("check", "mine.yaml", cwd=tmp_path)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert "mine.yaml: " in ended.stdout
+
+
 @pytest.mark.parametrize("command", ["estimate", "run"])
 def test_a_study_that_is_not_valid_is_told_without_a_traceback(command, tmp_path):
     (tmp_path / "mine.yaml").write_text("title: T\nbenchmarks: [pocket_mme]\nablations: [bugdet]\n")

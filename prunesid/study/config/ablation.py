@@ -244,6 +244,8 @@ def parse_ablation(
             problems.append(str(error))
     if not problems:
         problems += [*_twins("vary", rows, cells), *_twins("across", columns, cells)]
+    with collecting(problems):
+        once(itertools.chain(*(cell.arms for cell in cells)))
     number = document["table"]["paper_table"]
     if number is not None and str(number) not in printed("table"):
         problems.append(

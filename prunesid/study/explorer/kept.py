@@ -126,7 +126,7 @@ def _block(
         found["groups"] = f"{Path(name).parent.parent}/groups/{content}"
         if not (folder / f"{found['groups']}.js").exists():
             write_script(folder, found["groups"], {"width": width, **numbers(groups)})
-    if parts[0].members is not None:
+    if any(part.members is not None for part in parts):
         found |= _members(parts, rows, width)
     if any(part.asked for part in parts):
         found["of"] = numbers(np.array(of, np.int64))
@@ -140,8 +140,9 @@ def _members(
     bits, centers, ends = [np.zeros((0, width), bool)], list[int](), list[int]()
     for place, first in rows:
         part, moved, before = parts[place.shard], first - place.rows[0], 0
-        assert part.members is not None
         for row, size in zip(place.rows, place.sizes, strict=True):
+            if part.members is None:  # all of its images are kept whole
+                break
             tokens = part.members[row + moved].astype(np.int64)
             tokens = tokens[tokens[:, 0] >= 0]
             token, column = np.nonzero(tokens >= 0)

@@ -94,11 +94,15 @@ def _hardware(
 def _checkpoint(model: str | None, hub: Hub) -> list[Finding]:
     if model is None:
         return []
-    if is_hub_name(model):
+    # A folder that is missing, or whose path cannot be one, is among the study's own problems.
+    try:
+        named, folder = is_hub_name(model), folder_of(model)
+        there = folder.is_dir()
+    except (OSError, RuntimeError):
+        return []
+    if named:
         return [check_repository(hub, model)]
-    folder = folder_of(model)
-    # A folder that is missing is among the study's own problems.
-    return [check_folder(folder)] if folder.is_dir() else []
+    return [check_folder(folder)] if there else []
 
 
 def _model_of(path: Path) -> str | None:

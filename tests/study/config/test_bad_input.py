@@ -177,7 +177,7 @@ CASES = {
             "plugin": PLUGIN.format("a"),
             "ablation": "title: A\nvary: [{method: mine, a: p q}, {method: mine, a: p/q}]",
         },
-        "would have one name, 'method-mine_a-p-q'",
+        f"{A}:2: arms that differ would have one name, 'method-mine_a-p-q'",
     ),
     "plug-in with a name": (
         {

@@ -125,6 +125,15 @@ def choose(browser: Browser, element: str, value: str) -> None:
     browser.until(IDLE)
 
 
+def show(browser: Browser, page: str, labels: list[str], budget: int) -> None:
+    """Open the page with the arms of these labels at a budget."""
+    browser.go(page)
+    browser.until(IDLE)
+    keys = f"{labels}.map((label) => study.lines.find((line) => line.label === label).key)"
+    browser.run(f"change({{arms: {keys}, n: {budget}}})")
+    browser.until(IDLE)
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> str:
     """The address of the page of a small study."""
@@ -186,13 +195,7 @@ def test_it_is_used(page, tmp_path):
 
 def test_it_shows_what_is_left_in_a_layer_and_what_is_merged(page, tmp_path):
     with Browser(tmp_path / "profile") as browser:
-        browser.go(page)
-        browser.until(IDLE)
-        arms = (
-            "['FastV', 'VisionZip'].map((label) => study.lines.find((l) => l.label === label).key)"
-        )
-        browser.run(f"change({{arms: {arms}, n: 128}})")
-        browser.until(IDLE)
+        show(browser, page, ["FastV", "VisionZip"], 128)
         entering, shown, members = json.loads(browser.run(DRAWN))
         assert shown == entering and entering[-1] < entering[0] == 576
         # 20 of 128 tokens are merged; all but 107 patches go into one of them.
@@ -212,13 +215,7 @@ def test_it_shows_what_is_left_in_a_layer_and_what_is_merged(page, tmp_path):
 
 def test_it_shows_what_goes_into_tokens_that_share_patches(page, tmp_path):
     with Browser(tmp_path / "profile") as browser:
-        browser.go(page)
-        browser.until(IDLE)
-        arms = (
-            "['PruMerge', 'average pooling'].map((l) => study.lines.find((x) => x.label === l).key)"
-        )
-        browser.run(f"change({{arms: {arms}, n: 16}})")
-        browser.until(IDLE)
+        show(browser, page, ["PruMerge", "average pooling"], 16)
         tokens = json.loads(browser.run(SHARED))
         # The one that stands for all patches that are left is not named.
         assert [(len(own), own[0]) for own in tokens] == [(15, [True, 33]), (16, [False, 36])]

@@ -156,7 +156,8 @@ def leading_eigenvectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest eigenvalues of symmetric float64 (B, n, n) matrices, and their vectors.
 
     Returns values (B, count), descending, and vectors (B, n, count) in columns. On the CPU SciPy,
-    where it is installed, computes these alone (LAPACK's `syevr`); torch computes all n.
+    where it is installed, computes these alone (LAPACK's `syevr`), in the memory of `matrices`,
+    which are overwritten; torch computes all n.
     """
     size = matrices.shape[1]
     scipy_linalg = _scipy_linalg()
@@ -169,7 +170,8 @@ def leading_eigenvectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:
     options = {"subset_by_index": wanted, "driver": "evr", "check_finite": False}
     with one_thread():
         for image, matrix in enumerate(matrices.numpy()):
-            found = scipy_linalg.eigh(matrix, **options)
+            # Transposed, the matrix is in LAPACK's order of memory and need not be copied.
+            found = scipy_linalg.eigh(matrix.T, overwrite_a=True, **options)
             values[image], vectors[image] = map(torch.from_numpy, found)
     return values.flip(1), vectors.flip(2)
 

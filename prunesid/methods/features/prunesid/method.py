@@ -253,7 +253,8 @@ def prunesid(
 
     @functools.cache
     def components() -> Tensor:
-        generators = [draws.generator(i, "solver") for i in range(len(record))]
+        images = range(len(record)) if solver == "randomized" else ()  # an image is hashed for it
+        generators = [draws.generator(image, "solver") for image in images]
         return psca.token_components(
             source, counts, center=center, solver=solver, generators=generators
         )

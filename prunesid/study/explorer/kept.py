@@ -113,9 +113,10 @@ def _block(
                 rows.append((place, first))
             of.append(sets[key])
     found: dict[str, Any] = {"width": width}
+    fields = {field for part in parts for field in part.values}
     values = {
         field: np.stack([_set(parts, field, place, first, width) for place, first in rows])
-        for field in parts[0].values
+        for field in fields
     }
     for field in ("mask", "merged"):
         if field in values and (field == "mask" or values[field].any()):
@@ -162,7 +163,9 @@ def _members(
 
 def _set(parts: Sequence[_Part], field: str, place: Place, first: int, width: int) -> NDArray[Any]:
     """(width,) values of an input's crops, of which `first` is the first one's row."""
-    values = parts[place.shard].values[field]
+    values = parts[place.shard].values.get(field)
+    if values is None:  # all images of its shard are kept whole
+        return np.zeros(width, bool)
     moved = first - place.rows[0]
     own = [values[row + moved, :size] for row, size in zip(place.rows, place.sizes, strict=True)]
     flat = np.concatenate(own)

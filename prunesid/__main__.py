@@ -9,10 +9,12 @@ Every command is a thin one on what the library has; `python -m prunesid` is the
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import runpy
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import prunesid
@@ -119,6 +121,8 @@ def draw(given: argparse.Namespace) -> int:
 
 def demo(given: argparse.Namespace) -> int:
     """The demo in the browser, on this machine alone."""
+    if find_spec("gradio") is None:
+        sys.exit("the demo needs gradio, which is not installed: `make demo` installs it")
     from prunesid.study.clone import in_clone
 
     app = in_clone("examples", "demo", "app.py")
@@ -188,15 +192,37 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def _check_surroundings() -> None:
+    """What libraries read when they are imported, and would end in a traceback."""
+    threads = os.environ.get("OMP_NUM_THREADS") or "1"
+    if not threads.strip().isdecimal():
+        sys.exit(f"OMP_NUM_THREADS is {threads!r} in the environment, and no number of threads")
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        folder = Path(os.environ.get(name, "."))
+        if any(path.is_file() for path in (folder, *folder.parents)):
+            sys.exit(f"{name} is {str(folder)!r} in the environment, which is or lies in a file")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status. Problems of a study are said without a traceback."""
     given = parser().parse_args(arguments)
+    _check_surroundings()
     from prunesid.study.config.documents import ConfigError
 
     try:
-        return int(given.call(given))
+        status = int(given.call(given))
+        sys.stdout.flush()
+        return status
     except ConfigError as error:
         sys.exit(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+            raise
+        # Python tries again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever closes a pipe, as `head` does, has read enough.
+        closed = error.errno == errno.EPIPE
+        sys.exit(1 if closed else f"the output cannot be written: {error.strerror}")
 
 
 if __name__ == "__main__":

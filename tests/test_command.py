@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from builders.synthetic_scores import ROOT
@@ -21,9 +24,10 @@ IMPORTS = "import sys; from prunesid.__main__ import main\ntry: main(sys.argv[1:
 IMPORTS += f"print([n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr)"
 
 
-def call(*arguments: str, cwd=ROOT) -> subprocess.CompletedProcess[str]:
+def call(*arguments: str, cwd=ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "prunesid", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    given = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=given, check=False)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -122,3 +126,35 @@ def test_draw_takes_a_model_whose_processor_transformers_does_not_load(model, tm
     ended = call("draw", "photo.png", "--model", model, "--budget", "16", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert Image.open(tmp_path / "kept.png").size == (200, 120)
+
+
+@pytest.mark.parametrize("value", ["x", "4,2"])
+def test_threads_that_are_no_number_are_one_line(value):
+    refused = call("check", QUICK, OMP_NUM_THREADS=value)
+    assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 1
+    assert f"OMP_NUM_THREADS is '{value}'" in refused.stderr
+    assert not call("methods", OMP_NUM_THREADS="").returncode
+
+
+def test_a_home_of_downloads_that_is_a_file_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    for home in (tmp_path / "file", tmp_path / "file" / "below"):
+        refused = call("check", QUICK, HF_HOME=str(home))
+        assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 1
+        assert f"HF_HOME is '{home}'" in refused.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_one_line():
+    command = [sys.executable, "-m", "prunesid", "methods"]
+    with open("/dev/full", "w") as full:
+        refused = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert refused.returncode == 1
+    assert refused.stderr == "the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.skipif(find_spec("gradio") is not None, reason="gradio is installed")
+def test_the_demo_says_what_it_needs():
+    refused = call("demo")
+    assert refused.returncode == 1 and "`make demo` installs it" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1

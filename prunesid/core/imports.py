@@ -151,7 +151,9 @@ def _source(base: str, name: str) -> str:
 
 def _below(folder: Path) -> Iterator[Path]:
     for file in sorted(folder.rglob("*")):
-        if file.is_file() and file.suffix in _SUFFIXES and "__pycache__" not in file.parts:
+        inside = file.relative_to(folder).parts
+        apart = any(part.startswith(".") or part == "__pycache__" for part in inside)
+        if file.is_file() and file.suffix in _SUFFIXES and not apart:
             yield file
 
 

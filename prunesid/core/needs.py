@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from prunesid.core.delayed import Tensor
 from prunesid.core.record import OPTIONAL, VisionRecord
@@ -10,6 +10,8 @@ from prunesid.core.record import OPTIONAL, VisionRecord
 # Relevance by CLIP if the model comes with a text tower, else by EMBEDDINGS.
 QUESTION = "question"
 ASKED = (QUESTION,)
+# Of the fields that are not flags.
+_KINDS = {"relevance": (tuple, "a tuple of encoders"), "layers": (frozenset, "a frozenset")}
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,13 @@ class Needs:
     first_cls_attention: bool = False
     last_cls_attention: bool = False
     layers: frozenset[int] = field(default_factory=frozenset)
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            kind, word = _KINDS.get(each.name, (bool, "True or False"))
+            if not isinstance(value, kind):
+                raise ValueError(f"Needs.{each.name} is {word}, not {value!r}")
 
     def __or__(self, other: Needs) -> Needs:
         """All fields that one or the other reads."""

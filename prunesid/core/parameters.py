@@ -30,6 +30,13 @@ class Param:
     choices: Sequence[str] | Callable[[], Sequence[str]] | None = ()
     minimum: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.kind not in (str, int, float, bool):
+            raise ValueError(f"a parameter is a str, int, float or bool, not {self.kind!r}")
+        # What a function lists may be no more known than the rest of a registry that is filling.
+        if not callable(self.choices):
+            self.check("default", self.default)
+
     def values(self) -> Sequence[Value]:
         """The valid values, if they can be listed."""
         if self.kind is bool:

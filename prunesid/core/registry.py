@@ -5,13 +5,17 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import entry_points
+from itertools import accumulate
+from types import FrameType
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
@@ -21,14 +25,16 @@ Entry = TypeVar("Entry")
 
 _REGISTRIES: WeakSet[Registry[Any]] = WeakSet()
 _OWNER: ContextVar[str | None] = ContextVar("owner", default=None)
+# Of a value and of choices that are longer, in letters, a message shows a part.
+VALUE, CHOICES = 100, 240
 
 
 @contextmanager
 def owned_by(module: str | None) -> Iterator[None]:
-    """Assign all that the block registers to `module`, and withdraw it if the block raises."""
-    if module is not None:
-        # Discover the library's own entries first, so that none is assigned to the module.
-        _discover_all()
+    """Assign all that the block registers to `module`, and withdraw it if the block raises.
+
+    Entries of the library's own modules, which the block may be the first to import, are not its.
+    """
     token = _OWNER.set(module)
     try:
         yield
@@ -40,12 +46,14 @@ def owned_by(module: str | None) -> Iterator[None]:
         _OWNER.reset(token)
 
 
-def _discover_all() -> None:
-    known: set[Registry[Any]] = set()
-    while new := set(_REGISTRIES) - known:
-        for registry in new:
-            registry.names()
-        known |= new
+def _owner() -> str | None:
+    """Whom an entry that is registered now belongs to; None for one of the library's own."""
+    # The module that is being imported, whoever is the first to ask for it.
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    running = "" if frame is None else str(frame.f_globals.get("__name__"))
+    return None if running.partition(".")[0] == __package__.partition(".")[0] else _OWNER.get()
 
 
 def withdraw(module: str) -> None:
@@ -57,9 +65,22 @@ def withdraw(module: str) -> None:
 def unknown(kind: str, name: object, choices: Iterable[str]) -> str:
     """The message for a name that is not one of the choices; it suggests the nearest one."""
     known = sorted(choices)
-    near = difflib.get_close_matches(str(name), known, n=1)
+    wanted = str(name)[:VALUE]
+    near = difflib.get_close_matches(wanted, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Unknown {kind} {name!r}.{hint} Available: {', '.join(known) or 'none'}."
+    # Of many those that are most like it.
+    alike = difflib.get_close_matches(wanted, known, n=max(1, len(known)), cutoff=0.0)
+    count = sum(end <= CHOICES for end in accumulate(len(each) + 2 for each in alike))
+    named = sorted(alike[: max(1, count)])
+    if len(known) > len(named):
+        named.append(f"... and {len(known) - len(named)} more")
+    return f"Unknown {kind} {shown(name)}.{hint} Available: {', '.join(named) or 'none'}."
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it."""
+    whole = repr(value)
+    return whole if len(whole) <= VALUE else f"{whole[:VALUE]} ..."
 
 
 class Registry(Generic[Entry]):
@@ -85,12 +106,14 @@ class Registry(Generic[Entry]):
             raise ValueError(f"No {self.kind} can be named {name!r}, which means something else.")
 
         def add(entry: Entry) -> Entry:
-            owner = _OWNER.get()
+            owner = _owner()
             if owner is not None:
                 # A plug-in must not take the name of an entry that has not been imported yet.
                 self._discover()
             if name in self._entries:
-                raise ValueError(f"There already is a {self.kind} named {name!r}.")
+                file = getattr(sys.modules.get(self.modules_of(name)[-1]), "__file__", None)
+                home = f", in {file}" if file else ""
+                raise ValueError(f"There already is a {self.kind} named {name!r}{home}.")
             self._entries[name] = entry
             if owner is not None:
                 self._owners[name] = owner
@@ -154,6 +177,22 @@ def listed(package: str, group: str) -> list[str]:
 def _plugin_names(group: str) -> frozenset[str]:
     # Every installed package is read for it.
     return frozenset(plugin.name for plugin in entry_points(group=group))
+
+
+def check_function(
+    whose: str, run: Callable[..., Any], *first: str, named: Sequence[str] = ()
+) -> None:
+    """ValueError unless a function takes `first` and, by name, all of `named`, and returns."""
+    try:
+        inspect.signature(run).bind(*first, **dict.fromkeys(named))
+    except TypeError as error:
+        parameters = " and, by name, its parameters" if named else ""
+        raise ValueError(
+            f"the function of {whose} does not take ({', '.join(first)}){parameters}: {error}"
+        ) from error
+    kinds = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    if any(is_one(run) for is_one in kinds):
+        raise ValueError(f"the function of {whose} is a generator or coroutine; it has to return")
 
 
 def _module(entry: object) -> str:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any, ClassVar
 
 from prunesid.core.crops import OF_ARMS
+from prunesid.core.faults import MethodError, said
 from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param, Value, check_parameters
 from prunesid.core.registry import Registry, unknown
@@ -70,6 +72,35 @@ def no_needs(_: Resolved) -> Needs:
     return NO_NEEDS
 
 
+def stated(method: str, what: str, given: Any, *kinds: type) -> Callable[..., Any]:
+    """A constant of `kinds`, or a function that gives one, as a function.
+
+    ValueError for another constant; MethodError, once it is called, for a function that gives
+    anything else, or raises what is no ValueError.
+    """
+
+    def right(value: object, error: type[ValueError]) -> object:
+        if not isinstance(value, kinds):
+            names = " or ".join(kind.__name__.removesuffix("Type") for kind in kinds)
+            raise error(f"`{what}` of method {method!r} gives {value!r}, which is no {names}")
+        return value
+
+    if not callable(given):
+        right(given, ValueError)
+        return lambda *_: given
+
+    def run(*arguments: object) -> object:
+        try:
+            found = given(*arguments)
+        except ValueError:
+            raise
+        except Exception as error:  # a plug-in may raise anything, and has to be named
+            raise MethodError(f"`{what}` of method {method!r} fails: {said(error)}") from error
+        return right(found, MethodError)
+
+    return run
+
+
 # What an arm has beside the parameters of its method.
 RESERVED = ("method", "budget", "dynamic", "seed", "label", *OF_ARMS)
 
@@ -93,6 +124,13 @@ class Method:
     source: Source | None = None
 
     def __post_init__(self) -> None:
+        if not (
+            isinstance(self.params, Mapping)
+            and all(isinstance(param, Param) for param in self.params.values())
+        ):
+            raise ValueError(f"`params` is a dict of a Param for each name, not {self.params!r}")
+        if not isinstance(self.source, (Source, NoneType)):
+            raise ValueError(f"`source` is a Source, not {self.source!r}")
         for name in self.params:
             if name in RESERVED or not str(name).isidentifier():
                 raise ValueError(
@@ -193,7 +231,13 @@ def resolve(method: str, **params: object) -> Resolved:
     """
     entry = METHODS[method]
     given = _expanded(method, entry, params)
-    return entry.complete(check_parameters(method, entry.params, given))
+    found = entry.complete(check_parameters(method, entry.params, given))
+    if found.keys() != entry.params.keys():
+        raise MethodError(
+            f"`complete` of method {method!r} gives {', '.join(found) or 'nothing'}; its "
+            f"parameters are {', '.join(entry.params)}"
+        )
+    return found
 
 
 def _expanded(method: str, entry: Method, params: Mapping[str, object]) -> Mapping[str, object]:

@@ -10,6 +10,16 @@ if TYPE_CHECKING:
     from prunesid.study.config.study import Study
 
 
+# Names in the results beside the models' folders, and in a model's beside the benchmarks'.
+OWN = (
+    *("store", "cache", "travel", "asked", "index.html", "start.html"),
+    *("report.html", "report.log", "reproduce.log"),
+)
+OWN_OF_MODEL = (
+    *("ablations", "asked", "data", "explorer", "export", "figures", "notebook", "runs", "times"),
+)
+
+
 @dataclass(frozen=True)
 class Layout:
     """The paths of a study's results: `model` is the folder of one model below `results`.

@@ -5,7 +5,7 @@ import torch
 
 import prunesid
 from prunesid.core.needs import Needs
-from prunesid.core.registry import owned_by, withdraw
+from prunesid.core.registry import owned_by, unknown, withdraw
 from prunesid.methods import decoder, encoder, features
 from prunesid.methods.registry import (
     DECODER,
@@ -53,6 +53,14 @@ def test_unknown_names_are_told_the_choices():
         place_of("tomee")
     with pytest.raises(ValueError, match="Unknown parameter of fastv 'kk'. Did you mean 'k'"):
         resolve("fastv", kk=2)
+
+
+def test_of_very_many_choices_the_nearest_are_named():
+    many = [f"benchmark_{n:04}" for n in range(1000)]
+    said = unknown("benchmark", "benchmark_999", many)
+    assert "Did you mean 'benchmark_0999'" in said and "benchmark_0999, " in said
+    assert said.endswith(" more.") and len(said) < 400
+    assert len(unknown("benchmark", "x" * 5000, many[:3])) < 300
 
 
 @pytest.mark.parametrize("method", list_methods(ENCODER, DECODER))

@@ -27,9 +27,10 @@ except ConfigError as error:
 STUDIES = WHOLE.studies
 RENDERS = rendered_by(WHOLE.chapters, list(BENCHMARKS))
 for each in WHOLE.chapters:
-    # What `use rule` reads: the module's name, and what stands before the names of its rules.
-    chapter = each.name
-    prefix = f"{chapter}_"
+    # What `use rule` reads: the module's name, which no other name of the workflow may be, and what stands before the
+    # names of its rules.
+    chapter = f"chapter_{each.name}"
+    prefix = f"{each.name}_"
 
     module:
         name: chapter
@@ -40,7 +41,7 @@ for each in WHOLE.chapters:
                 **each.document.value,
                 "place": {
                     "folder": str(each.folder),
-                    "renders": RENDERS[chapter],
+                    "renders": RENDERS[each.name],
                     "chapter": True,
                     "study": each.study,
                 },

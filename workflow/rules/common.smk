@@ -13,7 +13,7 @@ from prunesid.study.planning.checks.start import refuse_unready
 from prunesid.core.files import source_files, sweep, write_changed
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.report.closing import closing
-from prunesid.study.report.places import PICTURES
+from prunesid.study.report.places import PICTURES, unbraced
 from prunesid.study.report.places import shelf as place_and_title
 from prunesid.study.provenance.checksums import Checksums
 from prunesid.study.provenance.code import stage_files
@@ -199,11 +199,6 @@ def asked(stage, what):
         return unstaged(path)
 
     return written
-
-
-def unbraced(title):
-    """A title for Snakemake's report, which takes braces for wildcards."""
-    return title.replace("{", "(").replace("}", ")")
 
 
 def shelf(what, part=None):

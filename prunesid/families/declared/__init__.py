@@ -57,6 +57,7 @@ class Family:
     aliases      further model types of its checkpoints
     configuration  a config.json as transformers' configuration of the whole model
     build        such a configuration -> the model; None for transformers' own class
+    processor    whether checkpoints hold a processor's settings; False where config.json has all
     """
 
     name: str
@@ -69,6 +70,7 @@ class Family:
     aliases: tuple[str, ...] = ()
     configuration: Callable[[Mapping[str, Any]], Any] = configured
     build: Callable[[Any], Any] | None = None
+    processor: bool = True
 
     def parameters(self, config: Mapping[str, Any]) -> int:
         """Weights of a model, counted without room for them (on the meta device)."""

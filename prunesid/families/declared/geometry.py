@@ -16,6 +16,18 @@ from prunesid.core.costs import EncoderShape, Transformer
 
 # COCO's usual size: the pixels of an image whose size decides its tokens.
 USUAL_PIXELS = (640, 480)
+# The fields that are sizes, and the largest that is one: counting weights builds the model.
+SIZES = dict.fromkeys(("depth", "num_hidden_layers"), 1000) | dict.fromkeys(
+    (
+        *("image_size", "image_size_aux", "patch_size", "spatial_merge_size"),
+        *("temporal_patch_size", "hidden_size", "embed_dim", "out_hidden_size", "head_dim"),
+        *("intermediate_size", "num_attention_heads", "num_heads", "num_key_value_heads"),
+        "vocab_size",
+    ),
+    10**6,
+)
+# They follow from others where they are null.
+DERIVED = ("head_dim", "num_key_value_heads")
 
 
 def configured(config: Mapping[str, Any]) -> Any:
@@ -32,18 +44,39 @@ def configured(config: Mapping[str, Any]) -> Any:
 class Stated:
     """The fields of a config.json, or of a part of it, as attributes.
 
-    What it leaves out, or states as null, is what `whole`, called once, makes of it.
+    What it leaves out, or states as null, is what `whole`, called once, makes of it. ValueError,
+    naming the field below `place`, for a size that is none.
     """
 
-    def __init__(self, fields: Mapping[str, Any], whole: Callable[[], Any]) -> None:
+    def __init__(
+        self, fields: Mapping[str, Any], whole: Callable[[], Any], place: str = ""
+    ) -> None:
         self._fields = fields
         self._whole = whole
+        self._place = place
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
+        return self._checked(name, self._value(name))
+
+    def height(self, name: str) -> int:
+        """A size that may be stated as height and width."""
+        value = self._value(name)
+        return self._checked(name, value[0] if isinstance(value, list | tuple) else value)
+
+    def _value(self, name: str) -> Any:
         value = self._fields.get(name)
         return getattr(self._complete, name) if value is None else value
+
+    def _checked(self, name: str, value: Any) -> Any:
+        most = SIZES.get(name)
+        if most is None or (type(value) is int and 0 < value <= most):
+            return value
+        if value is None and name in DERIVED:
+            return None
+        wanted = f"a whole number from 1 to {most:,} is wanted"
+        raise ValueError(f"{self._place}{name} is {value!r:.40}, where {wanted}")
 
     @cached_property
     def _complete(self) -> Any:
@@ -55,10 +88,11 @@ class Stated:
 
     def part(self, name: str, flat: bool = False) -> Stated:
         """The configuration of a part; `flat` says that its fields may stand at the top level."""
-        own = self._fields.get(name)
+        own, place = self._fields.get(name), f"{self._place}{name}."
         if own is None and flat:
             own = {key: value for key, value in self._fields.items() if key != "model_type"}
-        return Stated(own or {}, lambda: getattr(self._complete, name))
+            place = self._place
+        return Stated(own or {}, lambda: getattr(self._complete, name), place)
 
 
 @dataclass(frozen=True)
@@ -122,6 +156,13 @@ class Geometry:
         return self.decoder.macs([tokens] * self.decoder.layers) / tokens
 
 
+def patches_along(image: int, patch: int) -> int:
+    """The patches along a side of an image; ValueError for an image that is smaller than one."""
+    if image < patch:
+        raise ValueError(f"patch_size {patch} exceeds image_size {image}")
+    return image // patch
+
+
 def vit(
     config: Stated,
     *,
@@ -141,12 +182,15 @@ def vit(
     """
     vision, text = config.part("vision_config"), config.part("text_config", flat)
     tower, decoder = Transformer.encoder(vision), Transformer.decoder(text)
-    side = vision.image_size // vision.patch_size
+    side = patches_along(vision.image_size, vision.patch_size)
     patches = side**2
     cls = vision.model_type == "clip_vision_model"
     usual = min(tiles, math.prod(math.ceil(edge / vision.image_size) for edge in USUAL_PIXELS))
     if cls and layer is None:
         layer = config.vision_feature_layer
+    states = tower.layers + 1
+    if isinstance(layer, int) and not (-states < layer < states and layer % states):
+        raise ValueError(f"vision_feature_layer {layer} is no output of {tower.layers} blocks")
     return Geometry(
         tower=tower,
         tower_tokens=patches + cls,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prunesid.core.costs import Transformer
 from prunesid.families.declared import ANY_SIZE, Family, declare
-from prunesid.families.declared.geometry import Geometry, Stated
+from prunesid.families.declared.geometry import Geometry, Stated, patches_along
 
 # The image processor's default, which published checkpoints keep; a thumbnail comes on top. An
 # image of 640 x 480 pixels has as many: 4 x 3 tiles have its aspect ratio.
@@ -15,7 +15,7 @@ def read(config: Stated, frames: int | None) -> Geometry:
     """Tokens are pruned after pixel shuffle, four patches wide; a frame is one tile."""
     vision, text = config.part("vision_config"), config.part("text_config")
     tower, decoder = Transformer.encoder(vision), Transformer.decoder(text)
-    patches = (_side(vision.image_size) // _side(vision.patch_size)) ** 2
+    patches = patches_along(vision.height("image_size"), vision.height("patch_size")) ** 2
     tokens, width = patches // 4, 4 * tower.width
     crops = 1 + MOST_TILES if frames is None else frames
     return Geometry(
@@ -30,11 +30,6 @@ def read(config: Stated, frames: int | None) -> Geometry:
         decoder=decoder,
         vocabulary=text.vocab_size,
     )
-
-
-def _side(size: int | list[int]) -> int:
-    """A config.json states one number, or height and width."""
-    return size if isinstance(size, int) else size[0]
 
 
 declare(

@@ -62,5 +62,6 @@ declare(
         aliases=("mgm",),
         configuration=configuration,
         build=build,
+        processor=False,
     )
 )

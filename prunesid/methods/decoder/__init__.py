@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from prunesid.core.faults import MethodError, said
 from prunesid.core.needs import NO_NEEDS, Needs
 from prunesid.core.parameters import Param
+from prunesid.core.registry import check_function
 from prunesid.methods.decoder.schedule import DecoderShape, Schedule, check_positions
 from prunesid.methods.registry import (
     DECODER,
@@ -32,6 +33,7 @@ from prunesid.methods.registry import (
     method_at,
     requirements,
     resolve,
+    stated,
 )
 
 __all__ = ["DecoderShape", "Schedule", "plan", "register", "without_needs"]
@@ -56,10 +58,13 @@ def register(
     needs   the record fields that it reads: a constant, or a function of the parameters
     source  the paper and the authors' code
     """
+    place = METHODS.register(name)
 
     def add(run: Callable[..., Schedule]) -> Callable[..., Schedule]:
+        asking = stated(name, "needs", needs, Needs)
+
         def checked(resolved: Resolved) -> Needs:
-            asked = needs(resolved) if callable(needs) else needs
+            asked: Needs = asking(resolved)
             if asked not in (NO_NEEDS, Needs(last_cls_attention=True)):
                 raise ValueError(
                     f"{name} needs {asked}; late methods can need last_cls_attention alone"
@@ -67,7 +72,8 @@ def register(
             return asked
 
         entry = DecoderMethod(run=run, params=params or {}, needs=checked, source=source)
-        METHODS.register(name)(entry)
+        check_function(f"method {name!r}", run, "shape", "budget", named=[*entry.params])
+        place(entry)
         return run
 
     return add

@@ -27,6 +27,7 @@ from prunesid.core.costs import EncoderShape
 from prunesid.core.faults import MethodError, said
 from prunesid.core.parameters import Param
 from prunesid.core.rectangle import Box
+from prunesid.core.registry import check_function
 from prunesid.methods.encoder.plan import Plan
 from prunesid.methods.registry import ENCODER, METHODS, Method, Resolved, Source, method_at, resolve
 
@@ -56,10 +57,13 @@ def register(
     grid    the function that gives the grid of a smaller image; None if the method does more
     source  the paper and the authors' code; None for a baseline
     """
+    place = METHODS.register(name)
 
     def add(run: Callable[..., Plan]) -> Callable[..., Plan]:
         entry = EncoderMethod(run=run, params=params or {}, grid=grid, source=source)
-        METHODS.register(name)(entry)
+        for function in [run] if grid is None else [run, grid]:
+            check_function(f"method {name!r}", function, "shape", "budget", named=[*entry.params])
+        place(entry)
         return run
 
     return add

@@ -15,18 +15,19 @@ Other modules call `register`, or plug-ins name them in the entry-point group `p
 
 from __future__ import annotations
 
-import inspect
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import NoneType
 
 from prunesid.core.costs import Visual
 from prunesid.core.crops import PACKED, Crops
 from prunesid.core.delayed import Tensor, torch
 from prunesid.core.faults import MethodError, blamed, said
 from prunesid.core.needs import ASKED, NO_NEEDS, Needs
-from prunesid.core.parameters import Param, Value
+from prunesid.core.parameters import Param, Value, check_parameters
 from prunesid.core.record import Kept, VisionRecord
+from prunesid.core.registry import check_function
 from prunesid.core.seeding import Draws
 from prunesid.methods.outcome import check_form, check_kept
 from prunesid.methods.registry import (
@@ -40,6 +41,7 @@ from prunesid.methods.registry import (
     method_at,
     requirements,
     resolve,
+    stated,
 )
 
 __all__ = [
@@ -108,6 +110,14 @@ class FeatureMethod(Method):
     crops: Crops | None = None
     budget_rule: BudgetRule | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for what, kind in (("split", Split), ("crops", Crops), ("budget_rule", BudgetRule)):
+            value = getattr(self, what)
+            if not isinstance(value, (kind, NoneType)):
+                raise ValueError(f"`{what}` is a {kind.__name__}, not {value!r}")
+            check_parameters(f"`{what}`", self.params, getattr(value, "then", {}))
+
 
 def register(
     name: str,
@@ -141,29 +151,23 @@ def register(
     budget_rule  the tokens that a budget stands for; None: the budget itself
     source    the paper and the authors' code; None for a baseline
     """
+    place = METHODS.register(name)
 
     def add(run: Callable[..., Kept]) -> Callable[..., Kept]:
-        place = METHODS.register(name)
         entry = FeatureMethod(
             run=run,
             params=params or {},
-            complete=complete,
-            needs=needs if callable(needs) else lambda _: needs,
-            random=random if callable(random) else lambda _: random,
-            exact=exact if callable(exact) else lambda _: exact,
-            macs=macs if callable(macs) else lambda *_: macs,
+            complete=stated(name, "complete", complete, dict),
+            needs=stated(name, "needs", needs, Needs),
+            random=stated(name, "random", random, bool),
+            exact=stated(name, "exact", exact, bool),
+            macs=stated(name, "macs", macs, int, NoneType),
             split=split,
             crops=crops,
             budget_rule=budget_rule,
             source=source,
         )
-        try:
-            inspect.signature(run).bind(*(None,) * 3, **dict.fromkeys(params or {}))
-        except TypeError as error:
-            raise ValueError(
-                f"the function of method {name!r} does not take (record, budget, draws) and, by "
-                f"name, its parameters: {error}"
-            ) from error
+        check_function(f"method {name!r}", run, "record", "budget", "draws", named=[*entry.params])
         place(entry)
         return run
 

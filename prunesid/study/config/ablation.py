@@ -8,6 +8,7 @@ is one arm, or one per seed where chance plays a part; `except` names cells that
 """
 
 import itertools
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -17,6 +18,7 @@ from typing import Any
 from prunesid.core.registry import listed, unknown
 from prunesid.study.config.arm import ALL_TOKENS, VANILLA, WHOLE, Arm, once, seeds_of, text
 from prunesid.study.config.documents import (
+    ARMS,
     ConfigError,
     Document,
     check,
@@ -30,6 +32,8 @@ from prunesid.study.config.printed import printed
 RESERVED_AXES = frozenset({"row", "column"})
 FIGURE_KINDS = "prunesid.study.report.figures"
 FIGURE = "figure"
+# The kind that is drawn along numbers alone.
+LAYERS = "layers"
 # The label of a row that changes nothing of the default method.
 TITLE = "PruneSID"
 
@@ -199,7 +203,7 @@ def load_ablation(
 
     ConfigError lists every problem, with file and line: unknown fields, methods, parameters and
     values with the nearest valid name, more groups than tokens, a layer that the tower lacks, a
-    reference that is no row, a figure that leaves an axis out.
+    reference that is no row, a figure that leaves an axis out, more arms than can be planned.
     """
     schema = read_schema("ablation")
     file = read_document(path)
@@ -207,8 +211,11 @@ def load_ablation(
     document = file if overrides is None else overrides.over(file)
     if overrides is not None:
         given = check(document, schema)
-    # A study that leaves values out of `vary` leaves their labels.
-    problems = [*_strange_labels(given["labels"], own, given)]
+    # A study that leaves values out of `vary` leaves their labels and exceptions.
+    problems = [
+        *_strange_labels(given["labels"], own, given),
+        *_strange_exceptions(given["except"], own, given),
+    ]
     with collecting(problems):
         found = parse_ablation(path.stem, given, seeds, depth)
     if problems:
@@ -226,22 +233,32 @@ def parse_ablation(
     name: str, document: Mapping[str, Any], seeds: int = 3, depth: int | None = None
 ) -> Ablation:
     """The ablation of a document that fits the schema and has its defaults; errors as above."""
+    count, base = document["seeds"] or seeds, document["base"]
+    size = _count(document["vary"]) * _count(document["across"])
+    too_many = (
+        f"vary: {size:,} cells (rows times columns) with {count:,} seeds are up to "
+        f"{size * count:,} arms; an ablation has at most {ARMS:,}"
+    )
+    # Before anything is made of them.
+    if size > ARMS:
+        raise ConfigError([too_many])
     document = with_blocks(document, depth)
     labels, left_out = document["labels"], document["except"]
-    count, base = document["seeds"] or seeds, document["base"]
     plain = str(base.get("method", TITLE))
     rows = _settings(document["vary"], labels, plain)
     columns = _settings(document["across"], labels, "")
-    problems = [*_clashes(base, rows, columns), *_strangers(left_out, base, rows, columns)]
-    cells = []
+    problems = [*_clashes(base, rows, columns)]
+    cells: list[Cell] = []
+    total = 0
     for row, column in itertools.product(rows, columns):
         setting = {**base, **column.as_dict(), **row.as_dict()}
         if any(_matches(setting, rule) for rule in left_out):
             continue
-        try:
-            cells.append(Cell(row, column, seeds_of(setting, count)))
-        except ValueError as error:
-            problems.append(str(error))
+        with collecting(problems):
+            cells.append(Cell(row, column, seeds_of(setting, min(count, ARMS + 1))))
+            total += len(cells[-1].arms)
+        if total > ARMS:
+            raise ConfigError([too_many])
     if not problems:
         problems += [*_twins("vary", rows, cells), *_twins("across", columns, cells)]
     with collecting(problems):
@@ -261,6 +278,8 @@ def parse_ablation(
         rows = tuple(row for row in rows if any((row, column) in run for column in columns))
     with collecting(problems):
         figure = _figure(document["figure"], rows, columns)
+    if not problems:
+        problems += _off_axis(figure, rows, columns, reference)
     if problems:
         raise ConfigError(problems)
     return Ablation(
@@ -293,6 +312,11 @@ def _latency(options: Mapping[str, Any] | None) -> LatencyOptions | None:
             [f"latency.batches: {most} at once of {chosen.questions} questions (latency.questions)"]
         )
     return chosen
+
+
+def _count(varied: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]) -> int:
+    """How many settings these are."""
+    return prod(map(len, varied.values())) if isinstance(varied, Mapping) else len(varied)
 
 
 def _settings(
@@ -328,16 +352,6 @@ def _matches(setting: Mapping[str, Any], rule: Mapping[str, Sequence[Any]]) -> b
     )
 
 
-def _strangers(
-    rules: Sequence[Mapping[str, Any]], base: Iterable[str], *settings: Iterable[Setting]
-) -> Iterator[str]:
-    """Problems: names in `except` that are no axes."""
-    known = (*base, *_axes(itertools.chain(*settings)))
-    for axis in dict.fromkeys(axis for rule in rules for axis in rule):
-        if axis not in known:
-            yield f"except: {unknown('axis', axis, known)}"
-
-
 def _clashes(
     base: Iterable[str], rows: Iterable[Setting], columns: Iterable[Setting]
 ) -> Iterator[str]:
@@ -356,7 +370,8 @@ def _clashes(
         keys = [setting.key for setting in settings]
         for key in sorted({key for key in keys if keys.count(key) > 1}):
             yield f"{part}: '{key}' occurs twice"
-        labels = [setting.label for setting in settings]
+        # As they look: an accent may be a character of its own, and blanks have many forms.
+        labels = [unicodedata.normalize("NFC", " ".join(s.label.split())) for s in settings]
         for label in sorted({label for label in labels if labels.count(label) > 1}):
             yield f"{part}: two are called '{label}'; give them a `label` each"
 
@@ -379,20 +394,45 @@ def _strange_labels(
     labels: Mapping[str, Mapping[str, str]], *documents: Mapping[str, Any]
 ) -> Iterator[str]:
     """Problems: labels of axes and values that none of the documents has."""
-    known: dict[str, list[str]] = {}
-    for part in (document[name] for document in documents for name in ("vary", "across")):
-        for setting in [part] if isinstance(part, Mapping) else part:
-            for axis, values in setting.items():
-                given = values if isinstance(values, list) else [values]
-                known.setdefault(axis, []).extend(map(text, given))
+    known = _written(documents, "vary", "across")
     for axis, named in labels.items():
         if axis not in known:
             yield f"labels.{axis}: {unknown('axis', axis, known)}"
         elif axis != AXIS:  # a block has several names
             for value in map(text, named):
                 if value not in known[axis]:
-                    choices = dict.fromkeys(known[axis])
-                    yield f"labels.{axis}.{value}: {unknown(f'value of {axis}', value, choices)}"
+                    stranger = unknown(f"value of {axis}", value, known[axis])
+                    yield f"labels.{axis}.{value}: {stranger}"
+
+
+def _strange_exceptions(
+    rules: Sequence[Mapping[str, Sequence[Any]]], *documents: Mapping[str, Any]
+) -> Iterator[str]:
+    """Problems: axes and values in `except` that none of the documents has."""
+    known = _written(documents, "base", "vary", "across")
+    for place, rule in enumerate(rules):
+        for axis, values in rule.items():
+            if axis not in known:
+                yield f"except.{place}.{axis}: {unknown('axis', axis, known)}"
+            elif axis != AXIS:
+                for value in map(text, values):
+                    if value not in known[axis]:
+                        stranger = unknown(f"value of {axis}", value, known[axis])
+                        yield f"except.{place}.{axis}: {stranger}"
+
+
+def _written(
+    documents: Iterable[Mapping[str, Any]], *fields: str
+) -> Mapping[str, Mapping[str, None]]:
+    """{axis: its values} in these fields of the documents, each value once and as text."""
+    known: dict[str, dict[str, None]] = {}
+    for part in (document[name] for document in documents for name in fields):
+        for setting in [part] if isinstance(part, Mapping) else part:
+            for axis, values in setting.items():
+                given = values if isinstance(values, list) else [values]
+                known.setdefault(axis, {}).update(dict.fromkeys(map(text, given)))
+    known.pop("label", None)
+    return known
 
 
 def _reference(wanted: Mapping[str, Any] | None, rows: Sequence[Setting]) -> Setting:
@@ -443,6 +483,31 @@ def _figure(
     if problems:
         raise ConfigError(problems)
     return chosen
+
+
+def _off_axis(
+    figure: FigureOptions,
+    rows: Iterable[Setting],
+    columns: Iterable[Setting],
+    reference: Setting,
+) -> Iterator[str]:
+    """Problems: a figure along numbers whose axis has none, but for the reference."""
+    own = reference.as_dict()
+    settings = [setting.as_dict() for setting in (*rows, *columns)]
+    values = {text(each[figure.x]) for each in settings if figure.x in each}
+    beside = {value for value in values if not is_number(value)} - {text(own.get(figure.x))}
+    for field, kinds in (("kind", (figure.kind,)), ("also", figure.also)):
+        if LAYERS in kinds and (figure.x not in own or beside):
+            found = f", with {', '.join(sorted(beside))}" if beside else ""
+            yield (
+                f"figure.{field}: '{LAYERS}' needs numbers along x, an axis of the rows, and only "
+                f"the reference may have none; x is '{figure.x}'{found}"
+            )
+
+
+def is_number(value: str) -> bool:
+    """Whether a value, as text, has a place on a numeric axis."""
+    return value.replace(".", "", 1).isdigit()
 
 
 def _crossed(settings: Sequence[Setting]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ The files are looked up beside the study's own, then in the repository's configs
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,7 +20,15 @@ from typing import Any
 from prunesid.core.registry import unknown
 from prunesid.study.clone import in_clone
 from prunesid.study.config.ablation import Ablation
-from prunesid.study.config.documents import ConfigError, Document, collecting
+from prunesid.study.config.documents import (
+    ConfigError,
+    Document,
+    check,
+    collecting,
+    path_problem,
+    read_schema,
+)
+from prunesid.study.config.plugins import forget_plugins, load_plugins
 from prunesid.study.config.study import Study, parse_study, study_document
 
 CHAPTERS = "chapters"
@@ -74,13 +83,8 @@ def read_whole(paths: Sequence[Path], given: Mapping[str, Any] | None = None) ->
     """The study in the last of some files, as `study.study_document` reads them."""
     try:
         return _whole(paths, given)
-    except OSError as error:
-        raise ConfigError([f"{paths[-1]}: {error}"]) from error
-    except RuntimeError as error:
-        # As pathlib says that a path has no home or goes round in circles.
-        if not str(error).startswith(("Could not determine home", "Symlink loop")):
-            raise
-        raise ConfigError([f"{paths[-1]}: {error}"]) from error
+    except (OSError, RuntimeError) as error:
+        raise ConfigError([f"{paths[-1]}: {path_problem(error)}"]) from error
 
 
 def _whole(paths: Sequence[Path], given: Mapping[str, Any] | None) -> Whole:
@@ -88,23 +92,29 @@ def _whole(paths: Sequence[Path], given: Mapping[str, Any] | None) -> Whole:
     if CHAPTERS not in document.value:
         study = parse_study(document, folder=folder)
         return Whole(study.title, (Chapter(study, document, folder),))
+    check(document, read_schema(CHAPTERS))
     problems: list[str] = []
-    with collecting(problems, document):
-        _check(document.value)
-    if problems:
-        raise ConfigError(problems)
     over = {k: v for k, v in document.value.items() if k not in (CHAPTERS, "title")}
     places = {at: place for at, place in document.places.items() if at.partition(".")[0] in over}
     chapters = []
     for name in document.value[CHAPTERS]:
+        # As in the jobs of its own, a chapter knows the plug-ins that it names and no others.
+        forget_plugins()
         with collecting(problems, document):
             path = _find(folder, name)
             with collecting(problems):
-                own = Document(over, document.origin, places).over(study_document([path]), True)
+                below = study_document([path])
+                if CHAPTERS in below.value:
+                    said = "is a study of several models, and no chapter of one"
+                    raise ConfigError([below.at(f"{CHAPTERS}: '{name}' {said}")])
+                own = Document(over, document.origin, places).over(below, True)
                 study = parse_study(own, folder=path.resolve().parent)
                 chapters.append(Chapter(study, own, path.resolve().parent))
+    with collecting(problems, document, CHAPTERS):
+        # One process plans all of them, and finds a method by its name.
+        load_plugins([str(path) for each in chapters for path in each.study.plugins], folder)
     with collecting(problems, document):
-        _check_together([chapter.study for chapter in chapters])
+        _check_together(chapters)
     if problems:
         raise ConfigError(problems)
     return Whole(document.value["title"], tuple(chapters))
@@ -133,31 +143,31 @@ def rendered_by(chapters: Sequence[Chapter], rendered: Sequence[str]) -> dict[st
     return {c.name: [t for t, owner in owners.items() if owner == c.name] for c in chapters}
 
 
-def _check(given: Mapping[str, Any]) -> None:
-    names = given[CHAPTERS]
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        raise ConfigError([f"{CHAPTERS}: {names!r} is no list of files, one study of a model each"])
-    if not isinstance(given.get("title"), str):
-        raise ConfigError(["the field 'title' is missing (headline of the report)"])
-
-
 def _find(folder: Path, name: str) -> Path:
     folders = [each for each in (folder, in_clone("configs")) if each is not None]
     for each in folders:
-        if (each / name).is_file():
+        # What cannot be read says so itself.
+        if os.path.lexists(each / name):
             return each / name
     known = {path.name for each in folders for path in each.glob("[!.]*.yaml")}
     raise ConfigError([f"{CHAPTERS}: {unknown('chapter', name, known)}"])
 
 
-def _check_together(studies: Sequence[Study]) -> None:
+def _check_together(chapters: Sequence[Chapter]) -> None:
     problems = []
-    for first, second in combinations(studies, 2):
+    for one, other in combinations(chapters, 2):
+        first, second = one.study, other.study
         names = f"'{first.title}' and '{second.title}'"
-        if first.model_name == second.model_name:
+        folders = sorted({first.model_name, second.model_name})
+        if len(folders) == 1:
             problems.append(
-                f"{CHAPTERS}: {names} have one folder of results, {first.model_name}; give one of "
-                "them another `name`"
+                f"{CHAPTERS}: {names} have one folder of results, {folders[0]}; give one of them "
+                "another `name`"
+            )
+        elif one.name.casefold() == other.name.casefold():
+            problems.append(
+                f"{CHAPTERS}: {names} are named {' and '.join(folders)}, which differ in case, "
+                "'-', '.' and '_' alone and would be mixed up; give one of them another `name`"
             )
         problems += [
             f"{CHAPTERS}: {names} have different {field}; name it beside `{CHAPTERS}`"

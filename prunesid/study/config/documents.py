@@ -1,8 +1,9 @@
 """Reading and checking YAML: one reader, one validator, and messages that name place and choices.
 
-YAML 1.1 reads a bare `off` or `no` as false, `0100` and `1:04` as 64 and `1e-3` as text.
-`threshold: [scaled, off]` would then name a method that does not exist, so documents are read by
-the rules of YAML 1.2; keys are text and occur once, and numbers have no leading zeros.
+YAML 1.1 reads a bare `off` or `no` as false, `0100` and `1:04` as 64, `1_0` as 10 and `1e-3` as
+text. `threshold: [scaled, off]` would then name a method that does not exist, so documents are read
+by the rules of YAML 1.2; keys are text and occur once, and numbers have no leading zeros. Beyond
+these rules, thousands may be set apart, as in 66_000_000.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +23,7 @@ import yaml
 
 from prunesid.core.names import CONTROL, NAME, RULE
 from prunesid.core.parameters import LARGEST
-from prunesid.core.registry import unknown
+from prunesid.core.registry import shown, unknown
 from prunesid.study.clone import in_clone
 
 if TYPE_CHECKING:
@@ -29,7 +31,11 @@ if TYPE_CHECKING:
 
 # No study comes near these; a document that refers to itself, or bursts, ends here.
 LONGEST, DEEPEST, MOST = 2**20, 50, 100_000
-NUMBER = re.compile(r"[-+]?[0-9.]*[0-9]")
+# Nor near these: arms of an ablation, parts of all benchmarks together.
+ARMS, PARTS = 2_000, 1_000
+NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)?(?:\.[0-9]+|(?<=[0-9]))")
+# More problems, and longer ones, are not shown whole.
+PROBLEMS, LETTERS = 12, 600
 
 
 class ConfigError(ValueError):
@@ -40,11 +46,19 @@ class ConfigError(ValueError):
         count = len(self.problems)
         head = "1 problem" if count == 1 else f"{count} problems"
         super().__init__(
-            f"{head} in the configuration:\n" + "\n".join(f"  - {p}" for p in self.problems)
+            f"{head} in the configuration:\n" + "\n".join(f"  - {p}" for p in self.shown)
         )
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The problems as a reader is told them: a line each, of very many the first."""
+        lines = (" ".join(problem.split()) for problem in self.problems[:PROBLEMS])
+        cut = [line if len(line) <= LETTERS else f"{line[:LETTERS]} ..." for line in lines]
+        more = len(self.problems) - len(cut)
+        return (*cut, f"... and {more} more") if more else tuple(cut)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Document:
     """What a YAML file says, and where.
 
@@ -56,6 +70,20 @@ class Document:
     value: Any
     origin: str
     places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @staticmethod
+    def from_mapping(value: Mapping[str, Any], origin: str) -> Document:
+        """The document of values that no file holds; all of them have the place `origin`."""
+
+        def paths(part: Any, path: str) -> Iterator[str]:
+            yield path
+            if isinstance(part, (Mapping, list)):
+                inside = part.items() if isinstance(part, Mapping) else enumerate(part)
+                for name, each in inside:
+                    yield from paths(each, f"{path}.{name}")
+
+        every = (path for name, part in value.items() for path in paths(part, str(name)))
+        return Document(dict(value), origin, dict.fromkeys(every, (origin, "")))
 
     def at(self, problem: str, about: str = "") -> str:
         """The problem, led by file and line.
@@ -93,21 +121,26 @@ class Document:
 
     def over(self, below: Document, nested: bool = False) -> Document:
         """This document's fields in the place of those of `below`; `nested` mappings alike."""
+        taken: list[str] = []
 
-        def merged(under: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-            both = {name for name in own if isinstance(under.get(name), Mapping)}
-            return {**under} | {
-                name: merged(under[name], value)
-                if nested and name in both and isinstance(value, Mapping)
-                else value
-                for name, value in own.items()
-            }
+        def merged(under: Mapping[str, Any], own: Mapping[str, Any], path: str) -> dict[str, Any]:
+            both = dict(under)
+            for name, value in own.items():
+                there = under.get(name)
+                if nested and isinstance(there, Mapping) and isinstance(value, Mapping):
+                    both[name] = merged(there, value, f"{path}{name}.")
+                else:
+                    both[name] = value
+                    taken.append(f"{path}{name}")
+            return both
 
+        value = merged(below.value, self.value, "")
+        gone = tuple(f"{path}." for path in taken)
+        kept = {at: place for at, place in below.places.items() if not f"{at}.".startswith(gone)}
         # The whole stays where `below` stands, if that has a place.
         own = dict.fromkeys(self.value, (self.origin, "")) | dict(self.places)
-        root = {at: place for at, place in below.places.items() if not at}
-        places = {**below.places, **own, **root}
-        return Document(merged(below.value, self.value), below.origin, places)
+        root = {"": below.places[""]} if "" in below.places else {}
+        return Document(value, below.origin, {**kept, **own, **root})
 
 
 class _Loader(yaml.SafeLoader):
@@ -120,7 +153,11 @@ _Loader.yaml_implicit_resolvers = {}
 for _kind, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["", *"~nN"]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?(?:0|[1-9][0-9_]*)|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "int",
+        r"[-+]?(?:0|[1-9][0-9]*|[1-9][0-9]{0,2}(?:_[0-9]{3})+)|0x[0-9a-fA-F]+",
+        list("-+0123456789"),
+    ),
     (
         "float",
         r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?"
@@ -141,6 +178,10 @@ def read_yaml(path: Path) -> Any:
 def read_document(path: Path) -> Document:
     """The document in `path` by the rules of YAML 1.2. ConfigError where it is no valid YAML."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            # Reading a pipe would wait without end.
+            kind = "a folder" if path.is_dir() else "a pipe or device"
+            raise ConfigError([f"{path}: cannot be read: it is {kind}, no file"])
         if path.stat().st_size > LONGEST:
             raise ConfigError([f"{path}: more than {LONGEST:,} bytes are no configuration"])
         loader = _Loader(path.read_text(encoding="utf-8"))
@@ -159,7 +200,8 @@ def read_document(path: Path) -> Document:
     except RecursionError as error:
         raise ConfigError([f"{path}: nested more than {DEEPEST} deep"]) from error
     except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+        leads = f" (a link to {path.readlink()})" if path.is_symlink() else ""
+        raise ConfigError([f"{path}: cannot be read{leads}: {error.strerror}"]) from error
 
 
 def _whole(text: str) -> str:
@@ -184,8 +226,8 @@ def _value(
     if node is None:
         return None
 
-    def wrong(problem: str) -> yaml.MarkedYAMLError:
-        return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    def wrong(problem: str, where: yaml.Node = node) -> yaml.MarkedYAMLError:
+        return yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
 
     if len(path) > DEEPEST or len(places) > MOST:
         raise wrong(f"nested more than {DEEPEST} deep, or more than {MOST:,} values")
@@ -209,14 +251,16 @@ def _value(
     found: dict[str, Any] = {}
     for key, each in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise wrong("a key is a list or a mapping; keys are text")
+            raise wrong("a key is a list or a mapping; keys are text", key)
         if key.value in found:
-            raise wrong(f"the key '{key.value}' occurs twice")
+            raise wrong(f"the key '{key.value}' occurs twice", key)
+        if key.value == "<<":
+            raise wrong("YAML 1.2 has no merge key '<<'; write the fields out", key)
         inside = (*path, key.value)
         try:
             name = _whole(key.value)
         except ValueError as error:
-            raise wrong(str(error)) from error
+            raise wrong(str(error), key) from error
         found[name] = _value(loader, each, file, inside, places, key.start_mark.line)
     return found
 
@@ -227,7 +271,7 @@ def _describe(error: jsonschema.ValidationError) -> Iterator[str]:
     value, schema = error.instance, error.schema
     about = " ".join(str(schema.get("description", "")).split())
     expected = f". Expected: {about}" if about else ""
-    shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]} ..."
+    short = shown(value)
     if error.validator == "additionalProperties":
         known = list(schema.get("properties", {}))
         for name in value:
@@ -246,16 +290,16 @@ def _describe(error: jsonschema.ValidationError) -> Iterator[str]:
         choices = ["null" if each is None else str(each) for each in error.validator_value]
         yield prefix + unknown("value", value, choices)
     elif error.validator == "format":
-        yield f"{prefix}{shown}: {FORMATS[error.validator_value][1]}"
+        yield f"{prefix}{short}: {FORMATS[error.validator_value][1]}"
     elif error.validator == "anyOf" and (branch := _meant(error)):
         for part in branch:
             yield from _describe(part)
     elif error.validator == "type" and isinstance(value, str) and NUMBER.fullmatch(value):
-        yield f"{prefix}{shown} is text, being in quotes: write it without them{expected}"
+        yield f"{prefix}{short} is text, being in quotes: write it without them{expected}"
     elif error.validator in {"anyOf", "pattern"}:
-        yield f"{prefix}{shown} is not valid here{expected}"
+        yield f"{prefix}{short} is not valid here{expected}"
     else:
-        yield f"{prefix}{error.message.replace(repr(value), shown)}{expected}"
+        yield f"{prefix}{error.message.replace(repr(value), short)}{expected}"
 
 
 def _meant(error: jsonschema.ValidationError) -> list[jsonschema.ValidationError]:
@@ -286,8 +330,8 @@ def _with_defaults(document: Any, schema: Mapping[str, Any]) -> Any:
 FORMATS = {
     "name": (lambda value: not isinstance(value, str) or bool(NAME.fullmatch(value)), RULE),
     "line": (
-        lambda value: not isinstance(value, str) or not CONTROL.search(value),
-        "expected is one line of text, without control characters",
+        lambda value: not isinstance(value, str) or not (CONTROL.search(value) or value.isspace()),
+        "expected is one line of text, neither blank nor with control or invisible characters",
     ),
 }
 
@@ -339,15 +383,28 @@ def valid_part(
 def collecting(
     problems: list[str], document: Document | None = None, about: str = ""
 ) -> Iterator[None]:
-    """Adds the problems of a ConfigError or a ValueError to a list: one pass reports them all.
+    """Adds the problems of a ConfigError, a ValueError or a path to a list: one pass reports all.
 
     document  what the problems are about, which gives them file and line; None where they have them
     """
     try:
         yield
-    except ValueError as error:
-        found = error.problems if isinstance(error, ConfigError) else (str(error),)
+    except (ValueError, OSError, RuntimeError) as error:
+        if isinstance(error, ConfigError):
+            found = error.problems
+        else:
+            found = (str(error) if isinstance(error, ValueError) else path_problem(error, about),)
         problems += [document.at(each, about) if document else each for each in found]
+
+
+def path_problem(error: OSError | RuntimeError, about: str = "") -> str:
+    """What is wrong with a path; any other RuntimeError is raised again."""
+    # As pathlib says that a path has no home or goes round in circles.
+    known = ("Could not determine home", "Symlink loop")
+    if isinstance(error, RuntimeError) and not str(error).startswith(known):
+        raise error
+    # The path may be as long as a book.
+    return f"{about}: {error!s:.200}" if about else f"{error!s:.200}"
 
 
 @cache

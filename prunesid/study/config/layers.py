@@ -68,6 +68,10 @@ def with_blocks(document: Mapping[str, Any], depth: int | None) -> dict[str, Any
 
     resolved = {**document, "base": setting(document["base"])}
     resolved |= {part: settings(document[part]) for part in ("vary", "across")}
+    resolved["except"] = [
+        {a: [number(v) for v in values] if a == AXIS else values for a, values in rule.items()}
+        for rule in document["except"]
+    ]
     if document["reference"] is not None:
         resolved["reference"] = setting(document["reference"])
     if AXIS in document["labels"]:

@@ -20,7 +20,7 @@ from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.hub_models import hub_models
 
 POCKET = "pocket"
-PARTS = ("vision_config", "text_config")
+PARTS = ("vision_config", "text_config", "aux_config")
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,7 @@ def vision_of(config: Mapping[str, Any], frames: int | None = None) -> Vision:
 
     frames  of a clip; None for images
     """
-    try:
-        known = declared.geometry(config, frames)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):  # a field has another meaning
-        known = None
+    known = declared.geometry(config, frames)
     if known is not None:
         return Vision(
             tokens=known.tokens if known.fixed else None,
@@ -80,38 +77,48 @@ def vision_of(config: Mapping[str, Any], frames: int | None = None) -> Vision:
 def read_config(model: str) -> Mapping[str, Any]:
     """The model's config.json: the file, completed by the table of published models.
 
-    ConfigError, naming the choices, where there is no such model, or nothing is known of it yet.
+    ConfigError, naming the choices, where there is no such model, or nothing is known of it yet,
+    or where the file's numbers are not the sizes of a model.
     """
     path, published = model_config(model), hub_models().get(model)
     below = {} if published is None else published.config
     if path is not None:
-        return _over(below, _stated(path))
+        config = _over(below, _stated(path))
+        try:
+            declared.geometry(config)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise _no_sizes(path, error) from error
+        return config
     if published is not None:
         return published.config
+    known = unknown("model", model, [*EMBEDDED, *hub_models()])
     raise ConfigError(
         [
             f"model: there is no folder '{model}' and no such model in the local Hugging Face "
             f"cache; `hf download {model} config.json` fetches the few kilobytes that planning "
-            f"needs, `hf download {model}` all of it, and `make check` lists whatever else is "
-            f"missing. Embedded are {', '.join(EMBEDDED)}. Known without a download: "
-            f"{', '.join(hub_models())}"
+            f"needs, and `make check` lists whatever else is missing. {known}"
         ]
     )
 
 
-def _stated(path: Path) -> Mapping[str, Any]:
+def _no_sizes(path: Path | None, error: Exception) -> ConfigError:
+    said = " ".join(str(error).split())
+    return ConfigError([f"model: {path}: no model has these sizes: {said}"])
+
+
+def _stated(path: Path, field: str = "model") -> Mapping[str, Any]:
     """The mapping in a config.json, whose parts are mappings too; ConfigError where it is none."""
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError([f"model: {path} cannot be read: {error}"]) from error
+        raise ConfigError([f"{field}: {path} cannot be read: {error}"]) from error
     parts = {"it": stated}
     if isinstance(stated, dict):
         parts |= {name: stated[name] for name in PARTS if stated.get(name) is not None}
     for name, part in parts.items():
         if not isinstance(part, dict):
             kind = type(part).__name__
-            raise ConfigError([f"model: {path}: {name} is a {kind}, where a mapping is expected"])
+            raise ConfigError([f"{field}: {path}: {name} is a {kind}, where a mapping is expected"])
     return stated
 
 
@@ -133,14 +140,20 @@ def geometry_of(model: str, frames: int | None = None) -> Geometry:
     config = read_config(model)
     found = declared.geometry(config, frames)
     if found is None:
-        raise ConfigError(
-            [f"model: nothing is known of the sizes of '{config.get('model_type')}' models"]
-        )
+        stranger = unknown("model family", str(config.get("model_type")), declared.names())
+        raise ConfigError([f"model: {stranger}"])
     published = hub_models().get(model)
     if published is not None and published.parameters is not None:
         count = published.parameters
         return replace(found, counted=lambda: count)
-    return found
+
+    def counted() -> int:
+        try:
+            return found.parameters
+        except ValueError as error:
+            raise _no_sizes(model_config(model), error) from error
+
+    return replace(found, counted=counted)
 
 
 def folder_of(model: str) -> Path:
@@ -150,9 +163,42 @@ def folder_of(model: str) -> Path:
 
 def is_hub_name(model: str) -> bool:
     """True if a study's `model` names one on the Hugging Face hub."""
-    return (
-        model.count("/") == 1 and not model.startswith((".", "~", "/")) and not Path(model).exists()
-    )
+    return _is_like_hub_name(model) and not Path(model).exists() and not _hub_refusal(model)
+
+
+def check_tower(tower: str, field: str) -> None:
+    """ConfigError for a text tower that is neither the folder of a CLIP model nor a hub name."""
+    if is_hub_name(tower):
+        return
+    if not Path(tower).is_dir():
+        raise ConfigError(
+            [f"{field}: there is no folder '{tower}'{_no_hub_name(tower)}; name a CLIP model"]
+        )
+    kind = _stated(Path(tower) / "config.json", field).get("model_type")
+    if kind != "clip":
+        raise ConfigError([f"{field}: '{tower}' holds a model of type {kind!r}, where CLIP is due"])
+
+
+def _is_like_hub_name(model: str) -> bool:
+    return model.count("/") == 1 and not model.startswith((".", "~", "/"))
+
+
+def _hub_refusal(name: str) -> str:
+    """Why the hub can have no repository of this name; empty where it can."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        return str(error).rstrip(".")
+    return ""
+
+
+def _no_hub_name(name: str) -> str:
+    """The end of a sentence that says that there is no such folder."""
+    refused = _hub_refusal(name) if _is_like_hub_name(name) else ""
+    return f", and it is no name on the Hugging Face hub ({refused})" if refused else ""
 
 
 def model_config(model: str) -> Path | None:
@@ -179,4 +225,4 @@ def model_config(model: str) -> Path | None:
         return Path(cached) if isinstance(cached, str) else None
     near = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
     found = unknown("model", path.name, [*EMBEDDED, *near])
-    raise ConfigError([f"model: there is no folder '{model}'. {found}"])
+    raise ConfigError([f"model: there is no folder '{model}'{_no_hub_name(model)}. {found}"])

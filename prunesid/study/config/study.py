@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from prunesid.study.clone import in_clone
 from prunesid.study.config.ablation import Ablation, ablation_document, load_ablation
 from prunesid.study.config.arm import ALL_TOKENS, Arm, once
 from prunesid.study.config.documents import (
+    PARTS,
     ConfigError,
     Document,
     check,
@@ -33,9 +34,10 @@ from prunesid.study.config.documents import (
     valid_part,
 )
 from prunesid.study.config.kept_patches import Patches, parse_patches
-from prunesid.study.config.model import Vision, read_config, vision_of
-from prunesid.study.config.plugins import load_plugins
+from prunesid.study.config.model import Vision, check_tower, read_config, vision_of
+from prunesid.study.config.plugins import find_plugins, load_plugins
 from prunesid.study.config.printed import printed
+from prunesid.study.layout import OWN, OWN_OF_MODEL
 
 CALIBRATED = "calibrated"
 CLIPS = "clips"
@@ -173,20 +175,23 @@ def study_document(paths: Sequence[Path], given: Mapping[str, Any] | None = None
     """
     document = Document({}, ", ".join(map(str, paths)))
     for path in paths:
-        if not path.is_file():
+        if path.is_dir() or not os.path.lexists(path):
             # Those beside it as they would be written, ours by the shorter way.
             ours = in_clone("configs")
-            known = {str(p): p.resolve() for p in path.parent.glob("[!.]*.yaml")}
+            beside = path if path.is_dir() else path.parent
+            near = (p for p in beside.glob("[!.]*.yaml") if p.is_file())
+            known = {str(p): p.resolve() for p in near}
             for p in () if ours is None else ours.glob("*.yaml"):
                 if p.resolve() not in known.values():
                     known[min(str(p), os.path.relpath(p), key=len)] = p.resolve()
             stranger = unknown("study", str(path), known)
-            raise ConfigError([f"{path}: there is no such file. {stranger}"])
+            said = "is a folder" if path.is_dir() else "there is no such file"
+            raise ConfigError([f"{path}: {said}. {stranger}"])
         read = read_document(path)
         if not isinstance(read.value, dict):
             raise ConfigError([f"{path}: a study is an object of fields and their values"])
         document = read.over(document, nested=True)
-    return Document(dict(given or {}), "the command line").over(document, nested=True)
+    return Document.from_mapping(given or {}, "the command line").over(document, nested=True)
 
 
 def parse_study(
@@ -197,9 +202,9 @@ def parse_study(
     """The study of a document, or of a mapping as Snakemake's `config` gives it.
 
     benchmarks/ and ablations/ are looked up in `folder` (the study file's own) first, then in the
-    repository's configs/. Plug-ins are loaded from
-    `folder`, or the working directory without one. ConfigError lists every problem, with file and
-    line where a document knows them; a mapping is called `origin`.
+    repository's configs/. Plug-ins are loaded from `folder`, or the working directory without one,
+    once all else that can be known without them is right. ConfigError lists every problem, with
+    file and line where a document knows them; a mapping is called `origin`.
     """
     if not isinstance(document, Document):
         document = Document(document, origin)
@@ -207,17 +212,21 @@ def parse_study(
     given = valid_part(document, read_schema("config"), problems)
     # Without its plug-ins and overrides an ablation is another, whose problems are nobody's.
     whole = all(given[name] == document.value.get(name, given[name]) for name in SHAPING)
+    beside = folder or Path.cwd()
     plugins: tuple[Path, ...] = ()
     with collecting(problems, document):
-        # Before the ablations, which may name what they bring.
-        plugins = load_plugins(given["plugins"], folder or Path.cwd())
-    whole = whole and len(plugins) == len(given["plugins"])
+        plugins = find_plugins(given["plugins"], beside)
     known: Mapping[str, Any] = {}
-    with collecting(problems, document):
-        if given["name"] is None:
-            _check_folder(given["model"])
+    with collecting(problems, document, "model"):
+        _check_folder(given["model"], given["name"])
         known = read_config(given["model"])
+    with collecting(problems, document, "model_options"):
         _check_options(known, given["model_options"])
+    results = Path(given["results"])
+    with collecting(problems, document, "results"):
+        results = results.expanduser()
+        # Where it cannot be, this says why.
+        results.resolve().exists()
     named, overrides = given.get("ablations", []), given["overrides"]
     # Without a field that names ablations, what is missing is that field.
     for name in overrides if "ablations" in given else ():
@@ -227,20 +236,51 @@ def parse_study(
     folders = [f for f in (folder, in_clone("configs")) if f is not None]
 
     def read(
-        what: str, name: str, load: Callable[[Path], Loaded], field: str | None = None
+        what: str,
+        name: str,
+        load: Callable[[Path], Loaded],
+        field: str | None = None,
+        home: Document = document,
     ) -> Loaded | None:
-        """What stands in the file that a field names; None, and its problems, where it is none."""
+        """What stands in the file that a field names; None, and its problems, where it is none.
+
+        home  the document that has the field
+        """
         path = None
-        with collecting(problems, document):
+        with collecting(problems, home):
             path = _find(folders, what, name, field)
         with collecting(problems):
             return None if path is None else load(path)
         return None
 
+    @cache
+    def benchmark_of(name: str, home: Document, field: str | None = None) -> Benchmark | None:
+        return read("benchmark", name, _benchmark, field, home)
+
+    def changes_of(name: str) -> Document | None:
+        return document.part(f"overrides.{name}") if name in overrides else None
+
+    def check_fields(path: Path) -> None:
+        check(ablation_document(path, changes_of(path.stem)), read_schema("ablation"))
+
+    if plugins:
+        # A plug-in may take seconds, to import torch: first what is wrong whatever it brings.
+        for name in named if whole else ():
+            read("ablation", name, check_fields)
+        for name in given.get("benchmarks", ()):
+            benchmark_of(name, document)
+        if given["calibration"] is not None:
+            benchmark_of(given["calibration"], document, "calibration")
+        if not problems:
+            with collecting(problems, document):
+                load_plugins(given["plugins"], beside)
+    whole = whole and not (given["plugins"] and problems)
     ablations: list[Ablation] = []
+    # {benchmark: the first document that names it}
+    asked = dict.fromkeys(given.get("benchmarks", ()), document)
     homes: dict[str, Callable[[], Document]] = {}
     for name in named if whole else ():
-        changes = document.part(f"overrides.{name}") if name in overrides else None
+        changes = changes_of(name)
 
         def load(path: Path, changes: Document | None = changes) -> Ablation:
             return load_ablation(path, given["seeds"], vision_of(known).depth, changes)
@@ -251,24 +291,36 @@ def parse_study(
         own = ablation.benchmarks or tuple(given.get("benchmarks", ()))
         ablations.append(replace(ablation, benchmarks=own))
         home = partial(ablation_document, _find(folders, "ablation", name), changes)
+        for benchmark in ablation.benchmarks or ():
+            asked.setdefault(benchmark, home())
         homes = {arm.name: home for arm in ablation.arms} | homes
         try:
             _check_latency(ablations[-1], given["limit"])
         except ConfigError as error:
             problems += map(home().at, error.problems)
-    asked = [*given.get("benchmarks", ()), *(b for a in ablations for b in a.benchmarks or ())]
-    found = [read("benchmark", name, _benchmark) for name in dict.fromkeys(asked)]
-    benchmarks = [benchmark for benchmark in found if benchmark is not None]
+    benchmarks: list[Benchmark] = []
+    for name, source in asked.items():
+        found = benchmark_of(name, source)
+        if found is not None:
+            with collecting(problems, source):
+                _check_clips(known, found)
+                benchmarks.append(found)
     for first, second in combinations(benchmarks, 2):
         if (first.task, first.metric) == (second.task, second.metric):
             same = f"'{second.name}' and '{first.name}' are one task and metric; keep one"
             problems.append(document.at(f"benchmarks: {same}"))
+    for what, names in (("benchmarks", [*asked]), ("ablations", named)):
+        for first, second in combinations(names, 2):
+            if first.casefold() == second.casefold() and first != second:
+                same = f"'{first}' and '{second}' are one folder where case does not count"
+                problems.append(document.at(f"{what}: {same}; rename one"))
+    if (parts := given["shards"] * len(benchmarks)) > PARTS:
+        cut = f"{given['shards']:,} of every benchmark are {parts:,} parts, each a chain of jobs"
+        problems.append(document.at(f"shards: {cut}; a study has at most {PARTS:,}"))
     arms: tuple[Arm, ...] = ()
     with collecting(problems, document):
         arms = _once(ablations)
-    vision = Vision()
-    with collecting(problems, document):
-        vision = _vision(known, benchmarks, given["frames"])
+    vision = _vision(known, benchmarks, given["frames"])
     ruled_out = [
         (
             arm,
@@ -282,10 +334,10 @@ def parse_study(
         problems.append(homes[arm.name]().at(problem, "vary"))
     calibration = None
     if given["calibration"] is not None:
-        calibration = read("benchmark", given["calibration"], _benchmark, "calibration")
+        calibration = benchmark_of(given["calibration"], document, "calibration")
     if calibration is not None:
         with collecting(problems, document):
-            _vision(known, [calibration], given["frames"], "calibration")
+            _check_clips(known, calibration, "calibration")
     with collecting(problems, document):
         if (given["calibration"] is None) == (calibration is None):
             _check_calibration(calibration, benchmarks, arms)
@@ -298,7 +350,7 @@ def parse_study(
             "benchmarks": tuple(benchmarks),
             "ablations": tuple(ablations),
             "plugins": plugins,
-            "results": Path(given["results"]).expanduser(),
+            "results": results,
             "bootstrap": Bootstrap(**given["bootstrap"]),
             "wandb": Wandb(**given["wandb"]),
             "calibration": calibration,
@@ -316,6 +368,11 @@ def _benchmark(path: Path) -> Benchmark:
     """The benchmark in a YAML file."""
     document = read_document(path)
     given = check(document, read_schema("benchmark"))
+    if path.stem.casefold() in OWN_OF_MODEL:
+        taken = f"the study itself writes {', '.join(OWN_OF_MODEL)}"
+        raise ConfigError(
+            [f"{path}: {path.stem!r} cannot be the name of a folder of results: {taken}; rename it"]
+        )
     column = given["paper_column"]
     if column is not None and column not in printed("benchmark"):
         stranger = unknown("column of the paper's tables", column, printed("benchmark"))
@@ -323,14 +380,17 @@ def _benchmark(path: Path) -> Benchmark:
     return Benchmark(name=path.stem, **given)
 
 
-def _check_folder(model: str) -> None:
-    """The model's name becomes that of a folder below `results`, and part of Snakemake's paths."""
-    name = folder_name(model)
+def _check_folder(model: str, given: str | None) -> None:
+    """The study's name becomes that of a folder below `results`, and part of Snakemake's paths."""
+    field, name = ("model", folder_name(model)) if given is None else ("name", given)
+    wanted = None
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name):
-        wanted = (
-            "up to 200 letters, digits, '_', '-' and '.'; rename it, or give the study a `name`"
-        )
-        raise ConfigError([f"model: {name!r} cannot be the name of a folder of results: {wanted}"])
+        wanted = "up to 200 letters, digits, '_', '-' and '.'"
+    elif name.casefold() in OWN:
+        wanted = f"the study itself writes {', '.join(OWN)}"
+    if wanted:
+        refused = f"{name!r} cannot be the name of a folder of results: {wanted}"
+        raise ConfigError([f"{field}: {refused}; rename it, or give the study another `name`"])
 
 
 def folder_name(model: str) -> str:
@@ -364,36 +424,34 @@ def _find(folders: Sequence[Path], what: str, name: str, field: str | None = Non
     """The YAML file of a benchmark or an ablation; ConfigError, naming the choices, without one."""
     for folder in folders:
         path = folder / f"{what}s" / f"{name}.yaml"
-        if path.is_file():
+        # What cannot be read, a link that leads nowhere for one, says so itself.
+        if os.path.lexists(path):
             return path
-    known = {path.stem for folder in folders for path in (folder / f"{what}s").glob("*.yaml")}
+    found = (path for folder in folders for path in (folder / f"{what}s").glob("*.yaml"))
+    known = {path.stem for path in found if path.is_file()}
     raise ConfigError([f"{field or what + 's'}: {unknown(what, name, known)}"])
 
 
-def _vision(
-    config: Mapping[str, Any],
-    benchmarks: Sequence[Benchmark],
-    frames: int,
-    field: str = "benchmarks",
-) -> Vision:
-    """The vision facts for the benchmarks' images or clips, whichever have more tokens.
-
-    ConfigError for clips of a model that takes none.
-    """
-    clips = [benchmark.name for benchmark in benchmarks if benchmark.shows == CLIPS]
-    images = [benchmark.name for benchmark in benchmarks if benchmark.shows != CLIPS]
-    shown = [None] * bool(images or not clips) + [frames] * bool(clips)
-    if clips:
-        try:
-            declared.refuse_without_clips(str(config.get("model_type")))
-        except ValueError as error:
-            named = ", ".join(clips)
-            raise ConfigError([f"{field}: {named} show clips: {error}"]) from error
+def _vision(config: Mapping[str, Any], benchmarks: Sequence[Benchmark], frames: int) -> Vision:
+    """The vision facts for the benchmarks' images or clips, whichever have more tokens."""
+    shows = {benchmark.shows for benchmark in benchmarks}
+    shown = [None] * (shows != {CLIPS}) + [frames] * (CLIPS in shows)
     return max((vision_of(config, each) for each in shown), key=lambda found: found.tokens or 0)
 
 
+def _check_clips(
+    config: Mapping[str, Any], benchmark: Benchmark, field: str = "benchmarks"
+) -> None:
+    """ConfigError for clips of a model that takes none."""
+    if benchmark.shows == CLIPS:
+        try:
+            declared.refuse_without_clips(str(config.get("model_type")))
+        except ValueError as error:
+            raise ConfigError([f"{field}: {benchmark.name} shows clips: {error}"]) from error
+
+
 def _check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    if not options:
+    if not (config and options):
         return
     from prunesid.families import check_options  # here: it takes seconds, and few studies ask
 
@@ -401,6 +459,8 @@ def _check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> Non
         check_options(str(config.get("model_type")), options)
     except ValueError as error:
         raise ConfigError([f"model_options: {error}"]) from error
+    if options.get(TEXT_TOWER) is not None:
+        check_tower(options[TEXT_TOWER], f"model_options.{TEXT_TOWER}")
 
 
 def _check_calibration(

@@ -17,7 +17,7 @@ from prunesid.images.relevance import TEXT_TOWER
 from prunesid.pocket import EMBEDDED
 from prunesid.pocket.benchmarks import BENCHMARKS as RENDERED
 from prunesid.study.config.chapters import load_whole
-from prunesid.study.config.documents import ConfigError, read_yaml
+from prunesid.study.config.documents import ConfigError, collecting, read_yaml
 from prunesid.study.config.model import POCKET, folder_of, geometry_of, is_hub_name
 from prunesid.study.config.study import Study
 from prunesid.study.planning.checks.checkpoint import as_tower, check_folder, check_repository
@@ -27,6 +27,7 @@ from prunesid.study.planning.checks.hub import Hub
 from prunesid.study.planning.checks.machine import Machine, check_disks, check_gpu, check_memory
 from prunesid.study.planning.checks.packages import VIDEO, Installed, check_packages, installed
 from prunesid.study.planning.checks.scores import check_scores
+from prunesid.study.planning.checks.start import refuse_unready
 from prunesid.study.planning.checks.tasks import known_data
 from prunesid.study.planning.checks.wandb import check_wandb
 from prunesid.study.planning.hardware import weight_bytes
@@ -43,7 +44,7 @@ def check(
         studies = load_whole(path).studies
     except ConfigError as error:
         return [
-            *(Finding(MISSING, "study", problem) for problem in error.problems),
+            *(Finding(MISSING, "study", problem) for problem in error.shown),
             *check_packages(["study"], version_of=version_of),
             *_checkpoint(_model_of(path), hub),
         ]
@@ -62,15 +63,29 @@ def _of(study: Study, hub: Hub, machine: Machine, version_of: Installed) -> Iter
     tower = _checkpoint(dict(study.model_options).get(TEXT_TOWER), hub)
     data = list(check_data(hub, tasks))
     counts = f"{study.title}: {len(study.arms)} arms, {len(study.benchmarks)} benchmarks"
+    found = [
+        *check_packages(extras, VIDEO if video else (), version_of),
+        *_hardware(study, hub, machine, [*checkpoint, *tower], data),
+        *checkpoint,
+        *map(as_tower, tower),
+        *data,
+        *check_token(hub, tasks),
+        *check_scores(study.benchmarks),
+        *check_wandb(study.wandb.mode, os.environ, Path.home()),
+    ]
     yield Finding(OK, "study", counts)
-    yield from check_packages(extras, VIDEO if video else (), version_of)
-    yield from _hardware(study, hub, machine, [*checkpoint, *tower], data)
-    yield from checkpoint
-    yield from map(as_tower, tower)
-    yield from data
-    yield from check_token(hub, tasks)
-    yield from check_scores(study.benchmarks)
-    yield from check_wandb(study.wandb.mode, os.environ, Path.home())
+    yield from _unready(study, [each.detail for each in found if each.state == MISSING])
+    yield from found
+
+
+def _unready(study: Study, told: Sequence[str]) -> Iterator[Finding]:
+    """Why the study would not start here, beside what is told of it anyhow."""
+    problems: list[str] = []
+    with collecting(problems):
+        refuse_unready(study)
+    for problem in problems:
+        if not any(detail in problem for detail in told):
+            yield Finding(MISSING, "study", problem)
 
 
 def _hardware(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from prunesid.study.analysis.comparison import ALL, AVERAGE, OVERALL
 from prunesid.study.analysis.metrics import statistic
 from prunesid.study.analysis.strata import FAMILY, PHI
-from prunesid.study.config.ablation import RESERVED_AXES, Ablation
+from prunesid.study.config.ablation import RESERVED_AXES, Ablation, is_number
 from prunesid.study.config.arm import ALL_TOKENS, text
 from prunesid.study.config.study import Benchmark
 from prunesid.study.report import theme
@@ -75,11 +75,6 @@ class Axis:
         if self.name in RESERVED_AXES:
             return ""
         return NAMES.get(self.name, self.name.replace("_", " "))
-
-
-def is_number(value: str) -> bool:
-    """Whether a value, as text, has a place on a numeric axis."""
-    return value.replace(".", "", 1).isdigit()
 
 
 def axis(ablation: Ablation, name: str) -> Axis:

@@ -37,6 +37,11 @@ PICTURES = {
 }  # fmt: skip
 
 
+def unbraced(title: str) -> str:
+    """A title for Snakemake's report, which takes braces for wildcards."""
+    return title.replace("{", "(").replace("}", ")")
+
+
 def shelf(ablation: Ablation) -> str:
     """The ablation's title after its place in the paper; after 'Ours' where it has none."""
     return f"{(ablation.in_paper or 'ours').capitalize()}: {ablation.title}"

@@ -109,8 +109,8 @@ def test_any_config_json_is_read_or_refused(tmp_path, config):
 @given(st.binary(max_size=100), st.binary(max_size=100))
 @example(b'{"weight_map": {"a": 1}}', b"")
 def test_any_checkpoint_that_is_none_is_refused(tmp_path, index, weights):
-    for name in ("config.json", "tokenizer_config.json"):
-        (tmp_path / name).write_text("{}")
+    for name in ("config.json", "tokenizer_config.json", "tokenizer.json"):
+        (tmp_path / name).write_text('{"a": 1}')
     (tmp_path / SINGLE).write_bytes(weights)
     assert check_folder(tmp_path).state == MISSING
     (tmp_path / INDEX).write_bytes(index)

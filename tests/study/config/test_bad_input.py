@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from prunesid.pocket import WEIGHTS
-from prunesid.study.config.chapters import load_whole
+from prunesid.study.config.chapters import load_whole, read_whole
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.study import load_study
 from prunesid.study.planning.checks.start import refuse_unready
@@ -24,6 +24,7 @@ def lay(folder: Path, **files: str | bytes) -> Path:
     """A study's file beside its ablation `mine`; `files` (study, ablation, ...) replace these."""
     names = {"study": "study.yaml", "ablation": "ablations/mine.yaml"}
     names |= {"benchmark": "benchmarks/own.yaml", "plugin": "plugin.py", "config": "m/config.json"}
+    names |= {"explorer": "benchmarks/explorer.yaml", "upper": "ablations/Mine.yaml"}
     contents = {"study": yaml.safe_dump(STUDY, sort_keys=False), "ablation": ABLATION, **files}
     for name, content in contents.items():
         path = folder / names[name]
@@ -77,7 +78,11 @@ CASES = {
         {"ablation": "!!python/object:os.x {}"},
         f"{A}:1: no valid YAML: the tag",
     ),
-    "key twice": ({"ablation": ABLATION + "title: B\n"}, "the key 'title' occurs twice"),
+    "key twice": ({"ablation": ABLATION + "title: B\n"}, f"{A}:4: no valid YAML: the key 'title'"),
+    "merge key": (
+        {"ablation": ABLATION + "<<: {title: B}\n"},
+        f"{A}:4: no valid YAML: YAML 1.2 has no merge key '<<'; write the fields out",
+    ),
     "key a list": ({"ablation": "title: A\nvary: {[1]: [2]}"}, f"{A}:2: no valid YAML: a key is"),
     "axis a number": ({"ablation": "title: A\nvary:\n  64: [1]"}, f"{A}:3: Unknown parameter of p"),
     "axis null": ({"ablation": "title: A\nvary: {null: [1]}"}, f"{A}:2: Unknown parameter of pru"),
@@ -88,6 +93,8 @@ CASES = {
         {"ablation": ABLATION + "across: {budget: [1:04]}"},
         f"{A}:4: budget: '1:04' is no",
     ),
+    "underscore": ({"study": study() + "limit: 1_0"}, f"{S}:7: limit: '1_0' is not of type"),
+    "leading zeros": ({"study": study() + "limit: 0100"}, f"{S}:7: limit: '0100' is not of type"),
     "shards": ({"study": study(shards=2.0)}, f"{S}:7: shards: 2.0 is not of type 'integer'"),
     "digits": ({"study": study() + f"limit: {'9' * 5000}"}, f"{S}:7: no valid YAML"),
     "NaN": ({"study": study(bootstrap={"confidence": float("nan")})}, f"{S}:8: bootstrap.confide"),
@@ -109,11 +116,39 @@ CASES = {
             "study": study(calibration="pocket_video_tgif"),
             "ablation": "title: A\nvary: {dynamic: [null, calibrated]}",
         },
-        f"{S}:7: calibration: pocket_video_tgif show clips: llava models take no",
+        f"{S}:7: calibration: pocket_video_tgif shows clips: llava models take no",
     ),
     "limit in quotes": (
         {"study": study(limit="2")},
         f"{S}:7: limit: '2' is text, being in quotes: write it without them",
+    ),
+    "no hub name": (
+        {"study": study(model="a b/c", name="m")},
+        f"{S}:6: model: there is no folder 'a b/c', and it is no name on the Hugging Face hub (",
+    ),
+    "no text tower": (
+        {"study": study(model_options={"text_tower": "nope"})},
+        f"{S}:8: model_options.text_tower: there is no folder 'nope'; name a CLIP model",
+    ),
+    "text tower of no hub name": (
+        {"study": study(model_options={"text_tower": "a/b c"})},
+        "there is no folder 'a/b c', and it is no name on the Hugging Face hub (Repo",
+    ),
+    "text tower without end": (
+        {"study": study(model_options={"text_tower": "x" * 5000})},
+        f"{S}:7: model_options: [Errno 36] File name too long",
+    ),
+    "text tower of another kind": (
+        {"study": study(model_options={"text_tower": str(WEIGHTS)})},
+        "holds a model of type 'llava', where CLIP is due",
+    ),
+    "results without end": (
+        {"study": study(results="x" * 300)},
+        f"{S}:7: results: [Errno 36] File name too long",
+    ),
+    "results of nobody": (
+        {"study": study(results="~nobodyofthisname/r")},
+        f"{S}:7: results: Could not determine home",
     ),
     "budget above the tokens": (
         {"ablation": ABLATION + "across: {budget: [577]}"},
@@ -150,6 +185,53 @@ CASES = {
     "results with braces": (
         {"study": study(results="a{b}")},
         f"{S}:7: results: 'a{{b}}' is not va",
+    ),
+    "blank title": ({"study": study(title="  ")}, f"{S}:1: title: '  ': expected is one line of"),
+    **{
+        f"label {label!a}": (
+            {"ablation": f'title: A\nvary: [{{method: grid, label: "{label}"}}]'},
+            f"{A}:2: vary.0.label: {label!r}: expected is one line of text, neither blank",
+        )
+        for label in (" ", "\u00a0", "\u200b", "a\u200bb", "\u202eabc", "\ufeffx")
+    },
+    "labels that look alike": (
+        {
+            "ablation": "title: A\nvary: [{method: grid, label: caf\u00e9 1}, "
+            "{method: pool, label: cafe\u0301  1}]"
+        },
+        f"{A}:2: vary: two are called 'caf\u00e9 1'",
+    ),
+    **{
+        f"folder named {name}": (
+            {"study": study(name=name)},
+            f"{S}:7: name: '{name}' cannot be the name of a folder of results: the study itself",
+        )
+        for name in ("store", "Cache", "travel", "asked")
+    },
+    "benchmark named like a folder": (
+        {"study": study(benchmarks=["explorer"]), "explorer": BENCHMARK},
+        "benchmarks/explorer.yaml: 'explorer' cannot be the name of a folder of results",
+    ),
+    "names but for case": (
+        {"study": study(ablations=["mine", "Mine"]), "upper": ABLATION},
+        f"{S}:4: ablations: 'mine' and 'Mine' are one folder where case does not count",
+    ),
+    # More than can be planned.
+    "many arms": (
+        {
+            "ablation": "title: A\nvary:\n"
+            + "".join(f"  {axis}: {[*range(60)]}\n" for axis in ("cap", "lam", "rho", "num_groups"))
+        },
+        f"{A}:2: vary: 12,960,000 cells (rows times columns) with 3 seeds are up to 38,880,000 "
+        "arms; an ablation has at most 2,000",
+    ),
+    "many seeds": (
+        {"study": study(seeds=10**6), "ablation": "title: A\nvary: {grouping: [psca, random]}"},
+        f"{A}:2: vary: 2 cells (rows times columns) with 1,000,000 seeds are up to 2,000,000 arms",
+    ),
+    "many shards": (
+        {"study": study(shards=10**6)},
+        f"{S}:7: shards: 1,000,000 of every benchmark are 1,000,000 parts, each a chain of jobs",
     ),
     # Plug-ins.
     "plug-in that leaves": (
@@ -210,7 +292,7 @@ CASES = {
     ),
     "model without weights": (
         {"study": study(model="FOLDER/m"), "config": '{"model_type": "llava"}'},
-        "m lacks tokenizer_config.json, model.safetensors",
+        "m lacks tokenizer_config.json, tokenizer.json or tokenizer.model or vocab.json",
     ),
     # What contradicts itself.
     "same rows": (
@@ -228,6 +310,30 @@ CASES = {
     "label of no axis": (
         {"ablation": ABLATION + "labels: {metod: {grid: G}}"},
         f"{A}:4: labels.metod: Unknown axis 'metod'. Did you mean 'method'",
+    ),
+    "exception of no value": (
+        {"ablation": ABLATION + "except:\n- {method: [grid]}\n- {method: [gird]}"},
+        f"{A}:6: except.1.method: Unknown value of method 'gird'. Did you mean 'grid'",
+    ),
+    "exception of no axis": (
+        {"ablation": ABLATION + "except: [{metod: [grid]}]"},
+        f"{A}:4: except.0.metod: Unknown axis 'metod'. Did you mean 'method'",
+    ),
+    **{
+        f"layers of methods as {field}": (
+            {"ablation": f"{ABLATION}figure: {{{field}: {kind}}}"},
+            f"{A}:4: figure.{field}: 'layers' needs numbers along x, an axis of the rows, and only "
+            "the reference may have none; x is 'method', with grid",
+        )
+        for field, kind in (("kind", "layers"), ("also", "[layers]"))
+    },
+    "ablation's benchmark": (
+        {"ablation": ABLATION + "benchmarks: [pocket_pop]"},
+        f"{A}:4: benchmarks: Unknown benchmark 'pocket_pop'. Did you mean 'pocket_pope'",
+    ),
+    "ablation's clips": (
+        {"ablation": ABLATION + "benchmarks: [pocket_video_tgif]"},
+        f"{A}:4: benchmarks: pocket_video_tgif shows clips: llava models take no clips",
     ),
     "paper's table": (
         {"ablation": ABLATION + "table: {paper_table: 7}"},
@@ -268,16 +374,59 @@ def test_bad_input_is_refused_where_it_stands(tmp_path, monkeypatch, case):
     found = problems(lay(tmp_path, **placed))
     assert message.replace("FOLDER/", "") in found.replace(f"{tmp_path}/", "")
     assert "Traceback" not in found and len(found) < 5000
+    assert all(len(line) < 600 for line in found.splitlines())
 
 
 def test_a_file_that_is_no_benchmark_of_ours(tmp_path):
     lay(tmp_path)
     (tmp_path / ".hidden.yaml").touch()
-    with pytest.raises(ConfigError, match="there is no such file") as refused:
-        load_study(tmp_path / f"{S}x")
-    assert f"Did you mean '{tmp_path / S}'?" in str(refused.value)
-    assert os.path.join("configs", "pocket.yaml") in str(refused.value)
-    assert "hidden" not in str(refused.value)
+    for named, said in ((f"{S}x", "there is no such file"), ("", "is a folder")):
+        with pytest.raises(ConfigError, match=said) as refused:
+            load_study(tmp_path / named)
+        assert str(tmp_path / S) in str(refused.value)
+        assert os.path.join("configs", "pocket") in str(refused.value)
+        assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize("named", [S, A])
+@pytest.mark.parametrize(
+    ("lay_it", "said"),
+    [
+        (lambda path: path.symlink_to("gone.yaml"), "(a link to gone.yaml): No such file"),
+        (lambda path: os.mkfifo(path), "cannot be read: it is a pipe or device, no file"),
+    ],
+)
+def test_what_is_there_and_no_file_is_not_said_to_be_missing(tmp_path, named, lay_it, said):
+    path = lay(tmp_path)
+    (tmp_path / named).unlink()
+    lay_it(tmp_path / named)
+    assert problems(path).startswith(f"{named}: cannot be read") and said in problems(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"bootstrap": {"resamples": 1}}, "bootstrap.resamples: 1 is less"),
+        ({"benchmarks": ["../x"]}, "benchmarks.0: '../x': a name is"),
+        ({"overrides": {"mine": {"vary": {"method": ["gird"]}}}}, "Unknown method 'gird'"),
+        ({"overrides": {"mine": {"figur": 1}}}, "Unknown field 'figur'"),
+    ],
+)
+def test_what_the_command_line_says_is_not_reported_of_the_file(tmp_path, given, problem):
+    own = {"bootstrap": {"resamples": 200}, "overrides": {"mine": {"vary": {"method": ["grid"]}}}}
+    path = lay(tmp_path, study=study(**own))
+    with pytest.raises(ConfigError) as refused:
+        read_whole([path], given)
+    assert refused.value.problems[0].startswith(f"the command line: {problem}")
+
+
+def test_of_very_many_problems_a_part_is_told():
+    every = [f"{n}: {'x' * 1000}" for n in range(50)]
+    error = ConfigError(every)
+    assert error.problems == tuple(every)
+    said = str(error).splitlines()
+    assert said[0].startswith("50 problems") and said[-1] == "  - ... and 38 more"
+    assert len(said) == 14 and all(len(line) < 620 for line in said)
 
 
 def test_every_problem_of_a_study_and_its_files_is_in_one_list(tmp_path):
@@ -326,8 +475,19 @@ def test_a_broken_weights_file_is_found_before_anything_runs(tmp_path):
 def test_a_path_that_cannot_be_one_is_said_without_a_traceback(tmp_path):
     for model in ("a" * 300, "~nobodyofthisname/m"):
         path = lay(tmp_path, study=study(model=model, name="m"))
-        with pytest.raises(ConfigError, match=r"study\.yaml: "):
+        with pytest.raises(ConfigError, match=r"study\.yaml:6: model: "):
             load_whole(path)
+
+
+def test_links_that_go_round_in_circles_are_said_without_a_traceback(tmp_path):
+    path = lay(tmp_path, study=study(results=str(tmp_path / "round")))
+    for name in ("round", "ablations/round.yaml", "round.yaml"):
+        (tmp_path / name).symlink_to((tmp_path / name).name)
+    assert problems(path).startswith("study.yaml:7: results: Symlink loop from")
+    lay(tmp_path, study=study(ablations=["round"]))
+    assert "round.yaml: cannot be read" in problems(path)
+    with pytest.raises(ConfigError, match="there is no such file. Unknown study"):
+        load_whole(tmp_path / "other.yaml")
 
 
 def test_a_misspelled_field_is_one_problem(tmp_path):

@@ -12,9 +12,11 @@ import yaml
 from builders.synthetic_scores import ROOT
 from builders.warm_python import WarmPython
 
+from prunesid.methods.registry import METHODS
 from prunesid.pocket.benchmarks import BENCHMARKS
 from prunesid.study.config.chapters import load_whole, read_whole, rendered_by
 from prunesid.study.config.documents import ConfigError
+from prunesid.study.config.plugins import forget_plugins
 from prunesid.study.config.study import load_study
 from prunesid.study.layout import Layout
 
@@ -82,8 +84,17 @@ def test_images_are_rendered_by_the_first_chapter_that_asks_them(write):
     ("whole", "other", "problem"),
     [
         ({"chapters": ["frist.yaml"]}, {}, "chapter 'frist.yaml'. Did you mean 'first.yaml'"),
-        ({"chapters": "first.yaml"}, {}, "is no list of files"),
-        ({"title": None}, {}, "the field 'title' is missing"),
+        (
+            {"chapters": "first.yaml"},
+            {},
+            "'first.yaml' is not of type 'array'. Expected: a list of fi",
+        ),
+        ({"chapters": ["whole.yaml"]}, {}, "'whole.yaml' is a study of several models, and no cha"),
+        ({"title": None}, {}, "title: None is not of type 'string'. Expected: headline"),
+        ({"title": ""}, {}, r"whole.yaml:\d+: title: '' should be non-empty"),
+        ({"title": "a\nb"}, {}, r"title: 'a\\nb': expected is one line of text"),
+        ({}, {"name": "Pocket"}, "named Pocket and pocket, which differ in case, '-'"),
+        ({}, {"name": "store"}, r"other.yaml:\d+: name: 'store' cannot be the name of a folder"),
         ({}, {"model": "pocket"}, "have one folder of results, pocket; give one of them another"),
         ({}, {"results": "elsewhere"}, "have different results; name it beside `chapters`"),
         (
@@ -100,6 +111,12 @@ def test_problems_are_named_with_file_and_choices(write, whole, other, problem):
         load_whole(write(WHOLE | whole, other=OTHER | other))
 
 
+def test_chapters_whose_rules_would_have_one_name_are_refused(write):
+    path = write(first=FIRST | {"name": "a-b"}, other=OTHER | {"name": "a_b"})
+    with pytest.raises(ConfigError, match="named a-b and a_b, which differ in case, '-', '.' and"):
+        load_whole(path)
+
+
 def test_problems_of_all_chapters_are_listed_at_once(write):
     path = write(first=FIRST | {"shards": 0}, other=OTHER | {"seeds": "many"})
     with pytest.raises(ConfigError) as refused:
@@ -110,6 +127,62 @@ def test_problems_of_all_chapters_are_listed_at_once(write):
     ]
 
 
+PLUGIN = """
+from prunesid.methods.features import register
+
+@register("{}")
+def of_a_chapter(record, budget, draws): ...
+"""
+
+
+@pytest.fixture
+def plugged(write, tmp_path):
+    """Two chapters whose ablation has a method `mine`, and their plug-ins."""
+    for name, method in (("own", "mine"), ("again", "mine"), ("far/own", "other_than_mine")):
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(PLUGIN.format(method))
+    (tmp_path / "ablations").mkdir()
+    (tmp_path / "ablations" / "mine.yaml").write_text("title: A\nvary: {method: [grid, mine]}\n")
+
+    def of(first: list[str], other: list[str]) -> Path:
+        chapters = ((FIRST, first), (OTHER, other))
+        return write(WHOLE, *(c | {"ablations": ["mine"], "plugins": p} for c, p in chapters))
+
+    yield of
+    forget_plugins()
+
+
+def test_chapters_share_a_plug_in_that_both_name(plugged, tmp_path):
+    whole = load_whole(plugged(["own.py"], ["./own.py", "far/../own.py"]))
+    assert {study.plugins for study in whole.studies} == {(tmp_path / "own.py",)}
+    assert METHODS["mine"]
+
+
+def test_the_plug_ins_of_all_chapters_are_there_once_they_are_read(plugged, tmp_path):
+    (tmp_path / "ablations" / "mine.yaml").write_text("title: A\nvary: {method: [grid, pool]}\n")
+    load_whole(plugged(["own.py"], []))
+    assert METHODS["mine"]
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "problem"),
+    [
+        (["own.py"], [], r"mine.yaml:2: Unknown method 'mine'"),
+        ([], ["own.py"], r"mine.yaml:2: Unknown method 'mine'"),
+        (
+            ["own.py"],
+            ["again.py"],
+            r"whole.yaml:2: plugins: .*already is a method named 'mine', in",
+        ),
+        (["own.py"], ["again.py", "far/own.py"], r"whole.yaml:2: .*two of the name 'own'"),
+    ],
+)
+def test_a_chapter_knows_its_own_plug_ins_alone(plugged, first, other, problem):
+    with pytest.raises(ConfigError, match=problem):
+        load_whole(plugged(first, other))
+
+
 def test_a_name_gives_a_second_study_of_a_model_its_own_folder(write):
     whole = load_whole(write(other=FIRST | {"name": "again", "title": "Other"}))
     assert [Layout.of(study).model.name for study in whole.studies] == ["pocket", "again"]
@@ -117,9 +190,10 @@ def test_a_name_gives_a_second_study_of_a_model_its_own_folder(write):
 
 @pytest.mark.slow
 def test_a_chapter_is_planned_alone_or_with_all(write):
+    # A name that the workflow has itself is as good as another.
+    planned = plan(write(first=FIRST | {"name": "config"}, other=OTHER | {"name": "1st"}))
+    assert {"config_features", "1st_features", "1st_ablation_rivals"} <= planned
     path = write()
-    planned = plan(path)
-    assert {"pocket_features", "pocket_next_features", "pocket_next_ablation_rivals"} <= planned
     alone = plan(path, "results/pocket-next/ablations/rivals/table.html")
     assert "pocket_next_ablation_rivals" in alone
     assert not any(name.startswith("pocket_") and "next" not in name for name in alone)

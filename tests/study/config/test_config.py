@@ -386,7 +386,7 @@ def test_budgets_of_clips_are_weighed_against_their_frames(tmp_path):
 
 @pytest.mark.usefixtures("empty_cache")
 def test_a_model_without_clips_is_refused_benchmarks_of_clips(tmp_path):
-    with pytest.raises(ConfigError, match="benchmarks: msvd_qa show clips: llava models take no"):
+    with pytest.raises(ConfigError, match="benchmarks: msvd_qa shows clips: llava models take no"):
         shown(tmp_path, 64, "pope", "msvd_qa", model="llava-hf/llava-1.5-7b-hf")
 
 

@@ -9,7 +9,14 @@ PAPER = [0, "2/24", "8/24", "16/24", -2, -1]
 
 
 def document(**fields):
-    return {"vary": [{}], "across": [{}], "base": {}, "reference": None, "labels": {}} | fields
+    return {
+        "vary": [{}],
+        "across": [{}],
+        "base": {},
+        "reference": None,
+        "labels": {},
+        "except": [],
+    } | fields
 
 
 def test_the_papers_blocks_at_its_depth_and_at_half_of_it():
@@ -53,14 +60,16 @@ def test_what_is_written_twice_stays_to_be_reported():
     assert resolved["vary"] == {"layer": [0, 0]}
 
 
-def test_base_reference_and_labels_follow():
+def test_base_reference_exceptions_and_labels_follow():
     given = document(
         base={"layer": -1},
+        **{"except": [{"layer": [-1, 0], "budget": [64]}]},
         reference={"layer": "8/24"},
         labels={"layer": {"-2": "usual", "0": "first", "none": "own"}, "budget": {"64": "few"}},
     )
     resolved = with_blocks(given, 12)
     assert resolved["base"] == {"layer": 11}
+    assert resolved["except"] == [{"layer": [11, 0], "budget": [64]}]
     assert resolved["reference"] == {"layer": 4}
     assert resolved["labels"]["layer"] == {"10": "usual", "0": "first", "none": "own"}
     assert resolved["labels"]["budget"] == {"64": "few"}

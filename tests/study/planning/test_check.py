@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from builders.synthetic_scores import ROOT
+from safetensors.torch import load_file, save_file
 
 from prunesid.__main__ import main
-from prunesid.pocket import WEIGHTS
-from prunesid.study.config.study import Benchmark
+from prunesid.pocket import EMBEDDED, WEIGHTS
+from prunesid.study.config.documents import ConfigError
+from prunesid.study.config.study import Benchmark, load_study
 from prunesid.study.planning.check import check
 from prunesid.study.planning.checks.checkpoint import (
     INDEX,
@@ -36,6 +40,7 @@ from prunesid.study.planning.checks.machine import (
 )
 from prunesid.study.planning.checks.packages import check_packages, installed, required
 from prunesid.study.planning.checks.scores import check_scores, refuse_unscorable
+from prunesid.study.planning.checks.start import refuse_unready
 from prunesid.study.planning.checks.tasks import task_data
 from prunesid.study.planning.checks.wandb import check_wandb
 
@@ -90,10 +95,10 @@ def lay(folder: Path, files=(*SHARDS,)):
     folder.mkdir(parents=True)
     weights = {f"weight{number}": shard for number, shard in enumerate(SHARDS)}
     (folder / INDEX).write_text(json.dumps({"weight_map": weights}))
-    for name in ("config.json", "tokenizer_config.json", *files):
+    for name in ("config.json", "tokenizer_config.json", "tokenizer.json", *files):
         # A header's length and the header, as safetensors begins.
-        head = (2).to_bytes(8, "little") if name.endswith(".safetensors") else b""
-        (folder / name).write_bytes(head + b"{}")
+        weights = name.endswith(".safetensors")
+        (folder / name).write_bytes((2).to_bytes(8, "little") + b"{}" if weights else b'{"a": 1}')
 
 
 def write(folder: Path, **fields) -> Path:
@@ -174,6 +179,24 @@ def test_a_study_with_mistakes_lists_them_beside_what_else_is_missing(tmp_path):
     assert "checkpoint" in states(found, MISSING)
 
 
+@pytest.mark.parametrize("results", ["{}/study.yaml/r", "/proc/r"])
+def test_results_that_cannot_be_written_are_told_as_a_run_tells_them(tmp_path, results):
+    path = write(tmp_path, model="pocket", results=results.format(tmp_path))
+    with pytest.raises(ConfigError) as refused:
+        refuse_unready(load_study(path))
+    found = check(path, FakeHub(tmp_path, None), FakeMachine([A100]))
+    told = [f.detail for f in found if (f.state, f.what) == (MISSING, "study")]
+    assert told == list(refused.value.problems) and "nothing can be written" in told[0]
+
+
+def test_what_stops_a_start_is_told_once(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text('{"model_type": "llava"}')
+    path = write(tmp_path, model=str(tmp_path / "m"))
+    found = check(path, FakeHub(tmp_path, None), FakeMachine([A100]))
+    assert sum("lacks tokenizer_config.json" in f.detail for f in found) == 1
+
+
 def test_a_model_that_is_known_to_nobody_is_a_finding(tmp_path):
     found = check(write(tmp_path, model="some/model"), FakeHub(tmp_path, {}), FakeMachine())
     assert any("hf download some/model config.json" in f.detail for f in found)
@@ -213,9 +236,88 @@ def test_a_folder_needs_every_shard(tmp_path):
 
 
 def test_one_file_of_weights_will_do():
-    there = {"config.json": Path("c"), "tokenizer_config.json": Path("t"), SINGLE: Path("w")}
+    names = ("config.json", "tokenizer_config.json", "tokenizer.model", SINGLE)
+    there = {name: Path(name) for name in names}
     assert absent(there.get) == []
-    assert absent(lambda name: None) == ["config.json", "tokenizer_config.json", SINGLE]
+    words = "tokenizer.json or tokenizer.model or vocab.json"
+    assert absent(lambda name: None) == ["config.json", "tokenizer_config.json", words, SINGLE]
+
+
+@pytest.mark.parametrize("model", EMBEDDED)
+def test_an_embedded_model_has_all(model):
+    assert check_folder(EMBEDDED[model]) == Finding(OK, "checkpoint", str(EMBEDDED[model]))
+
+
+def moved(old, new):
+    return lambda folder: (folder / old).rename(folder / new)
+
+
+def index(*names):
+    weights = {f"w{number}": name for number, name in enumerate(names)}
+    return lambda folder: (folder / INDEX).write_text(json.dumps({"weight_map": weights}))
+
+
+def stored(change):
+    """Weights whose header is changed; what tensors hold is not looked at."""
+
+    def write(folder):
+        weights = load_file(folder / SINGLE)
+        change(weights)
+        save_file(weights, folder / SINGLE)
+
+    return write
+
+
+GATE = "language_model.model.layers.5.mlp.gate_proj.weight"
+FC1 = "vision_tower.encoder.layers.2.mlp.fc1.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (moved("tokenizer.json", "t"), "lacks tokenizer.json or tokenizer.model or vocab.json"),
+        (moved("processor_config.json", "p"), "lacks preprocessor_config.json or processor_conf"),
+        (moved(SINGLE, "pytorch_model.bin"), "pickled weights (pytorch_model.bin), and only safe"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "tokenizer.json is cut short"),
+        (index("x" * 5000), "lacks a readable"),
+        (index("x" * 5000 + ".safetensors"), f"lacks {'x' * 100}"),
+        (index("/etc/passwd"), "lacks a readable"),
+        (index(), "lacks a readable"),
+        (lambda folder: (folder / INDEX).write_text("[" * 100_000), "lacks a readable"),
+        (stored(lambda w: w.pop(GATE)), f"{GATE} is missing, by config.json 512 x 192"),
+        (
+            stored(lambda w: w.update({FC1: w[FC1][:3].clone()})),
+            f"{FC1} is 3 x 128, by config.json 384",
+        ),
+    ],
+)
+def test_a_folder_that_could_not_be_loaded_is_found_before_it_is(tmp_path, damage, says):
+    folder = tmp_path / "m"
+    shutil.copytree(WEIGHTS, folder)
+    damage(folder)
+    path = write(tmp_path, model=str(folder), device="cpu")
+    (found,) = [f for f in check(path, FakeHub(tmp_path, None), FakeMachine()) if f.state != OK]
+    assert found.what == "checkpoint" and says in found.detail
+    with pytest.raises(ConfigError) as refused:
+        refuse_unready(load_study(path))
+    assert refused.value.problems == (f"model: {found.detail}; {found.remedy}",)
+
+
+def test_weights_that_were_packed_are_not_compared(tmp_path):
+    shutil.copytree(WEIGHTS, tmp_path / "m")
+    stored(lambda w: w.update({n: t.to(torch.int8) for n, t in w.items()}))(tmp_path / "m")
+    assert check_folder(tmp_path / "m").state == OK
+
+
+def test_a_text_tower_in_a_folder_is_looked_at(tmp_path):
+    lay(tmp_path / "clip", files=[])
+    (tmp_path / "clip" / "config.json").write_text('{"model_type": "clip"}')
+    tower = {"text_tower": str(tmp_path / "clip")}
+    path = write(tmp_path, model="pocket", device="cpu", model_options=tower)
+    found = check(path, FakeHub(tmp_path, None), FakeMachine())
+    assert states(found, MISSING) == ["text tower"]
+    with pytest.raises(ConfigError, match=r"model_options\.text_tower: .* lacks model-00001"):
+        refuse_unready(load_study(path))
 
 
 def test_a_cached_checkpoint_asks_nobody(tmp_path):

@@ -105,11 +105,10 @@ def test_a_reference_without_a_number_has_no_place_on_the_axis():
 
 
 def test_layers_need_numbers_along_the_axis():
-    ablation = ablation_of(
-        vary={"grouping": ["psca", "random"]}, figure={"kind": "layers", "x": "grouping"}
-    )
-    with pytest.raises(ValueError, match=r"needs numbers along 'grouping'.*random"):
-        layers.points(subject_of(ablation, (GQA,)))
+    with pytest.raises(ValueError, match=r"needs numbers along x.* 'grouping', with random"):
+        ablation_of(
+            vary={"grouping": ["psca", "random"]}, figure={"kind": "layers", "x": "grouping"}
+        )
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from prunesid.study.layout import Layout
 from prunesid.study.report import findings
 from prunesid.study.report.front import Chapter, build_front, main_table, write_front
 from prunesid.study.report.paper import load_paper
-from prunesid.study.report.places import PICTURES, PLACES, shelf
+from prunesid.study.report.places import PICTURES, PLACES, shelf, unbraced
 
 PAPER = load_paper(ROOT / "configs" / "paper")
 NUMBER = re.compile(r"[−+]?\d+\.\d")
@@ -160,6 +160,10 @@ def test_the_studies_that_are_named_for_a_place_have_it():
 def test_the_schema_knows_the_places():
     schema = yaml.safe_load((ROOT / "workflow/schemas/ablation.schema.yaml").read_text())
     assert set(schema["properties"]["place"]["enum"]) - {None} <= set(PLACES)
+
+
+def test_a_title_has_no_wildcards_in_snakemakes_report():
+    assert unbraced("{a} and a } of {model}") == "(a) and a ) of (model)"
 
 
 def test_a_shelf_says_where_the_paper_has_it():

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from prunesid.families import declared
 from prunesid.study.planning.checks.finding import MISSING, OK, UNKNOWN, Finding
 from prunesid.study.planning.checks.hub import MODEL, Hub, downloadable
+from prunesid.study.planning.checks.weights import contradictions
 
 WHAT = "checkpoint"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 PICKLED = "has no safetensors weights, the only ones that are read"
+# Of each of these a checkpoint has one: the words of its tokenizer, the settings of its processor.
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+PICKLES = (".bin", ".pt", ".pth")
 Find = Callable[[str], Path | None]
 
 
@@ -20,11 +27,23 @@ def check_folder(folder: Path) -> Finding:
     """A model that transformers saved: configuration, all weights, tokenizer."""
     lacking = absent(lambda name: folder / name if (folder / name).is_file() else None)
     remedy = "save the model and its processor there with save_pretrained()"
+    pickled = [path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLES]
+    if pickled and {SINGLE} & set(lacking):
+        detail = f"{folder} holds pickled weights ({_some(pickled)}), and only safetensors are read"
+        remedy = "unpickling can run any code: convert them where that does no harm, by "
+        remedy += "torch.load(file, weights_only=True) and safetensors.torch.save_file()"
+        return Finding(MISSING, WHAT, detail, remedy)
     if lacking:
         return Finding(MISSING, WHAT, f"{folder} lacks {_some(lacking)}", remedy)
-    broken = [path.name for path in sorted(folder.glob("*.safetensors")) if not _is_whole(path)]
+    weights = [folder / name for name in shards(folder / INDEX)]
+    files = dict.fromkeys([*sorted(folder.iterdir()), *weights])
+    broken = [path.name for path in files if not _is_whole(path)]
     if broken:
         return Finding(MISSING, WHAT, f"{folder}: {_some(broken)} is cut short or broken", remedy)
+    wrong = contradictions(folder, weights)
+    if wrong:
+        detail = f"{folder}: config.json and the weights disagree: {_some(wrong)}"
+        return Finding(MISSING, WHAT, detail, remedy)
     return Finding(OK, WHAT, str(folder))
 
 
@@ -68,22 +87,55 @@ def as_tower(found: Finding) -> Finding:
 
 def absent(find: Find) -> list[str]:
     """The files of a checkpoint that cannot be found; every shard that the index names counts."""
-    index = find(INDEX)
-    weights = [SINGLE]
-    if index is not None:
+    index, config = find(INDEX), find("config.json")
+    try:
+        weights = [SINGLE] if index is None else shards(index)
+    except ValueError:
+        weights = [f"a readable {INDEX}"]
+    needed = [("config.json",), ("tokenizer_config.json",), TOKENIZERS]
+    family = None if config is None else declared.find(str(_fields(config).get("model_type")))
+    if family is not None and family.processor:
+        needed.append(PROCESSORS)
+    needed += [(name,) for name in weights]
+    return [" or ".join(names) for names in needed if not any(_found(find, names))]
+
+
+def shards(index: Path) -> list[str]:
+    """The files of weights that an index names, SINGLE where there is none; ValueError for none."""
+    if not index.is_file():
+        return [SINGLE]
+    named = _fields(index).get("weight_map")
+    files = sorted(set(map(str, named.values()))) if isinstance(named, dict) else []
+    if not files or not all(name.endswith(".safetensors") for name in files):
+        raise ValueError(f"{index} names no weights")
+    return files
+
+
+def _found(find: Find, names: tuple[str, ...]) -> Iterator[bool]:
+    for name in names:
         try:
-            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            weights = sorted(set(map(str, shards)))
-        except (ValueError, LookupError, TypeError, AttributeError):
-            weights = [f"a readable {INDEX}"]
-    needed = ["config.json", "tokenizer_config.json", *weights]
-    return [name for name in needed if find(name) is None]
+            yield find(name) is not None
+        except OSError:  # no file can be called so
+            yield False
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where it is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_whole(path: Path) -> bool:
-    """True if the file's header and length are those of safetensors; nothing more is read."""
+    """False for a file of the checkpoint that is broken; of weights, header and length are read."""
     from safetensors import SafetensorError, safe_open
 
+    if path.name in ("tokenizer_config.json", "generation_config.json", *TOKENIZERS, *PROCESSORS):
+        return path.suffix != ".json" or bool(_fields(path))
+    if path.suffix != ".safetensors":
+        return True
     try:
         with safe_open(path, framework="np"):
             return True
@@ -93,4 +145,4 @@ def _is_whole(path: Path) -> bool:
 
 def _some(names: list[str], most: int = 4) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(name[:100] for name in names[:most]) + more

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prunesid.core.registry import unknown
 from prunesid.families import declared
+from prunesid.images.relevance import TEXT_TOWER
 from prunesid.study.config.documents import ConfigError, collecting
 from prunesid.study.config.model import folder_of, read_config
 from prunesid.study.config.study import Study
@@ -20,10 +21,10 @@ from prunesid.study.planning.checks.scores import refuse_unscorable
 def refuse_unready(study: Study) -> None:
     """ConfigError, listing all, for a study that is valid and could not run to its end here.
 
-    It looks at the model's folder and type, at the folder of results, and at what scoring needs of
-    benchmarks that have no scores yet.
+    It looks at the folders of the model and its text tower, at the model's type, at the folder of
+    results, and at what scoring needs of benchmarks that have no scores yet.
     """
-    problems = [*_model(study.model), *_results(study.results)]
+    problems = [*_model(study.model), *_tower(study), *_results(study.results)]
     layout = Layout.of(study)
     for asked in study.benchmarks:
         if not layout.scores(asked.name).is_file():
@@ -43,6 +44,14 @@ def _model(model: str) -> Iterator[str]:
     folder = folder_of(model)
     if folder.is_dir() and (found := check_folder(folder)).state != OK:
         yield f"model: {found.detail}; {found.remedy}"
+
+
+def _tower(study: Study) -> Iterator[str]:
+    named = dict(study.model_options).get(TEXT_TOWER)
+    if named is not None and Path(named).is_dir():
+        found = check_folder(Path(named))
+        if found.state != OK:
+            yield f"model_options.{TEXT_TOWER}: {found.detail}; {found.remedy}"
 
 
 def _results(folder: Path) -> Iterator[str]:

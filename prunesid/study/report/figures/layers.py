@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from prunesid.study.config.ablation import Ablation
+from prunesid.study.config.ablation import Ablation, is_number
 from prunesid.study.config.arm import text
 from prunesid.study.report import panels, theme
 from prunesid.study.report.figures import Subject, lines, register
@@ -24,7 +24,7 @@ def points(subject: Subject) -> pd.DataFrame:
     data = lines.points(subject)
     own = text(subject.ablation.reference.as_dict()[_along(subject.ablation).name])
     data.insert(3, "reference", (data["x"] == own) & (data["hue"] != theme.VANILLA))
-    data["x"] = data["x"].where(data["x"].map(panels.is_number), "")
+    data["x"] = data["x"].where(data["x"].map(is_number), "")
     return data
 
 
@@ -46,16 +46,9 @@ def draw(data: pd.DataFrame, subject: Subject) -> Figure:
 
 
 def _along(ablation: Ablation) -> panels.Axis:
-    """The numbers along the axis. ValueError where another row than the reference has none."""
+    """The numbers along the axis; no row but the reference has none."""
     x = panels.axis(ablation, ablation.figure.x)
-    numbers = {v: label for v, label in zip(x.values, x.labels, strict=True) if panels.is_number(v)}
-    beside = set(x.values) - set(numbers)
-    reference = ablation.reference.as_dict()
-    if x.name not in reference or not beside <= {text(reference[x.name])}:
-        raise ValueError(
-            f"{ablation.name}: a figure of kind 'layers' needs numbers along {x.name!r}, the axis "
-            f"of its rows, and only the reference may have none; not {', '.join(sorted(beside))}"
-        )
+    numbers = {v: label for v, label in zip(x.values, x.labels, strict=True) if is_number(v)}
     return panels.Axis(x.name, tuple(numbers), tuple(numbers.values()))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prunesid.core.delayed import Tensor
-from prunesid.core.registry import Registry
+from prunesid.core.registry import Registry, check_function
 from prunesid.core.seeding import Draws
 
 
@@ -46,9 +46,11 @@ def register(
     name: str, *, random: bool = False
 ) -> Callable[[Callable[[GroupingContext], Tensor]], Callable[[GroupingContext], Tensor]]:
     """A decorator that registers a grouping; ValueError if the name is taken."""
+    place = GROUPINGS.register(name)
 
     def add(run: Callable[[GroupingContext], Tensor]) -> Callable[[GroupingContext], Tensor]:
-        GROUPINGS.register(name)(Grouping(run, random))
+        check_function(f"grouping {name!r}", run, "context")
+        place(Grouping(run, random))
         return run
 
     return add

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from prunesid.core.delayed import Tensor
 from prunesid.core.record import VisionRecord
-from prunesid.core.registry import Registry
+from prunesid.core.registry import Registry, check_function
 
 Run = Callable[[VisionRecord, Callable[[], Tensor]], Tensor]
 Function = TypeVar("Function", bound=Run)
@@ -33,9 +33,11 @@ SCORES: Registry[Score] = Registry("score", __name__, group="prunesid.scores")
 
 def register(name: str, *, cls_attention: bool = False) -> Callable[[Function], Function]:
     """A decorator that registers a score; ValueError if the name is taken."""
+    place = SCORES.register(name)
 
     def add(run: Function) -> Function:
-        SCORES.register(name)(Score(run, cls_attention))
+        check_function(f"score {name!r}", run, "record", "components")
+        place(Score(run, cls_attention))
         return run
 
     return add

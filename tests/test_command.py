@@ -75,7 +75,7 @@ def test_check_says_that_a_path_cannot_be_one(model, tmp_path):
     (tmp_path / "mine.yaml").write_text(text)
     ended = call("check", "mine.yaml", cwd=tmp_path)
     assert ended.returncode == 1 and "Traceback" not in ended.stderr
-    assert "mine.yaml: " in ended.stdout
+    assert "mine.yaml:4: model: " in ended.stdout
 
 
 @pytest.mark.parametrize("command", ["estimate", "run"])

@@ -18,6 +18,7 @@ from prunesid.families.declared import Geometry
 from prunesid.pocket import EMBEDDED
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.hub_models import hub_models
+from prunesid.study.config.weights import stored
 
 POCKET = "pocket"
 PARTS = ("vision_config", "text_config", "aux_config")
@@ -148,8 +149,9 @@ def geometry_of(model: str, frames: int | None = None) -> Geometry:
         return replace(found, counted=lambda: count)
 
     def counted() -> int:
+        count = stored(folder_of(model))
         try:
-            return found.parameters
+            return found.parameters if count is None else count
         except ValueError as error:
             raise _no_sizes(model_config(model), error) from error
 

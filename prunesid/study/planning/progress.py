@@ -31,7 +31,6 @@ from prunesid.study.planning.rates import Work
 from prunesid.study.provenance.code import stage_files
 from prunesid.study.provenance.contents import features_material, score_material
 from prunesid.study.provenance.store import Store
-from prunesid.study.stages import answers, encoding, selection
 from prunesid.study.stages.budgets import Budgets, read_budgets
 from prunesid.study.stages.needs import needs_of, needs_text
 from prunesid.study.stages.shard import Shard, shards
@@ -183,6 +182,9 @@ class _Part:
         """The tokens that the arm keeps, where they are stored."""
         if self.head is None:
             return None
+        # With torch, which takes seconds, and which nothing else here needs.
+        from prunesid.study.stages import encoding, selection
+
         if arm.encodes:
             determined = encoding.material_of(arm, self.head, self.runtime.model)
         else:
@@ -199,6 +201,8 @@ class _Part:
         """The key of the arm's answers to the tokens that it kept, where it can be known."""
         if self.head is None or (arm.selects and kept is None):
             return None
+        from prunesid.study.stages import answers
+
         tokens = answers.tokens_of(kept, self.head, self.questions)
         return Store.key(answers.material_of(tokens, self.head, self.runtime, arm))
 

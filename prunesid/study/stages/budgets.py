@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
+from prunesid.core.delayed import torch
 from prunesid.core.files import atomic
 from prunesid.methods.features.prunesid.information import dynamic_budgets
 from prunesid.study.stages.information import num_tokens

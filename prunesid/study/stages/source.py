@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,12 +59,19 @@ class Runtime:
 
 def runtime_of(study: Study) -> Runtime:
     """The study's runtime; `auto` becomes a GPU where there is one."""
-    import torch
-
     device = study.device
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if _has_cuda() else "cpu"
     return Runtime(study.model, study.dtype, device, study.batch_size, study.model_options)
+
+
+@cache
+def _has_cuda() -> bool:
+    if version("torch").endswith("+cpu"):
+        return False  # without the import, which takes seconds
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def source_of(study: Study, benchmark: Benchmark, data: Path | None) -> Source:

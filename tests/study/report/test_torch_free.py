@@ -18,8 +18,23 @@ def test_what_counts_draws_and_publishes_imports_no_torch():
         for node in ast.parse((ROOT / "workflow" / "scripts" / f"{name}.py").read_text()).body
         if isinstance(node, (ast.Import, ast.ImportFrom))
     ]
-    lines = [*statements, "import sys", "assert 'torch' not in sys.modules"]
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False
+    assert_no_torch("\n".join(statements))
+
+
+def test_planning_a_study_of_which_nothing_is_computed_imports_no_torch(tmp_path):
+    assert_no_torch(
+        "from dataclasses import replace; from pathlib import Path\n"
+        "from prunesid.study.config.chapters import load_whole\n"
+        "from prunesid.study.planning.resources import job_needs\n"
+        "(study,) = load_whole(Path('configs/pocket.yaml')).studies\n"
+        f"assert job_needs(replace(study, device='cpu', results=Path({str(tmp_path)!r})))"
     )
+
+
+def assert_no_torch(code):
+    lines = [code, "import sys", "assert 'torch' not in sys.modules"]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from prunesid.families import declared
+from prunesid.study.config.weights import INDEX, SINGLE, fields_of, shards
 from prunesid.study.planning.checks.finding import MISSING, OK, UNKNOWN, Finding
 from prunesid.study.planning.checks.hub import MODEL, Hub, downloadable
 from prunesid.study.planning.checks.weights import contradictions
 
 WHAT = "checkpoint"
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 PICKLED = "has no safetensors weights, the only ones that are read"
 # Of each of these a checkpoint has one: the words of its tokenizer, the settings of its processor.
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -93,22 +91,11 @@ def absent(find: Find) -> list[str]:
     except ValueError:
         weights = [f"a readable {INDEX}"]
     needed = [("config.json",), ("tokenizer_config.json",), TOKENIZERS]
-    family = None if config is None else declared.find(str(_fields(config).get("model_type")))
+    family = None if config is None else declared.find(str(fields_of(config).get("model_type")))
     if family is not None and family.processor:
         needed.append(PROCESSORS)
     needed += [(name,) for name in weights]
     return [" or ".join(names) for names in needed if not any(_found(find, names))]
-
-
-def shards(index: Path) -> list[str]:
-    """The files of weights that an index names, SINGLE where there is none; ValueError for none."""
-    if not index.is_file():
-        return [SINGLE]
-    named = _fields(index).get("weight_map")
-    files = sorted(set(map(str, named.values()))) if isinstance(named, dict) else []
-    if not files or not all(name.endswith(".safetensors") for name in files):
-        raise ValueError(f"{index} names no weights")
-    return files
 
 
 def _found(find: Find, names: tuple[str, ...]) -> Iterator[bool]:
@@ -119,21 +106,12 @@ def _found(find: Find, names: tuple[str, ...]) -> Iterator[bool]:
             yield False
 
 
-def _fields(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where it is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _is_whole(path: Path) -> bool:
     """False for a file of the checkpoint that is broken; of weights, header and length are read."""
     from safetensors import SafetensorError, safe_open
 
     if path.name in ("tokenizer_config.json", "generation_config.json", *TOKENIZERS, *PROCESSORS):
-        return path.suffix != ".json" or bool(_fields(path))
+        return path.suffix != ".json" or bool(fields_of(path))
     if path.suffix != ".safetensors":
         return True
     try:

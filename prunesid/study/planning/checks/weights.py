@@ -6,7 +6,6 @@ embeddings, and those of a tower of CLIP's kind. Loading compares everything.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +14,7 @@ from pathlib import Path
 from prunesid.core.costs import Transformer
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.model import geometry_of, read_config
-
-Shape = tuple[int, ...]
-# Quantized weights are packed, and have other shapes.
-PLAIN = ("F64", "F32", "F16", "BF16")
+from prunesid.study.config.weights import Shape, shapes
 
 
 def contradictions(folder: Path, files: Sequence[Path]) -> list[str]:
@@ -27,21 +23,13 @@ def contradictions(folder: Path, files: Sequence[Path]) -> list[str]:
         config, geometry = read_config(str(folder)), geometry_of(str(folder))
     except ConfigError:
         return []
-    tensors = {name: shape for file in files for name, shape in _shapes(file)}
+    tensors = {name: shape for file in files for name, shape in shapes(file).items() if shape}
     words = (geometry.vocabulary, geometry.decoder.width)
     found = list(_against(tensors, geometry.decoder, _decoder(geometry.decoder), words))
     # Where config.json says nothing of the tower, it is another checkpoint's.
     if config.get("vision_config"):
         found += _against(tensors, geometry.tower, _tower(geometry.tower))
     return found
-
-
-def _shapes(file: Path) -> Iterator[tuple[str, Shape]]:
-    with file.open("rb") as opened:
-        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-    for name, tensor in header.items():
-        if tensor.get("dtype") in PLAIN:
-            yield name, tuple(tensor["shape"])
 
 
 def _against(

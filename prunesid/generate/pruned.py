@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import warnings
 from collections import Counter, UserDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,7 +128,7 @@ def prune(
               whatever else the processor returns. A prompt shows any number of images or clips
     method    one of `prunesid.list_methods()` with its `params`, not inside the language model
     budget    tokens kept per image or clip. A medium with no more stays as it is. If all do, the
-              inputs are returned as they are
+              inputs are returned as they are, with a warning
     seed      of methods with random choices
     options   those of the model family (`prunesid.families.options_of`)
     question  the question of all prompts or of each, for methods that choose by image and question
@@ -415,6 +416,8 @@ class _Recipe:
         found = {name: value for name, value in given.items() if name not in visual}
         counts = [len(medium) for medium in each]
         if not late and counts == [run.width for run in runs]:
+            reason = f"budget {self.budget} covers the tokens of every image and clip"
+            warnings.warn(f"nothing is pruned: {reason}", stacklevel=2)
             return dict(given), None
         short = shorten(mask, runs, counts)
         found["input_ids"] = short.take(ids, self.adapter.pad_id)

@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import pytest
 import torch
@@ -106,6 +107,16 @@ def test_unknown_names_give_the_choices():
 def test_missing_attention_is_said():
     with pytest.raises(ValueError, match=r"cls_topk needs cls_attention.*grid, .*prunesid, random"):
         compress(VisionRecord(record().features), "cls_topk", budget=4)
+
+
+def test_a_budget_above_the_tokens_is_told():
+    images = record(tokens=24)
+    with pytest.warns(UserWarning, match="budget 25 exceeds the 24 tokens"):
+        kept = compress(images, "prunesid", budget=25)
+    assert kept.count.tolist() == [24, 24]
+    with warnings.catch_warnings(action="error"):
+        compress(images, "prunesid", budget=24)
+        compress(images, "prunesid", budget=torch.tensor([25, 25]))
 
 
 @pytest.mark.parametrize("budget", [0, -1, 2.0, True, "8", torch.tensor([4]), torch.ones(2)])

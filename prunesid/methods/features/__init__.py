@@ -16,6 +16,7 @@ Other modules call `register`, or plug-ins name them in the entry-point group `p
 from __future__ import annotations
 
 import numbers
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import NoneType
@@ -253,7 +254,8 @@ def compress(
     record  the vision features of B images
     method  one of `list_feature_methods()`, with its own `params`
     budget  tokens kept per image: an int, or a (B,) integer tensor. An image of at most that many
-            tokens comes back unchanged. Some methods read a budget differently (`BudgetRule`)
+            tokens comes back unchanged, with a warning if an int exceeds them. Some methods read a
+            budget differently (`BudgetRule`)
     seed    an int, or one per image. A random choice depends on the seed and the image, never on
             the batch, so a batch gives the same tokens as its images one by one
 
@@ -266,10 +268,15 @@ def compress(
     resolved = resolve(method, **params)
     _check_record(record, method, resolved)
     budgets = _budgets(budget, record)
+    asked = None if isinstance(budget, torch.Tensor) else budget
     if entry.budget_rule is not None:
         meant = entry.budget_rule.of(resolved)
         wanted = [meant(each, record.num_tokens) for each in budgets.tolist()]
+        asked = asked and max(wanted)
         budgets, resolved = budgets.new_tensor(wanted), resolved | dict(entry.budget_rule.then)
+    if asked is not None and asked > record.num_tokens:
+        reason = f"budget {asked} exceeds the {record.num_tokens} tokens of an image"
+        warnings.warn(f"nothing is pruned: {reason}", stacklevel=2)
     seeds = [seed] * len(record) if isinstance(seed, (int, numbers.Integral)) else list(seed)
     if len(seeds) != len(record):
         raise ValueError(f"{len(seeds)} seeds for {len(record)} images")

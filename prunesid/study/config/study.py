@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
@@ -212,10 +212,6 @@ def parse_study(
     given = valid_part(document, read_schema("config"), problems)
     # Without its plug-ins and overrides an ablation is another, whose problems are nobody's.
     whole = all(given[name] == document.value.get(name, given[name]) for name in SHAPING)
-    beside = folder or Path.cwd()
-    plugins: tuple[Path, ...] = ()
-    with collecting(problems, document):
-        plugins = find_plugins(given["plugins"], beside)
     known: Mapping[str, Any] = {}
     with collecting(problems, document, "model"):
         _check_folder(given["model"], given["name"])
@@ -227,93 +223,35 @@ def parse_study(
         results = results.expanduser()
         # Where it cannot be, this says why.
         results.resolve().exists()
-    named, overrides = given.get("ablations", []), given["overrides"]
+    named = given.get("ablations", [])
     # Without a field that names ablations, what is missing is that field.
-    for name in overrides if "ablations" in given else ():
+    for name in given["overrides"] if "ablations" in given else ():
         if name not in named:
             stranger = unknown("ablation of this study", name, named)
             problems.append(document.at(f"overrides: {stranger}"))
-    folders = [f for f in (folder, in_clone("configs")) if f is not None]
-
-    def read(
-        what: str,
-        name: str,
-        load: Callable[[Path], Loaded],
-        field: str | None = None,
-        home: Document = document,
-    ) -> Loaded | None:
-        """What stands in the file that a field names; None, and its problems, where it is none.
-
-        home  the document that has the field
-        """
-        path = None
-        with collecting(problems, home):
-            path = _find(folders, what, name, field)
-        with collecting(problems):
-            return None if path is None else load(path)
-        return None
-
-    @cache
-    def benchmark_of(name: str, home: Document, field: str | None = None) -> Benchmark | None:
-        return read("benchmark", name, _benchmark, field, home)
-
-    def changes_of(name: str) -> Document | None:
-        return document.part(f"overrides.{name}") if name in overrides else None
-
-    def check_fields(path: Path) -> None:
-        check(ablation_document(path, changes_of(path.stem)), read_schema("ablation"))
-
+    files = _Files(document, folder, given["overrides"], problems)
+    plugins: tuple[Path, ...] = ()
+    with collecting(problems, document):
+        plugins = find_plugins(given["plugins"], folder or Path.cwd())
     if plugins:
         # A plug-in may take seconds, to import torch: first what is wrong whatever it brings.
         for name in named if whole else ():
-            read("ablation", name, check_fields)
-        for name in given.get("benchmarks", ()):
-            benchmark_of(name, document)
-        if given["calibration"] is not None:
-            benchmark_of(given["calibration"], document, "calibration")
+            files.check_ablation(name)
+        files.named_benchmarks(given)
         if not problems:
             with collecting(problems, document):
-                load_plugins(given["plugins"], beside)
+                load_plugins(given["plugins"], folder or Path.cwd())
     whole = whole and not (given["plugins"] and problems)
     ablations: list[Ablation] = []
-    # {benchmark: the first document that names it}
-    asked = dict.fromkeys(given.get("benchmarks", ()), document)
     homes: dict[str, Callable[[], Document]] = {}
     for name in named if whole else ():
-        changes = changes_of(name)
-
-        def load(path: Path, changes: Document | None = changes) -> Ablation:
-            return load_ablation(path, given["seeds"], vision_of(known).depth, changes)
-
-        ablation = read("ablation", name, load)
-        if ablation is None:
-            continue
-        own = ablation.benchmarks or tuple(given.get("benchmarks", ()))
-        ablations.append(replace(ablation, benchmarks=own))
-        home = partial(ablation_document, _find(folders, "ablation", name), changes)
-        for benchmark in ablation.benchmarks or ():
-            asked.setdefault(benchmark, home())
-        homes = {arm.name: home for arm in ablation.arms} | homes
-        try:
-            _check_latency(ablations[-1], given["limit"])
-        except ConfigError as error:
-            problems += map(home().at, error.problems)
-    benchmarks: list[Benchmark] = []
-    for name, source in asked.items():
-        found = benchmark_of(name, source)
-        if found is not None:
-            with collecting(problems, source):
-                _check_clips(known, found)
-                benchmarks.append(found)
-    for first, second in combinations(benchmarks, 2):
-        if (first.task, first.metric) == (second.task, second.metric):
-            same = f"'{second.name}' and '{first.name}' are one task and metric; keep one"
-            problems.append(document.at(f"benchmarks: {same}"))
-    for what, names in (("benchmarks", [*asked]), ("ablations", named)):
-        for first, second in combinations(names, 2):
-            if first.casefold() == second.casefold() and first != second:
-                same = f"'{first}' and '{second}' are one folder where case does not count"
-                problems.append(document.at(f"{what}: {same}; rename one"))
+        ablation = files.ablation(name, given, vision_of(known).depth)
+        if ablation is not None:
+            ablations.append(ablation)
+            home = partial(files.home_of, name)
+            homes = {arm.name: home for arm in ablation.arms} | homes
+    benchmarks, calibration = files.named_benchmarks(given, ablations, known)
+    problems += map(document.at, _twins(benchmarks, named))
     if (parts := given["shards"] * len(benchmarks)) > PARTS:
         cut = f"{given['shards']:,} of every benchmark are {parts:,} parts, each a chain of jobs"
         problems.append(document.at(f"shards: {cut}; a study has at most {PARTS:,}"))
@@ -321,23 +259,8 @@ def parse_study(
     with collecting(problems, document):
         arms = _once(ablations)
     vision = _vision(known, benchmarks, given["frames"])
-    ruled_out = [
-        (
-            arm,
-            f"budget: {arm.budget} exceeds the {vision.tokens} visual tokens of the model; it "
-            "would keep them all, as the arm of all tokens does",
-        )
-        for arm in arms
-        if vision.tokens is not None and arm.budget is not None and arm.budget > vision.tokens
-    ]
-    for arm, problem in (*ruled_out, *_infeasible(vision, given["model_options"], arms)):
+    for arm, problem in _infeasible(vision, given["model_options"], arms):
         problems.append(homes[arm.name]().at(problem, "vary"))
-    calibration = None
-    if given["calibration"] is not None:
-        calibration = benchmark_of(given["calibration"], document, "calibration")
-    if calibration is not None:
-        with collecting(problems, document):
-            _check_clips(known, calibration, "calibration")
     with collecting(problems, document):
         if (given["calibration"] is None) == (calibration is None):
             _check_calibration(calibration, benchmarks, arms)
@@ -362,6 +285,120 @@ def parse_study(
         return replace(study, patches=parse_patches(given["patches"], by_benchmark, study.labels))
     except ConfigError as error:
         raise ConfigError(document.at(f"patches.{each}") for each in error.problems) from error
+
+
+class _Files:
+    """The YAML files of the benchmarks and ablations that a study names, each read once.
+
+    What is wrong in them goes to `problems`.
+    """
+
+    def __init__(
+        self,
+        document: Document,
+        folder: Path | None,
+        overrides: Mapping[str, Any],
+        problems: list[str],
+    ) -> None:
+        self._document = document
+        self._folders = [each for each in (folder, in_clone("configs")) if each is not None]
+        self._overrides = overrides
+        self._problems = problems
+        self._benchmarks: dict[str, Benchmark | None] = {}
+
+    def check_ablation(self, name: str) -> None:
+        """What is wrong in an ablation whatever its methods are."""
+
+        def load(path: Path) -> None:
+            check(ablation_document(path, self._changes(name)), read_schema("ablation"))
+
+        self._read("ablation", name, load)
+
+    def ablation(self, name: str, given: Mapping[str, Any], depth: int | None) -> Ablation | None:
+        """An ablation of a study with `given` values; None where it is none."""
+
+        def load(path: Path) -> Ablation:
+            return load_ablation(path, given["seeds"], depth, self._changes(name))
+
+        found = self._read("ablation", name, load)
+        if found is None:
+            return None
+        found = replace(found, benchmarks=found.benchmarks or tuple(given.get("benchmarks", ())))
+        with collecting(self._problems, self.home_of(name)):
+            _check_latency(found, given["limit"])
+        return found
+
+    def home_of(self, name: str) -> Document:
+        """The document of an ablation that was read, for its problems' file and line."""
+        return ablation_document(_find(self._folders, "ablation", name), self._changes(name))
+
+    def named_benchmarks(
+        self,
+        given: Mapping[str, Any],
+        ablations: Sequence[Ablation] = (),
+        known: Mapping[str, Any] | None = None,
+    ) -> tuple[list[Benchmark], Benchmark | None]:
+        """The benchmarks that a study and its ablations name, each once, and the calibration set.
+
+        known  the model's config.json, for what the model cannot take
+        """
+        # {benchmark: the first document that names it}
+        asked = dict.fromkeys(given.get("benchmarks", ()), self._document)
+        for ablation in ablations:
+            for name in ablation.benchmarks or ():
+                if name not in asked:
+                    asked[name] = self.home_of(ablation.name)
+        found = [self._benchmark(name, home, "benchmarks", known) for name, home in asked.items()]
+        calibration = None
+        if given["calibration"] is not None:
+            own = given["calibration"], self._document, "calibration"
+            calibration = self._benchmark(*own, known)
+        return [each for each in found if each is not None], calibration
+
+    def _benchmark(
+        self, name: str, home: Document, field: str, known: Mapping[str, Any] | None
+    ) -> Benchmark | None:
+        """The benchmark that a field of the document `home` names."""
+        if name not in self._benchmarks:
+            self._benchmarks[name] = self._read("benchmark", name, _benchmark, field, home)
+        found = self._benchmarks[name]
+        with collecting(self._problems, home):
+            if found is not None and known is not None:
+                _check_clips(known, found, field)
+            return found
+        return None
+
+    def _changes(self, name: str) -> Document | None:
+        return self._document.part(f"overrides.{name}") if name in self._overrides else None
+
+    def _read(
+        self,
+        what: str,
+        name: str,
+        load: Callable[[Path], Loaded],
+        field: str | None = None,
+        home: Document | None = None,
+    ) -> Loaded | None:
+        """What stands in the file that a field names; None where it is none."""
+        path = None
+        with collecting(self._problems, home or self._document):
+            path = _find(self._folders, what, name, field)
+        with collecting(self._problems):
+            return None if path is None else load(path)
+        return None
+
+
+def _twins(benchmarks: Sequence[Benchmark], ablations: Sequence[str]) -> Iterator[str]:
+    """Problems: benchmarks that are one, and names that may be those of one folder."""
+    for one, two in combinations(benchmarks, 2):
+        if (one.task, one.metric) == (two.task, two.metric):
+            yield f"benchmarks: '{two.name}' and '{one.name}' are one task and metric; keep one"
+    names = {"benchmarks": [benchmark.name for benchmark in benchmarks], "ablations": ablations}
+    for field, own in names.items():
+        for first, second in combinations(own, 2):
+            if first.casefold() == second.casefold() and first != second:
+                same = f"'{first}' and '{second}' are one folder where case does not count"
+                yield f"{field}: {same}; rename one"
 
 
 def _benchmark(path: Path) -> Benchmark:
@@ -486,10 +523,17 @@ def _check_calibration(
 def _infeasible(
     vision: Vision, options: Mapping[str, Any], arms: Sequence[Arm]
 ) -> Iterator[tuple[Arm, str]]:
-    """Arms that the family, the depth of encoder or language model, or the options rule out."""
+    """Arms that the family, the tokens, the depth of encoder or model, or the options rule out."""
     family = declared.find(str(vision.family))
     taken = {} if family is None else family.choices
     chosen = {name: value for name, value in options.items() if name in CHOICES}
+
+    def fewer(arm: Arm) -> None:
+        if vision.tokens is not None and arm.budget is not None and arm.budget > vision.tokens:
+            raise ValueError(
+                f"budget: {arm.budget} exceeds the {vision.tokens} visual tokens of the model; it "
+                "would keep them all, as the arm of all tokens does"
+            )
 
     def readable(arm: Arm) -> None:
         for asked in arm.asked:
@@ -521,6 +565,7 @@ def _infeasible(
         features.crops_of(arm.method, {**chosen, **arm.crops}, **arm.params)
 
     checks: tuple[tuple[Callable[[Arm], None], list[Arm]], ...] = (
+        (fewer, list(arms)),
         (readable, list(arms)),
         (late, [arm for arm in arms if arm.is_late]),
         (encoding, [arm for arm in arms if arm.encodes]),

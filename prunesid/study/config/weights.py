@@ -13,20 +13,20 @@ PLAIN = ("F64", "F32", "F16", "BF16")
 Shape = tuple[int, ...]
 
 
-def fields_of(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where it is none."""
+def fields_of(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where it is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def shards(index: Path) -> list[str]:
     """The files of weights that an index names, SINGLE where there is none; ValueError for none."""
     if not index.is_file():
         return [SINGLE]
-    named = fields_of(index).get("weight_map")
+    named = (fields_of(index) or {}).get("weight_map")
     files = sorted(set(map(str, named.values()))) if isinstance(named, dict) else []
     if not files or not all(name.endswith(".safetensors") for name in files):
         raise ValueError(f"{index} names no weights")

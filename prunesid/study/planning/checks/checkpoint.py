@@ -91,7 +91,8 @@ def absent(find: Find) -> list[str]:
     except ValueError:
         weights = [f"a readable {INDEX}"]
     needed = [("config.json",), ("tokenizer_config.json",), TOKENIZERS]
-    family = None if config is None else declared.find(str(fields_of(config).get("model_type")))
+    fields = None if config is None else fields_of(config)
+    family = declared.find(str((fields or {}).get("model_type")))
     if family is not None and family.processor:
         needed.append(PROCESSORS)
     needed += [(name,) for name in weights]
@@ -111,7 +112,7 @@ def _is_whole(path: Path) -> bool:
     from safetensors import SafetensorError, safe_open
 
     if path.name in ("tokenizer_config.json", "generation_config.json", *TOKENIZERS, *PROCESSORS):
-        return path.suffix != ".json" or bool(fields_of(path))
+        return path.suffix != ".json" or fields_of(path) is not None
     if path.suffix != ".safetensors":
         return True
     try:

@@ -23,7 +23,7 @@ def contradictions(folder: Path, files: Sequence[Path]) -> list[str]:
         config, geometry = read_config(str(folder)), geometry_of(str(folder))
     except ConfigError:
         return []
-    tensors = {name: shape for file in files for name, shape in shapes(file).items() if shape}
+    tensors = {name: shape for file in files for name, shape in shapes(file).items()}
     words = (geometry.vocabulary, geometry.decoder.width)
     found = list(_against(tensors, geometry.decoder, _decoder(geometry.decoder), words))
     # Where config.json says nothing of the tower, it is another checkpoint's.
@@ -33,7 +33,7 @@ def contradictions(folder: Path, files: Sequence[Path]) -> list[str]:
 
 
 def _against(
-    tensors: Mapping[str, Shape],
+    tensors: Mapping[str, Shape | None],
     sizes: Transformer,
     layer: Mapping[str, Shape],
     words: Shape | None = None,
@@ -47,10 +47,12 @@ def _against(
         if words is not None:
             expected["embed_tokens"] = words
         for name, shape in expected.items():
-            stored = tensors.get(f"{stack}{name}.weight")
-            if stored != shape:
-                has = "is missing" if stored is None else f"is {_by(stored)}"
-                yield f"{stack}{name}.weight {has}, by config.json {_by(shape)}"
+            whole = f"{stack}{name}.weight"
+            stored = tensors.get(whole)
+            if whole not in tensors:
+                yield f"{whole} is missing, by config.json {_by(shape)}"
+            elif stored is not None and stored != shape:
+                yield f"{whole} is {_by(stored)}, by config.json {_by(shape)}"
 
 
 def _decoder(sizes: Transformer) -> dict[str, Shape]:

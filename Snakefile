@@ -10,7 +10,9 @@ from snakemake.settings.types import DeploymentMethod
 
 from prunesid.core.files import write_changed
 from prunesid.study.planning.looks import look_once
+from prunesid.study.surroundings import refuse_surroundings
 
+refuse_surroundings()
 look_once(JobScheduler)
 
 if not workflow.configfiles and not {"chapters", "benchmarks"} & set(config):
@@ -74,12 +76,8 @@ else:
     include: "workflow/rules/notebook.smk"
     include: "workflow/rules/publish.smk"
     include: "workflow/rules/estimate.smk"
-
-    # They look up every arm in the one store, which staged results do not have.
-    if not STAGED:
-
-        include: "workflow/rules/explorer.smk"
-        include: "workflow/rules/export.smk"
+    include: "workflow/rules/explorer.smk"
+    include: "workflow/rules/export.smk"
 
     # Rules of your own: any .smk in the folder `rules` beside the study's file (docs/extending.md).
     for path in own_rules():
@@ -88,7 +86,7 @@ else:
 
 
 # A chapter's results, and those of a module in a workflow of its own, are shown by what it is part of.
-if workflow.modifier.is_main_snakefile() and workflow.configfiles and not STAGED:
+if workflow.modifier.is_main_snakefile() and workflow.configfiles:
 
     include: "workflow/rules/front.smk"
 
@@ -110,4 +108,7 @@ rule all:
 
 
 onsuccess:
-    print(closing(STUDIES))
+    if STAGED:
+        print(f"First page: {rules.front.output.page.storage_object.query}")
+    else:
+        print(closing(STUDIES))

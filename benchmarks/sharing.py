@@ -35,7 +35,7 @@ ARMS: Arms = {
     "vanilla": {},
     **{
         f"{grouping}-{budget}": {"method": "prunesid", "budget": budget, "grouping": grouping}
-        for budget in (64, 128, 192)
+        for budget in (64, 128, 192, 32, 96, 160)
         for grouping in ("psca", "kmeans", "random")
     },
 }

@@ -192,21 +192,12 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _check_surroundings() -> None:
-    """What libraries read when they are imported, and would end in a traceback."""
-    threads = os.environ.get("OMP_NUM_THREADS") or "1"
-    if not threads.strip().isdecimal():
-        sys.exit(f"OMP_NUM_THREADS is {threads!r} in the environment, and no number of threads")
-    for name in ("HF_HOME", "HF_HUB_CACHE"):
-        folder = Path(os.environ.get(name, "."))
-        if any(path.is_file() for path in (folder, *folder.parents)):
-            sys.exit(f"{name} is {str(folder)!r} in the environment, which is or lies in a file")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status. Problems of a study are said without a traceback."""
     given = parser().parse_args(arguments)
-    _check_surroundings()
+    from prunesid.study.surroundings import refuse_surroundings
+
+    refuse_surroundings()
     from prunesid.study.config.documents import ConfigError
 
     try:

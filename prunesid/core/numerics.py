@@ -37,6 +37,8 @@ PROBABILITY_GRID = 2.0**-48
 MANY_CHANNELS = 2048
 # Channels in a part of a float32 sum; an eighth of 4096 costs 8 % and makes errors 8 times smaller.
 PART = 512
+# Lengths of float32 rows whose products are far from the ends of float32.
+FLOAT32_LENGTHS = (2.0**-40, 2.0**40)
 
 
 def on_grid(values: Tensor, step: float = GRID) -> Tensor:
@@ -108,14 +110,13 @@ def float32_first(batch: Tensor) -> bool:
 
 
 def float32_gram(rows: Tensor) -> tuple[Tensor, float]:
-    """`gram` of float32 rows (B, T, D), and the largest error.
+    """`gram` of float32 rows (B, T, D), and the largest error, as part of two rows' lengths.
 
-    The error is that of cosines if the rows were rounded from float64 rows of unit length or zero.
-
-    The error of a sum in any order with n roundings is at most n u / (1 - n u), where u = 2^-24
-    (Higham, Accuracy and Stability of Numerical Algorithms, chapter 3). To keep n small, the
-    channels are summed in parts. Each product has one rounding per channel of a part and per part,
-    two of the rounded rows, and two to spare, for underflow and grids.
+    The error of a sum in any order with n roundings is at most n u / (1 - n u) of the sum of the
+    absolute products, where u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms,
+    chapter 3), and so of the product of the lengths. To keep n small, the channels are summed in
+    parts. Each product has one rounding per channel of a part and per part, and four to spare, for
+    underflow and grids. Rows are to be zero or of a length in `FLOAT32_LENGTHS`.
     """
     parts = rows.split(PART, dim=2)
     roundings = (PART + len(parts) + 4) * 2.0**-24

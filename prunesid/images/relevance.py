@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from prunesid.core.questions import Question
 
 TEXT_TOWER = "text_tower"
+# Of the configuration of a vision tower: what that of the text tower's CLIP model has alike.
+ALIKE = ("hidden_size", "num_hidden_layers", "image_size", "patch_size")
 # The requests for short answers in LLaVA's evaluation, and in lmms-eval, which follows it.
 FORMS = (
     "\nAnswer the question using a single word or phrase.",

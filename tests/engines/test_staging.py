@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from builders import study_runs
 from builders.study_runs import tables
+
+from prunesid.core.files import file_digest
 
 NEEDED = ("snakemake_storage_plugin_fs", "snakemake_executor_plugin_cluster_generic")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -54,10 +57,9 @@ def study(tmp_path_factory) -> Path:
 
 
 def local(folder: Path, study: Path) -> dict[str, str]:
-    """The tables of the study on one machine, but those of its explorer, which takes the store."""
+    """The tables of the study on one machine."""
     study_runs.run(folder, "--workflow-profile", "none", "--cores", "2", study=study)
-    found = tables(folder)
-    return {path: digest for path, digest in found.items() if "explorer" not in Path(path).parts}
+    return tables(folder)
 
 
 def staging(folder: Path) -> list[str]:
@@ -84,6 +86,19 @@ def shown(storage: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
+def explorer(folder: Path) -> dict[str, str]:
+    """Every file of the explorer: its data, images and page."""
+    of = folder / "results/quick/pocket/explorer"
+    files = (path for path in sorted(of.rglob("*")) if path.is_file())
+    return {str(path.relative_to(of)): file_digest(path) for path in files}
+
+
+def first_page(folder: Path) -> str:
+    """The first page, but for the time of the run."""
+    page = (folder / "results/quick/index.html").read_text()
+    return re.sub(r"Answers scored .*? \(UTC\)", "", page)
+
+
 def entries(storage: Path) -> dict[str, set[str]]:
     """{stage: the keys} of everything that was stored arm by arm."""
     benchmark = storage / "results/quick/pocket/pocket_gqa"
@@ -103,6 +118,10 @@ def test_a_staged_study_has_the_tables_of_a_local_one_and_computes_an_arm_once(s
     assert len(expected) > 15
     study_runs.run(cluster, *options, study=study)
     assert shown(storage) == expected
+    assert len(explorer(storage)) > 20
+    assert explorer(storage) == explorer(machine)
+    assert first_page(storage) == first_page(machine)
+    assert 'href="pocket/explorer/index.html"' in first_page(storage)
     # Results are in the storage alone.
     assert not tables(cluster)
     assert not (cluster / "results/quick/store").exists()
@@ -118,6 +137,10 @@ def test_a_staged_study_has_the_tables_of_a_local_one_and_computes_an_arm_once(s
     new = {stage: len(after[stage] - before[stage]) for stage in before}
     assert new == {"encoded": 0, "selections": 1, "answers": 1, "scores": 1}
     assert shown(storage) == local(machine, study)
+
+    study_runs.run(cluster, *options, "--", "export", study=study)
+    lines = (storage / "results/quick/pocket/export/index.csv").read_text().splitlines()
+    assert len(lines) == 1 + 5  # all tokens and four methods
 
 
 def test_arms_that_a_failed_job_would_take_along_are_refused_at_once(study, tmp_path):

@@ -123,3 +123,8 @@ rule score:
         "Scoring {wildcards.benchmark} by lmms-eval, and counting costs"
     script:
         "../scripts/score.py"
+
+
+TARGETS += filled(
+    rules.score.output.table, benchmark=[b.name for b in STUDY.benchmarks]
+)

@@ -54,13 +54,13 @@ TARGETS = [getattr(rules, f"{each.name}_all").input for each in WHOLE.chapters]
 
 
 STAGED = workflow.storage_settings.default_storage_provider is not None
-if not STAGED:
 
-    # The results of all chapters in the schema of Every Eval Ever.
-    rule export:
-        input:
-            [getattr(rules, f"{each.name}_export").output for each in WHOLE.chapters],
-        localrule: True
+
+# The results of all chapters in the schema of Every Eval Ever.
+rule export:
+    input:
+        [getattr(rules, f"{each.name}_export").output for each in WHOLE.chapters],
+    localrule: True
 
 
 # What several chapters say of the same methods.

@@ -22,15 +22,19 @@ rule explorer:
         heads=parts_of(rules.features.output.head, STUDY.benchmarks),
         selections=parts_of(rules.select.output[0], STUDY.benchmarks),
         answers=parts_of(rules.answer.output[0], STUDY.benchmarks),
-        scores=expand(
+        stores=[
+            *kept(STUDY.benchmarks),
+            *(each for b in STUDY.benchmarks for each in answered(b.name)),
+        ],
+        scores=filled(
             rules.score.output.table, benchmark=[b.name for b in STUDY.benchmarks]
         ),
-        costs=expand(
+        costs=filled(
             rules.score.output.costs, benchmark=[b.name for b in STUDY.benchmarks]
         ),
         information=rules.information.output[0],
         comparisons=expand(LAYOUT.comparison(), ablation=ABLATIONS),
-        latency=expand(rules.latency.output.latency, ablation=CLOCKED),
+        latency=filled(rules.latency.output.latency, ablation=CLOCKED),
         page=explorer_page,
         asked=asked("explorer", explorer_asked),
         code=code("explorer"),

@@ -15,10 +15,10 @@ def export_asked(wildcards):
 
 rule export:
     input:
-        scores=expand(
+        scores=filled(
             rules.score.output.table, benchmark=[b.name for b in STUDY.benchmarks]
         ),
-        metrics=expand(
+        metrics=filled(
             rules.score.output.metrics, benchmark=[b.name for b in STUDY.benchmarks]
         ),
         asked=asked("export", export_asked),

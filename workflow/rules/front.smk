@@ -2,7 +2,7 @@
 from prunesid.study.provenance.seals import drop_damaged_outputs
 
 RESULTS = STUDIES[0].results
-if workflow.is_main_process:
+if workflow.is_main_process and not STAGED:
     for dropped in drop_damaged_outputs(RESULTS / "index.html"):
         logger.warning(f"{dropped} was damaged; making it again")
 
@@ -11,15 +11,16 @@ rule front:
     input:
         shown=list(TARGETS),
         paper=[
-            os.path.relpath(in_clone("configs", "paper", name))
+            local(os.path.relpath(in_clone("configs", "paper", name)))
             for name in ("results.csv", "notes.yaml")
         ],
         asked=whole_asked(
             "front",
             title=WHOLE.title if "chapters" in config else STUDY.title,
-            traveled=TRAVELED,
+            traveled=TRAVELED is not None,
+            staged=STAGED,
         ),
-        code=[os.path.relpath(path) for path in stage_files("front").values()],
+        code=[local(os.path.relpath(path)) for path in stage_files("front").values()],
     output:
         page=RESULTS / "index.html",
         # The same for the start of Snakemake's report.

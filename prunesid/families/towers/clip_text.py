@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from prunesid.core.costs import TextTower, Transformer
 from prunesid.core.parameters import Param
-from prunesid.images.relevance import mean_of_units
+from prunesid.images.relevance import ALIKE, mean_of_units
 
 OPTION = Param(None, str, choices=None)
 
@@ -49,7 +49,7 @@ class ClipText:
             own = CLIPConfig.from_pretrained(path).vision_config
         except OSError as error:
             raise ValueError(f"text_tower: no CLIP model at {path}: {error}") from error
-        for name in ("hidden_size", "num_hidden_layers", "image_size", "patch_size"):
+        for name in ALIKE:
             if getattr(own, name) != getattr(vision, name):
                 raise ValueError(
                     f"text_tower: {path} belongs to a vision tower of {name} "

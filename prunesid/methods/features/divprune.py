@@ -18,19 +18,23 @@ from prunesid.core.costs import Visual
 from prunesid.core.crops import BEFORE, METHOD, PACKED, Crops
 from prunesid.core.delayed import Array, Tensor, np, torch
 from prunesid.core.needs import Needs
-from prunesid.core.numerics import float32_first, float32_gram, in_numpy, rank_of_picks
+from prunesid.core.numerics import (
+    FLOAT32_LENGTHS,
+    float32_first,
+    float32_gram,
+    in_numpy,
+    rank_of_picks,
+)
 from prunesid.core.parameters import Param
 from prunesid.core.record import Kept, VisionRecord, keep
 from prunesid.core.seeding import Draws
 from prunesid.methods.features import register
-from prunesid.methods.features.prunesid.information import rounded, similarity, unit
+from prunesid.methods.features.prunesid.information import inverse_lengths, rounded, similarity
 from prunesid.methods.features.ragged import largest_partial
 from prunesid.methods.registry import Resolved, Source
 
 # Pairs of tokens, for each token, beyond which a whole Gram matrix is faster.
 MANY = 4
-# Tokens that are brought to unit length together.
-PART = 144
 
 
 def _macs(visual: Visual, budget: int, params: Resolved) -> int:
@@ -110,9 +114,14 @@ def _picks_by_bounds(projected: Tensor, steps: int) -> Tensor:
     that decide it are computed. If these become many, as among duplicates, all are.
     """
     tokens = projected.shape[1]
-    roughly, error = float32_gram(_float32_unit(projected))
+    inverse = inverse_lengths(projected)[0]
+    shortest, longest = FLOAT32_LENGTHS
+    if ((inverse > 1 / shortest) | (inverse > 0) & (inverse < 1 / longest)).any():
+        return _picks(similarity(projected), steps)[0]
+    products, error = float32_gram(projected.float())
     spread = 2 * error
-    low: Array = roughly[0].double().sub_(error).fill_diagonal_(-torch.inf).numpy()
+    cosines = products[0].double().mul_(inverse[:, None]).mul_(inverse)
+    low: Array = cosines.sub_(error).fill_diagonal_(-torch.inf).numpy()
     # The similarity to the nearest one of `others` is within `least` and `least + spread`, or
     # equal to `least` if that is `exact`.
     others = np.arange(tokens)
@@ -130,7 +139,10 @@ def _picks_by_bounds(projected: Tensor, steps: int) -> Tensor:
             left -= len(token)
             if left < 0:
                 return _picks(similarity(projected), steps)[0]
-            least[unsure] = _nearest(projected, unsure, token, others[other])
+            pairs = _similarities(projected[0], inverse, unsure[token], others[other])
+            nearest = np.full(len(unsure), -np.inf)
+            np.maximum.at(nearest, token, pairs)
+            least[unsure] = nearest
             exact[unsure] = True
             pick = int(least.argmin())
         picks[place] = pick
@@ -145,23 +157,8 @@ def _picks_by_bounds(projected: Tensor, steps: int) -> Tensor:
     return picks
 
 
-def _nearest(projected: Tensor, tokens: Array, token: Array, other: Array) -> Array:
-    """Largest similarity of each of some `tokens` to the `other` ones that its pairs name.
-
-    token  the place, among `tokens`, of each pair's first token
-    """
-    both = torch.from_numpy(np.concatenate([tokens[token], other]))
-    pairs = torch.linalg.vecdot(*unit(projected[:, both]).chunk(2, dim=1))[0]
-    nearest = np.full(len(tokens), -np.inf)
-    np.maximum.at(nearest, token, rounded(pairs).numpy())
-    return nearest
-
-
-def _float32_unit(projected: Tensor) -> Tensor:
-    """`unit` in float32, each entry rounded once, of tokens that are not float64."""
-    parts = []
-    for part in projected.split(PART, dim=1):  # since large temporary memory is slow
-        wide = part.double()
-        norm = torch.linalg.vector_norm(wide, dim=2, keepdim=True)
-        parts.append(wide.div_(norm.clamp_(min=torch.finfo(wide.dtype).tiny)).float())
-    return torch.cat(parts, dim=1)
+def _similarities(tokens: Tensor, inverse: Tensor, ones: Array, others: Array) -> Array:
+    """(n,) similarities of pairs of tokens (T, E), of which `inverse` (T,) are 1 by the lengths."""
+    one, other = torch.from_numpy(ones), torch.from_numpy(others)
+    pairs = torch.linalg.vecdot(tokens[one].double(), tokens[other].double())
+    return rounded(pairs.mul_(inverse[one]).mul_(inverse[other])).numpy()

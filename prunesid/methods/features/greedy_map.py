@@ -23,14 +23,16 @@ from prunesid.core.numerics import (
     one_thread,
     rank_of_picks,
 )
-from prunesid.methods.features.prunesid.information import cosine, unit
+from prunesid.methods.features.prunesid.information import cosine, inverse_lengths
 from prunesid.methods.features.ragged import largest_partial
 from prunesid.methods.registry import Resolved
 
 # One in so many tokens may be picked for the similarities to picks to be faster than all.
-FEW = 4
+FEW = 5
 # Channels that suffice to guess at most of the picks.
 CHANNELS = 1024
+# One in so many guesses is to spare, for picks of which the guess is wrong.
+SPARE = 8
 
 
 def ranked(projected: Tensor, weight: Tensor | None, budget: Tensor) -> Tensor:
@@ -67,21 +69,29 @@ def _picks_by_rows(projected: Tensor, weight: Tensor, steps: int) -> Tensor:
     A choice by some of the channels in float32 guesses at the picks, so that one product gives the
     similarities to almost all of them. Those to the other picks are computed when needed.
     """
-    tokens = unit(projected)[0]
-    own = torch.linalg.vector_norm(tokens, dim=1) ** 2
-    guess = _guess(tokens, own, weight, steps)
-    rows = dict(zip(guess.tolist(), (tokens[guess] @ tokens.T).numpy(), strict=True))
+    inverse = inverse_lengths(projected)[0]
+    own = (inverse > 0).double()
+    tokens = projected[0].double()
+    rows: dict[int, Array] = {}
+
+    def add(picks: Tensor) -> None:
+        products = tokens[picks] @ tokens.T
+        similarities = products.mul_(inverse[picks, None]).mul_(inverse)
+        rows.update(zip(picks.tolist(), similarities.numpy(), strict=True))
 
     def row(pick: int) -> Array:
-        return rows[pick] if pick in rows else (tokens @ tokens[pick]).numpy()
+        if pick not in rows:
+            add(torch.tensor([pick]))
+        return rows[pick]
 
+    add(_guess(projected[0], own, weight, steps + steps // SPARE))
     return _picks(own.numpy(), row, weight.numpy(), steps)
 
 
 def _guess(tokens: Tensor, own: Tensor, weight: Tensor, steps: int) -> Tensor:
-    """(steps,) likely picks of unit `tokens` (T, E), from every nth channel."""
-    some = tokens[:, :: max(tokens.shape[1] // CHANNELS, 1)].float()
-    rough = gram(torch.nn.functional.normalize(some, dim=1)[None])[0].numpy()
+    """(steps,) likely picks of `tokens` (T, E), from every nth channel."""
+    some = tokens[:, :: max(tokens.shape[1] // CHANNELS, 1)].double()
+    rough = gram(torch.nn.functional.normalize(some, dim=1).float()[None])[0].numpy()
     return _picks(own.float().numpy(), rough.__getitem__, weight.float().numpy(), steps)
 
 

@@ -153,6 +153,17 @@ def _find(folder: Path, name: str) -> Path:
     raise ConfigError([f"{CHAPTERS}: {unknown('chapter', name, known)}"])
 
 
+def _mixed_up(one: Chapter, other: Chapter) -> list[str]:
+    """Why rules of one chapter would be called as those of another, whose name goes on."""
+    rest = other.name.removeprefix(f"{one.name}_")
+    if rest == other.name or not f"{rest}_".startswith("ablation_"):
+        return []
+    return [
+        f"{CHAPTERS}: '{other.study.title}' is named {other.study.model_name}, as rules of "
+        f"'{one.study.title}' are; give one of them another `name`"
+    ]
+
+
 def _check_together(chapters: Sequence[Chapter]) -> None:
     problems = []
     for one, other in combinations(chapters, 2):
@@ -169,6 +180,8 @@ def _check_together(chapters: Sequence[Chapter]) -> None:
                 f"{CHAPTERS}: {names} are named {' and '.join(folders)}, which differ in case, "
                 "'-', '.' and '_' alone and would be mixed up; give one of them another `name`"
             )
+        else:
+            problems += _mixed_up(one, other) + _mixed_up(other, one)
         problems += [
             f"{CHAPTERS}: {names} have different {field}; name it beside `{CHAPTERS}`"
             for field in SHARED

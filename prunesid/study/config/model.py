@@ -15,6 +15,7 @@ from prunesid.core.costs import EncoderShape
 from prunesid.core.registry import unknown
 from prunesid.families import declared
 from prunesid.families.declared import Geometry
+from prunesid.images.relevance import ALIKE
 from prunesid.pocket import EMBEDDED
 from prunesid.study.config.documents import ConfigError
 from prunesid.study.config.hub_models import hub_models
@@ -168,17 +169,29 @@ def is_hub_name(model: str) -> bool:
     return _is_like_hub_name(model) and not Path(model).exists() and not _hub_refusal(model)
 
 
-def check_tower(tower: str, field: str) -> None:
-    """ConfigError for a text tower that is neither the folder of a CLIP model nor a hub name."""
+def check_tower(tower: str, field: str, config: Mapping[str, Any]) -> None:
+    """ConfigError for a text tower that is neither the folder of a CLIP model nor a hub name.
+
+    Nor may a folder's config.json say another size of the vision tower than the model's `config`.
+    """
     if is_hub_name(tower):
         return
     if not Path(tower).is_dir():
         raise ConfigError(
             [f"{field}: there is no folder '{tower}'{_no_hub_name(tower)}; name a CLIP model"]
         )
-    kind = _stated(Path(tower) / "config.json", field).get("model_type")
-    if kind != "clip":
+    stated = _stated(Path(tower) / "config.json", field)
+    if (kind := stated.get("model_type")) != "clip":
         raise ConfigError([f"{field}: '{tower}' holds a model of type {kind!r}, where CLIP is due"])
+    own, vision = (each.get("vision_config") or {} for each in (stated, config))
+    for name in ALIKE:
+        if name in own and name in vision and own[name] != vision[name]:
+            raise ConfigError(
+                [
+                    f"{field}: '{tower}' belongs to a vision tower of {name} {own[name]!r}, and "
+                    f"the model's has {vision[name]!r}"
+                ]
+            )
 
 
 def _is_like_hub_name(model: str) -> bool:

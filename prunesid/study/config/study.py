@@ -497,7 +497,7 @@ def _check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> Non
     except ValueError as error:
         raise ConfigError([f"model_options: {error}"]) from error
     if options.get(TEXT_TOWER) is not None:
-        check_tower(options[TEXT_TOWER], f"model_options.{TEXT_TOWER}")
+        check_tower(options[TEXT_TOWER], f"model_options.{TEXT_TOWER}", config)
 
 
 def _check_calibration(

@@ -1,7 +1,7 @@
 """The explorer: a folder with one page of a study, to look at images, kept patches and answers.
 
     from prunesid.study.explorer import write_explorer
-    write_explorer(study, folder)
+    write_explorer(study, store, folder)
 
 The page opens from a file. Its data are scripts that hand over JSON, which it loads when they are
 needed, and pictures. docs/explorer.md describes both.
@@ -39,8 +39,11 @@ QUALITY = 75
 RIGHT = 0.5
 
 
-def write_explorer(study: Study, folder: Path) -> None:
-    """Write the page of a finished study, of one model, to `folder`."""
+def write_explorer(study: Study, store: Store, folder: Path) -> None:
+    """Write the page of a finished study, of one model, to `folder`.
+
+    store  has what the arms kept and answered
+    """
     shutil.copytree(PAGE, folder, dirs_exist_ok=True)
     data, layout, arms = folder / "data", Layout.of(study), study.arms
     information = pd.read_parquet(layout.information)
@@ -50,7 +53,7 @@ def write_explorer(study: Study, folder: Path) -> None:
         own = {arm.name for arm in study.arms_of(benchmark.name)}
         chosen = {n: arm for n, arm in enumerate(arms) if arm.name in own}
         phi = information[information["benchmark"] == benchmark.name].set_index("image_id")["phi"]
-        found = _write_benchmark(study, benchmark, scores, chosen, phi, folder)
+        found = _write_benchmark(study, benchmark, scores, chosen, phi, store, folder)
         costs = costs_of(study, benchmark.name)
         benchmarks.append(found | {"macs": {n: costs[arm.name] for n, arm in chosen.items()}})
     times = times_of(study)
@@ -74,7 +77,7 @@ def write_explorer(study: Study, folder: Path) -> None:
 
 def _write_benchmark(
     study: Study, benchmark: Benchmark, scores: pd.DataFrame, arms: Mapping[int, Arm],
-    phi: pd.Series, folder: Path,
+    phi: pd.Series, store: Store, folder: Path,
 ) -> dict[str, Any]:  # fmt: skip
     """Write all of one benchmark; what the page has to know of it before."""
     name, data = benchmark.name, folder / "data"
@@ -97,7 +100,7 @@ def _write_benchmark(
         "disagree": numbers(_disagreeing(list(aligned.values()))),
     }
     write_script(data, f"{name}/questions", document)
-    layout, store = Layout.of(study), Store(Layout.of(study).store)
+    layout = Layout.of(study)
     keys = {
         stage: [read_keys(layout.keys(stage, name, shard)) for shard in shards(study.shards)]
         for stage in ("selections", "answers")

@@ -1,5 +1,6 @@
 """Bad studies, and files that they name: what is refused, with file, line and choices."""
 
+import json
 import os
 import subprocess
 import sys
@@ -375,6 +376,16 @@ def test_bad_input_is_refused_where_it_stands(tmp_path, monkeypatch, case):
     assert message.replace("FOLDER/", "") in found.replace(f"{tmp_path}/", "")
     assert "Traceback" not in found and len(found) < 5000
     assert all(len(line) < 600 for line in found.splitlines())
+
+
+@pytest.mark.parametrize(("own", "known"), [(64, True), (336, False), (None, False)])
+def test_a_text_tower_of_another_vision_tower_is_refused(own, known, tmp_path):
+    vision = {} if own is None else {"image_size": own}
+    config = {"model_type": "clip", "vision_config": vision}
+    tower = {"text_tower": str(tmp_path / "m")}
+    path = lay(tmp_path, study=study(model_options=tower), config=json.dumps(config))
+    size = f"'m' belongs to a vision tower of image_size {own}, and the model's has"
+    assert (size in problems(path)) == known
 
 
 def test_a_file_that_is_no_benchmark_of_ours(tmp_path):

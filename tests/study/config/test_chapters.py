@@ -117,6 +117,15 @@ def test_chapters_whose_rules_would_have_one_name_are_refused(write):
         load_whole(path)
 
 
+@pytest.mark.parametrize("name", ["a_ablation", "a-ablation-of"])
+def test_a_chapter_named_as_rules_of_another_is_refused(write, name):
+    first, other = FIRST | {"name": "a"}, OTHER | {"name": name}
+    said = f"'Other' is named {name}, as rules of 'First' are; give one of them another `name`"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_whole(write(first=first, other=other))
+    assert len(load_whole(write(first=first, other=OTHER | {"name": "a_b"})).chapters) == 2
+
+
 def test_problems_of_all_chapters_are_listed_at_once(write):
     path = write(first=FIRST | {"shards": 0}, other=OTHER | {"seeds": "many"})
     with pytest.raises(ConfigError) as refused:

@@ -40,6 +40,15 @@ def unit(features: Tensor) -> Tensor:
     return x.div_(torch.linalg.vector_norm(x, dim=2, keepdim=True).clamp(min=1))
 
 
+def inverse_lengths(features: Tensor) -> Tensor:
+    """(B, T) float64: 1 by the length of each of the (B, T, D) tokens, 0 of a zero token.
+
+    Not for float64 tokens, of which squares may be out of range.
+    """
+    lengths = torch.linalg.vector_norm(features, dim=2, dtype=torch.float64)
+    return torch.where(lengths > 0, 1 / lengths, 0.0)
+
+
 def redundancy(rows: Tensor, rho: str = "pairs") -> Tensor:
     """rho, the mean similarity over the unordered pairs of tokens (equation 4).
 

@@ -154,7 +154,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _mixed_up(one: Chapter, other: Chapter) -> list[str]:
-    """Why rules of one chapter would be called as those of another, whose name goes on."""
+    """A problem if `other` is named as a rule of `one` is: by its name and that of an ablation."""
     rest = other.name.removeprefix(f"{one.name}_")
     if rest == other.name or not f"{rest}_".startswith("ablation_"):
         return []

@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
+import numpy as np
+from safetensors import deserialize
 
 from prunesid.core.files import digest
 from prunesid.core.record import PLACE, Kept
-from prunesid.images.records import ImageRecords, whole_index
+from prunesid.images.records import ImageRecords
 from prunesid.study.files.question_rows import AskedRow, asked_rows, to_metadata
 
 _PLACE = f"info.{PLACE}"
@@ -26,6 +26,9 @@ def save_kept(
             encoder pass of its own
     asked   the question of each row, if rows are questions'
     """
+    # Here and below: it imports torch, which digests do without.
+    from safetensors.torch import save_file
+
     tensors = {"index": kept.index, "count": kept.count}
     tensors |= {f"info.{key}": value for key, value in kept.info.items()}
     made = kept.mask & (kept.index < 0)
@@ -42,6 +45,8 @@ def load_kept(path: Path, records: ImageRecords, sources: Sequence[int] | None =
 
     sources  the row of `records` that each row was chosen from; None: row by row
     """
+    from safetensors.torch import load_file
+
     tensors = load_file(path)
     index, count = tensors["index"], tensors["count"]
     tokens = tensors["tokens"] if "tokens" in tensors else records.gather(index, sources=sources)
@@ -58,18 +63,21 @@ def load_kept(path: Path, records: ImageRecords, sources: Sequence[int] | None =
 
 def kept_digest(path: Path) -> str:
     """Digest of the tokens kept and their places, whatever chose them. Equal: equal answers."""
-    return _digest(load_file(path), by_question=bool(asked_rows(path)))
+    contents = {name: tensor["data"] for name, tensor in deserialize(path.read_bytes())}
+    return _digest(contents, by_question=bool(asked_rows(path)))
 
 
 def whole_digest(sizes: Sequence[int], *, by_question: bool = False) -> str:
     """The `kept_digest` of keeping every patch of crops of these sizes in its place."""
-    index, count = whole_index(sizes)
-    return _digest({"index": index, "count": count}, by_question)
+    count = np.array(sizes, np.int64)
+    places = np.arange(count.max())
+    index = np.where(places < count[:, None], places, -1)
+    return _digest({"index": index.tobytes(), "count": count.tobytes()}, by_question)
 
 
-def _digest(tensors: Mapping[str, torch.Tensor], by_question: bool) -> str:
+def _digest(tensors: Mapping[str, bytes], by_question: bool) -> str:
     contents: dict[str, str | bool] = {
-        key: hashlib.sha256(value.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+        key: hashlib.sha256(value).hexdigest()
         for key, value in tensors.items()
         if not key.startswith("info.") or key == _PLACE
     }

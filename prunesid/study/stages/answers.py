@@ -8,10 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
+from prunesid.core.delayed import Tensor
 from prunesid.core.record import Kept
-from prunesid.generate.decoding import Inputs
 from prunesid.images.medium import Medium
 from prunesid.images.records import ImageRecords
 from prunesid.images.relevance import owners
@@ -29,6 +27,7 @@ from prunesid.study.stages.shard import WHOLE, Shard
 from prunesid.study.stages.source import Runtime, Source
 
 if TYPE_CHECKING:
+    from prunesid.generate.decoding import Inputs
     from prunesid.study.config.arm import Arm
 
 ALL = "all"

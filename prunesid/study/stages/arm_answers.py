@@ -8,22 +8,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
 from tqdm import tqdm
 
+from prunesid.core.delayed import Tensor
 from prunesid.core.faults import blamed
 from prunesid.core.memory import Halving
 from prunesid.core.questions import Answer, Question, write_answers
 from prunesid.core.record import Kept
-from prunesid.generate.decoding import Inputs
-from prunesid.generate.engine import answer
-from prunesid.generate.late import answer_late
 from prunesid.images.relevance import by_question
 from prunesid.study.provenance.contents import version
 from prunesid.study.provenance.store import Store
 
 if TYPE_CHECKING:
     from prunesid.families.base import Adapter
+    from prunesid.generate.decoding import Inputs
 
 
 @dataclass(frozen=True)
@@ -144,6 +142,10 @@ def _answer(
     progress: Callable[[int], object],
 ) -> tuple[list[Answer], int]:
     """The answers, and the visual tokens that were run: per input, or per question if late."""
+    # Here: both import torch, and the keys of answers do without.
+    from prunesid.generate.engine import answer
+    from prunesid.generate.late import answer_late
+
     late = job.late
     if job.newline is not None:
         adapter = adapter.with_newline(job.newline)

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from tqdm import tqdm
 
+from prunesid.core.delayed import torch
 from prunesid.core.faults import blamed
 from prunesid.core.memory import Halving
 from prunesid.core.record import Kept

@@ -31,6 +31,18 @@ def test_planning_a_study_of_which_nothing_is_computed_imports_no_torch(tmp_path
     )
 
 
+def test_keys_of_what_arms_keep_and_answer_import_no_torch(tmp_path):
+    assert_no_torch(
+        "import numpy as np; from pathlib import Path; from safetensors.numpy import save_file\n"
+        "from prunesid.study.files.kept import kept_digest, whole_digest\n"
+        "from prunesid.study.stages import answers, encoding, selection\n"
+        f"path = Path({str(tmp_path / 'kept.safetensors')!r})\n"
+        "index = np.array([[0, 1, 2], [0, 1, -1]])\n"
+        "save_file({'index': index, 'count': np.array([3, 2])}, path)\n"
+        "assert kept_digest(path) == whole_digest([3, 2])"
+    )
+
+
 def assert_no_torch(code):
     lines = [code, "import sys", "assert 'torch' not in sys.modules"]
     done = subprocess.run(

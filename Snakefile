@@ -22,14 +22,14 @@ if not workflow.configfiles and not {"chapters", "benchmarks"} & set(config):
     configfile: str(clone / "configs" / "study.yaml")
 
 
-# Only where it is asked for: to Snakemake, jobs in another environment are other jobs.
+# Set only if it is asked for, since Snakemake would rerun jobs whose environment changes.
 if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
     image = Path("prunesid.sif").resolve()
     if not image.is_file():
         raise WorkflowError(
             f"{image} is missing: apptainer build prunesid.sif prunesid.def"
         )
-    # The image holds the environment alone; the code is this clone's.
+    # The image holds only the environment; the code is that of this clone.
     os.environ["APPTAINERENV_PYTHONPATH"] = workflow.current_basedir.get_path_or_uri(
         secret_free=True
     )
@@ -85,13 +85,13 @@ else:
         include: path
 
 
-# A chapter's results, and those of a module in a workflow of its own, are shown by what it is part of.
+# A first page for this workflow only: one that runs as a chapter or a module is shown by its parent workflow.
 if workflow.modifier.is_main_snakefile() and workflow.configfiles:
 
     include: "workflow/rules/front.smk"
 
 
-# Snakemake's report starts on the findings, where there are some.
+# Snakemake's report starts with the findings, if there are any.
 if (STUDIES[0].results / "start.html").is_file():
 
     report: "workflow/report/start.rst"

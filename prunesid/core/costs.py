@@ -1,4 +1,4 @@
-"""The cost of a number of tokens, counted: tokens per layer, KV entries and multiply-adds.
+"""The cost of a prompt, by counting: tokens per layer, KV entries and multiply-adds.
 
 A gated decoder layer with n tokens, width d and FFN width m takes 4 n d^2 + 2 n^2 d + 3 n d m
 multiply-adds: four projections, scores and mixing over the full square, three FFN matrices. With
@@ -19,7 +19,7 @@ from typing import Any
 from prunesid.core.record import EMBEDDINGS
 from prunesid.core.rectangle import Box
 
-# The ways between pixels and an answer whose time is measured (`prunesid.generate.stations`).
+# The steps from pixels to an answer whose time is measured (`prunesid.generate.stations`).
 STATIONS = ("preprocess", "encode", "select", "project", "prefill", "decode")
 
 
@@ -51,7 +51,7 @@ class Transformer:
 
     @classmethod
     def encoder(cls, config: Any) -> Transformer:
-        """Of a CLIP-like vision configuration: plain FFN."""
+        """The sizes in a CLIP-like vision configuration: plain FFN."""
         heads, width = config.num_attention_heads, config.hidden_size
         ffn = config.intermediate_size
         return cls(config.num_hidden_layers, width, ffn, heads, heads, width // heads, 2)
@@ -112,10 +112,10 @@ class TextTower:
 class EncoderShape:
     """An encoder with a square of patches (and CLS), for one crop of an image or frame of a clip.
 
-    layers  blocks of the encoder
-    read    how many of them run until the features are read
-    side    rows of its patches, and columns
-    shown   those of the patches that show the image; None: all
+    layers  number of blocks of the encoder
+    read    number of blocks that run until the features are read
+    side    rows, and also columns, of its patches
+    shown   the box of the patches that show the image; None: all patches do
     """
 
     layers: int
@@ -130,12 +130,16 @@ class EncoderShape:
 
     @property
     def tokens(self) -> int:
-        """T: how many these are."""
+        """T, the number of patches in `box`."""
         return self.box.size
 
     @classmethod
     def of(cls, layers: int, patches: int, layer: int) -> EncoderShape:
-        """Of an encoder whose features are hidden state `layer`, as a configuration counts it."""
+        """The shape of an encoder of `layers` blocks and `patches` patches.
+
+        layer  the hidden state that is read as features, counted as in the model's configuration: 0
+               is the input of the first block, -1 the output of the last
+        """
         return cls(layers, layer % (layers + 1), round(patches**0.5))
 
 
@@ -144,9 +148,9 @@ class Sizes:
     """The sizes of a model.
 
     decoder         the language model
-    encoder         the vision tower; None for one that is no plain transformer and has no formula
+    encoder         the vision tower; None if it is no plain transformer, so that it has no formula
     encoder_tokens  tokens of one image (or crop) that enter the tower, CLS included
-    encoding        the encoder as methods that act in it see it; None for families without such
+    encoding        the encoder's shape for methods that act in it; None if it has no such shape
     text            the text tower that the model was loaded with, or None
     """
 

@@ -1,16 +1,16 @@
 """How methods treat an image that comes as a base crop and sub-crops (LLaVA-NeXT), and a clip.
 
-The authors' codes differ in five respects: the candidates of one choice, the order in which tokens
-enter the language model, padding, newlines, and the image that a budget is meant for. A method
-declares what its authors do (`prunesid.methods.features.register(crops=...)`). The options of the
-model's family override that for all methods at once.
+The authors' implementations differ in five respects: the candidates of one choice, the order in
+which tokens enter the language model, padding, newlines, and the image that a budget is meant for.
+A method declares what its authors do (`prunesid.methods.features.register(crops=...)`). The options
+of the model's family override this declaration for all methods at once.
 
 The frames of a clip (Video-LLaVA) are treated alike by all methods, by the options in `FRAMES`:
 
 scope      "frame": every frame gets its share of the budget. "clip": one choice among the patches
            of all frames
-frame_cls  whether the CLS token of every frame enters with its patches, "keep", in one place of
-           the budget, or not, "drop"
+frame_cls  "keep": the CLS token of every frame enters with its patches and takes one place of the
+           frame's budget. "drop": CLS tokens enter only if all patches of the clip are kept
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 OPTIONS: Mapping[str, Param] = {name: Param(None, str, own) for name, own in CHOICES.items()}
 SCOPE, FRAME_CLS = "scope", "frame_cls"
 FRAMES: Mapping[str, tuple[str, ...]] = {SCOPE: (BY_FRAME, BY_CLIP), FRAME_CLS: (DROP, KEEP)}
-# What one arm may choose otherwise than the model's options, of images and clips.
+# The options that one arm may set differently from the model, for images and clips.
 OF_ARMS: Mapping[str, tuple[str, ...]] = {
     name: (*CHOICES.get(name, ()), *FRAMES.get(name, ())) for name in (*CHOICES, FRAME_CLS)
 }
@@ -55,8 +55,9 @@ class Crops:
                 of the base crop, then those of the map. "packed": the sequence that enters the
                 unmodified model, without padding and with a newline embedding after each map row
     crop_order  the order of the output. "method": as the method sends tokens, crop after crop if
-                each crop is a choice of its own. "map": first the base crop's tokens in that order,
-                then the patches in map order, the CLS tokens of the sub-crops, merged tokens
+                each crop is a choice of its own. "map": first the base crop's tokens in the
+                method's order, then the sub-crops' patches in map order, their CLS tokens, and
+                merged tokens
     newline     "drop": no newline embeddings except those that a packed sequence keeps. "rows": one
                 after each row of the map that holds a token
     unpad       "never": patches of the padding count like others. "before": they cannot be chosen.
@@ -74,10 +75,11 @@ class Crops:
     budget_for: str = FULL
 
     def under(self, chosen: Mapping[str, Any]) -> Crops:
-        """This treatment with the options that a user chose; None and options of clips change none.
+        """This treatment with the options that a user chose; None and options of clips are ignored.
 
         newline="rows" implies crop_order="map". Any choice of newline turns scope="packed" into
-        "image". ValueError if the user chose both a newline and scope="packed".
+        "image"; otherwise scope="packed" implies unpad="before". ValueError if the user chose both
+        a newline and scope="packed".
         """
         given = {name: own for name, own in chosen.items() if own in CHOICES.get(name, ())}
         if given.get("scope") == PACKED and "newline" in given:

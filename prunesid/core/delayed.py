@@ -1,9 +1,9 @@
 """torch and NumPy, imported when they are first used.
 
-The import takes seconds. Reading a study, drawing its tables and asking what is left to do need
+The import takes seconds. Reading a study, drawing its tables and listing what is left to do need
 the declarations of methods and families but never a tensor. Modules that hold such declarations
-take `torch` from here, and `Tensor` for their annotations. The library can do without NumPy, so
-that its modules take `np` and `Array` from here, too.
+take `torch` from here, and `Tensor` for their annotations. NumPy is optional for the library, so
+its modules take `np` and `Array` from here, too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ else:
     torch = _Delayed("torch")
 
     class Array:
-        """`numpy.ndarray` in annotations, which nobody evaluates."""
+        """`numpy.ndarray` in annotations, which are never evaluated."""
 
     class Tensor:
-        """`torch.Tensor` in annotations, which nobody evaluates."""
+        """`torch.Tensor` in annotations, which are never evaluated."""

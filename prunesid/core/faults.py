@@ -1,4 +1,4 @@
-"""The error for a method that raises or gives what none may give, by name of method and image."""
+"""The error for a method that raises or returns something invalid, naming method and image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from contextlib import contextmanager
 class MethodError(ValueError):
     """What a method did wrong.
 
-    row  the row of its batch that brings it about; None if all do, or once the row has a name
+    row  the row of the batch that causes the error; None if no single row does, or if the message
+         already names the image
     """
 
     def __init__(self, problem: str, row: int | None = None) -> None:
@@ -19,7 +20,7 @@ class MethodError(ValueError):
 
 @contextmanager
 def blamed(whose: Callable[[int | None], str]) -> Iterator[None]:
-    """Put `whose(row)` before the message of a MethodError; its cause stays its only cause."""
+    """Put `whose(row)` before the message of a MethodError from the block, and keep its cause."""
     try:
         yield
     except MethodError as error:
@@ -27,5 +28,5 @@ def blamed(whose: Callable[[int | None], str]) -> Iterator[None]:
 
 
 def said(error: Exception) -> str:
-    """The message of what a method raised, with its type unless that is how methods refuse."""
+    """The message of an exception, after its type unless it is a ValueError, a method's refusal."""
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

@@ -23,7 +23,7 @@ _LEFT = re.compile(r"\.tmp-(?P<host>.+)-(?P<process>\d+)-[0-9a-z_]{8}(\..*)?")
 
 
 def temporary_prefix() -> str:
-    """The start of the name of a temporary file or folder of this process, which `sweep` knows."""
+    """The prefix by which `sweep` recognizes this process's temporary files and folders."""
     return f".tmp-{platform.node()}-{os.getpid()}-"
 
 
@@ -52,8 +52,8 @@ def temporary_beside(target: Path) -> Path:
 def sweep(folder: Path, seconds: float = DAY) -> list[Path]:
     """Delete the temporary files and folders that killed processes left, and return them.
 
-    Those of a process of this machine go once it is dead. Those of another machine go when nothing
-    was written to them for so many `seconds`.
+    Files of this machine are deleted once their process is dead. Files of another machine are
+    deleted once nothing was written to them for `seconds` seconds.
     """
     swept = []
     for root, folders, files in os.walk(folder):
@@ -87,7 +87,7 @@ def _runs(process: int) -> bool:
 
 
 def _last_written(path: Path) -> float:
-    """When; now for one that its process has just deleted."""
+    """Time of the last write to a file or anything in a folder; now if it was just deleted."""
     times = []
     for each in (path, *path.rglob("*")):
         with suppress(FileNotFoundError):
@@ -96,7 +96,7 @@ def _last_written(path: Path) -> float:
 
 
 def write_changed(path: Path, text: str) -> None:
-    """Write a file, unless it holds this text already: its time says when the text changed."""
+    """Write a file unless it holds this text already; so its time is that of the last change."""
     try:
         same = path.read_bytes() == text.encode()
     except FileNotFoundError:

@@ -119,7 +119,7 @@ def _imports(
 
 
 def _statements(node: ast.AST, checking: bool) -> Iterator[ast.AST]:
-    """All statements below `node`; without `checking` those that only type checkers see are not."""
+    """All statements below `node`; those for type checkers alone only if `checking`."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.expr):
             continue
@@ -137,12 +137,12 @@ def _for_checkers(test: ast.expr) -> bool:
 
 
 def _source(base: str, name: str) -> str:
-    """The module needed by `from base import name`: a submodule, or the definer of the name."""
+    """The module needed by `from base import name`: a submodule, or the one that defines `name`."""
     if _locate(f"{base}.{name}") is not None:
         return f"{base}.{name}"
     path = _locate(base)
     if path is not None and path.name == "__init__.py":
-        # A package that hands its names on when they are asked for states them for type checkers.
+        # A package that imports its names on first use declares them for type checkers.
         for origin, handed_on in _bindings(base, path, checking=True):
             if handed_on == name and origin != base:
                 return _source(origin, name)

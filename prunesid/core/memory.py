@@ -1,8 +1,8 @@
-"""Batches that are halved where a GPU's memory does not suffice for them.
+"""Batches that are halved if they do not fit into a GPU's memory.
 
-Where one batch ends and the next begins stays as it was; each is only done in several parts. What
-is computed of an item does not depend on its batch, except that on a GPU the kernels for another
-shape may round otherwise in the last bits.
+The borders between batches do not move; a batch that does not fit is processed in several parts. An
+item's result does not depend on its batch, except in the last bits on a GPU: kernels for another
+shape may round differently.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Halving:
     """The batches of one job; the size that fits is remembered from batch to batch.
 
     what  what is done in batches, for the message
-    most  items at once that fit, as far as is known; None before any did not
+    most  the largest number of items to try at once; None until memory first runs out
     """
 
     def __init__(self, what: str) -> None:
@@ -34,9 +34,9 @@ class Halving:
     def run(
         self, batch: Sequence[Item], work: Callable[[Sequence[Item]], Result]
     ) -> Iterator[Result]:
-        """`work(batch)`; or that of its parts in their order, where memory did not suffice.
+        """Yield `work(batch)` or, if memory does not suffice, `work` of its parts in their order.
 
-        A warning tells of every halving. torch.OutOfMemoryError where not even one item fits.
+        Every halving is logged as a warning. torch.OutOfMemoryError if not even one item fits.
         """
         start = 0
         while start < len(batch):
@@ -48,7 +48,7 @@ class Halving:
             except torch.OutOfMemoryError:
                 if len(part) == 1:
                     raise
-            # Here, after the error and its frames are gone, nothing holds what the attempt made.
+            # Here the error and its frames are gone, so nothing holds the attempt's tensors.
             gc.collect()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()

@@ -10,7 +10,7 @@ from prunesid.core.record import OPTIONAL, VisionRecord
 # Relevance by CLIP if the model comes with a text tower, else by EMBEDDINGS.
 QUESTION = "question"
 ASKED = (QUESTION,)
-# Of the fields that are not flags.
+# The type of each field that is not a flag, and its description in messages.
 _KINDS = {"relevance": (tuple, "a tuple of encoders"), "layers": (frozenset, "a frozenset")}
 
 

@@ -12,11 +12,12 @@ all ranked, about n^2 / 2 * step / R pairs tie. The steps follow from that and f
   image in 100; 2^-40 changes one in 100 000. The error of a product of 1024 terms is at most 1e-15.
 * Probabilities and densities (`PROBABILITY_GRID`). Attention to one of thousands of tokens may be
   1e-6 and differ from the next by 1e-9, which is 2^-30. Sums over up to 32 heads remain exact.
-* Everything else (`GRID`). The error of |V| is that of an eigenvector, 1e-12 and more; of its 576
-  values one pair ties in some 1000 images, and matters only at the end of its group's quota.
-  Thresholds are compared with finer numbers. The gains of a determinantal point process are on this
-  grid because it also tells when the rank is spent: the rest is an error, which a finer grid would
-  take for a gain. Only the largest gain counts, so that one step in a million may tie.
+* Everything else (`GRID`). The error of |V| is that of an eigenvector, 1e-12 and more. Among its
+  576 values, one pair ties in some 1000 images, and it matters only at the end of its group's
+  quota. Thresholds are compared with finer numbers. The gains of a determinantal point process are
+  on this grid because it also shows when the rank of the features is exhausted. What is left then
+  is rounding error, which a finer grid would take for a gain. Only the largest gain counts, so that
+  one step in a million may tie.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from prunesid.core.delayed import Tensor, torch
 GRID = 2.0**-30
 COSINE_GRID = 2.0**-40
 PROBABILITY_GRID = 2.0**-48
-# Channels from which products take most of the time of a choice.
+# Number of channels from which on matrix products take most of the time of a choice.
 MANY_CHANNELS = 2048
 # Channels in a part of a float32 sum; an eighth of 4096 costs 8 % and makes errors 8 times smaller.
 PART = 512
-# Lengths of float32 rows whose products are far from the ends of float32.
+# Lengths of float32 rows whose products neither overflow nor underflow, by a wide margin.
 FLOAT32_LENGTHS = (2.0**-40, 2.0**40)
 
 
@@ -47,9 +48,10 @@ def on_grid(values: Tensor, step: float = GRID) -> Tensor:
 
 
 def on_cpu(tensor: Tensor) -> bool:
-    """Whether work is done image by image, where a call costs little and a wait nothing.
+    """Whether the tensor is on the CPU, where work is done image by image.
 
-    On an accelerator a batch goes through together, and as few answers as can be are waited for.
+    There a call costs little, and waiting for a result nothing. On an accelerator the whole batch
+    is processed at once, with as few waits for results as possible.
     """
     return tensor.device.type == "cpu"
 
@@ -66,14 +68,14 @@ def _has_numpy() -> bool:
 def in_numpy(tensor: Tensor) -> bool:
     """Whether a choice of many small steps is made in NumPy, one image after another.
 
-    There a call costs a third of one of torch's. On an accelerator, and without NumPy, which the
-    library can miss, a batch goes through together.
+    True on the CPU if NumPy, which is optional, is installed: its calls cost a third of torch's.
+    Otherwise torch processes the whole batch at once.
     """
     return on_cpu(tensor) and _has_numpy()
 
 
 def per_image(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
-    """`function` of a (B, ...) tensor, with the bits that each image has at B = 1.
+    """`function(batch)` of a (B, ...) tensor; on the CPU each image has the same bits as at B = 1.
 
     Matrix libraries choose their kernel by batch size and memory alignment. So on the CPU, where
     the work per image outweighs the call, each image gets a call and fresh memory of its own.
@@ -86,8 +88,8 @@ def per_image(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
 def gram(rows: Tensor) -> Tensor:
     """(B, T, T) products of all pairs of the (B, T, D) rows, float32 or float64.
 
-    On one thread of a CPU NumPy multiplies. It sees that a matrix meets its own transpose, and
-    computes half of the products (BLAS's `syrk`). Call it in `per_image`.
+    On one thread of a CPU, NumPy multiplies. It recognizes a matrix times its own transpose and
+    computes only half of the products (BLAS's `syrk`). Call this function in `per_image`.
     """
     if not in_numpy(rows) or torch.get_num_threads() > 1:
         return rows @ rows.transpose(1, 2)
@@ -97,11 +99,11 @@ def gram(rows: Tensor) -> Tensor:
 
 
 def float32_first(batch: Tensor) -> bool:
-    """Whether products of tokens (B, T, D) in float32 first make a choice of them faster.
+    """Whether a choice among tokens (B, T, D) is faster if it first uses products in float32.
 
-    They do on a CPU and for many channels, where matrix products take most of the time. Not if
-    torch was told to multiply with fewer bits, or if tokens are float64, of which squares may be
-    out of range.
+    True on a CPU with NumPy and for many channels, where matrix products take most of the time.
+    False if torch was told to multiply with fewer bits, or if tokens are float64, whose squares may
+    be out of range.
     """
     precision = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
     full = precision in ("none", "ieee") and not torch.is_autocast_enabled("cpu")
@@ -110,13 +112,14 @@ def float32_first(batch: Tensor) -> bool:
 
 
 def float32_gram(rows: Tensor) -> tuple[Tensor, float]:
-    """`gram` of float32 rows (B, T, D), and the largest error, as part of two rows' lengths.
+    """`gram` of float32 rows (B, T, D), and a bound of its error relative to two rows' lengths.
 
-    The error of a sum in any order with n roundings is at most n u / (1 - n u) of the sum of the
-    absolute products, where u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms,
-    chapter 3), and so of the product of the lengths. To keep n small, the channels are summed in
-    parts. Each product has one rounding per channel of a part and per part, and four to spare, for
-    underflow and grids. Rows are to be zero or of a length in `FLOAT32_LENGTHS`.
+    The bound times the product of two rows' lengths bounds the error of their product. The error of
+    a sum in any order with n roundings is at most n u / (1 - n u) of the sum of the absolute
+    products, where u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, chapter 3).
+    That sum is at most the product of the lengths. To keep n small, the channels are summed in
+    parts: n counts one rounding per channel of a part, one per part, and four to spare for
+    underflow and grids. Rows must be zero or have a length in `FLOAT32_LENGTHS`.
     """
     parts = rows.split(PART, dim=2)
     roundings = (PART + len(parts) + 4) * 2.0**-24
@@ -127,7 +130,7 @@ def float32_gram(rows: Tensor) -> tuple[Tensor, float]:
 
 
 def _scipy_linalg() -> ModuleType | None:
-    """`scipy.linalg`, imported when first used; None without SciPy, which the library can miss."""
+    """`scipy.linalg`, imported when first used; None if SciPy, which is optional, is missing."""
     try:
         return importlib.import_module("scipy.linalg")
     except ImportError:
@@ -137,7 +140,8 @@ def _scipy_linalg() -> ModuleType | None:
 def one_thread() -> AbstractContextManager[Any]:
     """A block in which NumPy's and SciPy's OpenBLAS run on one thread, if threadpoolctl is there.
 
-    On several, its workers wait busily for some 20 ms after a call, on the cores that torch needs.
+    With several threads, OpenBLAS's workers spin for some 20 ms after a call, on cores that torch
+    needs.
     """
     return _limits()()
 
@@ -148,7 +152,7 @@ def _limits() -> Callable[[], AbstractContextManager[Any]]:
         threadpoolctl = importlib.import_module("threadpoolctl")
     except ImportError:
         return nullcontext
-    _scipy_linalg()  # whose library is another one than NumPy's, and must be there to be found
+    _scipy_linalg()  # SciPy's OpenBLAS is not NumPy's, and only loaded libraries are found
     controller = threadpoolctl.ThreadpoolController().select(internal_api="openblas")
     return partial(controller.limit, limits=1)
 
@@ -156,9 +160,9 @@ def _limits() -> Callable[[], AbstractContextManager[Any]]:
 def leading_eigenvectors(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest eigenvalues of symmetric float64 (B, n, n) matrices, and their vectors.
 
-    Returns values (B, count), descending, and vectors (B, n, count) in columns. On the CPU SciPy,
-    where it is installed, computes these alone (LAPACK's `syevr`), in the memory of `matrices`,
-    which are overwritten; torch computes all n.
+    Returns values (B, count), descending, and vectors (B, n, count) in columns. On the CPU, SciPy,
+    if it is installed, computes only these (LAPACK's `syevr`) and overwrites `matrices`. Otherwise
+    torch computes all n.
     """
     size = matrices.shape[1]
     scipy_linalg = _scipy_linalg()

@@ -10,7 +10,7 @@ from typing import Any
 
 from prunesid.core.registry import unknown
 
-# Beyond it no number is one of floating point.
+# The largest finite number in floating point.
 LARGEST = sys.float_info.max
 
 Value = str | int | float | bool | None
@@ -33,7 +33,7 @@ class Param:
     def __post_init__(self) -> None:
         if self.kind not in (str, int, float, bool):
             raise ValueError(f"a parameter is a str, int, float or bool, not {self.kind!r}")
-        # What a function lists may be no more known than the rest of a registry that is filling.
+        # A function may list the names of a registry that is still being filled.
         if not callable(self.choices):
             self.check("default", self.default)
 

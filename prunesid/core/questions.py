@@ -11,8 +11,8 @@ from typing import Any
 _WITHOUT_EFFECT = frozenset({"image_aspect_ratio", "top_k", "top_p", "use_cache"})
 _UNDERSTOOD = frozenset({"do_sample", "max_new_tokens", "num_beams", "temperature", "until"})
 _DEFAULT_LENGTH = 1024
-# Attribute of a table of scores: the questions and the images that are left out since the latter
-# cannot be read; none where there are none.
+# Attribute of a table of scores: how many questions and images are left out because the images
+# cannot be read. Tables that leave out none lack it.
 LEFT_OUT = "left_out"
 
 
@@ -20,7 +20,8 @@ LEFT_OUT = "left_out"
 class Question:
     """One question on one image; `id` is the task's document number as text.
 
-    `input` names the input that it is shown, if that is not the image as every question sees it.
+    `input` names the input that the question is shown; "" means the image that all its questions
+    share.
     """
 
     id: str
@@ -47,7 +48,7 @@ class Answer:
     cached          visual tokens in each layer's cache when decoding starts
     selection_macs  multiply-adds of choosing tokens
     left            per crop of the input, a byte per patch: how many layers its token enters, 0
-                    for patches that do not enter. None too where tokens stand for several patches
+                    for patches that do not enter. Also None if tokens stand for several patches
 
     The last four are None unless tokens are dropped inside the language model.
     """

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-# The fields of a VisionRecord that are one tensor or None.
 from prunesid.core.delayed import Tensor, torch
 
+# The fields of a VisionRecord that are one tensor or None.
 OPTIONAL = (
     "cls_attention",
     "cls",
@@ -26,7 +26,7 @@ OPTIONAL = (
     "last_cls_attention",
 )
 
-# With the channels that tokens carry, which no method asks for.
+# These and the channels that tokens carry, which no method asks for.
 _FIELDS = (*OPTIONAL, "carried")
 
 # Encoders of a question that patches are compared with: CLIP's text tower, or the language model's
@@ -38,8 +38,8 @@ GRID = "grid"
 # Entry of `Kept.info`: (B, N) int64 place of each token among all of its image or clip, or -1.
 # Without this entry, tokens go crop after crop.
 PLACE = "place"
-# Entry of `Kept.info`: (B, N, M) int16 patches of the row that go into each merged token, the one
-# that it stands for first, padded with -1, for methods whose merged tokens share patches.
+# Entry of `Kept.info`, for methods whose merged tokens share patches: (B, N, M) int16 patches of
+# the row that go into each merged token, padded with -1. The patch that it stands for comes first.
 MEMBERS = "members"
 # Index of the newline embedding after row 0 of an image's map; after row r it is NEWLINE - r.
 NEWLINE = -2
@@ -50,8 +50,8 @@ class VisionRecord:
     """The vision features of a batch of images or crops; everything but `features` is optional.
 
     features       (B, T, D) patch tokens as they go to the projector, CLS removed; any float dtype
-    carried        (B, T, X) further channels that go wherever a token goes, and by which nothing is
-                   chosen: what later layers of the language model add to it. Not beside CLS
+    carried        (B, T, X) further channels of each token, which stay with it but play no part in
+                   choices: what later layers of the language model add to it. Excludes `cls`
     cls            (B, D) CLS token of the same block
     cls_attention  (B, H, T) attention from CLS to the patches in the block that made `features`
     keys           (B, H, T, d) keys of that block
@@ -59,8 +59,8 @@ class VisionRecord:
     joint          (B, T, C) patches in CLIP's space of images and texts: `features` after the
                    tower's post layer norm and CLIP's visual projection
     relevance      (B, T) cosine of each patch and the question (`prunesid.images.relevance`)
-    relevance_by   CLIP if that compares `joint` with CLIP's text tower, EMBEDDINGS if it compares
-                   `projected` with the language model's embeddings
+    relevance_by   CLIP if relevance compares `joint` with CLIP's text tower, EMBEDDINGS if it
+                   compares `projected` with the language model's embeddings
     last_attention (B, T) attention from CLS to the patches in the tower's last block, all heads as
                    one: softmax over CLS and patches of q k / sqrt(D)
     last_keys      (B, T, D) keys of that block, the heads side by side
@@ -139,7 +139,7 @@ class VisionRecord:
 
     @property
     def tokens(self) -> Tensor:
-        """(B, T, D + X) what is kept of a patch, and what merged tokens are made of."""
+        """(B, T, D + X) features and carried channels, of which kept and merged tokens are made."""
         if self.carried is None:
             return self.features
         return torch.cat([self.features, self.carried], dim=2)
@@ -265,11 +265,11 @@ class Kept:
         return Kept(self.tokens[chosen], self.index[chosen], self.count[chosen], info)
 
     def split(self) -> list[Tensor]:
-        """One (count, D) tensor per image, without padding."""
+        """One (count, D + X) tensor per image, without padding."""
         return [row[:n] for row, n in zip(self.tokens, self.count.tolist(), strict=True)]
 
     def without(self, images: Tensor) -> Kept:
-        """These tokens, but none of the `images` (B,) bool; the info of these images stays."""
+        """A copy that keeps no tokens of the `images` (B,) bool; the info of all images stays."""
         return Kept(
             tokens=self.tokens.masked_fill(images[:, None, None], 0),
             index=self.index.masked_fill(images[:, None], -1),
@@ -302,8 +302,8 @@ class Kept:
         """One `Kept` of several batches, padded to the widest.
 
         Info about patches, such as their groups, is padded if crops differ in size (`cat_padded`).
-        A part that lacks an entry of others has NaN there, False if the entry is boolean, -1 if it
-        is whole numbers per patch or token.
+        A part may lack an info entry that others have. It gets NaN there, False if the entry is
+        boolean, or -1 if it holds whole numbers per patch or token.
         """
         if len(parts) == 1:
             return parts[0]
@@ -337,7 +337,7 @@ def _absent(like: Tensor, images: int) -> Tensor:
 
 
 def cat_padded(tensors: Sequence[Tensor]) -> Tensor:
-    """One (B, ...) tensor of several batches, padded to the widest, -1 or False."""
+    """One (B, ...) tensor of several batches, padded to the widest with -1, or False if boolean."""
     if len({tensor.shape[1:] for tensor in tensors}) == 1:
         return torch.cat(list(tensors))
     most = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]

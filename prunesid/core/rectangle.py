@@ -46,7 +46,7 @@ class Box:
         return (rows * columns + torch.arange(self.left, self.right)).flatten()
 
     def scaled(self, side: int, to: int) -> Box:
-        """The patches in a grid of to x to that show any part of this box in one of side x side."""
+        """The patches of a to x to grid that show any part of this box of a side x side grid."""
         first = (at * to // side for at in (self.top, self.left))
         last = (-(-at * to // side) for at in (self.bottom, self.right))
         return Box(*first, *last)

@@ -25,7 +25,7 @@ Entry = TypeVar("Entry")
 
 _REGISTRIES: WeakSet[Registry[Any]] = WeakSet()
 _OWNER: ContextVar[str | None] = ContextVar("owner", default=None)
-# Of a value and of choices that are longer, in letters, a message shows a part.
+# The most characters that a message shows of a value and of a list of choices.
 VALUE, CHOICES = 100, 240
 
 
@@ -33,7 +33,8 @@ VALUE, CHOICES = 100, 240
 def owned_by(module: str | None) -> Iterator[None]:
     """Assign all that the block registers to `module`, and withdraw it if the block raises.
 
-    Entries of the library's own modules, which the block may be the first to import, are not its.
+    Entries of the library's own modules stay the library's, even if the block is the first to
+    import them.
     """
     token = _OWNER.set(module)
     try:
@@ -47,8 +48,8 @@ def owned_by(module: str | None) -> Iterator[None]:
 
 
 def _owner() -> str | None:
-    """Whom an entry that is registered now belongs to; None for one of the library's own."""
-    # The module that is being imported, whoever is the first to ask for it.
+    """The module that owns an entry registered now; None if the entry is the library's own."""
+    # Find the module whose import is running, whatever triggered that import.
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_name != "<module>":
         frame = frame.f_back
@@ -68,7 +69,7 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> str:
     wanted = str(name)[:VALUE]
     near = difflib.get_close_matches(wanted, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    # Of many those that are most like it.
+    # If there are too many choices, show those most like the name.
     alike = difflib.get_close_matches(wanted, known, n=max(1, len(known)), cutoff=0.0)
     count = sum(end <= CHOICES for end in accumulate(len(each) + 2 for each in alike))
     named = sorted(alike[: max(1, count)])
@@ -100,7 +101,10 @@ class Registry(Generic[Entry]):
         _REGISTRIES.add(self)
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
-        """A decorator that registers an entry under `name`; ValueError if it is taken, or none."""
+        """A decorator that registers an entry under `name`.
+
+        ValueError if the name is taken, reserved or not valid.
+        """
         check_name(self.kind, name)
         if name in self._reserved:
             raise ValueError(f"No {self.kind} can be named {name!r}, which means something else.")
@@ -161,7 +165,7 @@ class Registry(Generic[Entry]):
 def listed(package: str, group: str) -> list[str]:
     """The names in the registry of `package`, without importing its modules, which may take long.
 
-    Only for registries whose modules have the names of their entries.
+    Only for registries in which a module has the name of its entry.
     """
     spec = importlib.util.find_spec(package)
     folders = (spec.submodule_search_locations if spec else None) or ()
@@ -175,14 +179,17 @@ def listed(package: str, group: str) -> list[str]:
 
 @cache
 def _plugin_names(group: str) -> frozenset[str]:
-    # Every installed package is read for it.
+    # Cached, because it reads the metadata of every installed package.
     return frozenset(plugin.name for plugin in entry_points(group=group))
 
 
 def check_function(
     whose: str, run: Callable[..., Any], *first: str, named: Sequence[str] = ()
 ) -> None:
-    """ValueError unless a function takes `first` and, by name, all of `named`, and returns."""
+    """ValueError unless a function takes `first` and, by name, all of `named`.
+
+    Also ValueError for a generator or coroutine function.
+    """
     try:
         inspect.signature(run).bind(*first, **dict.fromkeys(named))
     except TypeError as error:

@@ -29,8 +29,8 @@ VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov"),
     *(".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"),
 )
-# What a data set may ask of this machine: pixels of a picture, frames and seconds of decoding a
-# video. Far beyond any benchmark, and little enough to refuse rather than to fall.
+# Limits on a data set's files: pixels of a picture, and frames and seconds of decoding of a video.
+# Far beyond any benchmark, and low enough that a file is refused before the machine is exhausted.
 MOST_PIXELS = 2**26
 MOST_FRAMES = 2**20
 MOST_SECONDS = 600.0
@@ -43,7 +43,7 @@ SAFE = {
 }
 # What decoders raise on files that are damaged, missing or of another kind.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
-# The path of a video file, or what the file holds.
+# The path of a video file, or its bytes.
 VideoFile = str | os.PathLike[str] | bytes
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -100,7 +100,9 @@ class Clip:
 
 
 def frame_indices(total: int, frames: int = FRAMES) -> tuple[int, ...]:
-    """Numbers of `frames` frames spread evenly over a video of `total`, both ends included.
+    """Numbers of `frames` frames spread evenly over a video of `total`, from the first to the last.
+
+    One frame is the first.
 
     i (total - 1) / (frames - 1) rounded down, as Video-LLaVA samples with its decord reader
     (`np.linspace(0, total - 1, frames, dtype=int)`). A video of fewer frames repeats some.
@@ -172,7 +174,7 @@ def _medium(visual: Any, frames: int) -> Image | Clip:
     if isinstance(visual, Image.Image):
         _refuse_large("an image", *visual.size)
         try:
-            # What was only opened is read now, while its question is known.
+            # An image may have been opened but not read. Read it now, while its question is known.
             visual.load()
         except BROKEN as error:
             named = getattr(visual, "filename", "") or "in the data"
@@ -205,7 +207,7 @@ def _medium(visual: Any, frames: int) -> Image | Clip:
 
 
 class _TooLarge(Unreadable):
-    """An image whose pixels are more than are read."""
+    """An image or video with more than `MOST_PIXELS` pixels."""
 
 
 def _refuse_large(what: str, width: int, height: int) -> None:
@@ -224,7 +226,7 @@ def _open(path: VideoFile) -> Any:
 
 
 def _in_time(path: VideoFile, packets: Iterable[T], deadline: float) -> Iterator[T]:
-    """The packets or frames of a video; Unreadable for too many, or too long a time."""
+    """The packets or frames of a video; Unreadable if there are too many or the deadline passes."""
     for number, each in enumerate(packets):
         if number >= MOST_FRAMES or time.monotonic() > deadline:
             raise Unreadable(

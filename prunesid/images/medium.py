@@ -16,16 +16,16 @@ CENTER, WHOLE, PADDED = "center", "whole", "padded"
 # the medium is kept. ALWAYS: also otherwise, in one place of the crop's budget.
 CLS = "cls"
 WHEN_WHOLE, ALWAYS = "whole", "always"
-# Key of a layout: the medium is an image as a base crop, its first row, and sub-crops of the same
-# grid in raster order. "grid" holds the rows and columns of sub-crops. "parts" holds, for each row,
-# the patches that show the image, as `Box.values`; the others are padding.
+# Key of a layout: the medium is an image that comes as a base crop (its first row) and sub-crops of
+# the same grid, in raster order. "grid" holds the rows and columns of sub-crops. "parts" holds, for
+# each row, the box of the patches that show the image, as `Box.values`; the others are padding.
 SUB_CROPS = "sub_crops"
-# Key of a layout: rows and columns of the map that is the second row of an image, in one piece.
-# Then "tiles" holds the rows and columns of its sub-crops and "part" the box of these that the map
-# shows, with sub-crops as units.
+# Key of a layout: rows and columns of the map, if it is in one piece, the second row of an image.
+# Then "tiles" holds the rows and columns of its sub-crops. "part" holds the box that the map shows
+# of them, in units of sub-crops.
 MAP = "map"
-# Key of a layout: how many patches of a crop enter together, as one token; budgets count
-# these. 1 without it.
+# Key of a layout: how many patches of a crop enter together, as one token; budgets count such
+# tokens. Without the key: 1.
 JOINED = "joined"
 
 
@@ -78,7 +78,7 @@ def grouped(names: Sequence[str] | None, media: Sequence[Medium]) -> dict[str, t
 def repeated(
     inputs: Mapping[str, Sequence[Medium]], owners: Mapping[str, str]
 ) -> tuple[dict[str, tuple[Medium, ...]], list[int]]:
-    """New inputs that repeat the media of others: {name: media}, and the row that each row repeats.
+    """{name: media} of new inputs that repeat others' media, and the row that each row repeats.
 
     owners  {name: the input whose media it repeats}
     """

@@ -62,13 +62,13 @@ Rectangle = tuple[int, int, int, int]
 class View:
     """The part of an image that a crop shows.
 
-    kind   CENTER, the middle square; WHOLE, all, stretched to the crop; PADDED, all in the middle
-           of a square; MAP, a part of the image scaled into `tiles` rows and columns of squares and
-           padded evenly; TILED, a part of the image stretched to so many squares as `tiles` has,
-           in that arrangement whose aspect ratio is nearest
+    kind   CENTER: the middle square of the image. WHOLE: the image, stretched to the crop. PADDED:
+           the image in the middle of a larger square. MAP: a part of the image, which is scaled
+           into `tiles` rows and columns of squares and padded evenly. TILED: one square of the
+           image, which is stretched to the arrangement of squares with the nearest aspect ratio
     tiles  rows and columns of squares, or (1, number of squares) for TILED
-    part   top, left, bottom and right of the part in a MAP, in squares; for TILED the number of the
-           square, in raster order, comes first
+    part   top, left, bottom and right of the part in a MAP, in squares; (number of the square in
+           raster order,) for TILED
     """
 
     kind: str
@@ -113,12 +113,12 @@ class KeptCrop:
     view     what the crop shows of its image
     grid     rows and columns of its patches
     index    the kept patches, in raster order
-    group    the group of every patch, or the merged token that it goes into, -1 for none; None for
-             a method with neither
+    group    for every patch its group, or the number of the merged token that it goes into, -1 for
+             none; None for a method with neither
     centers  the patches that merged tokens stand for, in raster order
-    panel    the picture of the medium in which the crop is drawn, from 0
-    members  where merged tokens share patches, those of each: the one that it stands for first, or
-             all of a cell if there are no centers
+    panel    number, from 0, of the picture of the medium in which the crop is drawn
+    members  the patches of each merged token, if merged tokens share patches. The patch that the
+             token stands for comes first; without centers they are all patches of a cell
     """
 
     view: View
@@ -137,8 +137,8 @@ class KeptCrop:
     def box(self, patch: int, size: tuple[int, int]) -> Rectangle:
         """Left, top, right and bottom of a patch in an image of `size`, its width and height.
 
-        In whole pixels, so that patches next to each other neither overlap nor leave any out. What
-        lies in the padding is empty.
+        In whole pixels, so that adjacent patches neither overlap nor leave a gap. A patch in the
+        padding has an empty box.
         """
         left, top, right, bottom = self.view.region(size)
         (rows, columns), (row, column) = self.grid, divmod(patch, self.grid[1])
@@ -169,7 +169,7 @@ class KeptMedium:
 
     @property
     def panels(self) -> int:
-        """Pictures that show it: one for the base crop and one for sub-crops, or one per frame."""
+        """Number of pictures: one for the base crop and one for sub-crops, or one per frame."""
         return 1 + max(crop.panel for crop in self.crops)
 
     def boxes(self, size: tuple[int, int], panel: int = 0) -> list[Rectangle]:
@@ -189,13 +189,13 @@ class KeptMedium:
 
 
 def arrangement(squares: int, aspect: float) -> tuple[int, int]:
-    """Rows and columns of so many squares, nearest to an aspect ratio (width by height)."""
+    """Rows and columns of so many squares, nearest to an aspect ratio (width / height)."""
     found = [(squares // n, n) for n in range(1, squares + 1) if squares % n == 0]
     return min(found, key=lambda grid: abs(aspect - grid[1] / grid[0]))
 
 
 def kept_media(kept: Kept, records: ImageRecords) -> list[KeptMedium]:
-    """What of each medium is kept, in the order of `records`; `kept` has R rows as these."""
+    """What is kept of each medium, in the order of `records`; `kept` has the same R rows."""
     media = [medium for own in records.inputs.values() for medium in own]
     return [_kept_medium(kept, medium, records.grids) for medium in media]
 
@@ -251,8 +251,8 @@ def draw(image: Image | Sequence[Any], kept: KeptMedium, *, frames: bool = True)
     frames  whether kept patches are framed: in the color of their group, dark without groups,
             orange for patches that merged tokens stand for and for cells that are averaged
 
-    The picture of an image has its size where it has one panel. Otherwise there is a picture each
-    for the base crop and the sub-crops, or for the frames of a clip, side by side. ValueError if an
+    With one panel, the result has the size of the image. Otherwise it shows one picture for the
+    base crop and one for the sub-crops, or one per frame of a clip, side by side. ValueError if an
     image is given for a clip, or frames for an image.
     """
     from PIL import Image as Images
@@ -291,7 +291,7 @@ def in_rows(pictures: Sequence[Image], across: int = ACROSS) -> Image:
 
 
 def group_color(group: int) -> tuple[int, int, int]:
-    """RGB of a group, far apart for neighbors, two shades of each hue; gray below 0, no group."""
+    """RGB of a group, in two shades of each hue, so that adjacent numbers differ; gray below 0."""
     if group < 0:
         return 200, 200, 200
     hue = HUES[group * STRIDE % len(HUES)]

@@ -67,8 +67,8 @@ def part_pools(medium: Medium, grid: Grid) -> list[Pool]:
 def joined(record: VisionRecord, pools: Sequence[Pool], newline: Tensor | None) -> VisionRecord:
     """The record of pools of one size T, from the record of all R crops.
 
-    A newline embedding exists as a projected token alone, `newline` (E,). ValueError if projected
-    tokens are missing.
+    A newline embedding exists only as a projected token, `newline` (E,). ValueError if a pool holds
+    newlines and the projected tokens or `newline` are missing.
     """
     device = record.features.device
     rows = torch.stack([pool.rows for pool in pools]).to(device)
@@ -103,8 +103,8 @@ def keep_of_pools(
     first    (R,) the first crop of each crop's image
 
     A token without a patch goes to the first row of its pool. Info about patches is -1 or False for
-    patches in no pool. A row in no pool has the other info of its image's first row. Members of
-    merged tokens are left out, since theirs may be patches of several crops.
+    patches in no pool. A row in no pool gets all other info from its image's first row. The info
+    `MEMBERS` is left out, since a merged token may have patches of several crops.
     """
     alike: dict[tuple[int, Grid | None], list[int]] = {}
     for number, (pool, _) in enumerate(pools):
@@ -194,7 +194,8 @@ def in_map_order(
     """`kept` with places in the `crop_order` "map" of `prunesid.core.crops`.
 
     cls    whether a first token without a patch is CLS, not a merged token
-    joint  whether one choice was among several crops; merged tokens, of no crop, then come last
+    joint  whether one choice was among several crops. Merged tokens then belong to no crop and come
+           last
     """
     device, (rows, columns) = kept.index.device, grid
     crop = torch.zeros(len(kept), 1, dtype=torch.int64)

@@ -2,9 +2,9 @@
 
 The visual input of a question is a sequence of media, each an image or a clip. A medium has one or
 more crops: LLaVA-NeXT's views of an image, or the frames of a clip. Each crop is a row of a
-VisionRecord, and rows of one grid share a record. A method chooses among the patches of one crop,
-or among all crops of an image in `SUB_CROPS` together if its authors do so, or all frames of a clip
-if a user chose so (`prunesid.core.crops`).
+VisionRecord, and rows of one grid share a record. A method usually chooses among the patches of one
+crop. It chooses among all crops of an image in `SUB_CROPS` if its authors do so, and among all
+frames of a clip if a user chose so (`prunesid.core.crops`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class ImageRecords:
     inputs   {name of the input: its media}
     share    the most crops that an image in `SUB_CROPS` can have
     crops    the options that a user chose for such images, or for clips (`prunesid.core.crops`)
-    newline  (E,) the embedding after each row of their map, if the records have projected tokens
+    newline  (E,) the embedding after each row of such an image's map, if the records have projected
+             tokens
     """
 
     groups: tuple[VisionRecord, ...]
@@ -108,14 +109,15 @@ class ImageRecords:
         crops: Crops | None = None,
         tokens_of: TokensOf | None = None,
     ) -> Tensor:
-        """(R,) int64 tokens of each crop.
+        """(R,) int64 number of patches that each crop keeps.
 
-        A medium that is JOINED gets as many patches as these tokens are made of.
+        It is the number of tokens, except for a JOINED medium: there it is the number of patches of
+        which these tokens are made.
 
-        budget  tokens of every medium, or by name the tokens of each input's media together
-        share   how a medium in `SUB_CROPS` that cannot keep everything shares its tokens among its
-                crops, some of which may get none (a `methods.Split`'s function without its
-                parameters). None, and for other media: evenly
+        budget  tokens of every medium, or {name of an input: tokens of each of its media}
+        share   the function of a method's `Split`, with its parameters filled in. It shares the
+                tokens of a medium in `SUB_CROPS` among its crops, some of which may get none. It is
+                called only if the medium cannot keep everything. None, and for other media: evenly
         crops   the treatment of media in `SUB_CROPS`; None: that of methods inside the encoder
         tokens_of  the tokens that a budget stands for on a medium of so many patches
                 (`BudgetRule.of`). None: the budget itself
@@ -157,7 +159,7 @@ class ImageRecords:
     def patch_budgets(
         self, budget: int | Mapping[str, int], tokens_of: TokensOf | None = None
     ) -> Tensor:
-        """`budgets` less the places of CLS tokens; ValueError if CLS takes a crop's only place."""
+        """`budgets` minus the places of CLS tokens; ValueError if CLS takes a crop's only place."""
         budgets = self.budgets(budget, tokens_of=tokens_of)
         return budgets - self._reserved(budgets)
 
@@ -178,7 +180,8 @@ class ImageRecords:
     ) -> Kept:
         """`prunesid.compress` on every crop -> R rows.
 
-        budget  per medium, as the method reads it; or by name the tokens of each input's media
+        budget  an int for every medium, as the method reads it, or {name of an input: tokens of
+                each of its media}
 
         Images in `SUB_CROPS` are treated as the method's authors do, unless a user chose otherwise.
         A method with a split of its own decides what each crop gets, which may be nothing. A method
@@ -304,7 +307,7 @@ class ImageRecords:
         return keep_of_pools(in_order, pools, self.newline, run, first)
 
     def all_tokens(self) -> Kept:
-        """Every patch of every crop -> R rows, with CLS first if the unmodified model has it so."""
+        """Every patch of every crop -> R rows, after CLS if the unmodified model has it there."""
         return self.with_cls(self._in_order([all_of(record) for record in self.groups]))
 
     def asked(
@@ -332,7 +335,7 @@ class ImageRecords:
         return replace(found, groups=tuple(groups))
 
     def choosing(self, chosen: Mapping[str, str]) -> ImageRecords:
-        """The same records where some options that a user may set are `chosen` otherwise."""
+        """The same records with the options in `chosen`, in place of what the user set for them."""
         found = replace(self, crops={**self.crops, **chosen})
         if FRAME_CLS not in chosen:
             return found
@@ -487,7 +490,8 @@ class ImageRecords:
     ) -> ImageRecords:
         """R crops with their sizes, budgets and CLS tokens, and features of zeros.
 
-        Methods inside the encoder compute no ordinary features, and costs are counted without any.
+        For methods inside the encoder, which compute no ordinary features, and for counting costs,
+        which needs none.
 
         grids  (R) rows and columns of the patches of each crop
         cls    (R, D) CLS tokens; features have their width, dtype and device, and take no memory
@@ -512,11 +516,11 @@ class ImageRecords:
         names: Sequence[str] | None,
         **others: Any,
     ) -> ImageRecords:
-        """The records of media, each of which belongs to the input in `names`, or else to its own.
+        """The records of media; medium i belongs to the input called `names[i]`.
 
-        Without names, an input is called by its number. The names of inputs become names of their
-        crops, so that random choices depend on nothing else. `others` as in `ImageRecords`.
-        ValueError if the media of one input are not adjacent.
+        Without names, every medium is an input of its own, called by its number. The names of
+        inputs become names of their crops, so that random choices depend on nothing else. `others`
+        as in `ImageRecords`. ValueError if the media of one input are not adjacent.
         """
         inputs = grouped(names, media)
         if names is not None:
@@ -554,7 +558,7 @@ class ImageRecords:
 def by_grid(
     crops: Sequence[tuple[VisionRecord, Sequence[int]]],
 ) -> tuple[list[VisionRecord], list[list[int]]]:
-    """Merge records by grid: (record, numbers of its rows) -> one record per grid, its numbers."""
+    """Records and the numbers of their rows, merged into one record, with its numbers, per grid."""
     records: dict[tuple[int, int] | int, list[VisionRecord]] = {}
     rows: dict[tuple[int, int] | int, list[int]] = {}
     for record, numbers in crops:
@@ -565,10 +569,10 @@ def by_grid(
 
 
 def shared_out(budget: int, sizes: Sequence[int]) -> list[int]:
-    """A budget shared evenly among crops of `sizes` patches; the others get what one cannot use.
+    """The tokens of each crop if a budget is shared evenly among crops of `sizes` patches.
 
-    The first crops get the remainder. The sum is min(budget, sum of sizes). ValueError if there are
-    more crops than tokens.
+    Tokens that a small crop cannot use go to the others. The first crops get the remainder. The sum
+    is min(budget, sum of sizes). ValueError if there are more crops than tokens.
     """
     if budget < len(sizes):
         raise ValueError(f"{budget} tokens cannot be shared among {len(sizes)} crops")
@@ -603,7 +607,7 @@ def whole_index(sizes: Iterable[int]) -> tuple[Tensor, Tensor]:
 
 
 def _as_slice(numbers: Sequence[int]) -> slice | Sequence[int]:
-    """The same numbers as a slice where they follow one another, which copies nothing."""
+    """The same numbers, as a slice if they are consecutive, since slices copy nothing."""
     one_by_one = range(numbers[0], numbers[0] + len(numbers))
     return (
         slice(one_by_one.start, one_by_one.stop) if list(numbers) == list(one_by_one) else numbers

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from prunesid.core.questions import Question
 
 TEXT_TOWER = "text_tower"
-# Of the configuration of a vision tower: what that of the text tower's CLIP model has alike.
+# Settings of a vision tower that must equal those of the CLIP model that the text tower is from.
 ALIKE = ("hidden_size", "num_hidden_layers", "image_size", "patch_size")
 # The requests for short answers in LLaVA's evaluation, and in lmms-eval, which follows it.
 FORMS = (
@@ -46,7 +46,7 @@ FORMS = (
 
 @dataclass(frozen=True)
 class ImagePrompt:
-    """A text (`Question.context`) asked on an image (`Question.image_id`), by these questions."""
+    """A text (`Question.context`) on an image (`Question.image_id`), and its questions' ids."""
 
     image: str
     context: str
@@ -59,7 +59,7 @@ class ImagePrompt:
 
 
 def prompts_of(images: Iterable[str], questions: Iterable[Question]) -> dict[str, ImagePrompt]:
-    """{name: prompt}, each once, in the order of the images and then of the questions."""
+    """{name: prompt}, equal prompts once, in the order of the images and then of the questions."""
     each: dict[str, dict[str, ImagePrompt]] = {image: {} for image in images}
     for question in questions:
         prompt = ImagePrompt(question.image_id, question.context)
@@ -127,7 +127,7 @@ def unit_of_mean(embeddings: Tensor) -> Tensor:
 
 
 def relevance(patches: Tensor, vectors: Sequence[Tensor]) -> Tensor:
-    """Cosines (B, T) float64 of patches (B, T, C) and the question (C,) of each row."""
+    """Relevance (B, T) float64 of patches (B, T, C) to the question (C,) of each row."""
     rows = [
         torch.nn.functional.normalize(own.double(), dim=1) @ vector.to(own.device, torch.float64)
         for own, vector in zip(patches, vectors, strict=True)

@@ -1,4 +1,4 @@
-"""What a method's choice must be, whoever wrote the method: one check for all images of a batch."""
+"""Checks of what a method returns, for all images of a batch at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from prunesid.core.record import Kept, VisionRecord
 
 
 def check_form(kept: object, record: VisionRecord) -> None:
-    """MethodError unless this is a `Kept` of the record's images; no values are read."""
+    """MethodError unless `kept` is a `Kept` with the record's shapes, dtypes and device.
+
+    No values are read.
+    """
     if not isinstance(kept, Kept):
         raise MethodError(f"it returned a {type(kept).__name__}, not a Kept")
     rows = (len(record), kept.index.shape[-1] if kept.index.ndim else 0)
@@ -34,13 +37,14 @@ def form(tensor: Tensor) -> str:
 def check_kept(
     kept: Kept, sizes: Tensor, least: Tensor, most: Tensor, patches: Tensor | None = None
 ) -> None:
-    """MethodError about the first image whose tokens are none that a method may keep.
+    """MethodError for the first image with tokens that no method may keep.
 
     sizes        (B,) int64 patches of each image
     least, most  (B,) int64 bounds of the number of tokens
-    patches      (B, T, D) `VisionRecord.tokens`, if a token with an index is that patch
+    patches      (B, T, D + X) `VisionRecord.tokens`, to check that a token with an index equals
+                 that patch; None: not checked
 
-    The device is waited for once.
+    Waits for the device once.
     """
     index, real = kept.index, kept.mask
     own = real & (index >= 0)

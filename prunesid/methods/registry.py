@@ -73,10 +73,10 @@ def no_needs(_: Resolved) -> Needs:
 
 
 def stated(method: str, what: str, given: Any, *kinds: type) -> Callable[..., Any]:
-    """A constant of `kinds`, or a function that gives one, as a function.
+    """`given`, a constant of `kinds` or a function that returns one, as a function.
 
-    ValueError for another constant; MethodError, once it is called, for a function that gives
-    anything else, or raises what is no ValueError.
+    ValueError if it is a constant of another type. The returned function raises MethodError if
+    `given` returns another type, or raises anything but ValueError.
     """
 
     def right(value: object, error: type[ValueError]) -> object:
@@ -101,7 +101,7 @@ def stated(method: str, what: str, given: Any, *kinds: type) -> Callable[..., An
     return run
 
 
-# What an arm has beside the parameters of its method.
+# The settings of an arm besides the parameters of its method, which must not have these names.
 RESERVED = ("method", "budget", "dynamic", "seed", "label", *OF_ARMS)
 
 

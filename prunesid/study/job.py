@@ -1,4 +1,4 @@
-"""The input of the workflow's scripts, taken from Snakemake's object of their job.
+"""The inputs of the workflow's scripts, read from Snakemake's job object.
 
 job = Job(snakemake)
 score_benchmark(job.source, ..., job.inputs("answers"), job.store, job.output)
@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 class Job:
     """A job of the study, whose folder the workflow adds to the configuration (`place`).
 
-    It runs on as many threads as the rule takes. What follows from a wildcard, such as `benchmark`,
-    is there for rules that have it.
+    It runs on as many threads as the rule takes. Attributes that follow from a wildcard, such as
+    `benchmark`, need a rule with that wildcard.
     """
 
     def __init__(self, snakemake: Any) -> None:
@@ -71,7 +71,7 @@ class Job:
     def _explain(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        """An error that ends the job, with what helps against it."""
+        """Print an error that ends the job, and what helps if a disk is full."""
         sys.__excepthook__(kind, error, trace)
         from prunesid.study.planning.disk import full_disk
 
@@ -87,12 +87,12 @@ class Job:
 
     @cached_property
     def store(self) -> Store:
-        """The study's; where results are staged, the folders that the rule declares."""
+        """The study's store; if results are staged, the folders that the rule declares."""
         if not self._staged:
             return Store(Layout.of(self.study).store)
         own, read = self._job.output.get("store"), self._job.input.get("stores") or []
         if own:
-            # Also a job that finds nothing to do leaves its folder.
+            # Snakemake expects the folder even if the job finds nothing to do.
             Path(own).mkdir(parents=True, exist_ok=True)
         return StagedStore([*([own] if own else []), *read])
 
@@ -103,19 +103,19 @@ class Job:
 
     @property
     def asked(self) -> Any:
-        """What is asked of the job beside its other inputs."""
+        """The settings that the workflow wrote to the job's input `asked`, as JSON values."""
         return json.loads(self.input("asked").read_text())
 
     def seal(self) -> None:
-        """Keep the checksums of the outputs; the last thing that a script does.
+        """Store the checksums of the outputs; a script calls it last.
 
-        Of staged results, nothing is kept: who reads them has a copy without its seal.
+        Staged results get no seal, since jobs that read them get copies without it.
         """
         if not self._staged:
             seal(self.outputs)
 
     def features(self) -> Path:
-        """The features of the job's part; encoded again if they are not what was encoded."""
+        """The features of the job's part; encoded again if they are damaged and not staged."""
         path = self.input("features")
         if not self._staged and not is_intact(path):
             from prunesid.study.stages.features import encode_part
@@ -128,7 +128,7 @@ class Job:
                 features=path, skip_unreadable=self.study.skip_unreadable,
             )  # fmt: skip
             seal_again(path)
-            # To Snakemake, nothing that was made of them is older.
+            # The old time is kept, so that Snakemake does not rerun what was made from them.
             os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
         return path
 

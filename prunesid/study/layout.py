@@ -40,7 +40,7 @@ class Layout:
 
     @property
     def checksums(self) -> Path:
-        """What is known of files that have not been written since."""
+        """The remembered checksums of files that have not been written since."""
         return self.model / ".checksums.json"
 
     @property
@@ -53,7 +53,7 @@ class Layout:
         return self.results / "pocket" / "data" / f"{task}.parquet"
 
     def asked(self, stage: str, *of: str) -> Path:
-        """What is asked of a stage's job, perhaps `of` a benchmark or ablation."""
+        """The settings of a stage's job, perhaps `of` a benchmark or ablation."""
         return self.model.joinpath("asked", stage, *of).with_suffix(".json")
 
     # Of one part of a benchmark
@@ -62,7 +62,7 @@ class Layout:
         return self.model / benchmark / str(shard) / "features.safetensors"
 
     def head(self, benchmark: str = "{benchmark}", shard: object = "{shard}") -> Path:
-        """What the features are, without them."""
+        """The head of the features of a part: what they are, without the tensors."""
         return self.model / benchmark / str(shard) / "features.json"
 
     def scores_of_images(self, benchmark: str = "{benchmark}", shard: object = "{shard}") -> Path:
@@ -110,7 +110,7 @@ class Layout:
         return self.model / "information.parquet"
 
     def time(self, stage: str, *of: str) -> Path:
-        """Snakemake's measurement of a stage's job, on the folder `of` a benchmark or its part."""
+        """Snakemake's measurement of a stage's job, in the folder `of` a benchmark or its part."""
         return self.model.joinpath(*of, "times", f"{stage}.tsv")
 
     @property

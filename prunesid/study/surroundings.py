@@ -1,4 +1,4 @@
-"""What the environment says that libraries read when they are imported."""
+"""Environment variables that libraries read when they are imported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def refuse_surroundings() -> None:
-    """End with one line where a library's import would end in a traceback."""
+    """Exit with one line for values with which a library's import would end in a traceback."""
     threads = os.environ.get("OMP_NUM_THREADS") or "1"
     if not threads.strip().isdecimal():
         sys.exit(f"OMP_NUM_THREADS is {threads!r} in the environment, and no number of threads")

@@ -55,8 +55,8 @@ def picture(name, caption="figure"):
     return [reported(f"{name}.svg", name, caption), *others]
 
 
-# One rule, and so one process, for all that is shown of an ablation: imports take longer than the work. Which
-# pictures there are depends on the ablation, so that each has a rule of its own.
+# One rule, and so one process, makes all that is shown of an ablation, since imports take longer than the work.
+# Each ablation has a rule of its own, because its pictures depend on it.
 ABLATIONS = [a.name for a in STUDY.ablations]
 SHOWN = []
 for each in STUDY.ablations:
@@ -82,7 +82,7 @@ for each in STUDY.ablations:
             strata=LAYOUT.ablation("strata.csv"),
             arms=LAYOUT.ablation("arms.csv"),
             agreement=LAYOUT.ablation("agreement.csv"),
-            # What the report says beside all of it.
+            # The text that the report shows beside the table and pictures.
             summary=LAYOUT.ablation("summary.html"),
             table=[
                 reported("table.html", "table", "table"),

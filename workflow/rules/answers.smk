@@ -77,8 +77,8 @@ rule answer:
         "../scripts/answer.py"
 
 
-# Each arm's results lie in the store; a file that is gone, for whatever reason, is made again. Features are large:
-# who reads them looks at them first.
+# Each arm's results lie in the store; a file that is missing or damaged is made again. Features are not checked here,
+# because they are large: a job that reads them checks them first.
 TABLES = [
     *parts_of(
         rules.encode.output[0], [b for b in STUDY.benchmarks if encoder_arms(b.name)]

@@ -21,14 +21,14 @@ try:
         [Path(path) for path in workflow.configfiles], workflow.config_settings.config
     )
 except ConfigError as error:
-    # Not an error of this workflow, whose line Snakemake would name.
+    # Exit without Snakemake's mention of a line of this file: the error is in the study's file.
     raise SystemExit(str(error)) from None
 
 STUDIES = WHOLE.studies
 RENDERS = rendered_by(WHOLE.chapters, list(BENCHMARKS))
 for each in WHOLE.chapters:
-    # What `use rule` reads: the module's name, which no other name of the workflow may be, and what stands before the
-    # names of its rules.
+    # Names for `use rule`: that of the module, which no other name in the workflow may equal, and the prefix of its
+    # rules.
     chapter = f"chapter_{each.name}"
     prefix = f"{each.name}_"
 
@@ -63,7 +63,7 @@ rule export:
     localrule: True
 
 
-# What several chapters say of the same methods.
+# The comparison of the same methods in several chapters.
 TRAVEL = WHOLE.results / "travel"
 TRAVELED = str(TRAVEL / "travel.csv") if len(WHOLE.compared) > 1 else None
 if workflow.is_main_process and not STAGED:

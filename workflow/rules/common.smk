@@ -27,14 +27,14 @@ from prunesid.study.config.plugins import files_of
 from prunesid.study.stages.shard import shards
 
 # Benchmarks, ablations, plug-ins and rules are looked up beside the study's own file first. A module
-# may be given its configuration without a file; what it names then starts at the working directory.
+# may get its configuration without a file; its paths then start at the working directory.
 STUDY_FOLDER = (
     Path(workflow.configfiles[-1]).resolve().parent
     if workflow.configfiles
     else Path.cwd()
 )
-# What the workflow itself adds to the configuration: a chapter's folder, and the benchmarks whose images are its to
-# render. It is for the scripts, too, and no parameter of a rule: a project that was moved is the same project.
+# What the workflow itself adds to the configuration: a chapter's folder, and the benchmarks whose images it renders.
+# The scripts read it, too. It is no parameter of a rule, so that moving a project reruns nothing.
 given_place = None if workflow.modifier.is_main_snakefile() else config.get("place")
 PLACE = given_place or {
     "folder": str(STUDY_FOLDER),
@@ -42,7 +42,7 @@ PLACE = given_place or {
     "chapter": False,
 }
 STUDY_FOLDER = Path(PLACE["folder"])
-# A chapter's study was read with the others'.
+# The study of a chapter has already been read, with those of the other chapters.
 STUDY = PLACE.get("study")
 try:
     given = {name: value for name, value in config.items() if name != "place"}
@@ -57,11 +57,11 @@ try:
     STUDY = STUDY or parse_study(given, folder=STUDY_FOLDER)
     refuse_unready(STUDY)
 except ConfigError as error:
-    # Not an error of this workflow, whose line Snakemake would name.
+    # Exit without Snakemake's mention of a line of this file: the error is in the study's file.
     raise SystemExit(str(error)) from None
 
-# Whether results lie in a storage, of which jobs get copies of their own inputs alone. The store is no file that
-# Snakemake knows beforehand: in its place each rule that fills it declares a folder.
+# Whether results lie in a storage, from which a job gets copies of its own inputs only. Snakemake does not know the
+# files of the store beforehand, so each rule that fills it declares a folder instead.
 STAGED = workflow.storage_settings.default_storage_provider is not None
 if STAGED and STUDY.results.is_absolute():
     raise WorkflowError(
@@ -73,7 +73,7 @@ config["place"] = {
     "staged": STAGED,
 }
 STUDIES = [STUDY]
-# One model has no page on whether findings travel.
+# A study of one model has no page on whether findings travel.
 TRAVELED = None
 LAYOUT = Layout.of(STUDY)
 # The model's folder, for rules of one's own.
@@ -83,7 +83,7 @@ TARGETS = []
 # Each benchmark in parts by image, "1-of-4"; every part has features, selections and answers of its own.
 SHARDS = [str(shard) for shard in shards(STUDY.shards)]
 
-# lmms-eval copies each benchmark into this cache; beside the results it goes when they go.
+# lmms-eval copies each benchmark into this cache. It lies in the results, so that it is deleted with them.
 os.environ.setdefault("HF_DATASETS_CACHE", str(LAYOUT.cache.resolve()))
 os.environ.setdefault("LOGURU_LEVEL", "WARNING")
 
@@ -109,7 +109,7 @@ def seen(path):
 def filled(outputs, **names):
     """The files of a rule's output for these names of its wildcards."""
     if STAGED:
-        # There, rules name the copy, in whose path no names can be filled.
+        # The rule's output names the local copy, whose path takes no wildcards; use the path in the results.
         each = [outputs] if isinstance(outputs, str) else outputs
         outputs = [os.path.relpath(path, seen(os.curdir)) for path in each]
     return expand(outputs, **names)
@@ -152,7 +152,7 @@ def earlier(table):
     def left(wildcards):
         if not STAGED:
             return []
-        # Known only once jobs are planned, and not where none is to run.
+        # This setting is known only once jobs are planned, and is missing if no job is to run.
         if not getattr(workflow.execution_settings, "keep_incomplete", True):
             raise WorkflowError(
                 "results are staged: add --keep-incomplete; when a job fails, Snakemake would delete the arms "

@@ -1,6 +1,6 @@
 rule estimate:
     localrule: True
-    # More than any machine has: what it gets is the number of cores.
+    # More than any machine has, so that the job gets the number of cores.
     threads: 4096
     message:
         "What the study will take"

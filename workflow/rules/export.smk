@@ -1,5 +1,5 @@
-# All results, question by question, in the shared schema Every Eval Ever: `snakemake export`. No part of the study: it
-# repeats every answer, some 700 bytes each.
+# All results, question by question, in the shared schema Every Eval Ever: `snakemake export`. The study does not run it
+# by default, since it repeats every answer, some 700 bytes each.
 def export_asked(wildcards):
     return {
         "title": STUDY.title,

@@ -1,11 +1,11 @@
 from prunesid.study.config.arm import shared_budgets
 
-# Whether features are deleted once all arms that read them are done. Then a pass of its own over all images
-# comes first, since budgets follow from the information of all images; the features of a part are made again
-# when its turn has come, and a part goes through all stages before the next begins.
+# Whether features are deleted once all arms that read them are done. If so, a separate pass over all images comes
+# first, since budgets follow from the information of all images. Then one part at a time is encoded again and goes
+# through all stages before the next part begins.
 DROPPING = STUDY.features == "drop"
 FEATURES = LAYOUT.features()
-# Ranks of the stages that read features: those near the end go first.
+# Priorities of the stages that read features: later stages go first.
 PRIORITY = {"select": 1, "answer": 2} if DROPPING else {}
 
 

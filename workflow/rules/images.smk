@@ -5,7 +5,7 @@ rule images:
     output:
         LAYOUT.data(),
     wildcard_constraints:
-        # One that no task has, where there is none.
+        # "-" is no task's name: it stands for none.
         task="|".join(PLACE["renders"]) or "-",
     localrule: True
     message:

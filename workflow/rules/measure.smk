@@ -1,4 +1,4 @@
-# The clock: arms of an ablation with `latency`, station by station, and what it tells.
+# The clock: times the arms of an ablation with `latency`, station by station, and reports the results.
 CLOCKED = [a.name for a in STUDY.ablations if a.latency]
 
 
@@ -79,5 +79,5 @@ rule latency:
         "../scripts/latency.py"
 
 
-# Any of its files comes back if it is gone.
+# All files are targets, so that any missing one is made again.
 TARGETS += filled(rules.latency.output, ablation=CLOCKED)

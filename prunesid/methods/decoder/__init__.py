@@ -80,7 +80,7 @@ def register(
 
 
 def without_needs(method: str, **params: object) -> str:
-    """A hint at the parameter that, turned off, removes the method's needs; '' if there is none."""
+    """A hint that names a parameter which, if turned off, leaves no needs; '' if there is none."""
     for name, value in resolve(method, **params).items():
         if isinstance(value, (bool, int, float)):
             off = type(value)(0)

@@ -1,4 +1,4 @@
-"""What a choice between two layers must be, whoever wrote the method: one check for a batch."""
+"""Checks of what a late method chooses between two layers, for all prompts of a batch at once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from prunesid.methods.outcome import form
 def check_choices(
     choices: Sequence[Choice], views: Sequence[View], leaves: Sequence[int | None]
 ) -> None:
-    """MethodError about the first prompt whose `Choice` is none that a stage may make.
+    """MethodError for a prompt whose `Choice` no stage may make.
 
-    leaves  as in `Stage`, of each prompt
+    leaves  `Stage.leaves` for each prompt
 
-    The device is waited for once.
+    Waits for the device once.
     """
     flags = []
     for row, (choice, view, wanted) in enumerate(zip(choices, views, leaves, strict=True)):

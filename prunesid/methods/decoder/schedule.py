@@ -60,7 +60,7 @@ class Choice:
     """The choice at one stage among the V visual tokens of one prompt.
 
     keep       (k,) int64 places of the kept tokens, ascending
-    merged     (m, E + X) new tokens, made of `View.tokens`, which follow the kept ones, or None
+    merged     (m, E + X) new tokens made of `View.tokens`; they follow the kept ones. None: none
     positions  (m, P) int64 rotary positions of the new tokens; without effect if renumbered
     macs       multiply-adds of choosing
     """
@@ -89,8 +89,8 @@ class Schedule:
 
     positions    "original": a token keeps its rotary positions. "renumbered": the tokens that go on
                  are numbered anew from 0 at each stage, if a token has one position
-    shrink_from  first layer whose KV cache also loses the tokens that later layers drop, before the
-                 first new token is decoded; None: no cache shrinks
+    shrink_from  first layer whose KV cache also loses the tokens that are dropped after later
+                 layers; they leave before the first new token is decoded. None: no cache shrinks
     """
 
     stages: tuple[Stage, ...] = ()
@@ -135,7 +135,7 @@ def scaled_stages(layers: Sequence[int], depth: int) -> tuple[int, ...]:
 def stage_starts(layers: Sequence[int], shape: DecoderShape, depths: str) -> tuple[int, ...]:
     """Numbers of layers before each stage: `layers` as "published", or "scaled" from 32.
 
-    ValueError if a decoder has no room for any.
+    ValueError if the decoder is too shallow for any stage.
     """
     if depths == "scaled":
         found = scaled_stages(layers, shape.depth)
@@ -190,7 +190,10 @@ def tokens_after(
 def infeasible(
     method: str, shape: DecoderShape, budget: int, layers: int, smallest: float, otherwise: str = ""
 ) -> ValueError:
-    """The error for a mean that the first `layers`, which see all tokens, already exceed."""
+    """The error for a budget below `smallest`, the least mean if all tokens enter `layers` layers.
+
+    otherwise  another way out, appended to the message
+    """
     cost = shape.tokens * layers / shape.depth
     return ValueError(
         f"budget {budget}: {method} on {shape.depth} layers shows all {shape.tokens} tokens to the "
@@ -200,14 +203,14 @@ def infeasible(
 
 
 def mean_entering(shape: DecoderShape, starts: Sequence[int], counts: Sequence[int]) -> float:
-    """Mean over layers if T tokens enter the first ones, and `counts` those from `starts` on."""
+    """Mean over layers of the tokens that enter: T at first, `counts[i]` from `starts[i]` on."""
     ends = [*starts[1:], shape.depth]
     after = sum(n * (end - start) for n, start, end in zip(counts, starts, ends, strict=True))
     return (shape.tokens * starts[0] + after) / shape.depth
 
 
 def top(score: Tensor, count: int) -> Tensor:
-    """Places, ascending, of the `count` highest of `score` (V,) float64, an attention.
+    """Places, ascending, of the `count` highest values of `score` (V,), float64 attention.
 
     Ties go to the lower place.
     """

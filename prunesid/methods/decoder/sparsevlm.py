@@ -2,13 +2,14 @@
 
 Raters are the text tokens after the image that resemble the visual tokens more than average: m is
 the mean over visual tokens of softmax over text of E_v . E_t, at the decoder's input, and raters
-have m > mean(m). There are three stages, each after a layer. There p is the attention (mean over
-heads and raters) to each visual token, and the b tokens of highest p stay. Of the n dropped tokens,
-the int(0.3 n) + 1 of highest p are recycled into int(that / 10) + 1 density-peak clusters (with as
-many neighbors as clusters). The clusters' means follow the kept tokens, the cluster of highest
-score first, and count as visual tokens from then on. Then all positions are renumbered from 0. With
-`positions="original"`, as in v2.0, tokens keep their positions, and a merged token gets its
-center's. In M-RoPE, where a position is a time, a row and a column, this is always so.
+have m > mean(m). There are three stages, each after a layer. At a stage, p is the attention (mean
+over heads and raters) to each visual token, and the b tokens of highest p stay. Of the n dropped
+tokens, the r = int(0.3 n) + 1 of highest p are recycled: they merge into int(r / 10) + 1
+density-peak clusters (with as many neighbors as clusters). The clusters' means follow the kept
+tokens, the cluster of highest score first, and count as visual tokens from then on. Then all
+positions are renumbered from 0. With `positions="original"`, as in v2.0, tokens keep their
+positions, and a merged token gets its center's. In M-RoPE, where a position is a time, a row and a
+column, this is always so.
 
 Budgets: upstream drops after layers 2, 6 and 15 of 32, with b from a list: 192: 300, 200, 110;
 128: 303, 110, 36; 96: 238, 48, 26; 64: 66, 30, 17. Three layers see all 576 tokens, and clusters
@@ -186,7 +187,7 @@ def _published(budget: int) -> tuple[int, ...]:
     return PUBLISHED[budget]
 
 
-# Up to a thousand lists are tried, and the same ones again and again.
+# Cached: a call tries up to a thousand lists, and calls with the same arguments are frequent.
 @cache
 def _solved(
     shape: DecoderShape, starts: tuple[int, ...], budget: int, recycle: bool

@@ -19,7 +19,7 @@ class View:
     source         (V,) int64 number of each visual token at the decoder's input, -1 if merged
     position       (V, P) int64 rotary positions of each visual token
     hidden         (V, E) the layer's output for visual tokens; text_hidden (A, E) for text
-    tokens         (V, E + X) hidden, and what later layers add: merged tokens are made of it
+    tokens         (V, E + X) hidden and what later layers add to it; merged tokens are made of both
     keys           (V, heads * d) the layer's keys as cached, rotated; text_keys (A, heads * d)
     inputs         (T, E) visual tokens at the decoder's input; text_inputs (A, E)
     cls_attention  (T,) mean over heads of the vision tower's CLS attention, if it was given
@@ -58,7 +58,7 @@ class View:
     def attention(self, rows: Tensor | None = None) -> Tensor:
         """(R, V) float64 attention from the text tokens `rows`, or all, to the visual tokens.
 
-        It is the mean over heads; the softmax is over all tokens that a row sees.
+        The result is the mean over heads. The softmax is over all tokens that a row sees.
         """
         queries, text = self._queries, self._text
         if rows is not None:

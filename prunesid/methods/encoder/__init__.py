@@ -6,11 +6,12 @@ each block of the encoder sees. An adapter runs any plan (`Adapter.reduce`):
     @register("name", params={"order": Param("split", str, ("split", "raster"))})
     def name(shape, budget, *, order): ...
 
-`budget` is the largest number of visual tokens that come out of one crop. `shape.shown` are the
-patches that they come from; the plan passes them on. For an image in several crops, and for a clip,
-each crop or frame has its own plan (`plans`). A method that only shrinks the image may also
-register `grid`, a function of an image's rows and columns and of the budget; it returns the rows
-and columns of the smaller image. The method then runs on encoders that take images of any size.
+`budget` is the largest number of visual tokens that come out of one crop. `shape.shown` is the box
+of the patches that show the image; the plan passes it on as its own `shown`. For an image in
+several crops, and for a clip, each crop or frame has its own plan (`plans`). A method that only
+shrinks the image may also register `grid`, a function of an image's rows and columns and of the
+budget. It returns the rows and columns of the smaller image. The method then runs on encoders that
+take images of any size.
 
 Each arm of such a method needs its own encoder pass. The modules of this package are found
 automatically. Other modules call `register`, or plug-ins name them in the entry-point group
@@ -54,7 +55,8 @@ def register(
 ) -> Callable[[Callable[..., Plan]], Callable[..., Plan]]:
     """A decorator that registers an encoder method; ValueError if the name is taken.
 
-    grid    the function that gives the grid of a smaller image; None if the method does more
+    grid    the function that gives the grid of the smaller image; None if the method does more than
+            shrink the image
     source  the paper and the authors' code; None for a baseline
     """
     place = METHODS.register(name)
@@ -76,7 +78,7 @@ def _method(name: str) -> EncoderMethod:
 
 
 def shrinks(method: str) -> bool:
-    """Whether the method only shrinks the image, which encoders of any size allow."""
+    """Whether the method only shrinks the image, and so runs on encoders of any image size."""
     return _method(method).grid is not None
 
 
@@ -105,7 +107,10 @@ def plan(method: str, shape: EncoderShape, budget: int, **params: object) -> Pla
 def _planned(
     method: str, run: Callable[..., object], of: object, budget: int, resolved: Resolved
 ) -> object:
-    """What a method plans; MethodError, naming it, if it raises anything but ValueError."""
+    """The result of a method's function `run`.
+
+    MethodError, naming the method, if the function raises anything but ValueError.
+    """
     try:
         return run(of, budget, **resolved)
     except ValueError:
@@ -145,7 +150,9 @@ class Plans:
         return plan(self.method, replace(self.shape, shown=shown), share, **self.params)
 
     def grid(self, whole: Grid, share: int) -> Grid:
-        """Rows and columns of at most `share` tokens, for an image that has `whole` of them.
+        """Rows and columns, together at most `share` tokens, of the smaller image.
+
+        whole  rows and columns of the full image
 
         ValueError if the method does more than shrink the image.
         """

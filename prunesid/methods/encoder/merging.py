@@ -14,7 +14,9 @@ from prunesid.core.numerics import COSINE_GRID, on_grid
 
 @dataclass(frozen=True, eq=False)
 class Matching:
-    """The pairs of tokens to merge; places count within A and within B.
+    """The pairs of tokens to merge: r of the a tokens in A, each with its partner in B.
+
+    Places count within A and within B.
 
     stay  (B, a - r) int64 tokens of A that stay, ascending
     go    (B, r) int64 tokens of A that merge into B, the most similar first

@@ -21,9 +21,11 @@ class Plan:
 
     side          rows, and also columns, of the patches that enter; fewer than the encoder's own
                   mean a smaller image
-    merged        (read) patches that each block merges into others, between attention and MLP
+    merged        (read) number of patches that each block merges into others, between attention and
+                  MLP; one entry per block that runs until the features are read
     proportional  True: attention counts a merged token as often as there are patches in it
-    raster        True: tokens come out by their first patch; False: as the last merge left them
+    raster        True: tokens come out in the order of their first patches; False: in the order in
+                  which the last merge left them
     shown         the entering patches that may merge and come out; None: all. The other patches are
                   padding and enter every block as in the unmodified encoder
     """
@@ -46,7 +48,7 @@ class Plan:
 
     @property
     def entering(self) -> tuple[int, ...]:
-        """(read + 1) counts of patches in `box` that enter each block, then of those left."""
+        """(read + 1) counts: the patches in `box` that enter each block, then those left."""
         return tuple(accumulate(self.merged, lambda left, gone: left - gone, initial=self.box.size))
 
     @property
@@ -57,7 +59,7 @@ class Plan:
     def encoder_macs(self, tower: Transformer) -> int:
         """Multiply-adds of the encoder for one crop, CLS and padding included.
 
-        Blocks after the features count, as for every other method, whose pass runs them.
+        Blocks after the features count, too: the pass of every other method runs them.
         """
         blocks = zip(self.entering, self.entering[1:], strict=False)
         always = 1 + self.padding

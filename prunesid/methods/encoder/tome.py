@@ -32,14 +32,15 @@ SPLIT, RASTER = "split", "raster"
 
 
 def even_schedule(tokens: int, left: int, blocks: int) -> tuple[int, ...]:
-    """(blocks) merges that leave `left` of `tokens` patches; each at most half of those that enter.
+    """(blocks) number of patches that each block merges, so that `left` of `tokens` patches remain.
 
-    ValueError if there are too few blocks to halve so often.
+    No block merges more than half of the patches that enter it. ValueError if that takes more
+    blocks.
     """
     todo, kept = tokens - left, left
     found: list[int] = []
     for number in range(blocks, 0, -1):
-        # From the last block backwards. A block halves at most, so no more merge than remain.
+        # From the last block backwards. A block merges at most half, so no more than it leaves.
         merges = min(todo // number, kept)
         found.insert(0, merges)
         todo, kept = todo - merges, kept + merges

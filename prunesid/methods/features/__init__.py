@@ -67,7 +67,7 @@ Macs = Callable[[Visual, int, Resolved], "int | None"]
 
 @dataclass(frozen=True)
 class Split:
-    """A method's way to share a budget among a base crop and its sub-crops other than evenly.
+    """A method's own rule for sharing a budget among a base crop and its sub-crops.
 
     share  a function `(base, budget, crops, **parameters)`. `base` is the base crop's record
            (B = 1), `budget` the tokens of all crops, `crops` the rows and columns of sub-crops,
@@ -84,11 +84,11 @@ class Split:
 
 @dataclass(frozen=True)
 class BudgetRule:
-    """A method's reading of a budget that is not the number of tokens kept of every image.
+    """How a method turns a budget into tokens per image, if the budget is not that number itself.
 
     tokens  a function `(budget, patches, parameters)` that returns the number of tokens kept of an
             image of so many patches
-    then    parameters with which a budget is the number of tokens kept
+    then    parameters that make the method read a budget as the number of tokens kept
     """
 
     tokens: Callable[[int, int, Resolved], int]
@@ -136,8 +136,8 @@ def register(
 ) -> Callable[[Callable[..., Kept]], Callable[..., Kept]]:
     """A decorator that registers a method.
 
-    ValueError if the name is taken, a parameter's name is an arm's own, or the function does not
-    take them all.
+    ValueError if the name is taken, a parameter has a name that arms use themselves, or the
+    function does not take all parameters.
 
     complete  fills in parameters that depend on others (presets) and rejects invalid combinations
     needs     the record fields that it reads: a constant, or a function of the complete parameters
@@ -187,18 +187,18 @@ def _method(name: str) -> FeatureMethod:
 
 
 def requirements_in_crops(method: str, **params: object) -> Needs:
-    """The fields that a method reads of images in crops, those for sharing the budget included."""
+    """The fields that a method reads of images in crops, including those that its split reads."""
     split = _method(method).split
     return requirements(method, **params) | (NO_NEEDS if split is None else split.needs)
 
 
 def split_of(method: str) -> Split | None:
-    """The method's way to share a budget among the crops of an image; None: evenly."""
+    """The method's rule for sharing a budget among the crops of an image; None: evenly."""
     return _method(method).split
 
 
 def budget_rule_of(method: str) -> BudgetRule | None:
-    """The method's reading of a budget; None: the number of tokens."""
+    """The rule by which the method reads a budget; None: as the number of tokens."""
     return _method(method).budget_rule
 
 
@@ -210,7 +210,7 @@ def authors_crops(method: str) -> Crops | None:
 def crops_of(method: str, chosen: Mapping[str, object] = NOTHING, **params: object) -> Crops:
     """The method's treatment of an image in crops: the authors', except for the options `chosen`.
 
-    Newline embeddings exist as projected tokens alone. ValueError if they would be candidates of a
+    Newline embeddings exist only as projected tokens. ValueError if they would be candidates of a
     method that reads anything else.
     """
     found = (_method(method).crops or Crops()).under(chosen)
@@ -261,8 +261,8 @@ def compress(
 
     Raises ValueError on unknown names and parameters, on methods that act elsewhere, on budgets
     below 1, on NaN or infinite features, and on a record that lacks a field the method needs.
-    MethodError, a ValueError, naming the method and the image, if the method raises, or returns
-    NaN, a wrong count, or an index that repeats or is none of a patch.
+    MethodError, a ValueError, names the method and the image if the method raises, or returns NaN,
+    a wrong count, an index that repeats, or an index that belongs to no patch.
     """
     entry = _method(method)
     resolved = resolve(method, **params)
@@ -323,7 +323,7 @@ def _image(record: VisionRecord, row: int) -> str:
 
 
 def _culprit(run: Callable[[int, int], Kept], rows: Sequence[int]) -> int | None:
-    """The first row on which a method raises by itself; None if it raises on several at once."""
+    """The first row that makes a method raise by itself; None if only several together do."""
     for row in rows:
         try:
             run(row, 1)

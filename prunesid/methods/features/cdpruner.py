@@ -54,8 +54,7 @@ def cdpruner(record: VisionRecord, budget: Tensor, draws: Draws, *, relevance: s
     """Keep tokens by greedy MAP inference of a DPP; a smaller budget keeps a prefix.
 
     relevance  encoder that compares patches and question: "clip", "embeddings", or "question",
-               which
-               is "clip" if the model comes with CLIP's text tower, else "embeddings"
+               which is "clip" if the model comes with CLIP's text tower, else "embeddings"
     """
     if record.projected is None or record.relevance is None:
         raise ValueError("cdpruner needs a record with projected tokens and relevance")

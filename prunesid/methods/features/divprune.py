@@ -33,7 +33,7 @@ from prunesid.methods.features.prunesid.information import inverse_lengths, roun
 from prunesid.methods.features.ragged import largest_partial
 from prunesid.methods.registry import Resolved, Source
 
-# Pairs of tokens, for each token, beyond which a whole Gram matrix is faster.
+# Pairs per token beyond which computing the whole Gram matrix is faster.
 MANY = 4
 
 
@@ -110,8 +110,9 @@ def _picks_of_image(similarities: Array, nearest: Array, steps: int) -> Tensor:
 def _picks_by_bounds(projected: Tensor, steps: int) -> Tensor:
     """`_picks` (steps,) of one image (1, T, E), with few similarities in float64.
 
-    Similarities in float32 bound those in float64. Where bounds leave a pick open, the similarities
-    that decide it are computed. If these become many, as among duplicates, all are.
+    Similarities in float32 bound those in float64. If the bounds leave a pick open, the float64
+    similarities that decide it are computed. If too many are needed, as among duplicates, all are
+    computed.
     """
     tokens = projected.shape[1]
     inverse = inverse_lengths(projected)[0]
@@ -158,7 +159,7 @@ def _picks_by_bounds(projected: Tensor, steps: int) -> Tensor:
 
 
 def _similarities(tokens: Tensor, inverse: Tensor, ones: Array, others: Array) -> Array:
-    """(n,) similarities of pairs of tokens (T, E), of which `inverse` (T,) are 1 by the lengths."""
+    """(n,) similarities of pairs of tokens (T, E); `inverse` (T,) is 1 / length of each token."""
     one, other = torch.from_numpy(ones), torch.from_numpy(others)
     pairs = torch.linalg.vecdot(tokens[one].double(), tokens[other].double())
     return rounded(pairs.mul_(inverse[one]).mul_(inverse[other])).numpy()

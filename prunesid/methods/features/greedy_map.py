@@ -27,11 +27,11 @@ from prunesid.methods.features.prunesid.information import cosine, inverse_lengt
 from prunesid.methods.features.ragged import largest_partial
 from prunesid.methods.registry import Resolved
 
-# One in so many tokens may be picked for the similarities to picks to be faster than all.
+# If at most one in so many tokens is picked, similarities to the picks are faster than all of them.
 FEW = 5
-# Channels that suffice to guess at most of the picks.
+# Channels that suffice to guess most of the picks.
 CHANNELS = 1024
-# One in so many guesses is to spare, for picks of which the guess is wrong.
+# One extra token is guessed for so many picks, to make up for wrong guesses.
 SPARE = 8
 
 
@@ -40,7 +40,7 @@ def ranked(projected: Tensor, weight: Tensor | None, budget: Tensor) -> Tensor:
 
     projected  (B, T, E)
     weight     (B, T) float64, 0 or more; None: all weights are 1
-    budget     (B,) int64; the largest one that leaves a choice is the number of picks
+    budget     (B,) int64; the largest one below T is the number of picks
     """
     tokens = projected.shape[1]
     steps = largest_partial(budget, tokens)
@@ -64,10 +64,11 @@ def _picks_by_gram(projected: Tensor, weight: Tensor, steps: int) -> Tensor:
 
 
 def _picks_by_rows(projected: Tensor, weight: Tensor, steps: int) -> Tensor:
-    """`_picks_by_gram`, by the similarities to the picks alone.
+    """The same as `_picks_by_gram`, from the similarities to the picks alone.
 
-    A choice by some of the channels in float32 guesses at the picks, so that one product gives the
-    similarities to almost all of them. Those to the other picks are computed when needed.
+    The picks are first guessed in float32 from some of the channels. One product then gives the
+    similarities to almost all picks. Similarities to a pick that was not guessed are computed when
+    it is picked.
     """
     inverse = inverse_lengths(projected)[0]
     own = (inverse > 0).double()
@@ -123,7 +124,7 @@ def _picks(own: Array, row: Callable[[int], Array], weight: Array, steps: int) -
 
 
 def _batch_picks(similarities: Tensor, weight: Tensor, steps: int) -> Tensor:
-    """`_picks` (B, steps) of many images, from (B, T, T) and (B, T), which never waits."""
+    """`_picks` (B, steps) of many images, from (B, T, T) and (B, T); never waits for the device."""
     batch, tokens = weight.shape
     picks = torch.empty((batch, steps), dtype=torch.int64, device=weight.device)
     rows = similarities.new_zeros((batch, steps, tokens))  # of the Cholesky factor
@@ -148,6 +149,6 @@ def _batch_picks(similarities: Tensor, weight: Tensor, steps: int) -> Tensor:
 
 
 def macs(visual: Visual, budget: int, params: Resolved) -> int:
-    """Multiply-adds of all projected tokens' similarities, and of the Cholesky factor's rows."""
+    """Multiply-adds of the similarities of all projected tokens, and of the Cholesky factor."""
     factor = budget * (budget - 1) // 2 + budget
     return visual.tokens**2 * visual.projected + visual.tokens * factor

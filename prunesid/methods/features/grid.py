@@ -9,8 +9,8 @@ from prunesid.methods.features import register
 def grid_index(rows: int, columns: int, budget: int) -> list[int]:
     """`budget` <= rows * columns distinct raster indices, spread evenly in both directions.
 
-    The tokens lie on lines, whose numbers of tokens differ by at most one. The lines are as far
-    apart as the tokens on them: 64 of 24 x 24 patches are 8 x 8. Any budget is met exactly.
+    The tokens lie on lines whose numbers of tokens differ by at most one. The lines are about as
+    far apart as the tokens on a line: 64 of 24 x 24 patches are 8 x 8. Any budget is met exactly.
     """
     possible = range(-(-budget // columns), min(rows, budget) + 1)
     lines = min(possible, key=lambda n: (abs(rows / n - columns * n / budget), n))

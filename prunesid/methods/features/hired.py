@@ -49,7 +49,10 @@ def _checked(params: Resolved) -> Resolved:
 
 
 def kept_count(budget: int, tokens: int, rounding: str = "exact") -> int:
-    """The tokens that a budget keeps: all of it, or int(tokens * rate) in floating point."""
+    """The number of tokens that a budget keeps of `tokens`.
+
+    rounding  "exact": the budget. "upstream": int(tokens * rate) in floating point, at least 1
+    """
     if rounding == "exact" or budget >= tokens:
         return min(budget, tokens)
     return max(1, int(tokens * (budget / tokens)))
@@ -129,10 +132,11 @@ def crop_budgets(
                averaged over heads (only the order counts)
     budget     tokens over all 1 + rows * columns crops of T tokens
     crops      (rows, columns) of the sub-crops
-    alpha      share of the base crop, in [0, 1]. The rest goes to the sub-crops in proportion to
-               the
-               number of top int(T * (1 - alpha)) patches in their region of the base crop
-    regions    "runs": rows * columns runs of the raster sequence (upstream), equal up to a token.
+    alpha      share of the base crop, in [0, 1]. The rest goes to the sub-crops. A sub-crop's share
+               is in proportion to how many of the top int(T * (1 - alpha)) patches of the base crop
+               lie in its region
+    regions    "runs": rows * columns runs of the raster sequence (upstream), equal to within one
+               token.
                "quadrants": the rectangles that the sub-crops show
     grid       (rows, columns) of the patches, for "quadrants"
     rounding   rounding of the budget (`kept_count`) and of the sub-crops' shares: "exact", or

@@ -60,7 +60,7 @@ def holov(
 ) -> Kept:
     """Keep `budget` patches, shared among runs by their mean attention.
 
-    runs     number of runs, of equal size; the first hold one more token if it does not divide T
+    runs     number of runs of equal size; if it does not divide T, the first hold one more token
     surplus  use of the tokens that a run is allotted beyond its size: "redistribute" (to the runs
              of next largest share) or "zeros" (rows of zeros after all others, index -1)
     order    order of the output: "runs" (by attention inside each) or "raster"
@@ -100,7 +100,7 @@ def _shares(means: Tensor, count: int) -> Tensor:
 
 
 def _held(wanted: Tensor, sizes: Tensor, means: Tensor) -> Tensor:
-    """`wanted` (B, runs), with all that exceeds a run's size (runs) given to the next largest."""
+    """`wanted` (B, runs), but what exceeds a run's size (runs) goes to the runs of largest mean."""
     room = sizes - wanted
     largest = means.argsort(dim=1, descending=True, stable=True)
     surplus = (-room).clamp_min(0).sum(dim=1, keepdim=True)

@@ -95,8 +95,8 @@ def prumerge(
     variant  "fixed", "plus", "adaptive" or "adaptive_plus", see the module
     grid     grid of "plus": over the "rest" (tokens that are not selected) or over "all"
 
-    info: selected, (B, T) bool, the patches that all tokens but the last are made from; members,
-    (B, N, 33) int16, such a patch and its neighbors for each of these tokens. For an image that
+    info: selected, (B, T) bool, the selected patches; members, (B, C, 33) int16, for each of the C
+    tokens besides the extra one its selected patch and that patch's neighbors. For an image that
     comes back unchanged they are False and -1.
     """
 

@@ -21,7 +21,7 @@ from prunesid.methods.features.prunesid.information import similarity
 from prunesid.methods.features.prunesid.scores.cls_attention import cls_attention
 from prunesid.methods.registry import Resolved, Source
 
-# Bounds of gains computed anew at once, twice as many at each further attempt.
+# Bounds of gains that the first attempt computes anew; each further attempt doubles their number.
 REFRESHED = 16
 
 
@@ -31,7 +31,7 @@ def _macs(visual: Visual, budget: int, params: Resolved) -> int:
 
 
 def _share(base: VisionRecord, budget: int, crops: tuple[int, int], *, alpha: float) -> list[int]:
-    """Share the budget evenly among the crops of an image; upstream drops the remainder."""
+    """The budget shared evenly among the crops of an image; the remainder is lost, as upstream."""
     number = 1 + crops[0] * crops[1]
     return [budget // number] * number
 
@@ -73,8 +73,9 @@ def scope(record: VisionRecord, budget: Tensor, draws: Draws, *, alpha: float) -
 def _lazy_greedy(similarities: Array, saliency: Array, steps: int) -> Tensor:
     """The picks (steps,) of `_greedy` for one image, from (T, T) and (T,), with less work.
 
-    A gain never grows, so that an earlier one bounds it. The largest bounds are computed anew until
-    the largest of all is a gain of this step. A gain's sum is exact in any order.
+    A token's gain never grows, so its gain at an earlier step is an upper bound. The largest bounds
+    are computed anew until the largest of all is a gain of this step. Sums of gains are exact in
+    any order.
     """
     covered = np.zeros_like(saliency)
     bound = similarities.clip(min=0).sum(axis=1) * saliency
@@ -93,7 +94,7 @@ def _lazy_greedy(similarities: Array, saliency: Array, steps: int) -> Tensor:
         picks.append(pick)
         bound[pick] = -np.inf
         covered = np.maximum(covered, similarities[pick])
-        exact = bound <= 0  # none can be less; a kept token's is minus infinity
+        exact = bound <= 0  # no gain is below 0; kept tokens have minus infinity
     return torch.tensor(picks, dtype=torch.int64)
 
 

@@ -130,9 +130,9 @@ def _contextual(
     others: Tensor,
     merge: str,
 ) -> tuple[Tensor, Tensor]:
-    """(B, merged, D) contextual tokens, and (B, members) which of them each member joins.
+    """(B, merged, D) contextual tokens, and (B, members) number of the one that each member joins.
 
-    That is the one of the target with the most similar key.
+    A member joins the contextual token of the target with the most similar key.
     """
     if record.keys is None:
         raise ValueError("visionzip needs a record with keys")

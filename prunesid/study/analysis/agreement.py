@@ -11,9 +11,9 @@ from prunesid.study.analysis.metrics import Floats
 def adjusted_rand(first: NDArray[np.integer[Any]], second: NDArray[np.integer[Any]]) -> Floats:
     """The adjusted Rand index of two partitions per image (Hubert & Arabie 1985).
 
-    first, second (B, T) integers from 0, the group of each token; -1 in both is no token. Returns
-    (B,) float64: 1 for the same partition whatever its groups are called, 0 on average for
-    unrelated ones.
+    first, second (B, T) hold the group of each token, integers from 0; -1 in both is no token.
+    Returns (B,) float64: 1 for equal partitions, however their groups are numbered, and 0 on
+    average for unrelated ones.
     """
     there = (first >= 0) & (second >= 0)
     shape = (len(first), int(first.max(initial=0)) + 1, int(second.max(initial=0)) + 1)

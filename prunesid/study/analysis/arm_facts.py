@@ -46,14 +46,14 @@ def write_arms(
     scores      columns benchmark, arm, image_id and tokens, which counts what really entered
     selections  the tables of keys of the shards of each benchmark
     costs       the table of costs of each benchmark
-    arms        a line per arm and benchmark: visual tokens per image in a layer of the language
-                model, mean over layers (of these the mean, min and max over images), those that
-                enter its first layer (`input_mean`), and the means over images of tau, suppressed
-                (share of T), survivors and refilled (tokens) and rho, empty where the method has
-                none; then the columns of `costs.write_costs`
-    agreement   a line per row, column and benchmark: the mean adjusted Rand index of the groups,
-                over images, of pairs of seeds (`between_seeds`) and of the row's arms and the
-                reference row's in that column (`with_reference`); only where there are groups to
+    arms        a line per arm and benchmark. Visual tokens per image in a layer of the language
+                model are averaged over layers; then follow mean, min and max over images.
+                `input_mean` counts the tokens that enter the first layer. The means over images of
+                tau, suppressed (share of T), survivors and refilled (tokens) and rho are empty
+                where the method has none. Last come the columns of `costs.write_costs`
+    agreement   a line per row, column and benchmark: the adjusted Rand index of the groups,
+                averaged over images. `between_seeds` compares pairs of seeds, `with_reference` the
+                row's arms with the reference row's in that column. Only where there are groups to
                 compare, of images or of questions in both
     """
     lines: list[dict[str, Any]] = []
@@ -63,7 +63,7 @@ def write_arms(
         whole = _tokens(scores, benchmark, ALL_TOKENS)
         found: dict[str, Facts] = {}
         for arm in ablation.arms:
-            # Not what was kept: newlines and class tokens may have come on top of it.
+            # Count what entered the model: newlines and class tokens may add to what was kept.
             facts = {"count": _tokens(scores, benchmark, arm.name)}
             if arm.selects:
                 facts = load_info([store.get(key) for key in keys[arm.name]]) | facts

@@ -90,7 +90,7 @@ def rank_correlation(
     """Spearman's correlation of pairs known up to normal errors, independent of each other.
 
     x_error, y_error  standard errors; benchmarks do not share questions, so theirs are independent
-    name              of the correlation, which draws random numbers of its own
+    name              name of the correlation, which gives it random numbers of its own
     Fewer than 3 pairs, or one side all equal, have no correlation (NaN).
     """
     count = len(x)
@@ -115,7 +115,11 @@ def _spearman(x: Floats, y: Floats) -> Floats:
 
 
 def _p(x: Sequence[float], y: Sequence[float], value: float) -> float:
-    """The share of orders of y that are as far from 0 as the one found."""
+    """The two-sided p of a correlation: exact for up to `EXACT` pairs, else SciPy's.
+
+    The exact one is the share of orders of y whose correlation is at least as far from 0 as
+    `value`.
+    """
     if len(x) > EXACT:
         return float(stats.spearmanr(x, y).pvalue)
     a, b = stats.rankdata(x), stats.rankdata(y)

@@ -1,8 +1,9 @@
 """Every arm of an ablation against its reference, as one tidy table.
 
 One line per row x column x benchmark, the all-token arm first. The benchmark `average` is the mean
-over benchmarks of the value as a percentage of the all-token arm's, per column and, in the column
-`overall`, over all columns (the paper's "Avg." in table 5), of rows that are run under all of them.
+over benchmarks of the value as a percentage of the all-token arm's, per column. Rows that are run
+under all columns also have it over all of them, in the column `overall` (the paper's "Avg." in
+table 5).
 
     row, column           settings as 'axis=value'; 'vanilla' and 'all' for the all-token arm
     one column per axis   its value as text, empty where a line has none
@@ -14,14 +15,14 @@ over benchmarks of the value as a percentage of the all-token arm's, per column 
     p, test, p_holm       test of diff = 0, which one it is, Holm's adjustment within the ablation;
                           'sign_flip' swaps the answers of whole images (`sign_flip.sign_flip_p`)
     p_bootstrap           from the resamples of the interval (`statistics.bootstrap_p`);
-    p_bootstrap_error     its Monte-Carlo error, of which p has none
-    p_mcnemar             exact, where the score is 0/1, several seeds combined; valid only where
-                          questions are independent, so not for several of one image
+    p_bootstrap_error     its Monte-Carlo error; p has no such error
+    p_mcnemar             exact, where the score is 0/1; several seeds are combined. Valid only if
+                          questions are independent, so not with several questions on one image
     detectable            smallest true difference found with a power of 0.8 at the level 0.05;
                           empty where none can be: few images, or no answer differs
     questions, images     how many
-    questions_left_out, images_left_out   how many beside them are left out, of all rows alike,
-                          since an image cannot be read; no columns where there are none
+    questions_left_out, images_left_out   how many more are left out, the same for all rows,
+                          because an image cannot be read; no such columns if none is left out
     tokens_mean, _min, _max   visual tokens per image that reached the language model
 
 A second table, `arm_values`, holds every arm by itself, seed by seed.
@@ -98,9 +99,10 @@ class Samples:
     def difference(
         self, row: Setting, other: Setting, columns: Sequence[Setting], place: int | None
     ) -> dict[str, Any]:
-        """`row` minus `other`: `diff` to `detectable` of the table, but for `p_holm`.
+        """`row` minus `other`: the table's columns from `diff` to `detectable`, but for `p_holm`.
 
-        On the benchmark at `place` under the only column, or, for None, of both rows' `average`.
+        It is the difference on the benchmark at `place` under the only column. If `place` is None,
+        it is that of both rows' `average`.
         """
         if place is None:
             own, versus = (self.average(setting, columns) for setting in (row, other))
@@ -163,7 +165,7 @@ def compare(
     benchmarks: Sequence[Benchmark],
     bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
 ) -> pd.DataFrame:
-    """`compare_samples` of `sample`."""
+    """The comparison table of an ablation: `compare_samples` of what `sample` returns."""
     return compare_samples(sample(scores, ablation, benchmarks, bootstrap))
 
 
@@ -191,7 +193,7 @@ def compare_samples(samples: Samples) -> pd.DataFrame:
 
 
 def _left_out(samples: Samples, table: pd.DataFrame) -> tuple[str, ...]:
-    """Add the columns LEFT where anything is left out; the names of those that were added."""
+    """Add the columns LEFT if anything is left out; return the names of the added columns."""
     if not samples.left_out:
         return ()
     for number, name in enumerate(LEFT):
@@ -226,10 +228,10 @@ def arm_values(samples: Samples) -> pd.DataFrame:
 
 
 def reference_arms(ablation: Ablation) -> dict[str, Arm | None]:
-    """The arm whose answers each arm's are held against, by the arm's name.
+    """{arm's name: the arm with which its answers are compared}.
 
-    The arm of the reference row in the same column (of the same seed where there is one); for an
-    arm of the reference row the all-token arm; for that arm nothing.
+    This is the arm of the reference row in the same column, and of the same seed if there is one.
+    Arms of the reference row are compared with the all-token arm, which itself has None.
     """
     by_column = {c.column: c.arms for c in ablation.cells if c.row == ablation.reference}
     found: dict[str, Arm | None] = {}
@@ -270,7 +272,7 @@ def _sample(measured: Measured, arms: tuple[str, ...]) -> Sample:
 
 
 def _by_benchmark(samples: Samples, arm: Arm | None) -> dict[str, Sample]:
-    """An arm's samples, `AVERAGE` first; nothing without an arm."""
+    """{benchmark: an arm's sample}, `AVERAGE` first; {} without an arm."""
     if arm is None:
         return {}
     own = {m.benchmark.name: _sample(m, (arm.name,)) for m in samples.measured}
@@ -280,7 +282,7 @@ def _by_benchmark(samples: Samples, arm: Arm | None) -> dict[str, Sample]:
 def _estimate(
     names: Sequence[str], value: float, drawn: Floats, bootstrap: Bootstrap
 ) -> dict[str, float]:
-    """A value and the ends of its interval by these three names."""
+    """A value and the low and high end of its interval, under these three names."""
     return dict(zip(names, (value, *interval(drawn, bootstrap.confidence)), strict=True))
 
 
@@ -288,8 +290,8 @@ def _average(samples: Sequence[Sample], vanilla: Sequence[Sample]) -> Sample:
     """The mean over samples of each one's value as a percentage of its all-token value.
 
     `samples` are those of one or more columns, each in the order of `vanilla`, one per benchmark.
-    Seed s of the average is the mean over seed s of each; a sample without chance has one, which
-    stands for all.
+    Seed s of the average is the mean over seed s of every sample. A sample without randomness has
+    a single value, which counts for every seed.
     """
     pairs = list(zip(samples, itertools.cycle(vanilla), strict=False))
     seeds = max(len(s.values) for s in samples)

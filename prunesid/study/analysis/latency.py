@@ -22,8 +22,8 @@ from prunesid.study.config.arm import ALL_TOKENS
 
 WHOLE, FIRST, TOKEN = "whole", "first_token", "token"
 WHATS = (*STATIONS, FIRST, TOKEN, WHOLE)
-# What the count of multiply-adds covers: all up to the first token, and the language model's part.
 COMPARED = ("encode", "prefill", FIRST, WHOLE)
+# Multiply-adds are counted for these: all up to the first token, and the language model's part.
 COUNTED = {FIRST: "total_macs", "prefill": "llm_macs"}
 KEYS = ["arm", "attention", "batch"]
 FACTS = ("tokens", "kv_bytes", "memory", "same", "questions")
@@ -51,11 +51,14 @@ def summarize(
     what      a station, or `first_token`: encode to prefill; `whole`: all stations; `token`: a
               decoded token after the first
     p50, p50_low, p50_high, p95, p95_low, p95_high  seconds of a batch
-    speedup, speedup_low, speedup_high  of all tokens' time to this one
-    counted   the same of multiply-adds, for what `COUNTED` names; `achieved`: speedup / counted
-    per_second, per_second_low, per_second_high  requests of `whole`, tokens of `token`
-    batches, tokens, kv_bytes, memory, same, questions  means, sums of the last two; and the machine
+    speedup, speedup_low, speedup_high  ratio of the time with all tokens to this one
+    counted   the same ratio of multiply-adds, for what `COUNTED` names; `achieved`: speedup /
+              counted
+    per_second, per_second_low, per_second_high  requests for `whole`, tokens for `token`
+    batches   how many were clocked
+    tokens, kv_bytes, memory  means over batches; same, questions: sums over batches
     at_once   the fewest requests of a batch that were served together
+    machine   as the timings have it
     """
     data = timings.assign(
         **{
@@ -95,11 +98,12 @@ def summarize(
 
 
 def arm_times(times: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """A line per arm, as numbers of its published run: arm, benchmark and
+    """A line per arm, for its published run: arm, benchmark and the columns below.
 
-    time_ms, prefill_ms, select_ms  of one batch of the first size, and time_speedup over all tokens
+    time_ms, prefill_ms, select_ms  medians of one batch of the first size
+    time_speedup        how many times faster than with all tokens
     achieved            share of the counted speed-up to the first token that became time
-    requests_per_second_<n>  of n at once
+    requests_per_second_<n>  with n requests at once
     kv_bytes, peak_memory
     """
     own = times[times["attention"] == ""]

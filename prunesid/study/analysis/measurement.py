@@ -25,8 +25,9 @@ SCORE_COLUMNS = (
 class Measured:
     """A arms, B resamples, Q questions, I images, every arm's questions in the same order.
 
-    values (A,), replicates (A, B) in the statistic's unit; sums (A, I, S) that it is made of;
-    scores (A, Q); tokens (A, I) mean visual tokens per image in the language model.
+    values (A,) and replicates (A, B) are in the statistic's unit, sums (A, I, S) are what it is
+    computed from. scores are (A, Q); tokens (A, I) are the mean visual tokens of each image in the
+    language model.
     """
 
     benchmark: Benchmark
@@ -77,7 +78,7 @@ def concat_scores(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def left_out_text(questions: int, images: int) -> str:
-    """What is said of them after 'so many questions on so many images'."""
+    """The words for what is left out, to follow 'N questions on M images'."""
     return f"{questions:,} more on {images:,} that cannot be read are left out"
 
 
@@ -86,7 +87,8 @@ def measure(
 ) -> Measured:
     """The named arms on one benchmark; `scores` has `SCORE_COLUMNS`, a line per arm and question.
 
-    ValueError where an arm is missing, or answered a question twice or others than the first arm.
+    ValueError if an arm is missing, answered a question twice, or answered other questions than
+    the first arm.
     """
     chosen = statistic(benchmark.statistic)
     table = scores[(scores["benchmark"] == benchmark.name) & scores["arm"].isin(arms)]

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Statistic:
-    """`contributions` gives each question's part (Q, S) of the sums, `value` maps them on (...).
+    """`contributions` gives each question's part (Q, S) of the sums; `value` maps sums to (...).
 
     `scale` turns the value into the unit that tables show: 100 for shares, 1 for points.
     """

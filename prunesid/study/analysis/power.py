@@ -1,4 +1,4 @@
-"""The smallest difference that a benchmark can show, and the questions that a given one takes.
+"""The smallest difference that a benchmark can show, and the questions that a difference needs.
 
     python -m prunesid.study.analysis.power scores.parquet --arm grouping-random --reference default
 

@@ -1,4 +1,4 @@
-"""The result tables of a finished study, and a reader's first questions to them.
+"""The result tables of a finished study, and functions that answer a reader's first questions.
 
     results = read_results(Path("results/pocket"))
     by_budget(results)                            which arm at which budget
@@ -40,7 +40,7 @@ class Results:
 
     @property
     def left_out(self) -> str:
-        """What follows the numbers of questions and images in a text; '' where all are there."""
+        """The remark on left-out questions, to follow their number in a text; '' without any."""
         counts = self.scores.attrs.get(LEFT_OUT, {}).values()
         questions, images = (sum(own[place] for own in counts) for place in (0, 1))
         return f" ({left_out_text(questions, images)})" if images else ""
@@ -72,7 +72,7 @@ def read_results(
 
 
 def _named(folder: Path, pattern: Path) -> list[str]:
-    """The folders of the files below `folder` that match."""
+    """Names of the folders with a file that matches `pattern`, which begins with `folder`."""
     return sorted(path.parent.name for path in folder.glob(str(pattern.relative_to(folder))))
 
 

@@ -1,11 +1,11 @@
 """The test of a difference between two arms: swap their answers, image by image.
 
 Questions on one image share what is hard about it, so an image is the smallest thing that can be
-swapped. If two arms are alike, each image might as well have given them the other's answers, and
-its part in the difference the other sign. p is the share of all 2^I choices of signs that bring a
-difference as large as the one found, either way. No choices are drawn: p is computed, from no seed,
-and goes on below any number of resamples. With one question per image, right or wrong, it is the
-exact McNemar test.
+swapped. If two arms are alike, their answers on any image could be swapped, which turns the sign of
+the image's part in the difference. p is the share of all 2^I choices of signs that give a
+difference at least as large as the one found, in either direction. p is computed, not sampled: it
+needs no seed, and no number of resamples limits how small it can be. With one question per image,
+right or wrong, it is the exact McNemar test.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ NOTHING = 1e-9
 # deviation, or of their own root mean square, whichever is smaller; `TIED` steps count as a tie.
 SUM_STEP, PART_STEP = 1 / 1024, 1 / 128
 TIED = 2
-# Multiples of the smallest part's halves, thirds, ... are looked for up to this one.
+# The smallest part is divided by 1, 2, 3, ... up to this, to find a step that all are multiples of.
 DIVISORS = 12
 # Standard deviations that a distribution is computed over; tilted, it has nothing beyond.
 REACH = 12
@@ -42,9 +42,9 @@ def contributions(own: Floats, other: Floats, chosen: Statistic) -> Floats:
 def sign_flip_p(parts: Floats) -> float:
     """Two-sided p of the sum of `parts` (I,) under independent random signs; never 0.
 
-    Exact where the parts are multiples of one number, such as differences of 0/1 scores, whose ties
-    are ties whatever floats say. Others are rounded to a fine grid, which does not touch the level:
-    it makes of a part and its negative the same number. NaN if a part is no number.
+    Exact where the parts are multiples of one number, such as differences of 0/1 scores; their ties
+    count as ties in spite of float rounding. Other parts are rounded to a fine grid. That does not
+    change the level, since a part and its negative are rounded alike. NaN if a part is no number.
     """
     if not np.isfinite(parts).all():
         return float("nan")

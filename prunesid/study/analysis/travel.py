@@ -24,15 +24,15 @@ from prunesid.study.config.chapters import METHODS
 from prunesid.study.config.study import Bootstrap, Study
 from prunesid.study.layout import Layout
 
-# Of fewer images there is none to leave out.
+# With fewer images, none can be left out.
 IMAGES = 2
-# What becomes of a difference that is significant somewhere.
+# Verdicts on a difference that is significant on some model.
 EVERYWHERE, TURNED, SOMEWHERE = "everywhere", "turned", "somewhere"
 
 
 @dataclass(frozen=True)
 class ChapterResults:
-    """What came of the ablation that stands for the study of one model.
+    """The results of the ablation that represents the study of one model.
 
     pairs    every two rows, as `pairs.compare_pairs` gives them
     samples  None where a benchmark has too few images
@@ -48,8 +48,8 @@ class ChapterResults:
 class Standing:
     """The methods of a model at one budget, or what a source such as the paper prints of them.
 
-    kept, tokens   the budget, and of how many tokens
-    values, drawn  by method its value, and that in every resample (B,), or (1,) where it is fixed
+    kept, tokens   the budget, and the number of tokens before pruning
+    values, drawn  {method: its value} and {method: its value in every resample (B,)}, (1,) if fixed
     sure           pairs of methods of which the first is significantly better; None without tests
     """
 
@@ -68,7 +68,7 @@ def read_chapter(study: Study, ablation: Ablation, bootstrap: Bootstrap) -> Chap
     images = scores.groupby("benchmark")["image_id"].nunique()
     enough = all(images.get(benchmark.name, 0) >= IMAGES for benchmark in benchmarks)
     return ChapterResults(
-        # What all studies are about need not be said of each.
+        # All titles begin like this.
         title=study.title.removeprefix("PruneSID on "),
         ablation=ablation,
         pairs=read_pairs(layout.ablation("pairs.csv", ablation.name)),
@@ -77,14 +77,14 @@ def read_chapter(study: Study, ablation: Ablation, bootstrap: Bootstrap) -> Chap
 
 
 def method_of(cell: Cell) -> str:
-    """The name, the same in every study, of what a cell's arms do at whatever budget and seed."""
+    """The method of a cell's arms as text, without budget and seed; the same in every study."""
     arm = cell.arms[0]
     given = {"dynamic": arm.dynamic, **arm.params} if arm.dynamic else arm.params
     return " ".join([arm.method, *(f"{name}={text(value)}" for name, value in given.items())])
 
 
 def labels(chapters: Iterable[ChapterResults]) -> dict[str, str]:
-    """Every method's label as the first chapter has it; of two that are alike, one says where."""
+    """{method: its label in the first chapter that has it}; a repeated label names its chapter."""
     found: dict[str, str] = {}
     for chapter in chapters:
         for cell in chapter.ablation.cells:
@@ -106,7 +106,7 @@ def by_budget(ablation: Ablation) -> list[list[Cell]]:
 def standings(chapter: ChapterResults, names: Mapping[str, str]) -> list[Standing]:
     """The chapter's methods, by their `labels`, at every budget; none without samples.
 
-    A method whose value is no number, since all tokens score 0 on a benchmark, is left out.
+    A method has no finite value, and is left out, if all tokens score 0 on a benchmark.
     """
     if chapter.samples is None:
         return []
@@ -140,9 +140,10 @@ def standings(chapter: ChapterResults, names: Mapping[str, str]) -> list[Standin
 def places(sides: Iterable[tuple[str, Sequence[Standing]]]) -> pd.DataFrame:
     """The place of every method in each model's standings, a line each.
 
-    model, source, budget (1 for the smallest), kept, tokens, method, value, and how many `methods`
-    place, shared  1 and the number of those that are better; whether an equal one shares it
-    low, high      the best and the worst place that significant differences leave; empty without
+    model, source, budget (1 for the smallest), kept, tokens, method, value, and `methods`, a count
+    place, shared  1 plus the number of better methods; whether an equal method shares the place
+    low, high      the best and the worst place that significant differences allow; empty without
+                   tests
     """
     lines = []
     for model, standings in sides:
@@ -176,11 +177,12 @@ def tau_b(first: Floats, second: Floats) -> Floats:
 
 
 def correlate(first: Standing, second: Standing, confidence: float) -> dict[str, float]:
-    """How many `methods` both have, tau-b of theirs (`value`), `low` and `high` of its interval.
+    """The number of shared `methods`, their tau-b (`value`), and its interval (`low`, `high`).
 
-    The interval is the percentile one together with its mirror image about tau. Resamples add noise
-    to that of the images, so that two orders are less alike in them; the percentile interval alone
-    would lie too near 0. All but `methods` is empty for fewer than `METHODS`, or without an order.
+    The interval joins the percentile interval and its mirror image about tau. Resampling adds noise
+    to that of the images, so two orders are less alike in resamples, and the percentile interval
+    alone would lie too near 0. With fewer than `METHODS` methods, or if one side is all equal, only
+    `methods` is given.
     """
     common = [name for name in first.values if name in second.values]
     counted: dict[str, float] = {"methods": len(common)}
@@ -210,12 +212,12 @@ def correlations(
 
 
 def differences(models: Sequence[Sequence[Standing]]) -> pd.DataFrame:
-    """What becomes of every difference, at one budget, of two methods that several models have.
+    """A line per budget and pair of methods that several models have: do the models agree?
 
     budget, method, worse  the methods in the order in which the first model that is sure has them
     verdict                EVERYWHERE: every model that has both is sure; TURNED: another is sure of
                            the opposite; SOMEWHERE: not all are sure; '' where none is
-    sure, turned           the models, with '; ' between, that are sure of it and of the opposite
+    sure, turned           models that are sure of this order, and of the opposite, joined by '; '
     models                 how many have both
     """
     lines = []

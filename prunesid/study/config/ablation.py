@@ -32,9 +32,9 @@ from prunesid.study.config.printed import printed
 RESERVED_AXES = frozenset({"row", "column"})
 FIGURE_KINDS = "prunesid.study.report.figures"
 FIGURE = "figure"
-# The kind that is drawn along numbers alone.
+# The kind of figure that needs a numeric axis.
 LAYERS = "layers"
-# The label of a row that changes nothing of the default method.
+# The label of a row that leaves the default method unchanged.
 TITLE = "PruneSID"
 
 
@@ -102,7 +102,8 @@ class LatencyOptions:
 
     benchmark  whose questions; None: the first of the ablation's
     questions  how many, each on an image of its own
-    batches    requests at once, from one on: one gives the latency, all give the served throughput
+    batches    numbers of requests at once, the first is one: it gives the latency, all of them give
+               the throughput
     rounds     how often the questions are asked
     """
 
@@ -144,7 +145,7 @@ class Ablation:
 
     @property
     def clocked_arms(self) -> tuple[Arm, ...]:
-        """The arms that are clocked: all tokens, and one of each cell, since seeds take alike."""
+        """The clocked arms: all tokens, and one of each cell, since seeds take the same time."""
         arms = (VANILLA, *(cell.arms[0] for cell in self.cells))
         return tuple({arm.name: arm for arm in arms}.values())
 
@@ -163,9 +164,9 @@ class Ablation:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What a reader knows each arm by: its row, its column and, of several, the seed.
+        """{arm: its label}: its row, its column and, if there are several seeds, the seed.
 
-        An arm of several cells is known by the first.
+        An arm of several cells has the label of the first.
         """
         found = {ALL_TOKENS: WHOLE}
         for cell in self.cells:
@@ -174,7 +175,7 @@ class Ablation:
                 seed = [f"seed {arm.seed}"] if len(cell.arms) > 1 else []
                 label = ", ".join((*place, *seed))
                 if arm.name not in found:
-                    # Labels with commas may be alike when they are joined.
+                    # Labels that contain commas may become equal once they are joined.
                     alike = sum(known.startswith(label) for known in found.values())
                     found[arm.name] = f"{label} ({alike + 1})" if label in found.values() else label
         return found
@@ -211,7 +212,7 @@ def load_ablation(
     document = file if overrides is None else overrides.over(file)
     if overrides is not None:
         given = check(document, schema)
-    # A study that leaves values out of `vary` leaves their labels and exceptions.
+    # If a study leaves values out of `vary`, the file still has their labels and exceptions.
     problems = [
         *_strange_labels(given["labels"], own, given),
         *_strange_exceptions(given["except"], own, given),
@@ -239,7 +240,7 @@ def parse_ablation(
         f"vary: {size:,} cells (rows times columns) with {count:,} seeds are up to "
         f"{size * count:,} arms; an ablation has at most {ARMS:,}"
     )
-    # Before anything is made of them.
+    # Refused before any setting is built.
     if size > ARMS:
         raise ConfigError([too_many])
     document = with_blocks(document, depth)
@@ -274,7 +275,7 @@ def parse_ablation(
         run = {(cell.row, cell.column) for cell in cells}
         if not problems and any((reference, column) not in run for column in columns):
             problems.append("except: the reference is compared under every column; leave it in")
-        # What is wholly left out, for example by a study that has fewer columns, is no row.
+        # A row that is left out of every column, for example by a study with fewer, is dropped.
         rows = tuple(row for row in rows if any((row, column) in run for column in columns))
     with collecting(problems):
         figure = _figure(document["figure"], rows, columns)
@@ -315,7 +316,7 @@ def _latency(options: Mapping[str, Any] | None) -> LatencyOptions | None:
 
 
 def _count(varied: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]) -> int:
-    """How many settings these are."""
+    """The number of settings that `varied` describes."""
     return prod(map(len, varied.values())) if isinstance(varied, Mapping) else len(varied)
 
 
@@ -370,14 +371,14 @@ def _clashes(
         keys = [setting.key for setting in settings]
         for key in sorted({key for key in keys if keys.count(key) > 1}):
             yield f"{part}: '{key}' occurs twice"
-        # As they look: an accent may be a character of its own, and blanks have many forms.
+        # Compared as they look: an accent may be a separate character, and blanks have many forms.
         labels = [unicodedata.normalize("NFC", " ".join(s.label.split())) for s in settings]
         for label in sorted({label for label in labels if labels.count(label) > 1}):
             yield f"{part}: two are called '{label}'; give them a `label` each"
 
 
 def _twins(part: str, settings: Sequence[Setting], cells: Sequence[Cell]) -> Iterator[str]:
-    """Problems: settings that are written differently and are the same arms throughout."""
+    """Problems: settings that are written differently but stand for the same arms everywhere."""
     seen: dict[tuple[tuple[Setting, tuple[Arm, ...]], ...], Setting] = {}
     for setting in settings:
         own = tuple(
@@ -452,7 +453,7 @@ def _figure(
     shown = {side: {*_axes(settings)} for side, settings in sides.items()}
 
     def plain(name: str) -> str:
-        """The one axis that 'row' or 'column' comes down to where there is but one, else `name`."""
+        """The axis that 'row' or 'column' consists of, if it is a single one; else `name`."""
         axes = _axes(sides.get(name, ()))
         return axes[0] if len(axes) == 1 and all(s.values for s in sides[name]) else name
 
@@ -491,7 +492,7 @@ def _off_axis(
     columns: Iterable[Setting],
     reference: Setting,
 ) -> Iterator[str]:
-    """Problems: a figure along numbers whose axis has none, but for the reference."""
+    """Problems: values on a figure's numeric axis that are no numbers; the reference may be one."""
     own = reference.as_dict()
     settings = [setting.as_dict() for setting in (*rows, *columns)]
     values = {text(each[figure.x]) for each in settings if figure.x in each}

@@ -20,7 +20,7 @@ from prunesid.study.config.documents import ConfigError
 DEFAULT_METHOD = "prunesid"
 DEFAULT_BUDGET = 64
 ALL_TOKENS = "vanilla"
-# What a reader knows that arm by.
+# The label of that arm in tables and figures.
 WHOLE = "all tokens"
 # Why images cannot share the budget of a method, by the place where it acts.
 UNSHARED = {
@@ -70,10 +70,10 @@ class Arm:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """By what relevance its tokens are chosen (`Needs.relevance`), question by question.
+        """The kinds of relevance (`Needs.relevance`) by which it chooses tokens for each question.
 
-        () for one whose tokens do not depend on what is asked, or are dropped inside the language
-        model.
+        () for an arm whose tokens do not depend on the question, come from an encoder pass of its
+        own, or are dropped inside the language model.
         """
         if not self.selects or self.encodes:
             return ()

@@ -48,7 +48,7 @@ class Chapter:
 
     @property
     def name(self) -> str:
-        """The name of the model's folder in the results, as a name of rules."""
+        """The name of the model's results folder, with '_' for what a rule's name cannot have."""
         return "".join(letter if letter.isalnum() else "_" for letter in self.study.model_name)
 
 
@@ -65,7 +65,7 @@ class Whole:
 
     @property
     def compared(self) -> tuple[tuple[Study, Ablation], ...]:
-        """The chapters, and of each the ablation whose methods are compared with the others'."""
+        """(study, ablation) of every chapter with an ablation to compare with other chapters."""
         found = ((study, compared(study)) for study in self.studies)
         return tuple((study, ablation) for study, ablation in found if ablation is not None)
 
@@ -134,7 +134,7 @@ def compared(study: Study) -> Ablation | None:
 
 
 def rendered_by(chapters: Sequence[Chapter], rendered: Sequence[str]) -> dict[str, list[str]]:
-    """{chapter: the tasks whose images it renders}: of each task, the first that asks it."""
+    """{chapter: the tasks whose images it renders}; the first chapter with a task renders it."""
     owners: dict[str, str] = {}
     for chapter in chapters:
         for benchmark in chapter.study.encoded:
@@ -146,7 +146,7 @@ def rendered_by(chapters: Sequence[Chapter], rendered: Sequence[str]) -> dict[st
 def _find(folder: Path, name: str) -> Path:
     folders = [each for each in (folder, in_clone("configs")) if each is not None]
     for each in folders:
-        # What cannot be read says so itself.
+        # A file that exists but cannot be read gives an error of its own later.
         if os.path.lexists(each / name):
             return each / name
     known = {path.name for each in folders for path in each.glob("[!.]*.yaml")}
@@ -154,7 +154,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _mixed_up(one: Chapter, other: Chapter) -> list[str]:
-    """A problem if `other` is named as a rule of `one` is: by its name and that of an ablation."""
+    """A problem if the name of `other` is that of `one` and then `_ablation_...`, like a rule's."""
     rest = other.name.removeprefix(f"{one.name}_")
     if rest == other.name or not f"{rest}_".startswith("ablation_"):
         return []

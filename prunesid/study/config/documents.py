@@ -29,12 +29,13 @@ from prunesid.study.clone import in_clone
 if TYPE_CHECKING:
     import jsonschema
 
-# No study comes near these; a document that refers to itself, or bursts, ends here.
+# No study comes near these limits. They stop documents that refer to themselves, or expand without
+# end.
 LONGEST, DEEPEST, MOST = 2**20, 50, 100_000
-# Nor near these: arms of an ablation, parts of all benchmarks together.
+# Likewise for the arms of an ablation, and for the parts of all benchmarks together.
 ARMS, PARTS = 2_000, 1_000
 NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)?(?:\.[0-9]+|(?<=[0-9]))")
-# More problems, and longer ones, are not shown whole.
+# At most this many problems are shown, and this many letters of each.
 PROBLEMS, LETTERS = 12, 600
 
 
@@ -51,7 +52,7 @@ class ConfigError(ValueError):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The problems as a reader is told them: a line each, of very many the first."""
+        """The problems as the user sees them: a line each, only the first of very many."""
         lines = (" ".join(problem.split()) for problem in self.problems[:PROBLEMS])
         cut = [line if len(line) <= LETTERS else f"{line[:LETTERS]} ..." for line in lines]
         more = len(self.problems) - len(cut)
@@ -86,10 +87,10 @@ class Document:
         return Document(dict(value), origin, dict.fromkeys(every, (origin, "")))
 
     def at(self, problem: str, about: str = "") -> str:
-        """The problem, led by file and line.
+        """The problem, with file and line in front.
 
-        The line is that of the field that leads the problem ("figure.x: ..."), else of what the
-        problem quotes, else of the field `about`; a document without places has its origin alone.
+        The line is that of the field that the problem starts with ("figure.x: ..."), else of a word
+        that it quotes, else of the field `about`. A document without places gives only its origin.
         """
         lead = problem.partition(": ")[0]
         # "latency.batches.0" has the line of "latency.batches" where that is a default.
@@ -120,7 +121,7 @@ class Document:
         return Document(value, f"{self.origin}: {path}", places)
 
     def over(self, below: Document, nested: bool = False) -> Document:
-        """This document's fields in the place of those of `below`; `nested` mappings alike."""
+        """`below` with this document's fields over it; if `nested`, inner mappings are merged."""
         taken: list[str] = []
 
         def merged(under: Mapping[str, Any], own: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -137,7 +138,7 @@ class Document:
         value = merged(below.value, self.value, "")
         gone = tuple(f"{path}." for path in taken)
         kept = {at: place for at, place in below.places.items() if not f"{at}.".startswith(gone)}
-        # The whole stays where `below` stands, if that has a place.
+        # The merged document as a whole has the place of `below`, if that has one.
         own = dict.fromkeys(self.value, (self.origin, "")) | dict(self.places)
         root = {"": below.places[""]} if "" in below.places else {}
         return Document(value, below.origin, {**kept, **own, **root})
@@ -205,9 +206,9 @@ def read_document(path: Path) -> Document:
 
 
 def _whole(text: str) -> str:
-    """Text whose characters beyond 16 bits, which JSON escapes in two halves, are whole.
+    """The text with surrogate pairs, as JSON escapes them, joined into whole characters.
 
-    ValueError for half a character, which no file can hold.
+    ValueError for a lone surrogate, which no file can hold.
     """
     if not any("\ud800" <= letter <= "\udfff" for letter in text):
         return text
@@ -279,7 +280,7 @@ def _describe(error: jsonschema.ValidationError) -> Iterator[str]:
                 yield prefix + unknown("field", name, known)
     elif error.validator == "required":
         fields = schema.get("properties", {})
-        # A field that is misspelled is told once, as an unknown one.
+        # A misspelled field is reported once, as an unknown one.
         strangers = [name for name in value if name not in fields]
         meant = {near for name in strangers for near in difflib.get_close_matches(name, fields, 1)}
         for name in error.validator_value:
@@ -303,7 +304,7 @@ def _describe(error: jsonschema.ValidationError) -> Iterator[str]:
 
 
 def _meant(error: jsonschema.ValidationError) -> list[jsonschema.ValidationError]:
-    """The errors of the one alternative whose type the value has; [] where that is not one."""
+    """The errors of the only alternative whose type fits the value; [] if none or several fit."""
     branches: dict[int, list[jsonschema.ValidationError]] = {}
     for part in error.context:
         branches.setdefault(part.relative_schema_path[0], []).append(part)
@@ -348,9 +349,9 @@ def check(document: Document, schema: Mapping[str, Any]) -> dict[str, Any]:
 def valid_part(
     document: Document, schema: Mapping[str, Any], problems: list[str]
 ) -> dict[str, Any]:
-    """As `check`, but problems go to a list.
+    """As `check`, but problems are added to the list `problems`.
 
-    Fields with problems have their defaults, lists their other items.
+    Fields with problems get their defaults; lists keep their other items.
     """
     import jsonschema  # here: the facts of published models are read without it
 
@@ -385,7 +386,7 @@ def collecting(
 ) -> Iterator[None]:
     """Adds the problems of a ConfigError, a ValueError or a path to a list: one pass reports all.
 
-    document  what the problems are about, which gives them file and line; None where they have them
+    document  what the problems are about; it adds file and line. None if they have them already
     """
     try:
         yield
@@ -398,12 +399,12 @@ def collecting(
 
 
 def path_problem(error: OSError | RuntimeError, about: str = "") -> str:
-    """What is wrong with a path; any other RuntimeError is raised again."""
-    # As pathlib says that a path has no home or goes round in circles.
+    """The message about a path that cannot be used; any other RuntimeError is raised again."""
+    # How pathlib reports an unknown home folder, and links that form a loop.
     known = ("Could not determine home", "Symlink loop")
     if isinstance(error, RuntimeError) and not str(error).startswith(known):
         raise error
-    # The path may be as long as a book.
+    # The path, and so the message, may be very long.
     return f"{about}: {error!s:.200}" if about else f"{error!s:.200}"
 
 

@@ -8,8 +8,8 @@ from prunesid.core.registry import unknown
 from prunesid.study.config.arm import DEFAULT_BUDGET, Arm, make_arm
 from prunesid.study.config.documents import ConfigError
 
-# Shown where the study has them and its file names none: groups in the presets, then the other
-# paradigms (attention, merging, diversity), then baselines; the first of them, at most `MOST`.
+# Shown if the study's file names no arms, as far as the study has them: groups in the presets, then
+# the other paradigms (attention, merging, diversity), then baselines. Only the first `MOST` count.
 USUAL: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("PruneSID: groups", {}),
     ("matched threshold", {"preset": "matched"}),
@@ -27,7 +27,7 @@ MOST = 8
 
 @dataclass(frozen=True)
 class Patches:
-    """`columns` are arms of the study, each with what stands above it; `images` how many rows."""
+    """`columns` are arms of the study with the titles above them; `images` is how many rows."""
 
     benchmark: str
     images: int
@@ -41,7 +41,7 @@ def parse_patches(
 
     document  the field as the schema fills it: benchmark, images, arms (settings, or None)
     arms      {benchmark of the study: its arms}
-    labels    what a reader knows the arms by
+    labels    {name of an arm: its label}
     """
     measured = [name for name, own in arms.items() if any(arm.selects for arm in own)]
     benchmark = document["benchmark"] or (measured or [*arms])[0]

@@ -91,9 +91,9 @@ def _written(key: object) -> int | str | None:
 
 
 def _distinct(written: Sequence[Any], resolved: Iterable[Any]) -> list[Any]:
-    """The resolved items without those that only became equal to an earlier one.
+    """The resolved items without those that became equal to an earlier one by being resolved.
 
-    What was written twice stays, to be reported as such.
+    An item that was written twice stays, so that it can be reported.
     """
     kept: list[tuple[Any, Any]] = []
     for pair in zip(resolved, written, strict=True):
@@ -105,5 +105,5 @@ def _distinct(written: Sequence[Any], resolved: Iterable[Any]) -> list[Any]:
 
 
 def _bare(item: Any) -> Any:
-    """A setting without its label, which does not tell it from another."""
+    """A setting without its label: settings that differ in the label alone are the same."""
     return {k: v for k, v in item.items() if k != "label"} if isinstance(item, Mapping) else item

@@ -33,7 +33,7 @@ class Vision:
     depth     blocks of the vision tower
     layers    layers of the language model
     family    model type
-    encoding  what methods that act in the encoder plan by; also None where the family takes none
+    encoding  sizes that methods in the encoder plan with; also None if the family takes none
     axes      rotary positions of a token in the language model
     crops     crops of an image at the most, or frames of a clip
     """
@@ -172,7 +172,7 @@ def is_hub_name(model: str) -> bool:
 def check_tower(tower: str, field: str, config: Mapping[str, Any]) -> None:
     """ConfigError for a text tower that is neither the folder of a CLIP model nor a hub name.
 
-    Nor may a folder's config.json say another size of the vision tower than the model's `config`.
+    Also if a folder's config.json gives the vision tower other sizes than the model's `config`.
     """
     if is_hub_name(tower):
         return
@@ -211,7 +211,7 @@ def _hub_refusal(name: str) -> str:
 
 
 def _no_hub_name(name: str) -> str:
-    """The end of a sentence that says that there is no such folder."""
+    """Words to add to 'there is no such folder': why the hub has no such name; '' if it may."""
     refused = _hub_refusal(name) if _is_like_hub_name(name) else ""
     return f", and it is no name on the Hugging Face hub ({refused})" if refused else ""
 

@@ -114,9 +114,10 @@ class Study:
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """What a reader knows each arm by, whatever the ablation.
+        """{arm: its label, whatever the ablation}.
 
-        The labels of ablations that compare methods say all; others follow by their title.
+        Labels from ablations that compare methods stand alone and come first. To any other label
+        the title of its ablation is added.
         """
         found: dict[str, str] = {}
         for ablation in sorted(self.ablations, key=lambda ablation: not ablation.methods):
@@ -169,14 +170,14 @@ def load_study(path: Path) -> Study:
 
 
 def study_document(paths: Sequence[Path], given: Mapping[str, Any] | None = None) -> Document:
-    """A study's document: of several files the later ones' fields count, and those `given` most.
+    """A study's document: later files override earlier ones, and `given` overrides them all.
 
     ConfigError where a file is missing, no YAML or no mapping.
     """
     document = Document({}, ", ".join(map(str, paths)))
     for path in paths:
         if path.is_dir() or not os.path.lexists(path):
-            # Those beside it as they would be written, ours by the shorter way.
+            # Files beside it are listed with its folder, ours by whichever path is shorter.
             ours = in_clone("configs")
             beside = path if path.is_dir() else path.parent
             near = (p for p in beside.glob("[!.]*.yaml") if p.is_file())
@@ -210,7 +211,7 @@ def parse_study(
         document = Document(document, origin)
     problems: list[str] = []
     given = valid_part(document, read_schema("config"), problems)
-    # Without its plug-ins and overrides an ablation is another, whose problems are nobody's.
+    # If plug-ins or overrides are invalid, ablations would be checked without them: for nothing.
     whole = all(given[name] == document.value.get(name, given[name]) for name in SHAPING)
     known: Mapping[str, Any] = {}
     with collecting(problems, document, "model"):
@@ -221,10 +222,10 @@ def parse_study(
     results = Path(given["results"])
     with collecting(problems, document, "results"):
         results = results.expanduser()
-        # Where it cannot be, this says why.
+        # Raises an error with the reason if there can be no such path.
         results.resolve().exists()
     named = given.get("ablations", [])
-    # Without a field that names ablations, what is missing is that field.
+    # Without the field `ablations`, only that it is missing is reported.
     for name in given["overrides"] if "ablations" in given else ():
         if name not in named:
             stranger = unknown("ablation of this study", name, named)
@@ -234,7 +235,7 @@ def parse_study(
     with collecting(problems, document):
         plugins = find_plugins(given["plugins"], folder or Path.cwd())
     if plugins:
-        # A plug-in may take seconds, to import torch: first what is wrong whatever it brings.
+        # A plug-in may take seconds to import torch: first report what is wrong without it.
         for name in named if whole else ():
             files.check_ablation(name)
         files.named_benchmarks(given)
@@ -379,7 +380,7 @@ class _Files:
         field: str | None = None,
         home: Document | None = None,
     ) -> Loaded | None:
-        """What stands in the file that a field names; None where it is none."""
+        """The content of the file that a field names; None if it is missing or invalid."""
         path = None
         with collecting(self._problems, home or self._document):
             path = _find(self._folders, what, name, field)
@@ -389,7 +390,7 @@ class _Files:
 
 
 def _twins(benchmarks: Sequence[Benchmark], ablations: Sequence[str]) -> Iterator[str]:
-    """Problems: benchmarks that are one, and names that may be those of one folder."""
+    """Problems: benchmarks with the same task and metric, and names that differ in case alone."""
     for one, two in combinations(benchmarks, 2):
         if (one.task, one.metric) == (two.task, two.metric):
             yield f"benchmarks: '{two.name}' and '{one.name}' are one task and metric; keep one"
@@ -418,7 +419,7 @@ def _benchmark(path: Path) -> Benchmark:
 
 
 def _check_folder(model: str, given: str | None) -> None:
-    """The study's name becomes that of a folder below `results`, and part of Snakemake's paths."""
+    """ConfigError for a study's name that cannot be a folder's below `results` or in a path."""
     field, name = ("model", folder_name(model)) if given is None else ("name", given)
     wanted = None
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name):
@@ -437,7 +438,11 @@ def folder_name(model: str) -> str:
 
 
 def _check_latency(ablation: Ablation, limit: int | None) -> None:
-    """An ablation that is clocked has the benchmark, and the study as many images as a batch."""
+    """ConfigError for a clocked ablation that the study cannot clock.
+
+    It lacks its benchmark, has arms with crops of their own, or has batches of more requests than
+    `limit` leaves images.
+    """
     options, benchmarks = ablation.latency, ablation.benchmarks or ()
     if options is None:
         return
@@ -461,7 +466,7 @@ def _find(folders: Sequence[Path], what: str, name: str, field: str | None = Non
     """The YAML file of a benchmark or an ablation; ConfigError, naming the choices, without one."""
     for folder in folders:
         path = folder / f"{what}s" / f"{name}.yaml"
-        # What cannot be read, a link that leads nowhere for one, says so itself.
+        # A path that exists but cannot be read, such as a broken link, gives its own error later.
         if os.path.lexists(path):
             return path
     found = (path for folder in folders for path in (folder / f"{what}s").glob("*.yaml"))
@@ -503,7 +508,7 @@ def _check_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> Non
 def _check_calibration(
     chosen: Benchmark | None, benchmarks: Iterable[Benchmark], arms: Iterable[Arm]
 ) -> None:
-    """The calibration set shares no task with a benchmark and is there where an arm asks."""
+    """ConfigError if the calibration set is missing but needed, or shares a benchmark's task."""
     if chosen is None:
         if any(arm.dynamic == CALIBRATED for arm in arms):
             raise ConfigError(

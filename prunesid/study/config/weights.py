@@ -23,7 +23,7 @@ def fields_of(path: Path) -> dict[str, Any] | None:
 
 
 def shards(index: Path) -> list[str]:
-    """The files of weights that an index names, SINGLE where there is none; ValueError for none."""
+    """The weight files that an index names, or SINGLE without an index; ValueError for no files."""
     if not index.is_file():
         return [SINGLE]
     named = (fields_of(index) or {}).get("weight_map")

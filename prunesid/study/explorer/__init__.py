@@ -79,7 +79,7 @@ def _write_benchmark(
     study: Study, benchmark: Benchmark, scores: pd.DataFrame, arms: Mapping[int, Arm],
     phi: pd.Series, store: Store, folder: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write all of one benchmark; what the page has to know of it before."""
+    """Write all of one benchmark; return what the page needs to know before it loads the rest."""
     name, data = benchmark.name, folder / "data"
     by_arm = {str(arm): own for arm, own in scores.groupby("arm", sort=False)}
     asked = by_arm[next(iter(arms.values())).name]
@@ -157,9 +157,9 @@ def _disagreeing(tables: Sequence[pd.DataFrame]) -> np.ndarray:
 def _write_pictures(
     study: Study, benchmark: Benchmark, asked: pd.DataFrame, images: Sequence[str], folder: Path
 ) -> tuple[list[Place], list[str]]:
-    """Write the pictures of the images; the place of the crops of each, and its views as text.
+    """Write the pictures of the images; return the place of each one's crops and its views as text.
 
-    No places where the questions are on nothing.
+    No places if the questions show nothing.
     """
     layout = Layout.of(study)
     rendered = layout.data(benchmark.task) if benchmark.task in RENDERED else None

@@ -37,7 +37,7 @@ def coded(values: Iterable[Any]) -> dict[str, Any]:
 
 
 def write_script(folder: Path, name: str, document: Mapping[str, Any]) -> None:
-    """Write `name`.js below `folder`; a page may load a script from a file, and no JSON."""
+    """Write `name`.js below `folder`: a page opened from a file can load scripts, but no JSON."""
     path = folder / f"{name}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -50,18 +50,19 @@ def write_kept(
     """Write `name`-0.js, `name`-1.js, ... below `folder`, one per block of inputs.
 
     paths      the arm's file of every shard
-    places     of each input; `questions` are the ids of those on it
+    places     the place of each input
+    questions  the ids of the questions on each input
 
-    A block holds sets of patches: those of each input, or of each question's text if the arm
-    chooses by it. A set is the patches of all crops in a row, padded to `width`.
+    A block holds sets of patches, one per input, or one per question text if the arm chooses by
+    it. A set is the patches of all crops in a row, padded to `width`.
 
         mask    bits of the kept ones; `merged`: of the centers of merged tokens, if there are any
-        of      the set of each question of the block, where sets are questions'
+        of      the set of each question of the block, if sets belong to questions
         groups  the name of a script with the group of every patch plus 1, or the merged token that
-                it goes into, 0 for none, if there are any; arms that group alike share it
-        members where merged tokens share patches: bits of those of each token, in the order of the
-                sets. `ends` has the number of tokens up to the end of each set, and `centers` the
-                patch plus 1 that a token stands for, 0 for none
+                it goes into; 0 for none. Only if there are any; arms that group alike share it
+        members if merged tokens share patches: bits of the patches of each token, in the order of
+                the sets. `ends` has the number of tokens up to the end of each set, and `centers`
+                the patch plus 1 that a token stands for, 0 for none
     """
     parts = [_read(path, max(max(p.sizes) for p in places)) for path in paths]
     for number, first in enumerate(range(0, len(places), BLOCK)):

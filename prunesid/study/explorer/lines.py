@@ -21,7 +21,7 @@ SHOWN = ("value", "ci_low", "ci_high", "tokens_mean")
 
 
 def lines_of(study: Study, arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """A line per row of every ablation and column, but for budgets, which are cells of one line.
+    """A line per row and column of every ablation; budgets make no lines, but cells of one line.
 
     key       names it in a link, whatever else the study has
     ablation  title; `label` as the tables have it; `reference` if others are compared with it
@@ -94,9 +94,9 @@ def _cell(
 
 
 def _without_budget(setting: Setting) -> tuple[str, str]:
-    """What tells a setting from others but for the budget, and its label; '' for a budget alone.
+    """A setting's key and label; both '' if it sets nothing but a budget.
 
-    A label of a budget and more speaks of both, so that such a setting is a line of its own.
+    A setting of a budget and more keeps both in its key and label, and so is a line of its own.
     """
     axes = {axis for axis, _ in setting.values}
     return ("", "") if axes <= {BUDGET} else (setting.key, setting.label)

@@ -21,7 +21,7 @@ from prunesid.images.medium import Medium, row_names
 from prunesid.images.records import ImageRecords
 
 _HIDDEN = "hidden."
-# With the features, whatever reads them.
+# Read with the features by every stage.
 _CARRIED = "carried"
 # The newline embedding, of which there is one for all groups.
 _NEWLINE = "newline"
@@ -34,7 +34,7 @@ def hidden_fields(layers: Iterable[int]) -> list[str]:
 
 
 def layers_of(names: Iterable[str]) -> list[int]:
-    """The layers that these fields hold, as far as they hold one."""
+    """The layers that these fields hold; fields that hold none are skipped."""
     return [int(n.removeprefix(_HIDDEN)) for n in names if n.startswith(_HIDDEN)]
 
 
@@ -55,7 +55,7 @@ def write_features(
 ) -> None:  # fmt: skip
     """Write the records of all parts as safetensors; the metadata hold what `Head` has.
 
-    skipped  is read once the last part is made
+    skipped  is read only after the last part was made
 
     No more than one part is in memory at once: the tensors grow in files beside the output.
     """
@@ -75,7 +75,7 @@ def _joined(parts: Iterable[ImageRecords], folder: Path) -> ImageRecords:
                 path, _ = grown.setdefault(key, (folder / str(len(grown)), value.dtype))
                 with path.open("ab") as file:
                     file.write(value.contiguous().view(torch.uint8).numpy().data)
-        # Tensors without values: what joins them is asked for the shapes alone.
+        # Tensors without values: joining them is to give the shapes alone.
         groups = tuple(record.to("meta") for record in part.groups)
         shapes.append(replace(part, groups=groups))
     found = ImageRecords.cat(shapes)
@@ -92,7 +92,7 @@ def _joined(parts: Iterable[ImageRecords], folder: Path) -> ImageRecords:
 
 
 def _grid_of(record: VisionRecord) -> object:
-    """What records have in common that are joined."""
+    """The grid, or the number of tokens, that records must share to be joined."""
     return record.grid or record.num_tokens
 
 
@@ -135,7 +135,7 @@ def _write(
 
 
 def _contents(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """The digest of each field, of all groups together."""
+    """{field: digest of it over all groups}."""
     found: dict[str, dict[str, list[object]]] = {}
     for name, value in tensors.items():
         group, _, field = name.partition(".")
@@ -174,9 +174,9 @@ class Head:
     inputs, members, share, crops  as in `ImageRecords`
     grids        rows and columns of the patches of every group
     model_sizes  what a prompt's cost depends on
-    needs        what the tower was asked to leave, as text
+    needs        what the tower was asked to keep, as text
     material     what the features were made from
-    contents     digests of what was made: of every field, and of `layout`: the first five
+    contents     digests of every field, and of `layout`, which stands for the first five
     skipped      the inputs that are left out since they cannot be read
     """
 
@@ -194,8 +194,8 @@ class Head:
     def identity(self, fields: Iterable[str] = ()) -> dict[str, Any]:
         """The identity of the features for a stage that reads `fields` of them.
 
-        It is what they are, and not the code that made them. Fields that are not stored add
-        nothing.
+        It depends on what they contain, not on the code that made them. Fields that are not stored
+        add nothing.
         """
         read = {"layout", "features", _CARRIED, _NEWLINE, *fields}
         named = {name: value for name, value in self.material.items() if name != "code"}
@@ -220,7 +220,7 @@ class Head:
 
 
 def write_head(features: Path, output: Path) -> None:
-    """Write the head of a file of features to one of its own, for what needs no more."""
+    """Write the head of a file of features to a file of its own, for stages that need only that."""
     with atomic(output) as temporary:
         temporary.write_text(json.dumps(_fields_of(features)), encoding="utf-8")
 
@@ -265,8 +265,8 @@ def read_features(
 ) -> tuple[ImageRecords, Head]:
     """The records of all inputs of a benchmark, on the CPU, and the file's header.
 
-    The tensors are the file, mapped into memory: what is not used is not read, and what was used
-    can be dropped again.
+    The tensors are mapped from the file into memory: parts that are not used are not read, and the
+    system can drop used parts again.
 
     layers  the blocks to read into `hidden`; None: all that are stored
     fields  the optional fields to read (`record.OPTIONAL`); None: all that are stored

@@ -62,7 +62,10 @@ def load_kept(path: Path, records: ImageRecords, sources: Sequence[int] | None =
 
 
 def kept_digest(path: Path) -> str:
-    """Digest of the tokens kept and their places, whatever chose them. Equal: equal answers."""
+    """Digest of the kept tokens and their places, whatever chose them.
+
+    Equal digests mean equal answers.
+    """
     contents = {name: tensor["data"] for name, tensor in deserialize(path.read_bytes())}
     return _digest(contents, by_question=bool(asked_rows(path)))
 

@@ -23,7 +23,7 @@ def load_info(paths: Sequence[Path]) -> dict[str, NDArray[Any]]:
 
 
 def read_places(path: Path) -> dict[str, NDArray[Any]]:
-    """For pictures: index (B, N), and what there is of group, merged_into, selected and members."""
+    """For pictures: index (B, N) and, as far as stored, group, merged_into, selected, members."""
     fields = ("index", "info.group", "info.merged_into", "info.selected", _MEMBERS)
     with safe_open(path, "np") as file:
         there = set(file.keys())

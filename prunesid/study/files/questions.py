@@ -34,7 +34,7 @@ class Questions:
     text_tower: str | None
 
     def encoder(self, arm: Arm) -> str:
-        """CLIP or EMBEDDINGS, by which an arm chooses tokens."""
+        """The encoder by which an arm chooses tokens: CLIP or EMBEDDINGS."""
         (asked,) = arm.asked
         return encoder_of(asked, self.text_tower)
 
@@ -46,7 +46,7 @@ class Questions:
     def rows(
         self, inputs: Mapping[str, Sequence[Medium]]
     ) -> tuple[dict[str, tuple[Medium, ...]], list[int]]:
-        """The questions as inputs, and which of the images' rows each of their rows repeats."""
+        """The questions as inputs, and for each row of theirs the image row that it repeats."""
         return repeated(inputs, owners(self.prompts))
 
     def asked_rows(self, inputs: Mapping[str, Sequence[Medium]]) -> tuple[AskedRow, ...]:

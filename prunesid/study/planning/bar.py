@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TextIO
 
-# Seconds between two looks at whether the command runs, and at how far it is. The latter takes some
-# seconds of a large study, of which it may have no more than this share of the time.
+# Seconds between two checks that the command runs, and between two looks at how far it is. For a
+# large study such a look takes seconds; looks may take no more than this share of the time.
 TICK, LOOK, SHARE = 0.2, 60.0, 0.03
 WIDTH = 30
 # Snakemake says it once it knows that there is something to do.
@@ -41,9 +41,10 @@ def run(
     look: float = LOOK,
     env: Mapping[str, str] | None = None,
 ) -> int:
-    """The exit code of the command, whose output goes to `log`; minus a signal's number.
+    """Run the command with its output in `log`; return its exit code, or minus a signal's number.
 
-    plan  called once there is something to do; what it gives is called every `look` seconds
+    plan  called once there is something to do; the `Left` that it returns is called every `look`
+          seconds
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -94,7 +95,7 @@ def _follow(
         if left is None and any(line.startswith(JOBS) for line in lines):
             left = plan()
             whole, begun = left(), time.monotonic()
-        # Of what only draws tables and pages nothing is estimated.
+        # Jobs that only draw tables and pages have no estimate.
         now = time.monotonic()
         if left is not None and whole and now >= next_look:
             done = min(0.99, 1 - left() / whole)

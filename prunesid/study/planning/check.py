@@ -1,4 +1,4 @@
-"""Everything that a study needs and that is missing, at once.
+"""Report at once everything that a study needs and that is missing.
 
     prunesid check configs/llava-1.5-7b.yaml
 
@@ -79,7 +79,7 @@ def _of(study: Study, hub: Hub, machine: Machine, version_of: Installed) -> Iter
 
 
 def _unready(study: Study, told: Sequence[str]) -> Iterator[Finding]:
-    """Why the study would not start here, beside what is told of it anyhow."""
+    """Why the study would not start here, without problems that mention one of `told`."""
     problems: list[str] = []
     with collecting(problems):
         refuse_unready(study)

@@ -21,7 +21,7 @@ COMPUTE_SHARE, MEMORY_SHARE = 0.4, 0.6
 LAYER_SECONDS = 0.6e-3
 # Decoding and resizing an image and cutting it up, per crop, on the CPU.
 CROP_SECONDS = 0.01
-# Text around an image before the questions, and of a question.
+# Text tokens of the prompt around an image, and of a question.
 BEFORE_TOKENS, QUESTION_TOKENS = 40, 60
 # Question tokens of one image that run as one pass (prunesid.generate.engine).
 PACKED_TOKENS = 512
@@ -86,10 +86,10 @@ def memory_bytes(shape: Geometry, dtype: str, batch_size: int, kept_layers: int 
 def rates(
     shape: Geometry, gpu: Gpu, dtype: str, batch_size: int
 ) -> Mapping[str, Mapping[str, float]]:
-    """Seconds by what they are spent on, as `prunesid.study.planning.rates.SHIPPED` has them.
+    """{stage: {what it is spent on: seconds}}, as in `prunesid.study.planning.rates.SHIPPED`.
 
-    Answering pays for visual tokens, questions and passes, which have a least length. Float32 is
-    taken to run at half the speed of 16 bits (TF32).
+    Answering costs time for visual tokens, for questions and, at the least, for each pass. Float32
+    is taken to run at half the speed of 16 bits (TF32).
     """
     weights = weight_bytes(shape, dtype)
     per_mac = 2 * (2 if dtype == "float32" else 1) / (gpu.operations * COMPUTE_SHARE)
@@ -123,8 +123,8 @@ def rates(
 def passes(images: int, questions: int, answer_tokens: int, batch_size: int, late: bool) -> int:
     """Passes of the language model for one arm on a benchmark.
 
-    A batch of images has one over its prompts, and for each pack of questions one over these and
-    one per token of the longest answer. A late arm asks every question on its own.
+    A batch of images takes one pass over its prompts. Each pack of its questions takes one pass
+    more, and one per token of the longest answer. A late arm asks every question on its own.
     """
     if not images or not questions:
         return 0

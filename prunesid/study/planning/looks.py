@@ -7,7 +7,7 @@ from typing import Any
 
 
 def look_once(scheduler: Any) -> None:
-    """Make a class `JobScheduler` of Snakemake have at most one look for jobs planned.
+    """Let Snakemake's class `JobScheduler` plan at most one look for jobs at a time.
 
     After every look Snakemake 9.27.1 plans another one, for its limit of jobs per second, and each
     job that ends adds a look. So after 100 jobs it looks 100 times a second, which took a third of

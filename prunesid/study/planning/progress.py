@@ -38,8 +38,8 @@ from prunesid.study.stages.source import Runtime, runtime_of
 
 # Of CLIP's space of images and texts, in the ViT-L/14 that LLaVA's towers are.
 JOINT_WIDTH = 768
-# Parts whose features lie on disk at once where they are dropped: one is answered, of one tokens
-# are chosen, one is encoded.
+# Parts whose features lie on disk at once with `features: drop`: while one is answered, tokens of
+# another are chosen and a third is encoded.
 PARTS_AT_ONCE = 3
 
 
@@ -47,8 +47,8 @@ PARTS_AT_ONCE = 3
 class Step:
     """One stage of one benchmark (or, for `compare` and `measure`, of one ablation).
 
-    `of` and `done` count results: arms where the stage works arm by arm, else files. `left` is what
-    is to be done.
+    `of` and `done` count results: arms where the stage works arm by arm, else files. `left` is the
+    work that remains.
     """
 
     stage: str
@@ -164,7 +164,7 @@ def head_of(features: Path) -> Head | None:
 
 @dataclass(frozen=True)
 class _Part:
-    """A shard: how many images and questions it has, and what is there of it.
+    """A shard: how many images and questions it has, and which of its files exist.
 
     head       of its features, where these are up to date
     budgets, questions  as the stages read them; only with a head
@@ -179,10 +179,10 @@ class _Part:
     questions: Questions | None = None
 
     def selection(self, arm: Arm) -> Path | None:
-        """The tokens that the arm keeps, where they are stored."""
+        """The file of the tokens that the arm keeps; None if it is not stored."""
         if self.head is None:
             return None
-        # With torch, which takes seconds, and which nothing else here needs.
+        # Imported here: it imports torch, which takes seconds and which nothing else here needs.
         from prunesid.study.stages import encoding, selection
 
         if arm.encodes:
@@ -198,7 +198,7 @@ class _Part:
         return self.store.find(Store.key(determined))
 
     def answers(self, arm: Arm, kept: Path | None) -> str | None:
-        """The key of the arm's answers to the tokens that it kept, where it can be known."""
+        """The key of the arm's answers, given the tokens that it kept; None if not known yet."""
         if self.head is None or (arm.selects and kept is None):
             return None
         from prunesid.study.stages import answers
@@ -230,7 +230,7 @@ def _part(study: Study, benchmark: Benchmark, size: TaskSize, shard: Shard) -> _
 def _benchmark_steps(
     study: Study, benchmark: Benchmark, size: TaskSize, stored: float
 ) -> Iterator[Step]:
-    """The stages of a benchmark, as far as it is one that arms answer.
+    """The stages of a benchmark; of the calibration set, only its images and features.
 
     stored  bytes of an image's features (`stored_bytes`)
     """
@@ -242,7 +242,7 @@ def _benchmark_steps(
     unread = [part for part in parts if part.head is None]
     step = _part_step("features", name, parts, unread, stored)
     if study.features == "drop" and benchmark in study.benchmarks:
-        # The first pass is for the budgets.
+        # Every image is encoded twice: the first pass is for the budgets.
         twice = {**step.left.amount, "images": 2 * step.left.amount["images"]}
         step = replace(step, left=replace(step.left, amount=twice))
     yield step
@@ -305,7 +305,7 @@ def _arm_steps(
             continue
         amount = _amount(left[stage], shape.usual_tokens, size.answer_tokens, study.batch_size)
         if stage == "encode":
-            # Tokens of a pass of their own are stored whole, those of others by number.
+            # Tokens of an encoder pass of their own are stored whole, all others as indices.
             token_bytes = shape.width * VALUE_BYTES[study.dtype]
             amount["feature_bytes"] = token_bytes * amount["tokens"]
         done = len(own) - len({arm.name for _, arm in left[stage]})
@@ -322,7 +322,7 @@ def _score_key(answers: Sequence[str], benchmark: Benchmark, arm: Arm) -> str:
 def _amount(
     left: Sequence[tuple[_Part, Arm]], tokens: int, answer_tokens: int, batch_size: int
 ) -> dict[str, int]:
-    """All that arms on parts are paid for; `tokens` are those of an image before compression."""
+    """The work of arms on parts, in measures of `rates`; an image has `tokens` before pruning."""
     amount = dict.fromkeys(("images", "tokens", "questions", "passes"), 0)
     for part, arm in left:
         # Where tokens are chosen by image and question, every question is an input.
@@ -339,8 +339,8 @@ def _amount(
 def stored_bytes(study: Study, sizes: Mapping[str, TaskSize]) -> dict[str, float]:
     """{benchmark: bytes that the features of one image add to what lies on disk at once}.
 
-    Where they are dropped, a few parts lie there, whatever they are of: those of the benchmark with
-    the largest are counted, and none of the others.
+    With `features: drop`, only a few parts lie there at once, of whichever benchmark. They are
+    counted as parts of the benchmark with the largest features; all others count 0.
     """
     each = {benchmark.name: image_bytes(study, benchmark) for benchmark in study.encoded}
     if study.features == "keep":

@@ -40,7 +40,7 @@ OF_ANY_STAGE = {"entries": 8_000, "feature_bytes": 1}
 
 @dataclass(frozen=True)
 class Work:
-    """Some of a stage: `amount` in the stage's measures.
+    """Work of one stage: `amount` in the stage's measures.
 
     Any stage may have `entries`, the results that it stores, and `feature_bytes`, the bytes of
     features among these.
@@ -86,7 +86,7 @@ def measured(
 
 
 def wall_seconds(chains: Iterable[float], cores: int) -> float:
-    """How long jobs of these lengths take on so many cores, at the least."""
+    """The least time that jobs of these lengths take on so many cores."""
     lengths = list(chains)
     return max(sum(lengths) / cores, *lengths) if lengths else 0.0
 

@@ -20,7 +20,7 @@ from prunesid.study.stages.needs import needs_of
 from prunesid.study.stages.shard import shards
 from prunesid.study.stages.source import runtime_of
 
-# Choosing tokens runs where the model does, without it.
+# Stages that load the model; choosing tokens uses the same device, but not the model.
 RUN_MODEL = frozenset({"features", "questions", "encode", "answer", "measure"})
 # How much longer a job may take than estimated, and the least that it is given. A benchmark whose
 # size is not known before it is read gets a working day.
@@ -34,9 +34,10 @@ CUDA_BYTES = 2e9
 
 @dataclass(frozen=True)
 class JobNeeds:
-    """Of one job: minutes, MB of the machine's memory, GPUs.
+    """What one job needs: minutes, MB of the machine's memory, GPUs.
 
-    The tokens that an arm keeps are not in the memory; the features' size on disk tells them.
+    `memory_mb` leaves out the tokens that an arm keeps: the workflow adds them, from the features'
+    size on disk.
     """
 
     minutes: int
@@ -95,6 +96,6 @@ def _measured(shape: Geometry, model: str) -> Geometry:
 
 
 def largest_part(study: Study, images: int) -> float:
-    """The share of a benchmark's images that its largest part has; of few blocks, perhaps all."""
+    """The share of a benchmark's images in its largest part: 1 if there is only one block."""
     lengths = [len(part.take(range(images), study.batch_size)) for part in shards(study.shards)]
     return max(lengths) / images if images else 1.0

@@ -37,8 +37,8 @@ class TotalCost:
     gpu_memory   at the peak
     gpu_seconds  {GPU: time of the stages that use it}
     cpu_seconds  time of all other stages, of one process
-    memory       of the machine: the tokens that an arm keeps of the largest benchmark's shard, at
-                 most a quarter of its features, which are mapped
+    memory       of the machine: a base, and the tokens that an arm keeps of the largest benchmark's
+                 shard, at most a quarter of its features, which are mapped
     checkpoint   the model's weights
     data         the data sets' files, and once more what `datasets` makes of them
     features     of the vision tower that lie on disk at once, and of arms in the encoder

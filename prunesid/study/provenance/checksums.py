@@ -1,6 +1,7 @@
 """Checksums of files, which are read again only if they were written since.
 
-They vouch for what is whole. That something is damaged, only a look at the file itself tells.
+A matching remembered checksum is enough to trust a file. That a file is damaged is only said after
+reading the file itself.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from pathlib import Path
 
 from prunesid.core.files import atomic, checksum
 
-# A file that was written just now may be written again without a later time, and what the system
-# has not yet put on disk may be lost with the power.
+# A file that was written just now may be written again within the same time stamp, and data that
+# the system has not yet put on disk may be lost in a power cut.
 SETTLED_NS = 60_000_000_000
 
 
 class Checksums:
     """A function from files to their SHA-256, which a JSON file remembers from run to run.
 
-    A file counts as unchanged while its size, its times of writing and of any change, and its inode
-    are. Nobody can set the time of change, so that any write is seen. `save` keeps what was asked
-    for since the start, and forgets the rest.
+    A file counts as unchanged while its size, mtime, ctime and inode are the same. Nobody can set
+    the ctime, so every write is noticed. `save` keeps the files that were asked for since the
+    start, and forgets the rest.
     """
 
     def __init__(self, memory: Path) -> None:
@@ -48,7 +49,7 @@ class Checksums:
         return content
 
     def save(self) -> None:
-        """Remember the checksums for the next run; where they cannot be written, it reads more."""
+        """Store the checksums for the next run, which reads more files if that is impossible."""
         if self._asked != self._known:
             with suppress(OSError), atomic(self._memory) as temporary:
                 temporary.write_text(json.dumps(self._asked, indent=1) + "\n")

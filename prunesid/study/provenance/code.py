@@ -1,9 +1,9 @@
 """The code that a stage's results depend on, for keys of the store and rules of the workflow.
 
-It is the module that computes the stage, all that it imports, and the methods that its arms use.
-A method counts for the arms that use it alone, so adding or editing one touches no other's
-results. The package that a method registers with counts for the arms of that package. A study's
-file reaches a stage as values; the code that reads the file counts nowhere.
+The code is the module that computes the stage, all that it imports, and the methods that its arms
+use. A method counts only for the arms that use it, so adding or editing a method leaves the results
+of all others valid. The package that a method registers with counts for the arms of that package.
+A study's file reaches a stage as values, so the code that reads the file does not count.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prunesid.methods.registry import DECODER, ENCODER, FEATURES, METHODS, PACKA
 from prunesid.study.config.arm import Arm
 from prunesid.study.config.model import read_vision
 
-# What runs the methods of a package, where a stage runs other arms without it.
+# {package: modules that run its methods}, which arms without such a method do not need.
 _RUNNERS = {PACKAGES[DECODER]: ("prunesid.generate.late",)}
 _APART = frozenset(
     {

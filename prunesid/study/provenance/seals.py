@@ -30,7 +30,7 @@ def is_intact(first: Path) -> bool:
 
 
 def seal_again(first: Path) -> None:
-    """Seal the outputs of a job of which the first was made again by another."""
+    """Seal a job's outputs once more, after another job has made the first of them again."""
     others = [name for name in _read(_seal_of(first)) if name != first.name]
     seal([first, *(first.parent / name for name in others)])
 
@@ -48,7 +48,7 @@ def drop_damaged_files(
 
 
 def drop_damaged_outputs(first: Path) -> list[Path]:
-    """The same for one job, by its first output."""
+    """As `drop_damaged_files`, for the one job with this first output."""
     return _drop(_seal_of(first), (), checksum)
 
 

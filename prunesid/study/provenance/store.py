@@ -31,7 +31,7 @@ class Store:
     """A folder of entries; any number of processes may read and write it at once."""
 
     def __init__(self, root: str | Path, read: Callable[[Path], str] = checksum) -> None:
-        """`read` gives the checksum of a payload; one that is not right is taken once more."""
+        """`read` gives a payload's checksum; a wrong one is checked again by reading the file."""
         self.root = Path(root)
         self._checksum = read
 
@@ -53,7 +53,7 @@ class Store:
             self._checksum(payload) == content or checksum(payload) == content
         ):
             return payload
-        # Whoever asks later need not look: the entry does not exist.
+        # Without its sidecar the entry does not exist, and later calls need not read the payload.
         with suppress(OSError):
             self._sidecar(key).unlink()
         return None

@@ -17,9 +17,9 @@ from prunesid.study.config.arm import VANILLA
 from prunesid.study.report.table import Block, Table, TableCell, TableRow, row_colors
 
 UNITS = ("", "k", "M", "G", "T", "P")
-# Told only where an arm drops tokens inside the language model.
+# Shown only if an arm drops tokens inside the language model.
 INSIDE = ("input_mean", "kv_mean")
-# Where a method acts, told only where the rows differ in it.
+# Where a method acts, shown only if the rows differ in it.
 ACTS = {ENCODER: "in the encoder", FEATURES: "early", DECODER: "late"}
 ACTS[QUESTION] = f"{ACTS[FEATURES]}, by question"
 TITLE = "What the arms did with the tokens"

@@ -4,9 +4,9 @@
 
 An arm on a benchmark is one evaluation: data/prunesid/<developer>/<model>/<uuid>.json has the
 value with its interval, <uuid>_samples.jsonl beside it a line per question, and index.csv says
-which is which. The schema is that of https://github.com/evaleval/every_eval_ever; `VERSION` says
-which. The same results give the same bytes: names follow from what is told, dates are those of the
-scores.
+which is which. The schema is that of https://github.com/evaleval/every_eval_ever, in the version
+`VERSION`. The same results give the same bytes: names follow from the content, dates are those of
+the scores.
 """
 
 from __future__ import annotations

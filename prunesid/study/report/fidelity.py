@@ -43,7 +43,7 @@ PLACES = {ENCODER: "in the vision encoder", DECODER: "in the language model"}
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of the cases of a golden file: how many, how many are equal, and both of the stable ones.
+    """Counts of a golden file's cases: all, equal ones, stable ones, and stable and equal ones.
 
     A case is stable where noise of the size of rounding leaves the official result as it is.
     """
@@ -70,7 +70,7 @@ def agreement(golden: str) -> Agreement:
 
 
 def agreement_of(method: str) -> Agreement | None:
-    """Of all the golden files of a method; None where it has none."""
+    """The agreement over all golden files of a method; None if it has none."""
     source = source_of(method)
     if source is None or not source.golden:
         return None

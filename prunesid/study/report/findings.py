@@ -23,10 +23,11 @@ NAMED = 6
 
 
 def seen(ablation: Ablation, comparison: pd.DataFrame, pairs: pd.DataFrame) -> str:
-    """What to see in an ablation, '' where nothing was compared.
+    """The main result of an ablation in a sentence or two; '' if nothing was compared.
 
-    Of methods, which keeps the most; else the largest difference from the reference, or that none
-    is sure. Of averages over benchmarks, in points of the percentage of all tokens.
+    If the ablation compares methods, it is the method that keeps the most. Otherwise it is the
+    largest difference from the reference, or that none is significant. All numbers are of averages
+    over benchmarks, in points of the percentage of all tokens.
 
     pairs  every two rows of the ablation, as `pairs.read_pairs` gives them
     """
@@ -96,7 +97,9 @@ def largest(found: Iterable[tuple[str, Ablation, pd.DataFrame]]) -> str:
 
 
 def leaders(ablation: Ablation, comparison: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
-    """Who keeps most at the smallest budget, by how much, how sure; and where the reference is.
+    """Texts: which row keeps the most at the smallest budget, and the place of the reference.
+
+    [] for fewer than two rows; nothing on a reference that is the first row or not among them.
 
     pairs  every two rows of the ablation, as `pairs.read_pairs` gives them
     """
@@ -132,7 +135,7 @@ def leaders(ablation: Ablation, comparison: pd.DataFrame, pairs: pd.DataFrame) -
 
 
 def shared_out(found: Iterable[tuple[str, Ablation, pd.DataFrame]]) -> str:
-    """What budgets that follow the information score change at the smallest budget, by model."""
+    """A sentence on what dynamic budgets change at the smallest budget, by model; '' without."""
     parts = []
     for model, ablation, comparison in found:
         tested = _tested(ablation, lines_of(comparison))
@@ -147,7 +150,10 @@ def shared_out(found: Iterable[tuple[str, Ablation, pd.DataFrame]]) -> str:
 
 
 def traveled(numbers: pd.DataFrame) -> str:
-    """What of the order of methods several models share, from the numbers of the page on travel."""
+    """Sentences on how far models agree on the order of methods; '' if none can be compared.
+
+    numbers  those of the page on travel
+    """
     pairs = numbers[(numbers["part"] == "difference") & (numbers["budget"] == 1)]
     if pairs.empty:
         return ""
@@ -219,7 +225,7 @@ def _milliseconds(line: Mapping[Any, Any]) -> str:
 
 
 def _sentence(text: str) -> str:
-    """With a capital, where the first letter is of the alphabet and no formula's."""
+    """The text with a capital first letter, unless it starts with a letter that is not ASCII."""
     return text[0].upper() + text[1:] if text[:1].isascii() else text
 
 

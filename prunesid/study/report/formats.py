@@ -31,8 +31,8 @@ def to_csv(table: Table) -> str:
 def to_markdown(table: Table) -> str:
     """A GitHub table with the interval below each value, then the caption.
 
-    Titles, labels and cells stand there letter by letter; of a caption, which may be Markdown, tags
-    of HTML do.
+    Titles, labels and cells show literally. A caption may be Markdown, but its HTML tags show
+    literally, too.
     """
     columns = [plain(column) for column in _flat_columns(table)]
     lines = [f"### {plain(table.title)}", "", f"| | {' | '.join(columns)} |"]

@@ -52,7 +52,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Part:
-    """What one model has of a place in the paper, or beside it; `text` says what to see."""
+    """One model's results for a section of the page; `text` says what to see in them."""
 
     title: str
     links: tuple[Link, ...]
@@ -61,7 +61,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Section:
-    """A table or figure of the paper, or a title of ours. Without parts `text` says why."""
+    """A table or figure of the paper, or a title of ours; `text` says why there are no parts."""
 
     title: str
     shows: str
@@ -77,7 +77,7 @@ class Chapter:
 
     @property
     def title(self) -> str:
-        """The model's: what a title says that PruneSID is studied on, else the folder's name."""
+        """The model's name: what the study's title says after 'PruneSID on', else its folder's."""
         _, on, model = self.study.title.partition("PruneSID on ")
         return model.partition(",")[0] if on else self.study.model_name
 
@@ -181,7 +181,7 @@ def build_front(
 def main_table(chapter: Chapter, paper: Paper) -> Table:
     """What each row of the main ablation keeps under each column, beside what the paper prints.
 
-    The rows by what they keep under the first column.
+    Rows are sorted by what they keep under the first column.
     """
     ablation = chapter.main
     lines = lines_of(chapter.comparisons[ablation.name])
@@ -246,7 +246,7 @@ def _meaning(chapter: Chapter, lines: Lines, beside: bool) -> str:
 
 
 def _findings(chapters: Sequence[Chapter], travel: Path | None) -> Iterator[str]:
-    """Three or four sentences, as far as the study has what they are about."""
+    """Three or four sentences on the main results, as far as the study has such results."""
     first = chapters[0]
     yield from findings.leaders(
         first.main, first.comparisons[first.main.name], first.pairs(first.main)
@@ -292,7 +292,7 @@ def _parts(place: str, chapter: Chapter) -> Iterator[Part]:
 
 
 def _beside(chapters: Sequence[Chapter], travel: Path | None) -> Iterator[Section]:
-    """What the paper does not have."""
+    """The sections on what the paper does not have."""
     if travel is not None:
         page = _there(("places and rank correlations", travel.with_suffix(".html")))
         yield Section("Do the findings travel?", "", (Part("from model to model", page),))

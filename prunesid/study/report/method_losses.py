@@ -26,8 +26,8 @@ MARK, STRATUM, AROUND = 0.085, 0.17, 1.25
 def points(subject: Subject, rows: Sequence[Setting]) -> pd.DataFrame:
     """Row, column, kind, benchmark, stratum and the change in points with its interval.
 
-    Families come by their change in the first series, the largest loss first. ValueError without
-    the strata.
+    Families are sorted by their change in the first series, the largest loss first. ValueError
+    without the strata.
     """
     series = pd.DataFrame(
         {"row": row.key, "column": column.key or ALL, "place": place}

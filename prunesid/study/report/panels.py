@@ -109,9 +109,9 @@ def panels_of(data: pd.DataFrame, subject: Subject) -> list[tuple[pd.DataFrame, 
 
 
 def facets_of(data: pd.DataFrame, subject: Subject) -> list[tuple[str, pd.DataFrame]]:
-    """The points of each repetition of the panels, with what it shows; one, of '', without facets.
+    """(title, points) of each repetition of the panels; without facets a single one, titled ''.
 
-    data  with the column 'facet', '' for the all-token arm, which all have
+    data  has the column 'facet'; it is '' for the all-token arm, which is in every repetition
     """
     names = subject.ablation.figure.facets
     if not names:
@@ -134,11 +134,11 @@ def _metric(benchmark: Benchmark) -> str:
 def panel_points(subject: Subject, **places: str) -> pd.DataFrame:
     """The comparison's lines per column as points: panel, `places`, and the numbers of each.
 
-    The panels are the benchmarks in order, then the average over them; that over columns is left
-    out. With facets, the column 'facet' holds the values of their axes.
+    The panels are the benchmarks in order, then the average over them; the average over columns is
+    left out. With facets, the column 'facet' holds the values of their axes.
 
-    places  the comparison's column for each new one, 'hue' among them, where the all-token arm is
-            'vanilla'; elsewhere it is ''
+    places  {new column: the comparison's column that it copies}. The all-token arm has 'vanilla' in
+            'hue' and '' in all others
     """
     kept = subject.comparison[subject.comparison["column"] != OVERALL].copy()
     vanilla = kept["row"] == ALL_TOKENS
@@ -161,7 +161,10 @@ def across(count: int) -> int:
 
 
 def steady_ticks(axis: XAxis | YAxis, most: int = 5) -> None:
-    """As many ticks as before the layout: more of them after it would be wider than it knew."""
+    """Limit the ticks to `most` intervals, so that no more of them appear after the layout.
+
+    The layout would not have made room for their labels.
+    """
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
 
 

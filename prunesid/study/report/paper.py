@@ -16,7 +16,7 @@ TITLES = {
     "mini-gemini-7b": "Mini-Gemini-7B",
     "video-llava-7b": "Video-LLaVA-7B",
 }
-# Tables without a row of all tokens, and the one that has it of the same model.
+# {table without a row of all tokens: the table that has this row for the same model}.
 VANILLA_TABLE = {"5": "1", "6": "1"}
 EVERYTHING = "all"
 # The paper's suffix of a method's name; calibrated budgets are ours.
@@ -64,8 +64,9 @@ class Paper:
 
         `whole` asks for the row's average over all budgets instead of the cell's own budget. The
         printed row must be of the cell's method, and state every parameter in which its arm differs
-        from the default, but for those that all arms of the ablation share, `UNSTATED` ones, and a
-        preset of `PRINTED_PRESETS`: one printed row stands beside all arms that it may be of.
+        from the default. It need not state parameters that all arms of the ablation share,
+        `UNSTATED` ones, or a preset of `PRINTED_PRESETS`. So one printed row stands beside every
+        arm that it may describe.
         """
         arm = cell.arms[0]
         printed = _name_of(arm)

@@ -2,9 +2,10 @@
 
 Rows are the ablation's rows and the all-token arm; columns are its columns x benchmarks, and the
 average relative to all tokens, once (table 5) or per column (tables 6 and 7). Below stand the
-differences from the reference row (the deltas of table 7), with dynamic budgets the spread of the
-information score, and then, clearly apart, the paper's printed numbers: another model on other
-benchmarks, so for the order of rows, not for the values. A second table tells what the arms did.
+differences from the reference row (the deltas of table 7) and, with dynamic budgets, the spread of
+the information score. The paper's printed numbers follow, clearly apart. They are of another model
+on other benchmarks: compare the order of rows, not the values. A second table tells what the arms
+did.
 """
 
 from __future__ import annotations
@@ -210,7 +211,7 @@ def _differences(lines: Lines, ablation: Ablation, slots: Sequence[_Slot]) -> Bl
 
 
 def _information(subject: Subject, slots: Sequence[_Slot]) -> list[Block]:
-    """The spread of phi over the images of each benchmark, on which a dynamic budget lives."""
+    """The spread of phi over the images of each benchmark, which dynamic budgets depend on."""
     if subject.information is None or not any(arm.dynamic for arm in subject.ablation.arms):
         return []
     known = spreads(subject.information, subject.bootstrap)

@@ -27,7 +27,7 @@ from prunesid.study.analysis.comparison import write_csv
 
 # Inches: a column and both columns of a paper.
 COLUMN, TEXT = 3.35, 6.9
-# A PDF is for a paper, whose text is a Times; the second has what the first lacks.
+# A PDF goes into a paper set in Times; the second font has the characters that the first lacks.
 PAPER_FONTS = ["STIXGeneral", "DejaVu Sans"]
 SMALL = 6.0
 DOTS = 200

@@ -88,9 +88,9 @@ def _attention(records: ImageRecords, kept: Kept) -> Tensor:
 def _with_gaps(
     inputs: Inputs, images: Sequence[str], owners: Mapping[str, str] | None = None
 ) -> Inputs:
-    """`inputs`, and without media those of `images` that are left out.
+    """`inputs`, with an entry without media for each of `images` that has none among them.
 
-    All images then keep their places among those that share a batch, whatever the number of shards.
+    So every image stays in the same batch, whatever the number of shards.
 
     owners  {input: its image}, where inputs are not images
     """

@@ -33,7 +33,7 @@ class Late:
     params: Mapping[str, Any]
 
     def material(self) -> dict[str, Any]:
-        """The part of the answers' key that those on all tokens lack."""
+        """What a method inside the language model adds to the key of the answers."""
         return {"method": self.method, "budget": self.budget, "params": dict(self.params)}
 
 
@@ -46,7 +46,7 @@ class Job:
                    (`prunesid.images.relevance`); None: the images
     late           the method that drops some of these tokens inside the language model
     newline        the family's option of this name, if it is the arm's own
-    cls_attention  gives that of the kept tokens, if `late` needs it; see `answer_late`
+    cls_attention  gives the CLS attention of the kept tokens, if `late` needs it; see `answer_late`
     """
 
     name: str

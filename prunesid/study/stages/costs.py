@@ -70,7 +70,7 @@ def write_costs(
 
 
 def pools_of(arm: Arm, head: Head) -> Mapping[str, tuple[int, ...]]:
-    """{input: tokens that each of the arm's choices is among}; {} without choices by features."""
+    """{input: how many tokens each of the arm's choices is made from}; {} without such choices."""
     if not arm.selects or arm.encodes:
         return {}
     chosen = {**head.crops, **arm.crops}

@@ -60,7 +60,7 @@ def model_of(runtime: Runtime, task: str) -> Iterator[Adapter]:
 
 @contextmanager
 def room(what: str, device: str) -> Iterator[None]:
-    """Say what helps where a GPU's memory does not suffice, by a MemoryError."""
+    """Turn torch's out-of-memory error into a MemoryError that says what helps."""
     import torch
 
     try:
@@ -74,7 +74,10 @@ def room(what: str, device: str) -> Iterator[None]:
 
 
 def device_name(device: str = "auto") -> str:
-    """The name of the GPU that `device` means, else of the CPU."""
+    """The name of the CUDA GPU that `device` means, else of the CPU, with "(mps)" for that device.
+
+    A CUDA device that torch cannot find is named as given.
+    """
     import torch
 
     if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
@@ -98,7 +101,7 @@ def _cpu() -> str:
 
 
 def _gpus() -> list[str]:
-    """Names of the GPUs that torch sees, the same in every process whatever it is shown of them."""
+    """UUIDs of the GPUs that torch sees: the same in every process, whichever GPUs are visible."""
     import torch
 
     count = torch.cuda.device_count()
@@ -111,8 +114,8 @@ def _gpus() -> list[str]:
 def hold_one(names: Sequence[str], folder: Path, seconds: float = SECONDS) -> Iterator[int]:
     """Hold the first of `names` that no other process holds, and return its place among them.
 
-    Asks again every `seconds` while all are held. The locks are files of `folder`. ValueError if it
-    is not this user's alone, since another one who made it could put links to any file there.
+    Asks again every `seconds` while all are held. The locks are files of `folder`. ValueError if
+    the folder is not this user's alone: another user could put links to any file there.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()

@@ -80,9 +80,9 @@ def encode_part(
     features: Path | None = None, head: Path | None = None, information: Path | None = None,
     skip_unreadable: bool = False,
 ) -> None:  # fmt: skip
-    """`extract`, and what is read of the features when they may be gone: those that are named.
+    """Run `extract` and write the files that are named: features, their head, their information.
 
-    Without `features`, these lie beside `head` while it is made.
+    Without `features`, the features lie beside `head` only while the other files are made.
     """
     folder = (features or head or Path()).parent
     folder.mkdir(parents=True, exist_ok=True)

@@ -24,8 +24,8 @@ _TOKENS = "num_tokens"
 def write_part(benchmark: str, features: Path, output: Path, device: str = "cpu") -> None:
     """Parquet with benchmark, image_id, rho (equation 4) and phi = 1 - rho (equation 7) of a part.
 
-    An input in several crops has the means over them. `num_tokens` reads back how many tokens the
-    largest has. `device` computes.
+    An input in several crops has the means over them. The file also says how many tokens the
+    largest input has, for `num_tokens`. The computation runs on `device`.
     """
     import pandas as pd
 

@@ -76,9 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def view(address: str, project: str, runs: Sequence[tuple[str, str]], group: str) -> str:
-    """The address of the dashboard's values of one group's runs, of which its pages then tell.
+    """The address of the dashboard's page of values for one group's runs.
 
-    It is not that of their pictures: called by itself that page shows those of all runs.
+    Its other pages, reached from there, show the same runs. The page of pictures cannot be linked:
+    called by itself, it shows those of all runs.
 
     runs  name and id of every run
     """

@@ -25,7 +25,7 @@ class Json:
     def publish(
         self, runs: Sequence[Run], directory: Path, known: Mapping[str, Delivery]
     ) -> dict[str, Delivery]:
-        """Every run whose file does not hold it already; `known` is not asked, the files are."""
+        """Write every run that its file does not hold yet; the files decide, not `known`."""
         done = {}
         for run in runs:
             path = path_of(run, directory)
@@ -50,7 +50,7 @@ def path_of(run: Run, directory: Path) -> Path:
 
 
 def file_name(text: str) -> str:
-    """A text whose characters that a file name should not have have become '-'."""
+    """The text with '-' in place of characters that a file name should not have."""
     return re.sub(r"[^\w.=+-]", "-", text)
 
 

@@ -83,7 +83,7 @@ def _failures(delivered: Mapping[str, Delivery]) -> Counter[str]:
 def _replace_former(
     runs: Sequence[Run], directory: Path, trackers: Sequence[Tracker], ledger: dict[str, Entry]
 ) -> None:
-    """Take back the runs whose name is now another's, at back ends that have the new one."""
+    """Retract runs whose name a new run has taken, at back ends that have the new run."""
     current = {(run.group, run.name): run.id for run in runs}
     for key, former in list(ledger.items()):
         new = current.get((former.group, former.name), key)

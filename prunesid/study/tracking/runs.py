@@ -128,9 +128,9 @@ def group_of(study: Study, ablation: Ablation) -> str:
 
 
 def labels_of(ablation: Ablation) -> dict[str, str]:
-    """What a reader knows the arms by, fit for names of runs.
+    """{arm: its label}, fit for names of runs.
 
-    They name files and folders: of those that would be alike there, later ones have a number.
+    Runs name files and folders: of labels that would be alike there, later ones get a number.
     """
     found: dict[str, str] = {}
     taken = {file_name(ablation.name)}
@@ -156,7 +156,7 @@ def tags_of(arm: Arm, model: str) -> tuple[str, ...]:
 def answers(scores: pd.DataFrame, arm: Arm, benchmarks: Sequence[str], limit: int) -> pd.DataFrame:
     """At most `limit` questions with an arm's answers: as many of each benchmark, wrong ones first.
 
-    For the arm that all others are compared with, which differs from none.
+    Used for the arm that all others are compared with, which has no reference to differ from.
     """
     own = scores[(scores["arm"] == arm.name) & scores["benchmark"].isin(list(benchmarks))]
     own = own.sort_values(["benchmark", "score"], kind="stable")

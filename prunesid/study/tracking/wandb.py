@@ -112,9 +112,9 @@ class Wandb:
         )
 
     def upload(self, deliveries: dict[str, Delivery], directory: Path) -> dict[str, Delivery]:
-        """Upload what waits, one run and then ever more, until one fails.
+        """Upload the waiting runs, first one, then ever larger batches, until one fails.
 
-        So a server that is dead, or dies, costs one timeout.
+        So a server that does not answer, or stops answering, costs one timeout.
         """
         places = {
             k: directory / str(d.place) for k, d in deliveries.items() if d.status == "offline"

@@ -38,7 +38,7 @@ SECONDS_PER_RECORDING = 5.0
 
 @dataclass(frozen=True)
 class Recorded:
-    """The recording process's words: folders by run id, credentials found, the problem if any."""
+    """What the recording process said: folders by run id, credentials found, any problem."""
 
     places: Mapping[str, Path]
     logged_in: bool

@@ -41,9 +41,9 @@ def unit(features: Tensor) -> Tensor:
 
 
 def inverse_lengths(features: Tensor) -> Tensor:
-    """(B, T) float64: 1 by the length of each of the (B, T, D) tokens, 0 of a zero token.
+    """(B, T) float64: 1 / length of each of the (B, T, D) tokens, 0 for a zero token.
 
-    Not for float64 tokens, of which squares may be out of range.
+    Not for float64 tokens, whose squares may be out of range.
     """
     lengths = torch.linalg.vector_norm(features, dim=2, dtype=torch.float64)
     return torch.where(lengths > 0, 1 / lengths, 0.0)
@@ -52,7 +52,7 @@ def inverse_lengths(features: Tensor) -> Tensor:
 def redundancy(rows: Tensor, rho: str = "pairs") -> Tensor:
     """rho, the mean similarity over the unordered pairs of tokens (equation 4).
 
-    All pairs are summed at once: the sum of the products of all rows is the squared length of the
+    All pairs are summed at once: the products of all pairs of rows sum to the squared length of the
     sum of the rows.
 
     rows  (B, T, D) float64 tokens from `unit`
@@ -115,7 +115,7 @@ def dynamic_budgets(
 
     Returns (B,) int64 on the device of `phi`. Under the benchmark rule the realized mean is within
     0.5 % of `budget`. If several images share the score at which c * phi is halfway between two
-    integers, the first of them are rounded up. ValueError if no c can reach that.
+    integers, the first of them are rounded up. ValueError if no c reaches such a mean.
     """
     if rule == "calibrated":
         if calibration is None:
@@ -165,7 +165,7 @@ def _rounded(phi: Tensor, scale: float, minimum: int, num_tokens: int) -> Tensor
 def _bracket(
     phi: Tensor, budget: float, num_tokens: int, minimum: int, weights: Tensor
 ) -> tuple[float, float]:
-    """Two neighboring floats; the mean is below `budget` at the first, and not at the second."""
+    """Two adjacent floats c: the mean of N' is below `budget` at the first, not at the second."""
 
     def reaches(scale: float) -> bool:
         mean = float((weights * _rounded(phi, scale, minimum, num_tokens)).sum())

@@ -74,7 +74,7 @@ PRESETS: dict[str, Resolved] = {
     },
     "matched": {**PAPER, "threshold": "matched"},
 }
-# Parameters that have no effect with another threshold rule.
+# Parameters without effect: the first with threshold="matched", the second without "scaled".
 QUOTA_RULES = ("cap", "rounding", "refill")
 LAMBDA_RULES = ("lam", "min_lam")
 

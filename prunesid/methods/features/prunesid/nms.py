@@ -15,13 +15,14 @@ THRESHOLDS = ("scaled", "matched", "off")
 LAMBDA_SLOPE = 576 / 32
 # Iterations between two checks whether the fixed point is reached; a check waits for the device.
 STRIDE = 4
-# The first attempt on an accelerator, where all images and thresholds are checked together.
+# Iterations of the first attempt on an accelerator, where one check covers all images and
+# thresholds.
 STEPS = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Conflicts:
-    """The P pairs of tokens, in all images, of which the higher-scored can suppress the other.
+    """The P pairs of tokens, over all images, in which the higher-scored can suppress the other.
 
     later       (P,) int64 token of lower score, numbered through the batch: image * T + token
     earlier     (P,) int64 token of higher score, numbered likewise
@@ -44,9 +45,9 @@ def conflicts(rows: Tensor, group: Tensor, rank: Tensor) -> Conflicts | Tensor:
     """The pairs of tokens within groups and their similarities (equation 5).
 
     Groups are disjoint, so the pairs are few: T^2 / 2K if the K groups have equal sizes. On the CPU
-    only their similarities are computed. On an accelerator the number of pairs is not waited for.
-    There the result is (B, T, T): the similarity of a token to each that can suppress
-    it, minus infinity to all others.
+    only the similarities of these pairs are computed, and the result is `Conflicts`. On an
+    accelerator the result is (B, T, T), so that no step waits for the number of pairs. It holds the
+    similarity of a token to each token that can suppress it, and minus infinity elsewhere.
 
     rows   (B, T, D) float64 tokens from `information.unit`
     group  (B, T) int64
@@ -141,17 +142,18 @@ def _matched(similarity: Tensor, later: Tensor, earlier: Tensor, wanted: int, to
     rising = falling.neg().tolist()
 
     def enough(above: int) -> bool:
-        """Whether as many as wanted survive the most similar pairs, `above` in number."""
+        """Whether `wanted` tokens or more survive if only the `above` most similar pairs count."""
         return int(_survivors(later[:above], earlier[:above], tokens).sum()) >= wanted
 
     high = int(1 / GRID)
     low = -high - 1
-    # The numbers of pairs above `low` and `high`. With all pairs, none of the answers is known yet.
+    # The numbers of pairs above `low` and `high`. -1: it is not known yet whether enough tokens
+    # survive all pairs.
     at_low, at_high = -1, 0
     while high - low > 1:
         middle = (low + high) // 2
         above = bisect.bisect_left(rising, -middle * GRID)
-        # Between two thresholds without a pair between them nothing changes.
+        # Two thresholds with no pair between them have the same survivors.
         if above == at_high or (above != at_low and enough(above)):
             high, at_high = middle, above
         else:
@@ -160,7 +162,7 @@ def _matched(similarity: Tensor, later: Tensor, earlier: Tensor, wanted: int, to
 
 
 def _survivors(later: Tensor, earlier: Tensor, tokens: int) -> Tensor:
-    """(tokens,) bool: kept by greedy NMS if every pair is too similar.
+    """(tokens,) bool: the tokens that greedy NMS keeps if all given pairs are too similar.
 
     The greedy answer is the only fixed point of its rule. From any start it is reached in as many
     steps as the longest chain of suppressions: the n-th step settles the tokens at depth n.
@@ -178,7 +180,11 @@ def _survivors(later: Tensor, earlier: Tensor, tokens: int) -> Tensor:
 
 
 def _settled(attempt: Callable[[int], tuple[Tensor, Tensor]]) -> Tensor:
-    """The result of an attempt with enough steps; it says whether they were. One wait for each."""
+    """The result of the first attempt with enough steps.
+
+    An attempt returns its result and whether its steps were enough; reading this waits for the
+    device once per attempt.
+    """
     steps = STEPS
     while True:
         found, enough = attempt(steps)
@@ -188,7 +194,7 @@ def _settled(attempt: Callable[[int], tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def _dense_survivors(pairs: Tensor, threshold: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """As `_survivors`, (B, T), after so many steps, and whether all images have settled."""
+    """`_survivors` as (B, T) bool after so many steps, and whether all images have settled."""
     close = (pairs > threshold[:, None, None]).float()
     keep = close.new_ones(close.shape[:2])
     before = keep

@@ -27,6 +27,8 @@ def token_components(
 ) -> Tensor:
     """|V|, each token's contribution to each principal direction (equations 1 and 2).
 
+    The sigmoid of the features is centered and decomposed.
+
     features        (B, T, D), finite, any float dtype
     num_components  K, or one K per image, each at most min(T, D); surplus columns are zero
     center          "tokens" subtracts each channel's mean over the tokens (equation 1), "channels"
@@ -75,10 +77,11 @@ def macs(tokens: int, channels: int, num_components: int, solver: str = "exact")
 
     exact       the Gram matrix of the smaller side n, and 9/2 n^3 for its eigenvectors by the
                 symmetric QR algorithm (Golub and Van Loan, section 8.3), which is more than divide
-                and conquer takes
-    randomized  six products with the K columns, five QR decompositions of 2 m K^2 with the factor
-                formed, and an SVD of K rows, 3 n K^2 + 10 K^3 (Golub and Van Loan, sections 5.2
-                and 8.6)
+                and conquer takes. If T > D, also one product with the K directions
+    randomized  six products with the K columns. Five QR decompositions with the factor formed:
+                three of 2 m K^2 (m is the larger side) and two of 2 n K^2. An SVD of K rows,
+                3 n K^2 + 10 K^3 (Golub and Van Loan, sections 5.2 and 8.6). If T > D, also m K^2
+                for the token side of the result
     """
     n, m = sorted((tokens, channels))
     k = num_components
@@ -138,6 +141,6 @@ def _randomized(centered: Tensor, count: int, generator: torch.Generator) -> Ten
 
 
 def _absent(variances: Tensor, centered: Tensor) -> Tensor:
-    """(b, K) bool: true where the descending variances (b, K) are no directions of the data."""
+    """(b, K) bool: true where a variance (b, K), descending, is too small for a real direction."""
     floor = ABSOLUTE_VARIANCE * centered[0].numel()
     return variances <= (RELATIVE_VARIANCE * variances[:, :1]).clamp(min=floor)

@@ -37,12 +37,11 @@ def quotas(
     budget     (B,) int64 N, at most the number of tokens
     reserved   places of the budget that are not for patches (1 with a CLS token)
     cap        "none", or "release": at most 5 * ceil(N / 64) per group, and at least 1 per
-               non-empty
-               group (the largest ones, if there are more groups than places)
+               non-empty group (those with most survivors, if there are more groups than places)
     rounding   rounds the shares m_k / sum(m) of the places beyond those minima.
-               "largest_remainder":
-               ties go to the lower group. "cumulative": differences of rounded cumulative shares,
-               half to even. Places that the caps cut off go to the groups of most survivors first
+               "largest_remainder": ties go to the lower group. "cumulative": differences of
+               rounded cumulative shares, half to even. Places that the caps cut off go to the
+               groups with most survivors first
     refill     "caps" raises the caps by 1 in every group until they admit N tokens, so groups may
                keep suppressed tokens. With "score" the quotas may sum to less than the budget, and
                `selection_rank` fills the rest
@@ -105,7 +104,7 @@ def _share(survivors: Tensor, places: Tensor, rounding: str) -> Tensor:
 
 
 def _fill(counts: Tensor, upper: Tensor, survivors: Tensor, places: Tensor) -> Tensor:
-    """Raise counts, at most to `upper`, the groups of most survivors first, to sum to `places`."""
+    """`counts` raised to sum to `places`, none above `upper`, groups with most survivors first."""
     order = survivors.argsort(dim=1, descending=True, stable=True)
     room = (upper - counts).gather(1, order)
     missing = (places - counts.sum(dim=1, keepdim=True)).clamp(min=0)
@@ -116,7 +115,7 @@ def _fill(counts: Tensor, upper: Tensor, survivors: Tensor, places: Tensor) -> T
 
 def _raise_caps(upper: Tensor, sizes: Tensor, total: Tensor) -> Tensor:
     """`upper` + r, with the smallest r at which min(upper + r, c) admits `total` (B, 1) tokens."""
-    # The tokens that the j-th raise admits, for all j at once: groups with room for j or more.
+    # The number of tokens admitted after 0, 1, 2, ... raises, all at once.
     room = sizes - upper
     reach = int(room.max()) + 1
     raises = torch.arange(reach, device=sizes.device)[:, None, None]

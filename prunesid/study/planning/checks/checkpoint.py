@@ -14,7 +14,7 @@ from prunesid.study.planning.checks.weights import contradictions
 
 WHAT = "checkpoint"
 PICKLED = "has no safetensors weights, the only ones that are read"
-# Of each of these a checkpoint has one: the words of its tokenizer, the settings of its processor.
+# A checkpoint has one file of each line: words of its tokenizer, settings of its processor.
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 PICKLES = (".bin", ".pt", ".pth")

@@ -85,7 +85,7 @@ class Hub:
                     readable = False
         except RepositoryNotFoundError as error:
             raise NotThere(f"the hub shows no {kind} '{name}'") from error
-        except Exception as error:  # every transport has its own; a check reports and goes on
+        except Exception as error:  # transports raise their own errors; a check reports them
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
             self._unreachable = reason
             raise NotReachable(reason) from error

@@ -13,12 +13,12 @@ from prunesid.study.config.study import Benchmark
 from prunesid.study.planning.checks.finding import MISSING, OK, Finding
 from prunesid.study.planning.checks.tasks import known_data, task_data
 
-# Statistics that reproduce metrics of such names, and no others do.
+# {statistic: part of a metric's name}: it reproduces exactly the metrics with this in their names.
 OF_ONE_METRIC = {"f1": "f1", "mme": "mme_"}
 
 
 def refuse_unscorable(benchmark: Benchmark) -> None:
-    """ValueError for no such task, a metric that it lacks, another's statistic, no judge."""
+    """ValueError for an unknown task or metric, a statistic of another metric, or no judge."""
     name = benchmark.metric.partition(",")[0]
     for part in task_data(benchmark.task):
         if name not in part.metrics:

@@ -21,7 +21,8 @@ def points(subject: Subject) -> pd.DataFrame:
 def ranking(data: pd.DataFrame, ablation: Ablation) -> list[Setting]:
     """The rows by their average over benchmarks and columns, the highest first.
 
-    Rows that are not run under every column stand by their lead over the reference where they are.
+    A row that is not run under every column is placed by its lead over the reference under the
+    columns that it has.
     """
     average = data[(data["panel"] == AVERAGE) & (data["column"] != "")]
     values = average.pivot(index="row", columns="column", values="value")

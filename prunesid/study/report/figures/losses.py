@@ -20,7 +20,7 @@ CELL, LETTER, BAR, HEAD, FOOT = 0.25, 0.08, 0.9, 0.55, 0.55
 def points(subject: Subject) -> pd.DataFrame:
     """Row, kind, benchmark, stratum and the change in percentage points, of the first column.
 
-    The rows come by their average, the highest first. ValueError without the strata.
+    Rows are sorted by their average, the highest first. ValueError without the strata.
     """
     strata = subject.needed("strata")
     own = strata[strata["column"] == (subject.ablation.columns[0].key or ALL)]

@@ -34,8 +34,8 @@ LETTERS, LETTER, MARGIN, GAP = 30, 0.0095, 1.04, 0.06
 FRONT = "front"
 # Ranges of cost and value.
 Zoom = tuple[tuple[float, float], tuple[float, float]]
-# A crowd: so many points within a factor of the median cost, but for the lowest ones, where all
-# together reach over a wider factor.
+# A crowd: at least this many points within this factor of the median cost. It is shown without this
+# share of lowest values, and only if the costs of all points span at least the last factor.
 CROWD, NEAR, LOWEST, FAR_APART = 24, 1.3, 0.12, 2.0
 # Ticks within each power of ten, by how far the axis reaches.
 STEPS = {
@@ -99,8 +99,8 @@ def spread(wanted: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
 def crowd(data: pd.DataFrame) -> Zoom | None:
     """The ranges of cost and value in which most points lie; None where they are not crowded.
 
-    The cost is within a factor `NEAR` of the median, and the value no lower than that of most of
-    these points.
+    The cost is within a factor `NEAR` of the median. Of these points, the share `LOWEST` with the
+    lowest values is left out.
     """
     own = data[data["row"] != ALL_TOKENS]
     middle = own["macs"].median()
@@ -235,9 +235,9 @@ def _draw_row(ax: Axes, own: pd.DataFrame, color: str, marks: Mapping[str, str])
 def _label_front(
     ax: Axes, data: pd.DataFrame, names: Mapping[str, str], shades: Mapping[str, str]
 ) -> None:
-    """Each row of the front by name at its best point there: nothing lies above to the left.
+    """Name each row of the front at its best point there, above to the left, where nothing lies.
 
-    Where the axis is too near for the name, it stands below the line to the right.
+    If the axis is too near for the name, it stands below the line to the right.
     """
     low, high = np.log(ax.get_xlim())
     style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "zorder": 4}

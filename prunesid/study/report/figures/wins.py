@@ -19,7 +19,7 @@ CELL, LETTER, BAR, HEAD, FOOT = 0.25, 0.08, 0.9, 0.3, 0.5
 def points(subject: Subject) -> pd.DataFrame:
     """Column, row, other and their difference on average, with its test.
 
-    The rows come by their average, the highest first. ValueError without the pairs.
+    Rows are sorted by their average, the highest first. ValueError without the pairs.
     """
     pairs = subject.needed("pairs")
     pairs = pairs[pairs["benchmark"] == AVERAGE]

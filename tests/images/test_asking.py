@@ -104,7 +104,7 @@ def test_what_relevance_is_by_follows_the_text_tower():
         asking.reading(Needs(relevance=("siglip",)), None)
 
 
-def test_a_study_is_told_of_an_encoder_that_it_does_not_name_before_anything_runs(tower, tmp_path):
+def test_a_study_is_told_of_an_encoder_that_it_does_not_name_before_anything_runs(tmp_path):
     (tmp_path / "ablations").mkdir()
     (tmp_path / "ablations" / "by.yaml").write_text(
         "title: By\nvary: {relevance: [clip, embeddings]}\nacross: {method: [cdpruner]}\n"
@@ -115,6 +115,9 @@ def test_a_study_is_told_of_an_encoder_that_it_does_not_name_before_anything_run
         ConfigError, match="arm method-cdpruner_relevance-clip: relevance by 'clip'"
     ):
         parse_study(document, folder=tmp_path)
+    tower = tmp_path / "clip"
+    tower.mkdir()
+    (tower / "config.json").write_text('{"model_type": "clip"}')
     named = {"model_options": {"text_tower": str(tower)}}
     arms = parse_study(document | named, folder=tmp_path).arms
     assert [arm.asked for arm in arms[1:]] == [(CLIP,), (EMBEDDINGS,)]
